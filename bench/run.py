@@ -1,0 +1,322 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""bench/run.py BUILD-DIR [NAME...]: measures mkvirtfs beside its peers, prints a Markdown table.
+
+Every row is the median of several runs; runs of mkvirtfs and of its peer alternate, so that both
+meet the same moods of the machine; the page cache is warm. The trees are made on first use, below
+MKVIRTFS_BENCH_DIR (default: build/bench-data). Progress goes to stderr.
+"""
+import contextlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import nbd
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(sys.argv[1]).resolve() / "bin"
+MKVIRTFS = str(BIN / "mkvirtfs")
+WALK = str(BIN / "walk")
+DATA = pathlib.Path(os.environ.get("MKVIRTFS_BENCH_DIR", ROOT / "build/bench-data"))
+RUNS = 5
+
+
+def tell(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# The trees.
+
+
+def made(name, make):
+    """The tree of this name; half-made ones are never taken for whole ones."""
+    path = DATA / name
+    if not path.exists():
+        tell(f"making the tree {name} ...")
+        DATA.mkdir(parents=True, exist_ok=True)
+        half = DATA / f"{name}.half"
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir()
+        make(half)
+        half.rename(path)
+    subprocess.run([WALK, path], check=True, stdout=subprocess.DEVNULL)  # warms the cache
+    return str(path)
+
+
+def make_linux_source(path):
+    with tempfile.TemporaryDirectory(dir=DATA) as scratch:
+        subprocess.run(["apt-get", "-q", "download", "linux-source-6.1"], cwd=scratch, check=True,
+                       stdout=subprocess.DEVNULL)
+        package, = pathlib.Path(scratch).glob("*.deb")
+        subprocess.run(["dpkg", "-x", package, scratch], check=True)
+        archive, = pathlib.Path(scratch).glob("usr/src/linux-source-*.tar.xz")
+        subprocess.run(["tar", "-xf", archive, "-C", path, "--strip-components=1"], check=True)
+
+
+def make_flat(path):
+    for number in range(200_000):
+        (path / f"file-{number:06d}.txt").write_text(f"file {number:06d}\n")
+
+
+def make_million(path):
+    for directory in range(1000):
+        below = path / f"dir-{directory:04d}"
+        below.mkdir()
+        for number in range(1000):
+            # Half of the files have a block, half are empty.
+            (below / f"file-{number:04d}").write_text("data\n" if number % 2 else "")
+
+
+def make_large(path):
+    for number in range(4):
+        with open(path / f"{number}.bin", "wb") as file:
+            for _ in range(1024):
+                file.write(random.randbytes(1 << 20))
+
+
+def linux_source():
+    path = made("linux-source", make_linux_source)
+    warm_files(path)
+    return path
+
+
+def warm_files(path):
+    subprocess.run(["sh", "-c", 'find "$1" -type f -print0 | xargs -0 cat >/dev/null', "-", path],
+                   check=True)
+
+
+# Measuring.
+
+
+def seconds(*command, **keywords):
+    started = time.monotonic()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   **keywords)
+    return time.monotonic() - started
+
+
+def scratch():
+    """A place for images, on the disk that the trees are on."""
+    return tempfile.TemporaryDirectory(dir=DATA, prefix="run-")
+
+
+def sockets():
+    """A place for sockets, whose paths must be short."""
+    return tempfile.TemporaryDirectory(dir="/tmp")
+
+
+@contextlib.contextmanager
+def server(command, socket):
+    """A running server and its start time."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(socket):
+            assert process.poll() is None, command
+            time.sleep(0.0002)
+        yield process, started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def mkvirtfs_serve(tree, socket):
+    return [MKVIRTFS, "serve", tree, "--fs=ext4", "-U", socket]
+
+
+def nbdkit(socket, *plugin):
+    return ["nbdkit", "-f", "-r", "-U", socket, *plugin]
+
+
+def first_block(socket):
+    handle = nbd.NBD()
+    while True:
+        try:
+            handle.connect_unix(socket)
+            break
+        except nbd.Error:  # the socket is there a moment before its listener
+            handle = nbd.NBD()
+    handle.pread(4096, 0)
+    handle.shutdown()
+
+
+def ready(command_of):
+    """Seconds from the start of the process to its first block, and its peak memory in bytes."""
+    with sockets() as place:
+        socket = f"{place}/s"
+        with server(command_of(socket), socket) as (process, started):
+            first_block(socket)
+            elapsed = time.monotonic() - started
+            with open(f"/proc/{process.pid}/status") as status:
+                peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+            return elapsed, peak
+
+
+def paired(runs, *measurements):
+    """Medians of measurements that take turns."""
+    values = [[] for _ in measurements]
+    for _ in range(runs):
+        for collected, measure in zip(values, measurements):
+            collected.append(measure())
+    return [statistics.median(collected) for collected in values]
+
+
+# The rows.
+
+rows = []
+
+
+def row(what, ours, peer, peer_value, relation, target, met):
+    rows.append((what, ours, f"{peer}: {peer_value}", relation, target, "yes" if met else "**no**"))
+    tell(f"{what}: {ours}; {peer}: {peer_value}; {relation} (target {target})")
+
+
+def s(value):
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def faster(what, ours, peer_name, theirs, at_least):
+    row(what, s(ours), peer_name, s(theirs), f"{theirs / ours:.2f}x faster", f">= {at_least}x faster",
+        theirs / ours >= at_least)
+
+
+def within(what, ours, peer_name, theirs, at_most):
+    row(what, s(ours), peer_name, s(theirs), f"{ours / theirs:.2f}x its time", f"<= {at_most}x",
+        ours / theirs <= at_most)
+
+
+def image_size(tree):
+    facts = subprocess.run([MKVIRTFS, "inspect", tree, "--fs=ext4", "--json"], check=True,
+                           stdout=subprocess.PIPE).stdout
+    return json.loads(facts)["image"]["size_bytes"]
+
+
+def mke2fs(tree, image, size):
+    if os.path.exists(image):
+        os.unlink(image)
+    with open(image, "wb") as file:
+        file.truncate(size)
+    return seconds("/sbin/mke2fs", "-q", "-t", "ext4", "-d", tree, image)
+
+
+def bench_ready():
+    tree = linux_source()
+    what = "ready, linux-source (84k names, 1.3 GB)"
+    ours, found = paired(
+        2 * RUNS + 1, lambda: ready(lambda socket: mkvirtfs_serve(tree, socket))[0],
+        lambda: seconds("find", tree, "-printf", "%s"))
+    within(what, ours, "find -printf %s", found, 1.3)
+    ours, theirs = paired(
+        RUNS, lambda: ready(lambda socket: mkvirtfs_serve(tree, socket))[0],
+        lambda: ready(lambda socket: nbdkit(socket, "linuxdisk", f"dir={tree}", "type=ext4"))[0])
+    faster(what, ours, "nbdkit linuxdisk", theirs, 30)
+
+
+def bench_flat():
+    tree = made("flat200k", make_flat)
+    ours, found = paired(RUNS, lambda: ready(lambda socket: mkvirtfs_serve(tree, socket))[0],
+                         lambda: seconds("find", tree, "-printf", "%s"))
+    row("ready, one directory of 200,000 files", s(ours), "find -printf %s", s(found),
+        f"{ours / found:.2f}x its time", "<= 1.0 s (mke2fs -d: over 50 minutes)", ours <= 1.0)
+
+
+def bench_million():
+    tree = made("million", make_million)
+    peaks = []
+
+    def measure():
+        elapsed, peak = ready(lambda socket: mkvirtfs_serve(tree, socket))
+        peaks.append(peak)
+        return elapsed
+
+    ours, walked = paired(RUNS, measure, lambda: seconds(WALK, tree))
+    within("ready, 1,000,000 files", ours, "bare parallel stat walk", walked, 2)
+    peak = max(peaks)
+    row("peak memory, 1,000,000 files", f"{peak / 1e6:.0f} MB", "an entry",
+        f"{peak / 1_001_000:.0f} bytes", "", "<= 170 MB", peak <= 170e6)
+
+
+def bench_large():
+    tree = made("large", make_large)
+    ours, start = paired(4 * RUNS + 1, lambda: ready(lambda socket: mkvirtfs_serve(tree, socket))[0],
+                         lambda: seconds(MKVIRTFS, "--version"))
+    row("ready, 4 files of 1 GiB", f"{ours * 1000:.1f} ms", "mkvirtfs --version",
+        f"{start * 1000:.1f} ms", f"{(ours - start) * 1000:.1f} ms more", "<= 20 ms more",
+        ours - start <= 0.020)
+
+
+def bench_reads():
+    tree = linux_source()
+    with scratch() as images, sockets() as place:
+        image = f"{images}/image"
+        mke2fs(tree, image, image_size(tree))
+        warm_files(images)
+        ours_socket, peer_socket = f"{place}/ours", f"{place}/peer"
+        with server(mkvirtfs_serve(tree, ours_socket), ours_socket), \
+                server(nbdkit(peer_socket, "file", image), peer_socket):
+            def copy(socket):
+                return seconds("nbdcopy", f"nbd+unix:///?socket={socket}", "null:")
+
+            def random_reads(socket):
+                out = subprocess.run(
+                    ["fio", "--name=r", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket}",
+                     "--rw=randread", "--bs=4k", "--iodepth=16", "--time_based", "--runtime=5",
+                     "--output-format=json"], check=True, stdout=subprocess.PIPE).stdout
+                return json.loads(out)["jobs"][0]["read"]["iops"]
+
+            first_block(ours_socket)
+            copy(ours_socket)
+            ours, theirs = paired(2 * RUNS + 1, lambda: copy(ours_socket), lambda: copy(peer_socket))
+            faster("nbdcopy of linux-source to null", ours, "nbdkit file, ext4 image", theirs, 1.5)
+            ours, theirs = paired(RUNS, lambda: random_reads(ours_socket),
+                                  lambda: random_reads(peer_socket))
+            row("4 KiB random reads, depth 16", f"{ours / 1000:.1f}k a second",
+                "nbdkit file, ext4 image", f"{theirs / 1000:.1f}k a second",
+                f"{ours / theirs:.2f}x", ">= 1.3x", ours / theirs >= 1.3)
+
+
+def bench_dump():
+    tree = linux_source()
+    size = image_size(tree)
+    with scratch() as place:
+        def dump():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/ours")
+            os.sync()
+            return seconds(MKVIRTFS, "dump", tree, "--fs=ext4", "-o", f"{place}/ours",
+                           stderr=subprocess.DEVNULL)
+
+        def peer():
+            os.sync()
+            return mke2fs(tree, f"{place}/peer", size)
+
+        ours, theirs = paired(RUNS, dump, peer)
+        faster("dump of linux-source to a file", ours, "mke2fs -d", theirs, 2.5)
+
+
+BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
+           "reads": bench_reads, "dump": bench_dump}
+
+
+def main():
+    chosen = sys.argv[2:] or list(BENCHES)
+    for name in chosen:
+        if name not in BENCHES:
+            sys.exit(f"there is no benchmark '{name}': {', '.join(BENCHES)}")
+    DATA.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        BENCHES[name]()
+    head = ("what", "mkvirtfs", "beside it", "relation", "target", "met")
+    for line in [head, ["---"] * len(head), *rows]:
+        print("| " + " | ".join(line) + " |")
+
+
+main()

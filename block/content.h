@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "block/extent.h"
+#include "support/error.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs {
+
+/// An open host file that the kernel can move bytes from (sendfile, copy_file_range). Keeps the
+/// descriptor open while it lives; copying it is cheap.
+class PinnedFile {
+ public:
+  /// No descriptor: the bytes can only be had by ContentStore::read().
+  PinnedFile() = default;
+  explicit PinnedFile(std::shared_ptr<const UniqueFd> fd) : fd_(std::move(fd)) {}
+
+  /// -1 when there is none.
+  int fd() const noexcept { return fd_ ? fd_->get() : -1; }
+  explicit operator bool() const noexcept { return fd() >= 0; }
+
+ private:
+  std::shared_ptr<const UniqueFd> fd_;
+};
+
+/// The bytes of the files of one source: a host directory, an archive, a test's memory.
+///
+/// A file that is no longer what was planned is answered by the store's own policy (law 5); by
+/// default with Errc::source_changed and the file's name. Every method may run on several threads
+/// at once.
+class ContentStore {
+ public:
+  virtual ~ContentStore() = default;
+
+  /// Fills all of `out` with the bytes of `content` from `offset`, or fails. Never short. The
+  /// caller stays inside the size that was planned.
+  virtual Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) = 0;
+
+  /// A descriptor in which byte n of `content` stands at file offset n + `file_offset`, checked to
+  /// be the planned file at this moment; or an empty PinnedFile when only read() will do. After
+  /// bytes have been moved the caller must ask recheck() before it vouches for them.
+  struct Pin {
+    PinnedFile file;
+    std::uint64_t file_offset = 0;
+  };
+  virtual Result<Pin> pin(ContentNo content) = 0;
+
+  /// Fails when the file changed since pin(): what was moved meanwhile may be a mixture.
+  virtual Result<void> recheck(ContentNo content, const PinnedFile& file) = 0;
+
+  /// The file's path inside its source, as raw bytes, for messages.
+  virtual std::string name(ContentNo content) const = 0;
+};
+
+}  // namespace mkvirtfs

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "block/extent.h"
+#include "support/error.h"
+
+namespace mkvirtfs {
+
+/// The shape of a device: constant for its whole life.
+struct Geometry {
+  std::uint64_t size_bytes = 0;
+  /// Requests need not be aligned to anything; a client that aligns to this is served best.
+  std::uint32_t preferred_block_bytes = 4096;
+  bool writable = false;
+};
+
+/// Random-access bytes, as an NBD client or a dump sees them.
+///
+/// Callers keep every range inside geometry().size_bytes; implementations may assert it (law 7: the
+/// client is checked once, before it gets here). Every method may run on several threads at once.
+class BlockDevice {
+ public:
+  virtual ~BlockDevice() = default;
+
+  virtual const Geometry& geometry() const noexcept = 0;
+
+  /// Fills all of `out` from `offset`, or fails and leaves `out` unspecified. Never short.
+  virtual Result<void> read(std::uint64_t offset, std::span<std::byte> out) = 0;
+
+  /// Tells `sink` where each byte of `range` lives: in order, gapless, exactly covering it unless
+  /// the sink stops. Answered from memory: no host I/O. Extents may end at any byte, not only at
+  /// blocks.
+  virtual void map(Range range, ExtentSink& sink) const = 0;
+
+  // A read-only device (geometry().writable is false) is never asked these; the defaults refuse.
+  virtual Result<void> write(std::uint64_t offset, std::span<const std::byte> data);
+  /// Makes `range` read as zeroes; `keep_allocated` asks that later writes there can not lack
+  /// space.
+  virtual Result<void> zero(Range range, bool keep_allocated);
+  virtual Result<void> trim(Range range);
+  /// Everything written before the call is on stable storage when it returns.
+  virtual Result<void> flush();
+
+ protected:
+  BlockDevice() = default;
+  BlockDevice(const BlockDevice&) = default;
+  BlockDevice& operator=(const BlockDevice&) = default;
+};
+
+}  // namespace mkvirtfs

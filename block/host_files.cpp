@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "block/host_files.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <optional>
+#include <unordered_set>
+#include <utility>
+
+#include "support/mutex.h"
+
+namespace mkvirtfs {
+namespace {
+
+/// One step of the stamp: for a given `value` it maps `hash` one to one, and the reverse, so two
+/// stamps that differ in one part only can never be equal.
+constexpr std::uint64_t mix(std::uint64_t hash, std::uint64_t value) noexcept {
+  hash = (hash ^ value) * 0xff51afd7ed558ccdU;
+  return hash ^ (hash >> 32);
+}
+
+std::uint64_t stamp_of(const struct stat& status) noexcept {
+  return file_stamp(status.st_dev, status.st_mtim.tv_sec,
+                    static_cast<std::uint32_t>(status.st_mtim.tv_nsec), status.st_ctim.tv_sec,
+                    static_cast<std::uint32_t>(status.st_ctim.tv_nsec));
+}
+
+/// Why a file that can not be reopened is no longer the one that was scanned; nullptr when the
+/// errno says something else (no permission, no memory, a broken disk).
+const char* gone_reason(int os_errno) noexcept {
+  switch (os_errno) {
+    case ENOENT:
+    case ESTALE:
+      return "it is gone";
+    case ENOTDIR:
+      return "a directory on its path is none any more";
+    case ELOOP:
+      return "a symbolic link stands on its path";
+    case EXDEV:
+      return "its path leaves the source";
+    case ENXIO:
+      return "it is no regular file any more";
+    default:
+      return nullptr;
+  }
+}
+
+std::size_t default_most_open_files() noexcept {
+  // Half of the limit: sockets, pinned files and the scan's directories need descriptors too.
+  constexpr rlim_t kMost = 4096;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 64;
+  return static_cast<std::size_t>(std::min(limit.rlim_cur / 2, kMost));
+}
+
+/// The store of make_host_files().
+///
+/// Descriptors stand on shelves: a file belongs on one shelf, and a full shelf gives up its least
+/// recently used one. So a read takes one short lock that few other files share, searches a
+/// handful of slots, and allocates nothing while its file is open.
+///
+/// A descriptor is trusted for nothing: after every use fstat() must still show what the scan saw.
+/// The kernel changes a file's ctime before the first new byte can be read, so bytes that were
+/// read before an unchanged fstat() are the scanned ones.
+class HostFiles final : public ContentStore {
+ public:
+  HostFiles(std::shared_ptr<const HostFileTable> table, OnChange on_change, LogSink& log,
+            std::size_t most_open_files)
+      : table_(std::move(table)),
+        on_change_(on_change),
+        log_(log),
+        shelf_count_(std::max<std::size_t>(1, most_open_files / kSlots)),
+        slots_used_(std::clamp<std::size_t>(most_open_files, 1, kSlots)),
+        shelves_(std::make_unique<Shelf[]>(shelf_count_)) {}
+
+  Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override;
+  Result<Pin> pin(ContentNo content) override;
+  Result<void> recheck(ContentNo content, const PinnedFile& file) override;
+  std::string name(ContentNo content) const override { return table_->path(content); }
+
+ private:
+  using FdRef = std::shared_ptr<const UniqueFd>;
+
+  static constexpr std::size_t kSlots = 16;
+
+  struct Slot {
+    FdRef fd;
+    std::uint64_t last_use = 0;
+    ContentNo file{};
+  };
+
+  struct alignas(64) Shelf {
+    Mutex mutex;
+    std::uint64_t clock GUARDED_BY(mutex) = 0;
+    std::array<Slot, kSlots> slots GUARDED_BY(mutex);
+  };
+
+  Shelf& shelf_of(ContentNo file) noexcept {
+    return shelves_[static_cast<std::size_t>(file) % shelf_count_];
+  }
+
+  /// An open descriptor, from the shelf or new; whether it is the scanned file is not yet said.
+  Result<FdRef> acquire(ContentNo file);
+  FdRef find(ContentNo file);
+  /// Puts `fd` on its shelf, unless another thread was faster; returns the one that stands there.
+  FdRef keep(ContentNo file, FdRef fd);
+  void drop(ContentNo file);
+  /// Opens by path; out of descriptors, gives up those that nobody uses and tries again.
+  Result<UniqueFd> open(ContentNo file);
+  bool drop_oldest_of_each_shelf();
+
+  /// Why the open file is not the scanned one; nullopt when it is.
+  std::optional<std::string> difference(ContentNo file, int fd) const;
+  /// Names the file in the log if nobody has, and makes the error that OnChange::error answers.
+  Error changed(ContentNo file, const std::string& how);
+  /// Answers a read of a changed file as the policy says.
+  Result<void> read_changed(ContentNo file, const std::string& how, std::uint64_t offset,
+                            std::span<std::byte> out);
+  /// Whatever stands at the path now; zeroes where there is nothing.
+  Result<void> read_stale(ContentNo file, std::uint64_t offset, std::span<std::byte> out);
+
+  const std::shared_ptr<const HostFileTable> table_;
+  const OnChange on_change_;
+  LogSink& log_;
+  const std::size_t shelf_count_;
+  const std::size_t slots_used_;
+  const std::unique_ptr<Shelf[]> shelves_;
+
+  Mutex named_mutex_;
+  std::unordered_set<std::uint32_t> named_ GUARDED_BY(named_mutex_);  // in the log already
+};
+
+/// Reads until `out` is full or the file ends; tells how far it came.
+Result<std::size_t> read_fully(int fd, std::uint64_t offset, std::span<std::byte> out) {
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t count =
+        ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno(errno, "read");
+    if (count == 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  return done;
+}
+
+Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) {
+  if (out.empty()) return {};
+  const Result<FdRef> fd = acquire(content);
+  if (!fd) {
+    const char* gone = gone_reason(fd.error().os_errno);
+    if (gone == nullptr) return std::unexpected(fd.error());
+    return read_changed(content, gone, offset, out);
+  }
+  const Result<std::size_t> got = read_fully((*fd)->get(), offset, out);
+  if (std::optional<std::string> how = difference(content, (*fd)->get())) {
+    drop(content);
+    return read_changed(content, *how, offset, out);
+  }
+  if (!got) {
+    return fail_errno(Errc::io, got.error().os_errno,
+                      fmt::format("read {} at {}", name(content), offset));
+  }
+  if (*got < out.size()) {
+    // What stat and read tell of such a file never agreed (/sys has them).
+    return read_changed(content, fmt::format("it ends at byte {} already", offset + *got), offset,
+                        out);
+  }
+  return {};
+}
+
+Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
+  Result<FdRef> fd = acquire(content);
+  std::optional<std::string> how;
+  if (fd) {
+    how = difference(content, (*fd)->get());
+    if (!how) return Pin{PinnedFile(std::move(*fd)), 0};
+    drop(content);
+  } else {
+    const char* gone = gone_reason(fd.error().os_errno);
+    if (gone == nullptr) return std::unexpected(fd.error());
+    how = gone;
+  }
+  Error error = changed(content, *how);
+  if (on_change_ == OnChange::error) return std::unexpected(std::move(error));
+  return Pin{};  // read() knows what to make of it
+}
+
+Result<void> HostFiles::recheck(ContentNo content, const PinnedFile& file) {
+  const std::optional<std::string> how = difference(content, file.fd());
+  if (!how) return {};
+  drop(content);
+  return std::unexpected(changed(content, *how));
+}
+
+Result<HostFiles::FdRef> HostFiles::acquire(ContentNo file) {
+  if (FdRef fd = find(file)) return fd;
+  Result<UniqueFd> opened = open(file);
+  if (!opened) return std::unexpected(std::move(opened.error()));
+  return keep(file, std::make_shared<const UniqueFd>(std::move(*opened)));
+}
+
+HostFiles::FdRef HostFiles::find(ContentNo file) {
+  Shelf& shelf = shelf_of(file);
+  const MutexLock lock(shelf.mutex);
+  for (Slot& slot : shelf.slots) {
+    if (slot.fd && slot.file == file) {
+      slot.last_use = ++shelf.clock;
+      return slot.fd;
+    }
+  }
+  return nullptr;
+}
+
+HostFiles::FdRef HostFiles::keep(ContentNo file, FdRef fd) {
+  Shelf& shelf = shelf_of(file);
+  FdRef given_up;  // closed after the lock is left: close() may take its time
+  const MutexLock lock(shelf.mutex);
+  Slot* place = &shelf.slots.front();
+  for (std::size_t i = 0; i < slots_used_; ++i) {
+    Slot& slot = shelf.slots[i];
+    if (slot.fd && slot.file == file) {
+      given_up = std::move(fd);
+      return slot.fd;
+    }
+    // An empty slot has the last use 0, before all others.
+    if (slot.last_use < place->last_use) place = &slot;
+  }
+  given_up = std::exchange(place->fd, fd);
+  place->file = file;
+  place->last_use = ++shelf.clock;
+  return fd;
+}
+
+void HostFiles::drop(ContentNo file) {
+  Shelf& shelf = shelf_of(file);
+  FdRef given_up;
+  const MutexLock lock(shelf.mutex);
+  for (Slot& slot : shelf.slots) {
+    if (slot.fd && slot.file == file) {
+      given_up = std::move(slot.fd);
+      slot = Slot{};
+    }
+  }
+}
+
+Result<UniqueFd> HostFiles::open(ContentNo file) {
+  while (true) {
+    Result<UniqueFd> opened = table_->open(file);
+    if (opened) return opened;
+    const int error = opened.error().os_errno;
+    if ((error != EMFILE && error != ENFILE) || !drop_oldest_of_each_shelf()) return opened;
+  }
+}
+
+bool HostFiles::drop_oldest_of_each_shelf() {
+  bool dropped = false;
+  for (std::size_t i = 0; i < shelf_count_; ++i) {
+    Shelf& shelf = shelves_[i];
+    FdRef given_up;
+    const MutexLock lock(shelf.mutex);
+    Slot* oldest = nullptr;
+    for (Slot& slot : shelf.slots) {
+      if (slot.fd && (oldest == nullptr || slot.last_use < oldest->last_use)) oldest = &slot;
+    }
+    if (oldest == nullptr) continue;
+    given_up = std::move(oldest->fd);
+    *oldest = Slot{};
+    dropped = true;
+  }
+  return dropped;
+}
+
+std::optional<std::string> HostFiles::difference(ContentNo file, int fd) const {
+  struct stat status;
+  if (::fstat(fd, &status) != 0) {
+    return fmt::format("it can not be examined (errno {})", errno);
+  }
+  const FileIdentity scanned = table_->identity(file);
+  const FileIdentity now = identity_of(status);
+  if (now == scanned) return std::nullopt;
+  if (now.inode != scanned.inode) return "another file stands there";
+  if (now.size_bytes != scanned.size_bytes) {
+    return fmt::format("{} bytes then, {} now", scanned.size_bytes, now.size_bytes);
+  }
+  if (status.st_nlink == 0) return "it was deleted or replaced";
+  return "it was written to, or its attributes were changed";
+}
+
+Error HostFiles::changed(ContentNo file, const std::string& how) {
+  std::string what = fmt::format("{} changed after it was scanned: {}", name(file), how);
+  {
+    const MutexLock lock(named_mutex_);
+    if (!named_.insert(static_cast<std::uint32_t>(file)).second) {
+      return {Errc::source_changed, 0, std::move(what)};
+    }
+  }
+  constexpr std::array<std::string_view, 3> kConsequences = {
+      "reads of it fail", "it reads as zeroes", "what stands there now is served"};
+  log_.write(LogLevel::warning,
+             fmt::format("{}; {}", what, kConsequences[static_cast<std::size_t>(on_change_)]));
+  return {Errc::source_changed, 0, std::move(what)};
+}
+
+Result<void> HostFiles::read_changed(ContentNo file, const std::string& how, std::uint64_t offset,
+                                     std::span<std::byte> out) {
+  Error error = changed(file, how);
+  switch (on_change_) {
+    case OnChange::error:
+      return std::unexpected(std::move(error));
+    case OnChange::zero:
+      std::ranges::fill(out, std::byte{0});
+      return {};
+    case OnChange::stale:
+      return read_stale(file, offset, out);
+  }
+  __builtin_unreachable();
+}
+
+Result<void> HostFiles::read_stale(ContentNo file, std::uint64_t offset, std::span<std::byte> out) {
+  // Not kept on a shelf: what stands there may change again at any time.
+  std::size_t got = 0;
+  Result<UniqueFd> fd = open(file);
+  if (!fd && gone_reason(fd.error().os_errno) == nullptr) {
+    return std::unexpected(std::move(fd.error()));
+  }
+  struct stat status;
+  if (fd && ::fstat(fd->get(), &status) == 0 && S_ISREG(status.st_mode)) {
+    const Result<std::size_t> count = read_fully(fd->get(), offset, out);
+    if (!count) {
+      return fail_errno(Errc::io, count.error().os_errno,
+                        fmt::format("read {} at {}", name(file), offset));
+    }
+    got = *count;
+  }
+  std::ranges::fill(out.subspan(got), std::byte{0});
+  return {};
+}
+
+}  // namespace
+
+std::uint64_t file_stamp(std::uint64_t device, std::int64_t mtime_s, std::uint32_t mtime_ns,
+                         std::int64_t ctime_s, std::uint32_t ctime_ns) noexcept {
+  std::uint64_t stamp = mix(0x9e3779b97f4a7c15U, device);
+  stamp = mix(stamp, static_cast<std::uint64_t>(mtime_s));
+  stamp = mix(stamp, mtime_ns);
+  stamp = mix(stamp, static_cast<std::uint64_t>(ctime_s));
+  return mix(stamp, ctime_ns);
+}
+
+FileIdentity identity_of(const struct statx& status) noexcept {
+  return {status.stx_ino, status.stx_size,
+          file_stamp(makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_mtime.tv_sec,
+                     status.stx_mtime.tv_nsec, status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec)};
+}
+
+FileIdentity identity_of(const struct stat& status) noexcept {
+  return {status.st_ino, static_cast<std::uint64_t>(status.st_size), stamp_of(status)};
+}
+
+std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
+                                              OnChange on_change, LogSink& log,
+                                              std::size_t most_open_files) {
+  return std::make_shared<HostFiles>(
+      std::move(table), on_change, log,
+      most_open_files != 0 ? most_open_files : default_most_open_files());
+}
+
+}  // namespace mkvirtfs

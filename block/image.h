@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "block/content.h"
+#include "block/device.h"
+#include "block/extent.h"
+#include "support/error.h"
+
+namespace mkvirtfs {
+
+/// One line of what `inspect` tells about an image. `name` is kept like an API: snake_case, with
+/// its unit.
+struct ImageFact {
+  std::string name;
+  std::variant<std::uint64_t, std::string> value;
+};
+
+/// What a plan() returns: where every byte of a file system lies. Immutable, so every method may
+/// run on several threads at once; the same source and options give the same image anywhere (law
+/// 1).
+class Image {
+ public:
+  virtual ~Image() = default;
+
+  virtual std::uint64_t size_bytes() const noexcept = 0;
+  virtual std::uint32_t block_bytes() const noexcept = 0;
+
+  /// As BlockDevice::map, but content extents name no store: an image does not know who holds the
+  /// bytes.
+  virtual void map(Range range, ExtentSink& sink) const = 0;
+
+  /// Writes the bytes from `offset` into `out`; the caller stays inside one `computed` extent.
+  virtual void compute(std::uint64_t offset, std::span<std::byte> out) const = 0;
+
+  /// What lies at `offset`, for people: "inode table, group 3, inodes 49153-49168", "file
+  /// usr/bin/env at 8192".
+  virtual std::string describe(std::uint64_t offset) const = 0;
+
+  /// The volume's identity as the format prints it (a UUID, a serial number).
+  virtual std::string volume_id() const = 0;
+
+  /// Sizes, counts and features, in the order in which they are worth reading.
+  virtual std::vector<ImageFact> facts() const = 0;
+
+ protected:
+  Image() = default;
+  Image(const Image&) = default;
+  Image& operator=(const Image&) = default;
+};
+
+/// An Image and the store of its files' bytes, seen as a read-only device. Shares ownership of
+/// both.
+class ImageDevice final : public BlockDevice {
+ public:
+  ImageDevice(std::shared_ptr<const Image> image, std::shared_ptr<ContentStore> store);
+
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
+  void map(Range range, ExtentSink& sink) const override;
+
+  const Image& image() const noexcept { return *image_; }
+
+ private:
+  std::shared_ptr<const Image> image_;
+  std::shared_ptr<ContentStore> store_;
+  Geometry geometry_;
+};
+
+}  // namespace mkvirtfs

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "block/dump.h"
+#include "cli/command.h"
+#include "cli/image_options.h"
+#include "cli/prepared_image.h"
+#include "cli/progress.h"
+#include "cli/source_options.h"
+#include "support/log.h"
+#include "support/text.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+constexpr const char* kGroup = "Output";
+
+/// Makes the first SIGINT, SIGTERM or SIGHUP a request to stop; a second one ends the process as
+/// ever. One at a time in a process.
+class Interruptible {
+ public:
+  Interruptible() {
+    requested_ = false;
+    struct sigaction action{};
+    action.sa_handler = [](int) { requested_ = true; };
+    // No SA_RESTART: a write that waits for a slow reader is to notice.
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      ::sigaction(kSignals[i], &action, &before_[i]);
+      // What the parent wanted ignored (nohup) stays ignored.
+      if (before_[i].sa_handler == SIG_IGN) ::sigaction(kSignals[i], &before_[i], nullptr);
+    }
+  }
+  ~Interruptible() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      ::sigaction(kSignals[i], &before_[i], nullptr);
+    }
+  }
+  Interruptible(const Interruptible&) = delete;
+  Interruptible& operator=(const Interruptible&) = delete;
+
+  static const std::atomic<bool>* requested() { return &requested_; }
+
+ private:
+  static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGHUP};
+  static inline std::atomic<bool> requested_ = false;
+  std::array<struct sigaction, 3> before_{};
+};
+
+class DumpCommand final : public Command {
+ public:
+  explicit DumpCommand(CLI::App& dump_app);
+  Result<int> run(const Streams& streams) override;
+
+ private:
+  Result<void> check() const;
+  std::string summary_text(const DumpSummary& summary, double seconds) const;
+  std::string summary_json(const PreparedImage& prepared, const DumpSummary& summary,
+                           double seconds) const;
+
+  SourceOptions source_;
+  ImageOptions image_;
+  std::string output_;
+  bool force_ = false;
+  bool sha256_ = false;
+  int progress_fd_ = -1;
+  bool json_ = false;
+};
+
+DumpCommand::DumpCommand(CLI::App& dump_app) : Command(dump_app) {
+  source_.add_to(dump_app);
+  add_value(dump_app, "-o,--output", output_, "FILE|-",
+            "Write the image there; '-' is standard output")
+      ->required()
+      ->group(kGroup);
+  dump_app.add_flag("--force", force_, "Replace FILE, or write to a block device")->group(kGroup);
+  dump_app.add_flag("--sha256", sha256_, "Tell the SHA-256 of the image")->group(kGroup);
+  dump_app.add_option("--progress", progress_fd_, "Write N/100 lines to this descriptor")
+      ->option_text("FD")
+      ->check(CLI::NonNegativeNumber)
+      ->group(kGroup);
+  dump_app.add_flag("--json", json_, "Tell the summary as JSON")->group(kGroup);
+  image_.add_to(dump_app);
+}
+
+Result<void> DumpCommand::check() const {
+  if (output_.empty()) return fail(Errc::usage, "--output is empty");
+  if (output_ == "-" && json_) {
+    return fail(Errc::usage, "--json and --output=- both want standard output");
+  }
+  if (output_ == "-" && force_) {
+    return fail(Errc::usage, "--force has nothing to replace with --output=-");
+  }
+  if (progress_fd_ >= 0 && ::fcntl(progress_fd_, F_GETFD) < 0) {
+    return fail(Errc::usage, fmt::format("--progress={} is not an open descriptor", progress_fd_));
+  }
+  return {};
+}
+
+std::string hex_of(const std::array<std::byte, 32>& digest) {
+  return hex({reinterpret_cast<const char*>(digest.data()), digest.size()});
+}
+
+std::string DumpCommand::summary_text(const DumpSummary& summary, double seconds) const {
+  const auto rate =
+      static_cast<std::uint64_t>(static_cast<double>(summary.data_bytes) / std::max(seconds, 1e-3));
+  std::string text =
+      fmt::format("{}: {} bytes, {} of data, in {:.2f} s ({}/s)\n",
+                  output_ == "-" ? "standard output" : printable(output_), summary.image_bytes,
+                  human_size(summary.data_bytes), seconds, human_size(rate));
+  // As sha256sum prints and reads it.
+  if (summary.sha256) {
+    text += fmt::format("{}  {}\n", hex_of(*summary.sha256), printable(output_));
+  }
+  return text;
+}
+
+std::string DumpCommand::summary_json(const PreparedImage& prepared, const DumpSummary& summary,
+                                      double seconds) const {
+  nlohmann::ordered_json json;
+  json["output"] = printable(output_);
+  json["volume_id"] = prepared.image->volume_id();
+  json["image_bytes"] = summary.image_bytes;
+  json["data_bytes"] = summary.data_bytes;
+  json["moved_bytes"] = summary.moved_bytes;
+  json["scan_seconds"] = prepared.scan_seconds;
+  json["plan_seconds"] = prepared.plan_seconds;
+  json["dump_seconds"] = seconds;
+  if (summary.sha256) json["sha256"] = hex_of(*summary.sha256);
+  return json.dump(2) + "\n";
+}
+
+Result<int> DumpCommand::run(const Streams& streams) {
+  if (Result<void> good = check(); !good) return std::unexpected(std::move(good.error()));
+  FdLog log(streams.err, LogLevel::info);
+  const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
+  if (!prepared) return std::unexpected(prepared.error());
+
+  DumpOptions options;
+  if (output_ == "-") {
+    options.output = DumpStream{streams.out, "standard output"};
+  } else {
+    options.output = DumpFile{output_, force_};
+  }
+  options.sha256 = sha256_;
+  options.threads = source_.threads();
+  std::optional<ProgressBar> bar;
+  std::optional<ProgressLines> lines;
+  if (progress_fd_ >= 0) {
+    options.progress = [&lines = lines.emplace(progress_fd_)](const DumpProgress& progress) {
+      lines.update(progress);
+    };
+  } else if (::isatty(streams.err) == 1) {
+    options.progress = [&bar = bar.emplace(streams.err)](const DumpProgress& progress) {
+      bar.update(progress);
+    };
+  }
+  const Interruptible interruptible;
+  options.cancel = Interruptible::requested();
+
+  const auto start = std::chrono::steady_clock::now();
+  const Result<DumpSummary> summary = dump(*prepared->device, options);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  bar.reset();
+  if (!summary) return std::unexpected(summary.error());
+  const std::string text =
+      json_ ? summary_json(*prepared, *summary, seconds) : summary_text(*summary, seconds);
+  print(output_ == "-" ? streams.err : streams.out, text);
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_dump(CLI::App& program) {
+  return std::make_unique<DumpCommand>(
+      *program.add_subcommand("dump", "Write the image to a file or a pipe"));
+}
+
+}  // namespace mkvirtfs::cli

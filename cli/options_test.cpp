@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <CLI/CLI.hpp>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "cli/image_options.h"
+#include "cli/source_options.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+struct Parsed {
+  explicit Parsed(std::vector<std::string> words) {
+    source.add_to(app);
+    image.add_to(app);
+    words.emplace_back("the-source");
+    std::reverse(words.begin(), words.end());
+    app.parse(words);
+  }
+
+  CLI::App app;
+  SourceOptions source;
+  ImageOptions image;
+};
+
+ScanOptions scan_options(const std::vector<std::string>& words) {
+  const Result<ScanOptions> options = Parsed(words).source.scan_options();
+  REQUIRE(options);
+  return *options;
+}
+
+ext2::Options ext2_options(const std::vector<std::string>& words) {
+  const Result<ext2::Options> options = Parsed(words).image.ext2_options();
+  REQUIRE(options);
+  return *options;
+}
+
+/// Sets an environment variable for the life of the object.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) { ::setenv(name, value, 1); }
+  ~Variable() { ::unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
+
+}  // namespace
+
+TEST_CASE("without options everything is as documented") {
+  const ScanOptions scan = scan_options({});
+  CHECK(scan.one_file_system);
+  CHECK(scan.rules.empty());
+  CHECK(scan.mode_mask == 07777);
+  CHECK(scan.xattrs);
+  CHECK_FALSE(scan.skip_unreadable);
+  CHECK_FALSE(scan.newest_mtime_s);
+  CHECK_FALSE(scan.owner_uid);
+  CHECK(Parsed({}).source.on_change() == OnChange::error);
+  CHECK(Parsed({}).source.source == "the-source");
+  const ext2::Options image = ext2_options({});
+  CHECK(image.variant == ext2::Variant::ext2);
+  CHECK_FALSE(image.size_bytes);
+  CHECK_FALSE(image.free);
+  CHECK_FALSE(image.journal);
+  CHECK_FALSE(image.made_at_s);
+}
+
+TEST_CASE("rules keep the order of the command line, whichever option they came by") {
+  const ScanOptions options = scan_options({"--exclude=a", "--include", "b", "--include=c",
+                                            "--exclude", "d", "--fs=ext4", "--include=e"});
+  std::string order;
+  for (const PathRule& rule : options.rules) order += (rule.include ? '+' : '-') + rule.glob;
+  CHECK(order == "-a+b+c-d+e");
+}
+
+TEST_CASE("owners and id maps are numbers or names") {
+  const ScanOptions both = scan_options({"--owner=root:7"});
+  CHECK(both.owner_uid == 0);
+  CHECK(both.owner_gid == 7);
+  const ScanOptions group = scan_options({"--owner", ":4294967294"});
+  CHECK_FALSE(group.owner_uid);
+  CHECK(group.owner_gid == 4294967294);
+  const ScanOptions maps =
+      scan_options({"--map-uid=1000:0", "--map-uid", "100000:1:65535", "--map-gid=5:6:1"});
+  REQUIRE(maps.uid_map.size() == 2);
+  CHECK(maps.uid_map[0].from == 1000);
+  CHECK(maps.uid_map[0].to == 0);
+  CHECK(maps.uid_map[0].count == 1);
+  CHECK(maps.uid_map[1].from == 100000);
+  CHECK(maps.uid_map[1].count == 65535);
+  REQUIRE(maps.gid_map.size() == 1);
+}
+
+TEST_CASE("all other options arrive") {
+  const ScanOptions scan = scan_options({"--mode-mask=0755", "--no-one-file-system", "--no-xattrs",
+                                         "--skip-unreadable", "--threads=3"});
+  CHECK(scan.mode_mask == 0755);
+  CHECK_FALSE(scan.one_file_system);
+  CHECK_FALSE(scan.xattrs);
+  CHECK(scan.skip_unreadable);
+  CHECK(scan.threads == 3);
+  CHECK(Parsed({"--on-change=zero"}).source.on_change() == OnChange::zero);
+  CHECK(Parsed({"--on-change", "stale"}).source.on_change() == OnChange::stale);
+
+  const ext2::Options image = ext2_options(
+      {"--fs=ext4", "--size=4G", "--inodes=10K", "--label=root",
+       "--uuid=d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f", "--block-size=1024", "--inode-size=128",
+       "--no-journal", "--reserved=5", "--features=^dir_index,64bit", "--features", "large_dir"});
+  CHECK(image.variant == ext2::Variant::ext4);
+  CHECK(image.size_bytes == std::uint64_t{4} << 30);
+  CHECK(image.inodes == 10240);
+  CHECK(image.label == "root");
+  REQUIRE(image.uuid);
+  CHECK(ext2::to_string(*image.uuid) == "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
+  CHECK(image.block_bytes == 1024);
+  CHECK(image.inode_bytes == 128);
+  CHECK(image.journal == false);
+  CHECK(image.reserved_percent == 5);
+  CHECK(image.features == std::vector<std::string>{"^dir_index", "64bit", "large_dir"});
+
+  CHECK(ext2_options({"--fs=ext3"}).variant == ext2::Variant::ext3);
+  CHECK(ext2_options({"--journal"}).journal == true);
+  CHECK(std::get<ext2::FreePercent>(*ext2_options({"--free=25%"}).free).percent == 25);
+  CHECK(std::get<ext2::FreeBytes>(*ext2_options({"--free=3M"}).free).bytes == 3u << 20);
+}
+
+TEST_CASE("malformed values are named") {
+  const std::vector<std::string> bad = GENERATE(values<std::vector<std::string>>({
+      {"--owner=no-such-user-here"},
+      {"--owner=0:no-such-group-here"},
+      {"--owner=:"},
+      {"--owner=4294967295"},
+      {"--owner=-1"},
+      {"--map-uid=1"},
+      {"--map-uid=1:2:0"},
+      {"--map-uid=1:2:3:4"},
+      {"--map-uid=1:2:"},
+      {"--map-uid=4294967295:0"},
+      {"--map-uid=0:5:4294967295"},
+      {"--map-gid=a:b"},
+      {"--mode-mask=8"},
+      {"--mode-mask=17777"},
+      {"--mode-mask=rwx"},
+      {"--size=4Q"},
+      {"--size=-1"},
+      {"--free=lots"},
+      {"--free=%"},
+      {"--free=-3%"},
+      {"--inodes=4G"},
+      {"--uuid=1234"},
+      {"--block-size=0"},
+      {"--inode-size=big"},
+      {"--reserved=51"},
+  }));
+  CAPTURE(bad);
+  const Parsed parsed(bad);
+  const Result<ScanOptions> scan = parsed.source.scan_options();
+  const Result<ext2::Options> image = parsed.image.ext2_options();
+  REQUIRE((!scan || !image));
+  const Error& error = scan ? image.error() : scan.error();
+  CHECK(error.code == Errc::usage);
+  CHECK_THAT(error.what, Catch::Contains(bad[0]));
+}
+
+TEST_CASE("mappings that overlap are both named") {
+  const Result<ScanOptions> options =
+      Parsed({"--map-uid=0:1000:10", "--map-uid=20:0", "--map-uid=9:5"}).source.scan_options();
+  REQUIRE_FALSE(options);
+  CHECK(options.error().what == "--map-uid=0:1000:10 and --map-uid=9:5 map the same id twice");
+}
+
+TEST_CASE("SOURCE_DATE_EPOCH clamps the tree's times and dates the file system") {
+  {
+    const Variable epoch("SOURCE_DATE_EPOCH", "1700000000");
+    CHECK(scan_options({}).newest_mtime_s == 1700000000);
+    CHECK(ext2_options({}).made_at_s == 1700000000);
+  }
+  for (const char* bad : {"yesterday", "-1", "1.5", " 1", "99999999999999999999"}) {
+    CAPTURE(bad);
+    const Variable epoch("SOURCE_DATE_EPOCH", bad);
+    const Result<ScanOptions> options = Parsed({}).source.scan_options();
+    REQUIRE_FALSE(options);
+    CHECK(options.error().code == Errc::usage);
+    CHECK_THAT(options.error().what, Catch::Contains(bad));
+    CHECK_FALSE(Parsed({}).image.ext2_options());
+  }
+}
+
+}  // namespace mkvirtfs::cli

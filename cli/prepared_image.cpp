@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/prepared_image.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <utility>
+
+#include "block/host_files.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+void raise_open_file_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // if not, there are fewer open files, and that is all
+}
+
+void tell_what_was_passed_over(const ScanReport& report, LogSink& log) {
+  if (report.unreadable_count != 0) {
+    std::string message = fmt::format(
+        "{} left out because they could not be read:",
+        report.unreadable_count == 1 ? std::string("1 entry was")
+                                     : fmt::format("{} entries were", report.unreadable_count));
+    for (const std::string& path : report.unreadable_paths) message += " " + path + ",";
+    message.pop_back();
+    if (report.unreadable_paths.size() < report.unreadable_count) message += ", ...";
+    log.write(LogLevel::warning, message);
+  }
+  if (report.vanished_count != 0) {
+    log.write(LogLevel::warning,
+              fmt::format("{} entries vanished during the scan", report.vanished_count));
+  }
+  if (report.mount_points_not_entered != 0) {
+    log.write(LogLevel::info, fmt::format("{} mounted file systems were not entered "
+                                          "(--no-one-file-system does)",
+                                          report.mount_points_not_entered));
+  }
+}
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
+                                    LogSink& log) {
+  // All of the command line first: a typing error must not wait for a scan.
+  const Result<ScanOptions> scan_options = source.scan_options();
+  if (!scan_options) return std::unexpected(scan_options.error());
+  const Result<ext2::Options> plan_options = image.ext2_options();
+  if (!plan_options) return std::unexpected(plan_options.error());
+  raise_open_file_limit();
+
+  PreparedImage prepared;
+  const Stopwatch scan_time;
+  Result<Scan> scan = scan_directory(source.source, *scan_options, log);
+  if (!scan) return std::unexpected(std::move(scan.error()));
+  prepared.scan = std::move(*scan);
+  prepared.scan_seconds = scan_time.seconds();
+  tell_what_was_passed_over(prepared.scan.report, log);
+
+  const Stopwatch plan_time;
+  Result<std::shared_ptr<const Image>> planned = ext2::plan(prepared.scan.tree, *plan_options);
+  if (!planned) return std::unexpected(std::move(planned.error()));
+  prepared.image = std::move(*planned);
+  prepared.plan_seconds = plan_time.seconds();
+  log.write(LogLevel::debug, fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s",
+                                         prepared.scan.tree->node_count(), prepared.scan_seconds,
+                                         prepared.plan_seconds));
+  prepared.device = std::make_shared<ImageDevice>(
+      prepared.image, make_host_files(prepared.scan.files, source.on_change(), log));
+  return prepared;
+}
+
+}  // namespace mkvirtfs::cli

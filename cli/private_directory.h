@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <string>
+
+#include "support/error.h"
+
+namespace mkvirtfs::cli {
+
+/// A fresh directory that only this user may enter, below $TMPDIR or /tmp. It and what is directly
+/// in it are removed with the object.
+class PrivateDirectory {
+ public:
+  static Result<PrivateDirectory> create();
+  PrivateDirectory(PrivateDirectory&& other) noexcept;
+  PrivateDirectory& operator=(PrivateDirectory&&) = delete;
+  ~PrivateDirectory();
+
+  std::string path_of(const std::string& name) const;
+
+ private:
+  explicit PrivateDirectory(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;  // empty when moved from
+};
+
+}  // namespace mkvirtfs::cli

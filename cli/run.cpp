@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/run.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/version.h"
+#include "support/text.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+
+constexpr const char* kExamples = R"(Examples:
+  mkvirtfs serve ./rootfs --fs=ext4 --run 'nbdinfo "$uri"'
+  mkvirtfs dump ./rootfs --fs=ext4 --free=1G -o disk.img
+
+Exit status: 0 done, 1 failed, 2 wrong usage. More: man mkvirtfs)";
+
+/// Options as "-p, --port PORT", without what CLI11 adds about types, needs and exclusions.
+class HelpFormatter final : public CLI::Formatter {
+ public:
+  HelpFormatter() { column_width(32); }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_option_text().empty() ? "" : " " + option->get_option_text();
+  }
+};
+
+/// The help of the program or of the subcommand that was named.
+std::string help_text(const CLI::App& program) {
+  std::string text = program.help();
+  // CLI11 leaves two empty lines between groups.
+  for (std::size_t at = 0; (at = text.find("\n\n\n", at)) != std::string::npos;) text.erase(at, 1);
+  return text;
+}
+
+int exit_status(Errc code) { return code == Errc::usage ? kWrongUsage : kFailed; }
+
+int tell_failure(const Streams& streams, int status, std::string_view what) {
+  print(streams.err, fmt::format("mkvirtfs: {}\n", printable(what)));
+  return status;
+}
+
+int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
+  CLI::App program(
+      "Turns a directory into an ext2, ext3 or ext4 disk image that is never written:\n"
+      "reads are answered from the directory's own files.");
+  program.name("mkvirtfs");
+  program.formatter(std::make_shared<HelpFormatter>());
+  program.footer(kExamples);
+  program.set_help_flag("-h,--help", "Print this help");
+  program.set_version_flag(
+      "-V,--version", [] { return version_text(); },
+      "Print the versions of mkvirtfs and its libraries");
+  const std::array<std::unique_ptr<Command>, 3> commands = {make_serve(program), make_dump(program),
+                                                            make_inspect(program)};
+
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return print(streams.out, help_text(program)) ? 0 : kFailed;
+  } catch (const CLI::CallForVersion& version) {
+    return print(streams.out, fmt::format("{}\n", version.what())) ? 0 : kFailed;
+  } catch (const CLI::ParseError& error) {
+    std::string about = "mkvirtfs";
+    for (const CLI::App* chosen : program.get_subcommands()) about += " " + chosen->get_name();
+    return tell_failure(streams, kWrongUsage,
+                        fmt::format("{} (see {} --help)", error.what(), about));
+  }
+  for (const std::unique_ptr<Command>& command : commands) {
+    if (!command->chosen()) continue;
+    const Result<int> status = command->run(streams);
+    if (status) return *status;
+    return tell_failure(streams, exit_status(status.error().code), status.error().what);
+  }
+  print(streams.err, help_text(program));
+  return kWrongUsage;
+}
+
+}  // namespace
+
+bool Command::chosen() const { return app_.parsed(); }
+
+CLI::Option* add_value(CLI::App& app, const char* names, std::string& value, const char* meta,
+                       const char* help) {
+  return app.add_option(names, value, help)->option_text(meta);
+}
+
+int run(int argc, const char* const* argv, const Streams& streams) {
+  try {
+    return parse_and_run(argc, argv, streams);
+  } catch (const std::exception& reason) {
+    return tell_failure(streams, kFailed, reason.what());
+  }
+}
+
+}  // namespace mkvirtfs::cli

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <boost/filesystem/operations.hpp>
+#include <boost/filesystem/path.hpp>
+#include <charconv>
+#include <csignal>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/child.h"
+#include "cli/command.h"
+#include "cli/image_options.h"
+#include "cli/pid_file.h"
+#include "cli/prepared_image.h"
+#include "cli/private_directory.h"
+#include "cli/service_manager.h"
+#include "cli/source_options.h"
+#include "cli/stop_watcher.h"
+#include "nbd/export_tree.h"
+#include "nbd/server.h"
+#include "support/log.h"
+#include "support/text.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+constexpr const char* kGroup = "Server";
+/// How long a --run command that was told to end may take.
+constexpr std::chrono::seconds kChildGrace{5};
+
+struct TcpAddress {
+  std::string host;
+  std::uint16_t port = 0;
+};
+
+std::optional<std::uint16_t> parse_port(std::string_view text) {
+  std::uint16_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return port;
+}
+
+/// "127.0.0.1:10809", "[::1]:10809", "name:10809".
+Result<TcpAddress> parse_address(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon != std::string::npos) {
+    std::string host = text.substr(0, colon);
+    const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+    if (bracketed) host = host.substr(1, host.size() - 2);
+    const std::optional<std::uint16_t> port = parse_port(std::string_view(text).substr(colon + 1));
+    // An IPv6 address has colons of its own: without brackets its end would be a guess.
+    if (port && !host.empty() && (bracketed || host.find(':') == std::string::npos)) {
+      return TcpAddress{std::move(host), *port};
+    }
+  }
+  return fail(Errc::usage,
+              fmt::format("--listen={} is not ADDRESS:PORT (127.0.0.1:10809, [::1]:10809; "
+                          "0.0.0.0:10809 for every interface)",
+                          text));
+}
+
+/// The port in "nbd://HOST:PORT/NAME"; "" when it has none.
+std::string port_in(const std::string& uri) {
+  constexpr std::string_view kScheme = "nbd://";
+  if (!uri.starts_with(kScheme)) return {};
+  const std::size_t slash = uri.find('/', kScheme.size());
+  const std::size_t colon = uri.rfind(':', slash);
+  if (colon == std::string::npos || colon < kScheme.size()) return {};
+  return uri.substr(colon + 1, slash == std::string::npos ? slash : slash - colon - 1);
+}
+
+class Serve final : public Command {
+ public:
+  explicit Serve(CLI::App& serve_app);
+  Result<int> run(const Streams& streams) override;
+
+ private:
+  /// Where clients come in; a private socket's directory lives as long as this.
+  struct Listening {
+    std::optional<PrivateDirectory> directory;
+    std::string unix_socket;  // absolute, "" when there is none
+  };
+
+  Result<std::vector<TcpAddress>> tcp_addresses() const;
+  Result<void> listen(nbd::Server& server, const std::vector<TcpAddress>& addresses,
+                      Listening& listening) const;
+  Result<Child> start_child(const nbd::Server& server, const Listening& listening) const;
+  /// Serves until a signal comes or the child ends; the exit status.
+  Result<int> serve(nbd::Server& server, const BlockedSignals& signals,
+                    std::optional<Child> child) const;
+
+  SourceOptions source_;
+  ImageOptions image_;
+  std::string unix_path_;
+  std::string port_;
+  std::vector<std::string> listen_;
+  std::string export_name_;
+  std::string command_;
+  std::string pid_file_;
+  bool read_only_ = false;
+  bool exit_with_parent_ = false;
+  bool verbose_ = false;
+};
+
+Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
+  source_.add_to(serve_app);
+  add_value(serve_app, "-U,--unix", unix_path_, "PATH|-",
+            "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
+      ->group(kGroup);
+  add_value(serve_app, "-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
+      ->group(kGroup);
+  serve_app.add_option("--listen", listen_, "Listen there too (repeatable)")
+      ->option_text("ADDR:PORT")
+      ->allow_extra_args(false)
+      ->group(kGroup);
+  add_value(serve_app, "-e,--exportname", export_name_, "NAME",
+            "The export's name (it is the default export too)")
+      ->group(kGroup);
+  serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (always so)")->group(kGroup);
+  add_value(
+      serve_app, "--run", command_, "COMMAND",
+      "Run it with $uri, $unixsocket, $port and\n$exportname; stop when it ends, with its status")
+      ->group(kGroup);
+  add_value(serve_app, "-P,--pidfile", pid_file_, "FILE", "Write the process id when ready")
+      ->group(kGroup);
+  serve_app.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
+      ->group(kGroup);
+  serve_app.add_flag("-v,--verbose", verbose_, "Tell more on standard error")->group(kGroup);
+  image_.add_to(serve_app);
+}
+
+Result<std::vector<TcpAddress>> Serve::tcp_addresses() const {
+  std::vector<TcpAddress> addresses;
+  if (!port_.empty()) {
+    const std::optional<std::uint16_t> port = parse_port(port_);
+    if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port (0 to 65535)", port_));
+    addresses.push_back({"localhost", *port});
+  }
+  for (const std::string& text : listen_) {
+    Result<TcpAddress> address = parse_address(text);
+    if (!address) return std::unexpected(std::move(address.error()));
+    addresses.push_back(std::move(*address));
+  }
+  return addresses;
+}
+
+Result<void> Serve::listen(nbd::Server& server, const std::vector<TcpAddress>& addresses,
+                           Listening& listening) const {
+  if (unix_path_ == "-" || (unix_path_.empty() && addresses.empty())) {
+    Result<PrivateDirectory> directory = PrivateDirectory::create();
+    if (!directory) return std::unexpected(std::move(directory.error()));
+    listening.unix_socket = directory->path_of("socket");
+    listening.directory.emplace(std::move(*directory));
+  } else if (!unix_path_.empty()) {
+    listening.unix_socket = boost::filesystem::absolute(unix_path_).string();
+  }
+  if (!listening.unix_socket.empty()) {
+    // A relative path may be short enough for a socket where the absolute one is not.
+    const std::string& path = listening.directory ? listening.unix_socket : unix_path_;
+    if (Result<void> on = server.listen_unix(path); !on) return on;
+  }
+  for (const TcpAddress& address : addresses) {
+    if (Result<void> on = server.listen_tcp(address.host, address.port); !on) return on;
+  }
+  return {};
+}
+
+Result<Child> Serve::start_child(const nbd::Server& server, const Listening& listening) const {
+  const std::vector<std::string> uris = server.uris(export_name_);
+  std::string port;
+  for (const std::string& uri : uris) {
+    if (port.empty()) port = port_in(uri);
+  }
+  return Child::start(command_, {{"uri", uris.front()},
+                                 {"unixsocket", listening.unix_socket},
+                                 {"port", port},
+                                 {"exportname", export_name_}});
+}
+
+Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
+                         std::optional<Child> child) const {
+  StopWatcher::Reactions reactions;
+  reactions.on_signal = [&](int) {
+    if (child) child->send(SIGTERM);
+    server.request_stop();
+  };
+  reactions.on_child_end = [&] { server.request_stop(); };
+  {
+    const Result<StopWatcher> watcher =
+        StopWatcher::start(signals, child ? child->poll_fd() : -1, std::move(reactions));
+    if (!watcher) return std::unexpected(watcher.error());
+    if (Result<void> served = server.run(); !served) return std::unexpected(served.error());
+  }
+  notify_service_manager("STOPPING=1");
+  if (!child) return 0;
+  if (const std::optional<int> status = child->wait(kChildGrace)) return *status;
+  child->send(SIGKILL);
+  return child->wait(kChildGrace).value_or(128 + SIGKILL);
+}
+
+Result<int> Serve::run(const Streams& streams) {
+  const pid_t parent = ::getppid();
+  const Result<std::vector<TcpAddress>> addresses = tcp_addresses();
+  if (!addresses) return std::unexpected(addresses.error());
+  if (!nbd::is_valid_export_name(export_name_)) {
+    return fail(Errc::usage, fmt::format("--exportname={} can not be an export's name (no empty, . "
+                                         "or .. components, UTF-8, up to {} bytes)",
+                                         export_name_, nbd::kLongestString));
+  }
+  FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
+  Result<PreparedImage> prepared = prepare_image(source_, image_, log);
+  if (!prepared) return std::unexpected(std::move(prepared.error()));
+  // From here on there is something to clean up, so a signal must not just end us.
+  const BlockedSignals signals;
+  if (exit_with_parent_) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) return 0;  // it ended before we could ask to be told
+  }
+
+  const std::string source_name =
+      boost::filesystem::path(source_.source).lexically_normal().filename().string();
+  Result<std::shared_ptr<nbd::ExportTree>> exports = nbd::make_single_export(
+      prepared->device, export_name_,
+      fmt::format("{} image of {}", image_.format(), printable(source_name)));
+  if (!exports) return std::unexpected(std::move(exports.error()));
+  nbd::ServerOptions options;
+  options.log = &log;
+  Listening listening;  // outlives the server, which removes its socket from the directory
+  Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(*exports, options);
+  if (!server) return std::unexpected(std::move(server.error()));
+  if (Result<void> on = listen(**server, *addresses, listening); !on) {
+    return std::unexpected(std::move(on.error()));
+  }
+
+  std::optional<PidFile> pid_file;
+  if (!pid_file_.empty()) {
+    Result<PidFile> created = PidFile::create(pid_file_);
+    if (!created) return std::unexpected(std::move(created.error()));
+    pid_file.emplace(std::move(*created));
+  }
+  std::optional<Child> child;
+  if (!command_.empty()) {
+    Result<Child> started = start_child(**server, listening);
+    if (!started) return std::unexpected(std::move(started.error()));
+    child.emplace(std::move(*started));
+  } else {
+    // The command of --run has the URI; its output shall be its own.
+    for (const std::string& uri : (*server)->uris(export_name_)) {
+      print(streams.out, uri + "\n");
+    }
+  }
+  notify_service_manager("READY=1");
+  return serve(**server, signals, std::move(child));
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_serve(CLI::App& program) {
+  return std::make_unique<Serve>(
+      *program.add_subcommand("serve", "Serve the image to NBD clients, read-only"));
+}
+
+}  // namespace mkvirtfs::cli

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/source_options.h"
+
+#include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <charconv>
+#include <limits>
+#include <string_view>
+
+namespace mkvirtfs::cli {
+namespace {
+
+constexpr const char* kGroup = "Source";
+
+template <class Number>
+std::optional<Number> parse_number(std::string_view text, int base = 10) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+/// An id as a number or as a name that this host knows. 2^32 - 1 means "nobody asked" to the
+/// kernel, so it is no id.
+std::optional<std::uint32_t> parse_id(const std::string& text, bool group) {
+  if (const auto number = parse_number<std::uint32_t>(text)) {
+    if (*number == std::numeric_limits<std::uint32_t>::max()) return std::nullopt;
+    return number;
+  }
+  std::vector<char> room(1 << 16);
+  if (group) {
+    ::group entry{};
+    ::group* found = nullptr;
+    ::getgrnam_r(text.c_str(), &entry, room.data(), room.size(), &found);
+    if (found != nullptr) return found->gr_gid;
+  } else {
+    passwd entry{};
+    passwd* found = nullptr;
+    ::getpwnam_r(text.c_str(), &entry, room.data(), room.size(), &found);
+    if (found != nullptr) return found->pw_uid;
+  }
+  return std::nullopt;
+}
+
+/// "UID:GID", "UID" or ":GID".
+Result<void> parse_owner(const std::string& text, ScanOptions& options) {
+  const std::size_t colon = text.find(':');
+  const std::string user = text.substr(0, colon);
+  const std::string group = colon == std::string::npos ? "" : text.substr(colon + 1);
+  if (user.empty() && group.empty()) {
+    return fail(Errc::usage, fmt::format("--owner={} names neither user nor group", text));
+  }
+  if (!user.empty()) {
+    options.owner_uid = parse_id(user, false);
+    if (!options.owner_uid) {
+      return fail(Errc::usage, fmt::format("--owner={}: there is no user {} here", text, user));
+    }
+  }
+  if (!group.empty()) {
+    options.owner_gid = parse_id(group, true);
+    if (!options.owner_gid) {
+      return fail(Errc::usage, fmt::format("--owner={}: there is no group {} here", text, group));
+    }
+  }
+  return {};
+}
+
+/// "FROM:TO" or "FROM:TO:COUNT".
+Result<IdMapping> parse_mapping(const char* option, const std::string& text) {
+  std::array<std::uint64_t, 3> numbers = {0, 0, 1};
+  std::size_t count = 0;
+  std::string_view rest = text;
+  bool good = true;
+  while (good) {
+    const std::size_t colon = rest.find(':');
+    const auto number = parse_number<std::uint32_t>(rest.substr(0, colon));
+    good = number && count < numbers.size();
+    if (good) numbers[count++] = *number;
+    if (colon == std::string_view::npos) break;
+    rest.remove_prefix(colon + 1);
+  }
+  constexpr std::uint64_t kIds = std::numeric_limits<std::uint32_t>::max();
+  const auto [from, to, length] = numbers;
+  if (!good || count < 2 || length == 0 || from + length > kIds || to + length > kIds) {
+    return fail(Errc::usage, fmt::format("{}={} is not FROM:TO or FROM:TO:COUNT", option, text));
+  }
+  return IdMapping{static_cast<std::uint32_t>(from), static_cast<std::uint32_t>(to),
+                   static_cast<std::uint32_t>(length)};
+}
+
+Result<std::vector<IdMapping>> parse_mappings(const char* option,
+                                              const std::vector<std::string>& texts) {
+  std::vector<IdMapping> mappings;
+  for (const std::string& text : texts) {
+    Result<IdMapping> mapping = parse_mapping(option, text);
+    if (!mapping) return std::unexpected(std::move(mapping.error()));
+    for (std::size_t i = 0; i < mappings.size(); ++i) {
+      const IdMapping& other = mappings[i];
+      if (mapping->from < std::uint64_t{other.from} + other.count &&
+          other.from < std::uint64_t{mapping->from} + mapping->count) {
+        return fail(Errc::usage, fmt::format("{}={} and {}={} map the same id twice", option,
+                                             texts[i], option, text));
+      }
+    }
+    mappings.push_back(*mapping);
+  }
+  return mappings;
+}
+
+}  // namespace
+
+void SourceOptions::add_to(CLI::App& app) {
+  app_ = &app;
+  app.add_option("SOURCE", source, "The directory to show")->required();
+  exclude_option_ = app.add_option("--exclude", excludes_, "Leave out what matches")
+                        ->option_text("GLOB")
+                        ->group(kGroup);
+  include_option_ =
+      app.add_option("--include", includes_, "Take it: the first that matches decides")
+          ->option_text("GLOB")
+          ->group(kGroup);
+  CLI::Option* owner =
+      add_value(app, "--owner", owner_, "UID:GID", "Everything belongs to them (numbers or names)")
+          ->group(kGroup);
+  CLI::Option* map_uid = app.add_option("--map-uid", uid_map_, "Show user FROM as TO")
+                             ->option_text("FROM:TO[:COUNT]")
+                             ->group(kGroup);
+  CLI::Option* map_gid = app.add_option("--map-gid", gid_map_, "Show group FROM as TO")
+                             ->option_text("FROM:TO[:COUNT]")
+                             ->group(kGroup);
+  owner->excludes(map_uid)->excludes(map_gid);
+  add_value(app, "--mode-mask", mode_mask_, "OCTAL", "Permission bits that stay (default 7777)")
+      ->group(kGroup);
+  CLI::Option* one = app.add_flag("--one-file-system", one_file_system_,
+                                  "Do not enter mounted file systems (default)")
+                         ->group(kGroup);
+  app.add_flag("--no-one-file-system", no_one_file_system_, "Enter them")
+      ->group(kGroup)
+      ->excludes(one);
+  app.add_flag("--no-xattrs", no_xattrs_, "Leave out extended attributes and ACLs")->group(kGroup);
+  app.add_flag("--skip-unreadable", skip_unreadable_, "Leave out what can not be read")
+      ->group(kGroup);
+  app.add_option("--on-change", on_change_,
+                 "What a file that changed reads as:\nerror (default), zero, stale")
+      ->option_text("WHAT")
+      ->check(CLI::IsMember({"error", "zero", "stale"}))
+      ->group(kGroup);
+  app.add_option("--threads", threads_, "Work on so many processors")
+      ->option_text("N")
+      ->check(CLI::Range(1U, 256U))
+      ->group(kGroup);
+  // One value each time, so that "--exclude GLOB SOURCE" means what it says.
+  for (CLI::Option* option : {exclude_option_, include_option_, map_uid, map_gid}) {
+    option->allow_extra_args(false);
+  }
+}
+
+std::vector<PathRule> SourceOptions::rules() const {
+  std::vector<PathRule> rules;
+  std::size_t exclude_count = 0;
+  std::size_t include_count = 0;
+  for (const CLI::Option* option : app_->parse_order()) {
+    if (option == exclude_option_) rules.push_back({false, excludes_.at(exclude_count++)});
+    if (option == include_option_) rules.push_back({true, includes_.at(include_count++)});
+  }
+  return rules;
+}
+
+Result<ScanOptions> SourceOptions::scan_options() const {
+  ScanOptions options;
+  options.rules = rules();
+  options.one_file_system = !no_one_file_system_;
+  options.xattrs = !no_xattrs_;
+  options.skip_unreadable = skip_unreadable_;
+  options.threads = threads_;
+  if (!owner_.empty()) {
+    if (Result<void> parsed = parse_owner(owner_, options); !parsed) {
+      return std::unexpected(std::move(parsed.error()));
+    }
+  }
+  Result<std::vector<IdMapping>> uid_map = parse_mappings("--map-uid", uid_map_);
+  if (!uid_map) return std::unexpected(std::move(uid_map.error()));
+  Result<std::vector<IdMapping>> gid_map = parse_mappings("--map-gid", gid_map_);
+  if (!gid_map) return std::unexpected(std::move(gid_map.error()));
+  options.uid_map = std::move(*uid_map);
+  options.gid_map = std::move(*gid_map);
+  if (!mode_mask_.empty()) {
+    const auto mask = parse_number<std::uint16_t>(mode_mask_, 8);
+    if (!mask || *mask > 07777) {
+      return fail(Errc::usage,
+                  fmt::format("--mode-mask={} is not an octal number up to 7777", mode_mask_));
+    }
+    options.mode_mask = *mask;
+  }
+  const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
+  if (!epoch) return std::unexpected(epoch.error());
+  options.newest_mtime_s = *epoch;
+  return options;
+}
+
+OnChange SourceOptions::on_change() const {
+  if (on_change_ == "zero") return OnChange::zero;
+  if (on_change_ == "stale") return OnChange::stale;
+  return OnChange::error;
+}
+
+Result<std::optional<std::int64_t>> source_date_epoch() {
+  const std::optional<std::string> text = environment("SOURCE_DATE_EPOCH");
+  if (!text || text->empty()) return std::nullopt;
+  const auto seconds = parse_number<std::int64_t>(*text);
+  if (!seconds || *seconds < 0) {
+    return fail(Errc::usage,
+                fmt::format("SOURCE_DATE_EPOCH={} is not a number of seconds since 1970", *text));
+  }
+  return *seconds;
+}
+
+}  // namespace mkvirtfs::cli

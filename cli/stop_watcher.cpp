@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/stop_watcher.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <utility>
+
+namespace mkvirtfs::cli {
+namespace {
+
+void watch(const UniqueFd& signals, int child_fd, int end_fd,
+           const StopWatcher::Reactions& reactions) {
+  std::array<pollfd, 3> sources = {pollfd{end_fd, POLLIN, 0}, pollfd{signals.get(), POLLIN, 0},
+                                   pollfd{child_fd, POLLIN, 0}};  // -1 is never ready
+  while (true) {
+    if (::poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR
+    if (sources[0].revents != 0) return;
+    if (sources[1].revents != 0) {
+      signalfd_siginfo signal{};
+      if (::read(signals.get(), &signal, sizeof signal) == sizeof signal) {
+        reactions.on_signal(static_cast<int>(signal.ssi_signo));
+      }
+    }
+    if (sources[2].revents != 0) {
+      sources[2].fd = -1;
+      reactions.on_child_end();
+    }
+  }
+}
+
+}  // namespace
+
+BlockedSignals::BlockedSignals() {
+  ::sigemptyset(&set_);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set_, signal);
+  ::pthread_sigmask(SIG_BLOCK, &set_, &before_);
+}
+
+BlockedSignals::~BlockedSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+Result<StopWatcher> StopWatcher::start(const BlockedSignals& signals, int child_fd,
+                                       Reactions reactions) {
+  StopWatcher watcher;
+  UniqueFd signal_fd(::signalfd(-1, &signals.set(), SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signal_fd) return fail_errno(errno, "watch for signals");
+  watcher.end_.reset(::eventfd(0, EFD_CLOEXEC));
+  if (!watcher.end_) return fail_errno(errno, "make an eventfd");
+  watcher.thread_ = std::thread(
+      [signal_fd = std::move(signal_fd), child_fd, end_fd = watcher.end_.get(),
+       reactions = std::move(reactions)] { watch(signal_fd, child_fd, end_fd, reactions); });
+  return watcher;
+}
+
+StopWatcher::~StopWatcher() {
+  if (!thread_.joinable()) return;
+  const std::uint64_t one = 1;
+  while (::write(end_.get(), &one, sizeof one) < 0 && errno == EINTR) {
+  }
+  thread_.join();
+}
+
+}  // namespace mkvirtfs::cli

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <signal.h>
+
+#include <functional>
+#include <thread>
+
+#include "support/error.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs::cli {
+
+/// Keeps SIGTERM, SIGINT and SIGHUP from ending the process while it lives, so that whoever wants
+/// to stop cleanly can watch for them. Threads that are started meanwhile inherit this.
+class BlockedSignals {
+ public:
+  BlockedSignals();
+  ~BlockedSignals();
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+
+  const sigset_t& set() const noexcept { return set_; }
+
+ private:
+  sigset_t set_;
+  sigset_t before_;
+};
+
+/// A thread that waits for a reason to stop: one of the blocked signals, or the end of a child.
+class StopWatcher {
+ public:
+  struct Reactions {
+    std::function<void(int signal)> on_signal;  ///< each time
+    std::function<void()> on_child_end;         ///< once
+  };
+
+  /// `child_fd` is a Child's poll_fd(), or -1. The reactions run on the watcher's thread.
+  static Result<StopWatcher> start(const BlockedSignals& signals, int child_fd,
+                                   Reactions reactions);
+  StopWatcher(StopWatcher&&) noexcept = default;
+  StopWatcher& operator=(StopWatcher&&) = delete;
+  /// Ends the thread.
+  ~StopWatcher();
+
+ private:
+  StopWatcher() = default;
+
+  UniqueFd end_;  // an eventfd; readable: the thread is to end
+  std::thread thread_;
+};
+
+}  // namespace mkvirtfs::cli

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# One CMake target a room (folder). The link lines are the architecture: an include of a room that is
+# not linked does not compile, because each room brings its own include root.
+
+# mkvirtfs_room(NAME HEADERS h... SOURCES cpp... USES target... PRIVATE_USES target... TESTS x_test.cpp...)
+#
+# Makes the static library `mkvirtfs_NAME`, its public header set, and the test program `NAME_test`
+# from the tests that stand beside the sources.
+function(mkvirtfs_room name)
+  cmake_parse_arguments(ROOM "" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
+  set(target mkvirtfs_${name})
+  add_library(${target} STATIC ${ROOM_SOURCES})
+  # Every room is seen through a private directory of links, so that only linked rooms resolve.
+  file(RELATIVE_PATH room_path ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  set(include_root ${PROJECT_BINARY_DIR}/include/${name})
+  get_filename_component(room_parent ${room_path} DIRECTORY)
+  file(MAKE_DIRECTORY ${include_root}/${room_parent})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${include_root}/${room_path} SYMBOLIC)
+  target_include_directories(${target} PUBLIC ${include_root})
+  target_sources(${target} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}
+                                  FILES ${ROOM_HEADERS})
+  set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+  target_link_libraries(${target} PUBLIC ${ROOM_USES} PRIVATE ${ROOM_PRIVATE_USES})
+  if(MKVIRTFS_TESTS AND ROOM_TESTS)
+    add_executable(${name}_test ${ROOM_TESTS})
+    target_link_libraries(${name}_test PRIVATE ${target} ${ROOM_TEST_USES} mkvirtfs_test_main)
+    catch_discover_tests(${name}_test TEST_PREFIX "${name}: " PROPERTIES LABELS unit)
+  endif()
+endfunction()
+
+# Catch2's main is slow to compile: once for all test programs.
+if(MKVIRTFS_TESTS)
+  add_library(mkvirtfs_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/catch_main.cpp)
+  find_package(Catch2 2 REQUIRED)
+  target_link_libraries(mkvirtfs_test_main PUBLIC Catch2::Catch2)
+  # Helpers that tests of several rooms share: #include "tests/support/temp_dir.h"
+  file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/include/test_support/tests)
+  file(CREATE_LINK ${PROJECT_SOURCE_DIR}/tests/support
+       ${PROJECT_BINARY_DIR}/include/test_support/tests/support SYMBOLIC)
+  target_include_directories(mkvirtfs_test_main PUBLIC ${PROJECT_BINARY_DIR}/include/test_support)
+  add_library(mkvirtfs_test_allocations OBJECT
+              ${PROJECT_SOURCE_DIR}/tests/support/allocations.cpp)
+  target_link_libraries(mkvirtfs_test_allocations PUBLIC mkvirtfs_test_main)
+endif()

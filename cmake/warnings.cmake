@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Warnings are errors in every build of our own code; sanitizers are a cache variable so that a preset
+# is nothing but a set of values.
+add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_compile_options(-Wthread-safety)
+endif()
+if(MKVIRTFS_SANITIZE)
+  add_compile_options(-fsanitize=${MKVIRTFS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${MKVIRTFS_SANITIZE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND MKVIRTFS_SANITIZE MATCHES "thread")
+    add_compile_options(-Wno-tsan)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # g++ 12 sees uninitialised members in libstdc++'s <regex> (so in Catch2) once it instruments.
+    add_compile_options(-Wno-maybe-uninitialized)
+  endif()
+endif()

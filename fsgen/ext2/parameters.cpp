@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/ext2/parameters.h"
+
+#include <ext2fs/ext2_fs.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "fsgen/ext2/crc32c.h"
+#include "support/byte_order.h"
+#include "support/sha256.h"
+#include "support/text.h"
+
+namespace mkvirtfs::ext2 {
+namespace {
+
+constexpr std::uint64_t kSmallImageBytes = 8u << 20;  // below this, 1 KiB blocks waste less
+constexpr std::size_t kLabelBytes = EXT2_LABEL_LEN;
+
+std::string_view name_of(Variant variant) noexcept {
+  switch (variant) {
+    case Variant::ext2:
+      return "ext2";
+    case Variant::ext3:
+      return "ext3";
+    case Variant::ext4:
+      return "ext4";
+  }
+  std::unreachable();
+}
+
+/// A feature that `--features` can switch, and the variants in which it may be on.
+struct Switch {
+  std::string_view word;
+  bool Parameters::* field;
+  bool in_ext2;
+  bool in_ext3;
+};
+constexpr Switch kSwitches[] = {
+    {"dir_index", &Parameters::dir_index, true, true},
+    {"sparse_super", &Parameters::sparse_super, true, true},
+    {"metadata_csum", &Parameters::metadata_csum, false, false},
+    {"64bit", &Parameters::sixty_four_bit, false, false},
+    {"large_dir", &Parameters::large_dir, false, false},
+    {"has_journal", &Parameters::has_journal, false, true},
+};
+
+Result<void> apply_switches(const Options& options, Parameters& parameters) {
+  for (std::string_view word : options.features) {
+    const bool on = !word.starts_with('^');
+    if (!on) word.remove_prefix(1);
+    const auto* found = std::ranges::find(kSwitches, word, &Switch::word);
+    if (found == std::end(kSwitches)) {
+      std::string known;
+      for (const Switch& each : kSwitches)
+        known += fmt::format("{}{}", known.empty() ? "" : ", ", each.word);
+      return fail(Errc::usage,
+                  fmt::format("--features={}: not a feature that can be chosen (those are {})",
+                              printable(word), known));
+    }
+    const bool allowed = options.variant == Variant::ext4 ||
+                         (options.variant == Variant::ext3 && found->in_ext3) ||
+                         (options.variant == Variant::ext2 && found->in_ext2);
+    if (on && !allowed) {
+      return fail(Errc::usage, fmt::format("--features={} does not go with --fs={} (try --fs=ext4)",
+                                           word, name_of(options.variant)));
+    }
+    if (found->word == "has_journal" && options.journal.has_value() && *options.journal != on) {
+      return fail(Errc::usage, fmt::format("--features={}{} contradicts --{}journal", on ? "" : "^",
+                                           word, *options.journal ? "" : "no-"));
+    }
+    parameters.*(found->field) = on;
+  }
+  return {};
+}
+
+/// Identifiers derive from the source and the options alone (law 1).
+void derive_ids(const Options& options, const SourceTree& tree, Parameters& parameters) {
+  Sha256 digest;
+  const TreeId tree_id = tree.id();
+  const std::string what = fmt::format(
+      "mkvirtfs ext 1\n{}\n{}\n{} {} {} {} {}\n{}\n{}\n{}\n", name_of(parameters.variant),
+      parameters.label, parameters.block_bytes, parameters.inode_bytes, parameters.feature_compat(),
+      parameters.feature_incompat(), parameters.feature_ro_compat(), options.size_bytes.value_or(0),
+      options.inodes.value_or(0), parameters.reserved_percent);
+  digest.update(std::as_bytes(std::span(what)));
+  digest.update(tree_id);
+  const auto bytes = digest.finish();
+  std::copy_n(bytes.begin(), 16, parameters.uuid.begin());
+  // RFC 9562: version 8 (made by our own rule), variant 10.
+  parameters.uuid[6] = (parameters.uuid[6] & std::byte{0x0F}) | std::byte{0x80};
+  parameters.uuid[8] = (parameters.uuid[8] & std::byte{0x3F}) | std::byte{0x80};
+  for (std::size_t i = 0; i < 4; ++i)
+    parameters.hash_seed[i] = load_le<std::uint32_t>(bytes, 16 + 4 * i);
+  if (options.uuid) parameters.uuid = *options.uuid;
+}
+
+}  // namespace
+
+std::optional<Uuid> parse_uuid(std::string_view text) noexcept {
+  Uuid uuid{};
+  if (text.size() != 36) return std::nullopt;
+  std::size_t nibble = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (i == 8 || i == 13 || i == 18 || i == 23) {
+      if (c != '-') return std::nullopt;
+      continue;
+    }
+    unsigned value;
+    if (c >= '0' && c <= '9') {
+      value = static_cast<unsigned>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      value = static_cast<unsigned>(c - 'a') + 10;
+    } else if (c >= 'A' && c <= 'F') {
+      value = static_cast<unsigned>(c - 'A') + 10;
+    } else {
+      return std::nullopt;
+    }
+    uuid[nibble / 2] |= static_cast<std::byte>(nibble % 2 == 0 ? value << 4 : value);
+    ++nibble;
+  }
+  return uuid;
+}
+
+std::string to_string(const Uuid& uuid) {
+  std::string text;
+  for (std::size_t i = 0; i < uuid.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", static_cast<unsigned>(uuid[i]));
+  }
+  return text;
+}
+
+Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
+  Parameters parameters;
+  parameters.variant = options.variant;
+  const bool ext3 = options.variant == Variant::ext3;
+  const bool ext4 = options.variant == Variant::ext4;
+
+  parameters.block_bytes = options.block_bytes;
+  if (parameters.block_bytes == 0) {
+    parameters.block_bytes =
+        options.size_bytes && *options.size_bytes < kSmallImageBytes ? 1024 : 4096;
+  }
+  if (parameters.block_bytes != 1024 && parameters.block_bytes != 2048 &&
+      parameters.block_bytes != 4096) {
+    return fail(Errc::usage, fmt::format("--block-size={}: ext blocks are 1024, 2048 or 4096 bytes",
+                                         parameters.block_bytes));
+  }
+  parameters.inode_bytes = options.inode_bytes == 0 ? 256 : options.inode_bytes;
+  if (parameters.inode_bytes != 128 && parameters.inode_bytes != 256) {
+    return fail(Errc::usage, fmt::format("--inode-size={}: ext inodes are 128 or 256 bytes",
+                                         parameters.inode_bytes));
+  }
+  if (options.label.size() > kLabelBytes || options.label.find('\0') != std::string::npos) {
+    return fail(Errc::usage,
+                fmt::format("--label={}: ext labels are up to {} bytes, this one is {}",
+                            printable(options.label), kLabelBytes, options.label.size()));
+  }
+  if (options.reserved_percent > 50) {
+    return fail(Errc::usage, fmt::format("--reserved={}: at most 50 percent can be reserved",
+                                         options.reserved_percent));
+  }
+  if (options.variant == Variant::ext2 && options.journal.value_or(false)) {
+    return fail(Errc::usage, "--journal does not go with --fs=ext2 (try --fs=ext3 or --fs=ext4)");
+  }
+  if (ext3 && !options.journal.value_or(true)) {
+    return fail(Errc::usage,
+                "--no-journal does not go with --fs=ext3 (try --fs=ext2 or --fs=ext4)");
+  }
+  if (options.size_bytes && options.free) {
+    return fail(Errc::usage,
+                "--size and --free contradict each other: a size leaves what it leaves");
+  }
+  if (options.made_at_s && *options.made_at_s < 0) {
+    return fail(Errc::usage, "SOURCE_DATE_EPOCH is negative; ext superblocks begin in 1970");
+  }
+
+  parameters.dir_index = ext3 || ext4;
+  parameters.extents = ext4;
+  parameters.flex_bg = ext4;
+  parameters.sixty_four_bit = ext4;
+  parameters.metadata_csum = ext4;
+  parameters.huge_file = ext4;
+  parameters.dir_nlink = ext4;
+  parameters.extra_isize = ext4 && parameters.inode_bytes > EXT2_GOOD_OLD_INODE_SIZE;
+  parameters.has_journal = options.journal.value_or(ext3);
+  parameters.label = options.label;
+  parameters.reserved_percent = options.reserved_percent;
+  if (const auto applied = apply_switches(options, parameters); !applied)
+    return std::unexpected(applied.error());
+  if (ext3 && !parameters.has_journal) {
+    return fail(Errc::usage, "--features=^has_journal does not go with --fs=ext3 (try --fs=ext2)");
+  }
+
+  // A time beyond what the superblock's 40 bits hold comes only from a strange source; the field
+  // then holds its most.
+  constexpr std::int64_t kNewest = (std::int64_t{1} << 40) - 1;
+  parameters.made_at_given = options.made_at_s.has_value();
+  parameters.made_at_s = static_cast<std::uint64_t>(std::clamp<std::int64_t>(
+      options.made_at_s.value_or(tree.newest_mtime().seconds), 0, kNewest));
+  derive_ids(options, tree, parameters);
+  parameters.checksum_seed = crc32c(~0u, parameters.uuid);
+  return parameters;
+}
+
+std::uint32_t Parameters::inode_xattr_bytes() const noexcept {
+  if (variant == Variant::ext2 || inode_bytes == EXT2_GOOD_OLD_INODE_SIZE) return 0;
+  return inode_bytes - EXT2_GOOD_OLD_INODE_SIZE - kExtraInodeBytes;
+}
+
+std::uint32_t Parameters::feature_compat() const noexcept {
+  return (has_journal ? EXT3_FEATURE_COMPAT_HAS_JOURNAL : 0u) | EXT2_FEATURE_COMPAT_EXT_ATTR |
+         (dir_index ? EXT2_FEATURE_COMPAT_DIR_INDEX : 0u);
+}
+
+std::uint32_t Parameters::feature_incompat() const noexcept {
+  return EXT2_FEATURE_INCOMPAT_FILETYPE | (extents ? EXT3_FEATURE_INCOMPAT_EXTENTS : 0u) |
+         (sixty_four_bit ? EXT4_FEATURE_INCOMPAT_64BIT : 0u) |
+         (flex_bg ? EXT4_FEATURE_INCOMPAT_FLEX_BG : 0u) |
+         (large_dir ? EXT4_FEATURE_INCOMPAT_LARGEDIR : 0u);
+}
+
+std::uint32_t Parameters::feature_ro_compat() const noexcept {
+  return (sparse_super ? EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER : 0u) |
+         EXT2_FEATURE_RO_COMPAT_LARGE_FILE | (huge_file ? EXT4_FEATURE_RO_COMPAT_HUGE_FILE : 0u) |
+         (dir_nlink ? EXT4_FEATURE_RO_COMPAT_DIR_NLINK : 0u) |
+         (extra_isize ? EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE : 0u) |
+         (metadata_csum ? EXT4_FEATURE_RO_COMPAT_METADATA_CSUM : 0u);
+}
+
+std::string Parameters::feature_words() const {
+  std::string words;
+  const auto add = [&](bool on, std::string_view word) {
+    if (on) words += fmt::format("{}{}", words.empty() ? "" : " ", word);
+  };
+  add(has_journal, "has_journal");
+  add(true, "ext_attr");
+  add(dir_index, "dir_index");
+  add(true, "filetype");
+  add(extents, "extent");
+  add(sixty_four_bit, "64bit");
+  add(flex_bg, "flex_bg");
+  add(large_dir, "large_dir");
+  add(sparse_super, "sparse_super");
+  add(true, "large_file");
+  add(huge_file, "huge_file");
+  add(dir_nlink, "dir_nlink");
+  add(extra_isize, "extra_isize");
+  add(metadata_csum, "metadata_csum");
+  return words;
+}
+
+}  // namespace mkvirtfs::ext2

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "block/image.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/error.h"
+
+namespace mkvirtfs::ext2 {
+
+enum class Variant : std::uint8_t { ext2, ext3, ext4 };
+
+using Uuid = std::array<std::byte, 16>;
+
+/// "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f" and back; nullopt when malformed.
+std::optional<Uuid> parse_uuid(std::string_view text) noexcept;
+std::string to_string(const Uuid& uuid);
+
+/// Free space to leave in the image: so many bytes, or so many percent of what the files need.
+struct FreeBytes {
+  std::uint64_t bytes = 0;
+};
+struct FreePercent {
+  std::uint32_t percent = 0;
+};
+
+struct Options {
+  Variant variant = Variant::ext2;
+  std::uint32_t block_bytes =
+      0;  ///< 1024, 2048 or 4096; 0: 4096, or 1024 when `size_bytes` is below 8 MiB
+  std::uint32_t inode_bytes = 0;  ///< 128 or 256; 0: 256
+  /// Exactly this image size; a plan that needs more fails and names the smallest size that fits.
+  std::optional<std::uint64_t> size_bytes;
+  /// Without a size: leave this much. Unset: the larger of 10 % and 64 MiB.
+  std::optional<std::variant<FreeBytes, FreePercent>> free;
+  /// At least so many inodes; unset: those in use plus 10 % plus 1024.
+  std::optional<std::uint32_t> inodes;
+  std::string label;         ///< up to 16 bytes
+  std::optional<Uuid> uuid;  ///< unset: derived from the tree and the options
+  /// Unset: ext3 has one, ext2 and ext4 do not.
+  std::optional<bool> journal;
+  std::uint32_t reserved_percent = 0;
+  /// mke2fs's words, "^" in front takes one away: dir_index, sparse_super, metadata_csum, 64bit,
+  /// large_dir.
+  std::vector<std::string> features;
+  /// Time stamp of the file system itself; unset: the newest mtime of the tree.
+  std::optional<std::int64_t> made_at_s;
+};
+
+/// Sizes and places everything before a byte of a file is read; time and memory grow with the
+/// number of names, not of bytes (law 3).
+///
+/// Errors: Errc::usage for options that contradict each other or the variant; Errc::does_not_fit
+/// with the path and the limit for what the format can not hold, or with the smallest size that
+/// fits.
+Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
+                                          const Options& options);
+
+}  // namespace mkvirtfs::ext2

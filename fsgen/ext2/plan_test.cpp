@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/ext2/plan.h"
+
+#include <catch2/catch.hpp>
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "fsgen/ext2/testing/judge.h"
+#include "fsgen/tree/tree_builder.h"
+#include "support/arithmetic.h"
+#include "support/sha256.h"
+#include "tests/support/foreign_tools.h"
+#include "tests/support/temp_dir.h"
+
+using namespace mkvirtfs;
+using ext2::Options;
+using ext2::Variant;
+
+namespace {
+
+std::shared_ptr<const Image> require_clean(const BuiltTree& built, const Options& options) {
+  auto image = ext2::plan(built.tree, options);
+  if (!image) FAIL(image.error().what);
+  CHECK(ext2::testing::objections(*image, built) == "");
+  return *image;
+}
+
+std::uint64_t fact(const Image& image, std::string_view name) {
+  for (const ImageFact& each : image.facts()) {
+    if (each.name == name) return std::get<std::uint64_t>(each.value);
+  }
+  FAIL("no fact " << name);
+  return 0;
+}
+
+struct Shape {
+  Variant variant;
+  std::uint32_t block_bytes;
+  std::uint32_t inode_bytes;
+};
+const std::vector<Shape> kShapes = {
+    {Variant::ext2, 1024, 128}, {Variant::ext2, 2048, 256}, {Variant::ext2, 4096, 128},
+    {Variant::ext2, 4096, 256}, {Variant::ext3, 1024, 256}, {Variant::ext3, 2048, 128},
+    {Variant::ext3, 4096, 256}, {Variant::ext4, 1024, 256}, {Variant::ext4, 2048, 256},
+    {Variant::ext4, 4096, 128}, {Variant::ext4, 4096, 256},
+};
+
+Options options_of(const Shape& shape) {
+  Options options;
+  options.variant = shape.variant;
+  options.block_bytes = shape.block_bytes;
+  options.inode_bytes = shape.inode_bytes;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("an empty directory becomes a clean file system in every shape") {
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    require_clean(TreeBuilder{}.build(), options_of(shape));
+  }
+}
+
+TEST_CASE("every kind of node is accepted in every shape") {
+  TreeBuilder builder;
+  builder.file("etc/hostname", "box\n").mode(0600).owner(70000, 80000);
+  builder.file("empty", "");
+  builder.symlink("fast", std::string(59, 'f')).symlink("slow", std::string(60, 's'));
+  builder.hard_link("etc/again", "etc/hostname");
+  builder.device("dev/small", 'c', {4, 64}).device("dev/large", 'b', {259, 100000});
+  builder.fifo("run/fifo").socket("run/socket");
+  builder.file("labelled", "x")
+      .xattr("user.comment", "hello")
+      .xattr("security.selinux", std::string(36, 'l'));
+  builder.file("heavy", "x").xattr("user.big", std::string(600, 'b'));
+  builder.patterned_file("large", 20u << 20);
+  builder.sparse_file("sparse", std::uint64_t{3} << 30,
+                      {{0, 4096}, {1 << 20, 8192}, {std::uint64_t{2} << 30, 5000}});
+  builder.sparse_file("hole", 1u << 30, {});
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    require_clean(builder.build(), options_of(shape));
+  }
+}
+
+TEST_CASE("directories of thousands of names are clean in every shape") {
+  TreeBuilder builder;
+  for (int i = 0; i < 6000; ++i)
+    builder.file(fmt::format("many/file-with-a-longer-name-{}", i), "");
+  for (int i = 0; i < 300; ++i) builder.directory(fmt::format("dirs/{}", i));
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    require_clean(builder.build(), options_of(shape));
+  }
+}
+
+TEST_CASE("the default leaves the larger of 10 % and 64 MiB free") {
+  const auto image = require_clean(TreeBuilder{}.file("a", "b").build(), {});
+  CHECK(fact(*image, "free_block_count") * 4096 >= 64u << 20);
+  CHECK(fact(*image, "free_block_count") * 4096 < 66u << 20);
+  CHECK(image->size_bytes() % (1 << 20) == 0);
+}
+
+TEST_CASE("a size that is too small names the smallest that fits, and that one fits") {
+  TreeBuilder builder;
+  for (int i = 0; i < 100; ++i) builder.patterned_file(fmt::format("f{}", i), 100'000);
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    Options options = options_of(shape);
+    options.size_bytes = 1 << 20;
+    const auto refused = ext2::plan(builder.build().tree, options);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == Errc::does_not_fit);
+    const std::string& what = refused.error().what;
+    CAPTURE(what);
+    const std::string_view before = "the smallest size that fits is ";
+    const std::size_t at = what.find(before);
+    REQUIRE(at != std::string::npos);
+    options.size_bytes = std::stoull(what.substr(at + before.size()));
+    const auto image = require_clean(builder.build(), options);
+    CHECK(image->size_bytes() == *options.size_bytes);
+    options.size_bytes = *options.size_bytes - shape.block_bytes;
+    CHECK_FALSE(ext2::plan(builder.build().tree, options));
+  }
+}
+
+TEST_CASE("an image beyond 16 TiB is clean, and huge only in name") {
+  Options options;
+  options.variant = Variant::ext4;
+  options.size_bytes = std::uint64_t{20} << 40;
+  const BuiltTree built = TreeBuilder{}.file("a", "b").build();
+  const auto image = ext2::plan(built.tree, options);
+  REQUIRE(image);
+  std::uint64_t stored = 0;
+  for_each_extent(**image, {0, (*image)->size_bytes()}, [&](const Extent& extent) {
+    if (extent.kind != ExtentKind::hole) stored += extent.length;
+    return true;
+  });
+  CHECK(stored < std::uint64_t{512} << 20);
+  require_clean(built, options);
+}
+
+TEST_CASE("the judge sees a wrong byte, attribute, name and hole") {
+  const BuiltTree source =
+      TreeBuilder{}.file("a", "right").sparse_file("s", 1 << 20, {{0, 4096}}).build();
+  const auto image = ext2::plan(source.tree, {});
+  REQUIRE(image);
+  const TempDir directory;
+  ImageDevice device(*image, source.store);
+  write_image(device, directory / "image");
+  const auto seen = [&](const TreeBuilder& other) {
+    return ext2::testing::differences(directory / "image", other.build()) != "";
+  };
+  CHECK_FALSE(seen(TreeBuilder{}.file("a", "right").sparse_file("s", 1 << 20, {{0, 4096}})));
+  CHECK(seen(TreeBuilder{}.file("a", "wrong").sparse_file("s", 1 << 20, {{0, 4096}})));
+  CHECK(seen(TreeBuilder{}.file("a", "right").mode(0600).sparse_file("s", 1 << 20, {{0, 4096}})));
+  CHECK(seen(TreeBuilder{}.file("b", "right").sparse_file("s", 1 << 20, {{0, 4096}})));
+  CHECK(seen(TreeBuilder{}.file("a", "right").sparse_file("s", 1 << 20, {{4096, 4096}})));
+}
+
+TEST_CASE("hash trees of three levels, with and without large_dir") {
+  // With 1 KiB blocks and names of 250 bytes a leaf holds three names, an index block 126 leaves.
+  TreeBuilder builder;
+  for (int i = 0; i < 60'000; ++i) builder.file(fmt::format("deep/{:0250}", i), "");
+  for (int i = 0; i < 2'000; ++i) builder.file(fmt::format("two/{:0250}", i), "");
+  const BuiltTree built = builder.build();
+  Options options;
+  options.block_bytes = 1024;
+  options.variant = Variant::ext4;
+  const auto image = require_clean(built, options);
+  CHECK(std::get<std::string>(image->facts()[4].value).find("large_dir") != std::string::npos);
+  // ext3 has no large_dir: the directory stays without an index, and right.
+  options.variant = Variant::ext3;
+  require_clean(built, options);
+}
+
+TEST_CASE("a directory with many extents, and one beyond 65000 subdirectories") {
+  // 8 MiB groups without flex_bg: a directory of 40 MiB crosses several, so it needs more than 4
+  // extents.
+  TreeBuilder builder;
+  for (int i = 0; i < 140'000; ++i) builder.file(fmt::format("big/{:0250}", i), "");
+  const BuiltTree big = builder.build();
+  Options options;
+  options.block_bytes = 1024;
+  for (const Variant variant : {Variant::ext2, Variant::ext4}) {
+    options.variant = variant;
+    require_clean(big, options);
+  }
+  TreeBuilder parents;
+  for (int i = 0; i < 65'100; ++i) parents.directory(fmt::format("d{}", i));
+  options = {};
+  options.variant = Variant::ext4;
+  require_clean(parents.build(), options);
+  options.variant = Variant::ext3;
+  const auto refused = ext2::plan(parents.build().tree, options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().what ==
+        "the source's root has 65100 subdirectories; ext2 and ext3 end at 31997 (try --fs=ext4)");
+}
+
+TEST_CASE("files with thousands of holes, deep extent trees and triple indirect blocks") {
+  std::vector<Range> runs;
+  for (std::uint64_t i = 0; i < 20'000; ++i) runs.push_back({i * 16384, 4096});
+  std::vector<Range> far;  // reaches every level of indirect blocks at each block size
+  for (const std::uint64_t at :
+       {0ull, 40'000ull, 300'000ull, 5'000'000ull, 70'000'000ull, 4'400'000'000ull}) {
+    far.push_back({round_down<std::uint64_t>(at, 4096), 9000});
+  }
+  TreeBuilder builder;
+  builder.sparse_file("holes", std::uint64_t{20'000} * 16384, runs);
+  builder.sparse_file("far", std::uint64_t{6} << 30, far);
+  builder.sparse_file("last", std::uint64_t{15} << 30, {{(std::uint64_t{15} << 30) - 4096, 4096}});
+  builder.patterned_file("odd", 1'000'001);
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    require_clean(builder.build(), options_of(shape));
+  }
+}
+
+TEST_CASE("a large file crosses groups and copies of the superblock") {
+  // Groups are 8 MiB with 1 KiB blocks and 128 MiB with 4 KiB blocks.
+  const BuiltTree small =
+      TreeBuilder{}.patterned_file("a", 70u << 20).patterned_file("b", 5).build();
+  const BuiltTree large =
+      TreeBuilder{}.patterned_file("a", 150u << 20).patterned_file("b", 5).build();
+  for (const Variant variant : {Variant::ext2, Variant::ext3, Variant::ext4}) {
+    Options options;
+    options.variant = variant;
+    require_clean(large, options);
+    options.block_bytes = 1024;
+    require_clean(small, options);
+    options.features = {"^sparse_super"};
+    require_clean(small, options);
+  }
+}
+
+TEST_CASE("more than 1024 inodes share an attribute set over several blocks") {
+  TreeBuilder builder;
+  for (int i = 0; i < 2500; ++i) {
+    builder.file(fmt::format("f{}", i), "x").xattr("security.selinux", std::string(120, 'l'));
+  }
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    require_clean(builder.build(), options_of(shape));
+  }
+}
+
+TEST_CASE("POSIX ACLs come back as they were") {
+  // Version 2, then entries of tag, permissions and id: user::rw-, user:1000:r--, group::r--,
+  // mask::r--, other::---.
+  const std::string acl(
+      "\2\0\0\0"
+      "\1\0\6\0\xff\xff\xff\xff"
+      "\2\0\4\0\xe8\3\0\0"
+      "\4\0\4\0\xff\xff\xff\xff"
+      "\x10\0\4\0\xff\xff\xff\xff"
+      "\x20\0\0\0\xff\xff\xff\xff",
+      44);
+  TreeBuilder builder;
+  builder.file("f", "x").mode(0640).xattr("system.posix_acl_access", acl);
+  builder.directory("d").xattr("system.posix_acl_default", acl);
+  for (const Shape& shape : kShapes) require_clean(builder.build(), options_of(shape));
+  const auto refused = ext2::plan(
+      TreeBuilder{}.file("bad", "x").xattr("system.posix_acl_access", "nonsense").build().tree, {});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().what ==
+        "bad: system.posix_acl_access is not a POSIX ACL of version 2 (try --no-xattrs)");
+}
+
+TEST_CASE("attributes too big for one place are split over inode and block, or refused") {
+  TreeBuilder builder;
+  builder.file("split", "x")
+      .xattr("user.a", std::string(3990, 'a'))
+      .xattr("user.b", std::string(40, 'b'));
+  Options options;
+  options.variant = Variant::ext4;
+  require_clean(builder.build(), options);
+  options.block_bytes = 1024;
+  const auto refused = ext2::plan(builder.build().tree, options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Errc::does_not_fit);
+  CHECK_THAT(refused.error().what,
+             Catch::Contains("split: ") && Catch::Contains("try --block-size=4096"));
+}
+
+TEST_CASE("times from 1901 to 2446 are kept, others clamped") {
+  TreeBuilder builder;
+  builder.root().mtime({1'700'000'000, 123'456'789});
+  for (const std::int64_t second :
+       {-3'000'000'000ll, -2'147'483'648ll, -315'619'200ll, -1ll, 0ll, 2'147'483'647ll,
+        2'147'483'648ll, 4'102'444'800ll, 10'737'418'239ll, 10'737'418'240ll, 12'884'901'887ll,
+        12'884'901'888ll, 15'000'000'000ll, 20'000'000'000ll}) {
+    builder.file(fmt::format("at{}", second), "x").mtime({second, 999'999'999});
+  }
+  for (const Shape& shape : kShapes) require_clean(builder.build(), options_of(shape));
+}
+
+TEST_CASE("a lost+found of the source is used, one that is no directory refused") {
+  const BuiltTree built = TreeBuilder{}.file("lost+found/kept", "x").build();
+  for (const Shape& shape : kShapes) require_clean(built, options_of(shape));
+  const auto refused = ext2::plan(TreeBuilder{}.file("lost+found", "x").build().tree, {});
+  REQUIRE_FALSE(refused);
+  CHECK_THAT(refused.error().what, Catch::Contains("lost+found is not a directory"));
+}
+
+TEST_CASE("journals are clean and of the size mke2fs would choose") {
+  const BuiltTree built = TreeBuilder{}.patterned_file("a", 40u << 20).build();
+  for (const Shape& shape : kShapes) {
+    if (shape.variant == Variant::ext2) continue;
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    Options options = options_of(shape);
+    options.journal = true;
+    const auto image = require_clean(built, options);
+    CHECK(fact(*image, "journal_blocks") >= 1024);
+  }
+}
+
+TEST_CASE("what the format can not hold is refused with the path, the limit and the way out") {
+  const auto refusal = [](const TreeBuilder& builder, const Options& options) {
+    const auto image = ext2::plan(builder.build().tree, options);
+    REQUIRE_FALSE(image);
+    return image.error().what;
+  };
+  Options ext2_1k;
+  ext2_1k.block_bytes = 1024;
+  CHECK(refusal(TreeBuilder{}.sparse_file("vm/disk.img", std::uint64_t{20} << 30, {}), ext2_1k) ==
+        "vm/disk.img is 21474836480 bytes; with 1024-byte blocks files of this variant end at "
+        "17247252480 (try "
+        "--block-size=4096)");
+  CHECK_THAT(refusal(TreeBuilder{}.symlink("l", std::string(1024, 'x')), ext2_1k),
+             Catch::Contains("l is a symlink to 1024 bytes"));
+  TreeBuilder linked;
+  linked.file("a", "x");
+  for (int i = 0; i < 65'000; ++i) linked.hard_link(fmt::format("l{}", i), "a");
+  CHECK_THAT(refusal(linked, {}),
+             Catch::Contains("a has 65001 hard links; ext files end at 65000"));
+}
+
+TEST_CASE("contradictory options are named") {
+  const auto refusal = [](const Options& options) {
+    const auto image = ext2::plan(TreeBuilder{}.build().tree, options);
+    REQUIRE_FALSE(image);
+    CHECK(image.error().code == Errc::usage);
+    return image.error().what;
+  };
+  Options options;
+  options.journal = true;
+  CHECK_THAT(refusal(options), Catch::Contains("--journal does not go with --fs=ext2"));
+  options = {};
+  options.size_bytes = 1 << 20;
+  options.free = ext2::FreeBytes{1};
+  CHECK_THAT(refusal(options), Catch::Contains("--size and --free"));
+  options = {};
+  options.features = {"metadata_csum"};
+  CHECK_THAT(refusal(options),
+             Catch::Contains("--features=metadata_csum does not go with --fs=ext2"));
+  options = {};
+  options.features = {"encrypt"};
+  CHECK_THAT(refusal(options), Catch::Contains("not a feature that can be chosen"));
+  options = {};
+  options.label = "longer than sixteen";
+  CHECK_THAT(refusal(options), Catch::Contains("up to 16 bytes"));
+}
+
+TEST_CASE("the same tree and options give the same bytes and identifiers, others do not") {
+  const auto digest = [](const TreeBuilder& builder, const Options& options) {
+    const BuiltTree built = builder.build();
+    const auto image = ext2::plan(built.tree, options);
+    REQUIRE(image);
+    ImageDevice device(*image, built.store);
+    Sha256 sum;
+    std::vector<std::byte> bytes(1 << 20);
+    for (std::uint64_t at = 0; at < device.geometry().size_bytes; at += bytes.size()) {
+      bytes.resize(std::min<std::uint64_t>(1 << 20, device.geometry().size_bytes - at));
+      REQUIRE(device.read(at, bytes));
+      sum.update(bytes);
+    }
+    return sum.finish();
+  };
+  TreeBuilder one;
+  one.file("a", "1").file("b/c", "2").directory("d");
+  TreeBuilder other;
+  other.directory("d").file("b/c", "2").file("a", "1");
+  Options options;
+  options.variant = Variant::ext4;
+  const auto same = digest(one, options);
+  CHECK(digest(other, options) == same);
+  options.label = "x";
+  CHECK(digest(one, options) != same);
+  options.label = "";
+  CHECK(digest(one.file("e", ""), options) != same);
+}
+
+TEST_CASE("reads of any range equal the whole, and the map says where each byte is") {
+  TreeBuilder builder;
+  for (int i = 0; i < 300; ++i)
+    builder.patterned_file(fmt::format("d/f{}", i), static_cast<std::uint64_t>(i) * 37);
+  builder.sparse_file("s", 1 << 20, {{8192, 100}, {500'000, 5000}});
+  const BuiltTree built = builder.build();
+  for (const Shape& shape : kShapes) {
+    Options options = options_of(shape);
+    options.free = ext2::FreeBytes{1 << 20};
+    const auto image = ext2::plan(built.tree, options);
+    REQUIRE(image);
+    ImageDevice device(*image, built.store);
+    const std::uint64_t size = device.geometry().size_bytes;
+    std::vector<std::byte> whole(size);
+    REQUIRE(device.read(0, whole));
+    std::uint64_t random = 88172645463325252;
+    const auto next = [&](std::uint64_t below) {
+      random ^= random << 13;
+      random ^= random >> 7;
+      random ^= random << 17;
+      return random % below;
+    };
+    for (int i = 0; i < 2000; ++i) {
+      const std::uint64_t offset = next(size);
+      std::vector<std::byte> part(1 + next(std::min<std::uint64_t>(20'000, size - offset)));
+      REQUIRE(device.read(offset, part));
+      REQUIRE(std::ranges::equal(part, std::span(whole).subspan(offset, part.size())));
+      std::uint64_t at = offset;
+      for_each_extent(device, {offset, part.size()}, [&](const Extent& extent) {
+        REQUIRE(extent.offset == at);
+        REQUIRE(extent.length > 0);
+        at = extent.end();
+        if (extent.kind == ExtentKind::hole) {
+          const auto bytes = std::span(whole).subspan(extent.offset, extent.length);
+          REQUIRE(std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; }));
+        }
+        return true;
+      });
+      REQUIRE(at == offset + part.size());
+    }
+  }
+}

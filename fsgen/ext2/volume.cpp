@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/ext2/volume.h"
+
+#include <ext2fs/ext2_fs.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+
+#include "support/arithmetic.h"
+#include "support/text.h"
+
+namespace mkvirtfs::ext2 {
+namespace {
+
+constexpr std::uint32_t kMostLinks = 65000;  // EXT2_LINK_MAX of e2fsprogs and EXT4_LINK_MAX
+constexpr std::uint32_t kMostLinksOfDirectory = 32000;  // what every ext2 and ext3 reader takes
+constexpr std::size_t kFastSymlinkBytes = 60;           // i_block holds targets shorter than this
+constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{1}
+                                              << 31;  // i_size is 32 bits, signed in some readers
+constexpr std::uint64_t kMostSectors = (std::uint64_t{1} << 32) - 1;  // i_blocks without huge_file
+
+}  // namespace
+
+Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const SourceTree> tree,
+                                                       const Parameters& parameters,
+                                                       unsigned threads) {
+  auto contents = std::make_unique<Contents>(std::move(tree), parameters, threads);
+  contents->collect_sparse_files();
+  if (const auto checked = contents->check_limits(); !checked)
+    return std::unexpected(checked.error());
+  if (contents->directories.needs_large_dir()) contents->parameters.large_dir = true;
+  Result<Xattrs> xattrs = Xattrs::make(*contents->tree, parameters);
+  if (!xattrs) return std::unexpected(std::move(xattrs.error()));
+  contents->xattrs = std::move(*xattrs);
+  for (NodeNo no = 0; no < contents->tree->node_count(); ++no) {
+    contents->data_blocks += contents->blocks_of(no).data_blocks();
+  }
+  for (std::uint32_t d = 0; d < contents->directories.count(); ++d) {
+    contents->data_blocks += contents->directories.block_count(d);
+  }
+  return contents;
+}
+
+std::uint64_t Contents::blocks_for(std::uint64_t bytes) const noexcept {
+  return ceil_div<std::uint64_t>(bytes, parameters.block_bytes);
+}
+
+bool Contents::is_slow_symlink(const Node& node) const noexcept {
+  return node.is_symlink() && node.size_bytes >= kFastSymlinkBytes;
+}
+
+Result<void> Contents::check_limits() const {
+  const auto name = [&](NodeNo no) {
+    return no == kRootNode ? std::string("the source's root") : printable(tree->path(no));
+  };
+  if (const Entry* found = tree->find(tree->directories()[0], kLostFoundName);
+      found != nullptr && !tree->node(found->node).is_directory()) {
+    return fail(
+        Errc::does_not_fit,
+        "lost+found is not a directory; ext needs it to be one (try --exclude=/lost+found)");
+  }
+  if (tree->node_count() > ~std::uint32_t{0} - 2 * kFirstInode) {
+    return fail(
+        Errc::does_not_fit,
+        fmt::format("the source has {} files and directories; ext ends at 4294967295 inodes",
+                    tree->node_count()));
+  }
+  const bool ext4 = parameters.variant == Variant::ext4;
+  const std::uint64_t logical_limit = BlockMapper::logical_limit(parameters);
+  for (NodeNo no = 0; no < tree->node_count(); ++no) {
+    const Node& node = tree->node(no);
+    if (node.is_regular() && blocks_for(node.size_bytes) > logical_limit) {
+      return fail(
+          Errc::does_not_fit,
+          fmt::format("{} is {} bytes; with {}-byte blocks files of this variant end at {}{}",
+                      name(no), node.size_bytes, parameters.block_bytes,
+                      logical_limit * parameters.block_bytes,
+                      parameters.block_bytes < 4096 ? " (try --block-size=4096)"
+                      : ext4                        ? ""
+                                                    : " (try --fs=ext4)"));
+    }
+    // Indirect blocks count too: one to a block's worth of pointers, and the few levels above.
+    const std::uint64_t data = blocks_of(no).data_blocks();
+    const std::uint64_t mapped = data + data / (parameters.block_bytes / 4 - 1) + 4;
+    if (!parameters.huge_file && mapped > kMostSectors / parameters.sectors_per_block()) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has {} bytes of data; ext2 and ext3 count up to {} in one file "
+                              "(try --fs=ext4)",
+                              name(no), data * parameters.block_bytes, kMostSectors * 512));
+    }
+    if (node.is_symlink() && node.size_bytes >= parameters.block_bytes) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} is a symlink to {} bytes; with {}-byte blocks targets end at {} "
+                              "(try --block-size=4096)",
+                              name(no), node.size_bytes, parameters.block_bytes,
+                              parameters.block_bytes - 1));
+    }
+    if (node.link_count > kMostLinks) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has {} hard links; ext files end at {} (try --exclude for some)",
+                              name(no), node.link_count, kMostLinks));
+    }
+  }
+  for (std::uint32_t d = 0; d < tree->directories().size(); ++d) {
+    const NodeNo no = tree->directories()[d].node;
+    // The root may hold a lost+found that is ours: it counts, but the message tells of the source.
+    const std::uint32_t ours = d == 0 && numbers.adds_lost_found() ? 1 : 0;
+    const std::uint32_t most = kMostLinksOfDirectory - 2 - ours;
+    const std::uint32_t subdirectories = directories.subdirectory_count(d) - ours;
+    if (!parameters.dir_nlink && subdirectories > most) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has {} subdirectories; ext2 and ext3 end at {} (try --fs=ext4)",
+                              name(no), subdirectories, most));
+    }
+    if (static_cast<std::uint64_t>(directories.block_count(d)) * parameters.block_bytes >=
+        kMostDirectoryBytes) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has {} names, which need more than the 2 GiB of an ext directory",
+                              name(no), tree->directories()[d].entry_count));
+    }
+  }
+  return {};
+}
+
+void Contents::collect_sparse_files() {
+  for (NodeNo no = 0; no < tree->node_count(); ++no) {
+    if (!tree->is_sparse(no)) continue;
+    Range dense;
+    const auto first = narrow<std::uint32_t>(sparse_runs_.size());
+    for (const Range& run : tree->data_runs(no, dense)) {
+      const std::uint64_t start = run.offset / parameters.block_bytes;
+      const std::uint64_t end = blocks_for(run.end());
+      if (sparse_runs_.size() > first && start <= sparse_runs_.back().end()) {
+        // Two runs of the source within one block, or touching blocks: one run of ours.
+        BlockRun& before = sparse_runs_.back();
+        before.count = std::max(before.end(), end) - before.logical;
+      } else {
+        const std::uint64_t rank =
+            sparse_runs_.size() > first ? sparse_runs_.back().rank + sparse_runs_.back().count : 0;
+        sparse_runs_.push_back({start, end - start, rank});
+      }
+    }
+    sparse_files_.push_back({no, first, narrow<std::uint32_t>(sparse_runs_.size()) - first});
+  }
+}
+
+InodeBlocks Contents::blocks_of(NodeNo no) const noexcept {
+  InodeBlocks blocks;
+  const Node& node = tree->node(no);
+  if (tree->is_sparse(no)) {
+    const SparseFile& file = *std::ranges::lower_bound(sparse_files_, no, {}, &SparseFile::node);
+    blocks.sparse = std::span(sparse_runs_).subspan(file.first_run, file.run_count);
+  } else if (node.is_regular() || is_slow_symlink(node)) {
+    blocks.dense.count = blocks_for(node.size_bytes);
+  }
+  return blocks;
+}
+
+Volume::Volume(const Contents& contents, const Size& size)
+    : contents_(contents),
+      layout_(contents.parameters, size.block_count, size.inodes_per_group),
+      mapper_(contents_.parameters, layout_),
+      journal_blocks_(size.journal_blocks) {
+  place();
+  if (!fits()) return;
+  count_directories();
+  // Without checksummed descriptors there is no flag to say so; without flex_bg each group has its
+  // own tables.
+  const bool can_be_blank = parameters().metadata_csum && parameters().flex_bg;
+  const bool full = used_end_ == layout_.space_blocks();
+  first_blank_group_ = can_be_blank && !full ? layout_.group_of(layout_.block_at(used_end_)) + 1
+                                             : layout_.group_count();
+}
+
+SpaceNo Volume::place_blocks(std::span<const BlockRun> runs, SpaceNo start) const {
+  if (runs.empty()) return start;
+  return start + mapper_.mapping_blocks_for(runs, start) + runs.back().rank + runs.back().count;
+}
+
+void Volume::place() {
+  SpaceNo at = layout_.packed_end();
+  directory_starts_.reserve(contents_.directories.count() + 1);
+  for (std::uint32_t d = 0; d < contents_.directories.count(); ++d) {
+    directory_starts_.push_back(at);
+    const BlockRun run{0, contents_.directories.block_count(d), 0};
+    at = place_blocks(std::span(&run, 1), at);
+  }
+  directory_starts_.push_back(at);
+  xattrs_start_ = at;
+  at += contents_.xattrs.block_count();
+  journal_start_ = at;
+  if (has_journal()) {
+    const BlockRun run{0, journal_blocks_, 0};
+    at = place_blocks(std::span(&run, 1), at);
+  }
+  files_start_ = at;
+  const std::uint32_t node_count = contents_.tree->node_count();
+  node_starts_.reserve(node_count + 1);
+  for (NodeNo no = 0; no < node_count; ++no) {
+    node_starts_.push_back(at);
+    const InodeBlocks blocks = contents_.blocks_of(no);
+    at = place_blocks(blocks.runs(), at);
+  }
+  node_starts_.push_back(at);
+  used_end_ = at;
+}
+
+void Volume::count_directories() {
+  const std::uint32_t per_group = layout_.inodes_per_group();
+  const InodeNumbers& numbers = contents_.numbers;
+  directories_in_group_.assign(ceil_div(numbers.last(), per_group), 0);
+  for (const Directory& directory : contents_.tree->directories()) {
+    ++directories_in_group_[(numbers.of(directory.node) - 1) / per_group];
+  }
+  if (numbers.adds_lost_found()) ++directories_in_group_[(kFirstInode - 1) / per_group];
+}
+
+std::uint64_t Volume::free_blocks() const noexcept {
+  std::uint64_t free = layout_.space_blocks() - used_end_;
+  for (const GroupLayout::Gap& gap : layout_.gaps()) free += gap.count;
+  return free;
+}
+
+Volume::Region Volume::region_of(SpaceNo space) const noexcept {
+  if (space >= used_end_) return Region::free;
+  if (space >= files_start_) return Region::files;
+  if (space >= journal_start_) return Region::journal;
+  if (space >= xattrs_start_) return Region::xattrs;
+  if (space >= layout_.packed_end()) return Region::directories;
+  return Region::packed_metadata;
+}
+
+SpaceNo Volume::region_end(Region region) const noexcept {
+  switch (region) {
+    case Region::packed_metadata:
+      return layout_.packed_end();
+    case Region::directories:
+      return xattrs_start_;
+    case Region::xattrs:
+      return journal_start_;
+    case Region::journal:
+      return files_start_;
+    case Region::files:
+      return used_end_;
+    case Region::free:
+      return layout_.space_blocks();
+  }
+  std::unreachable();
+}
+
+InodeBlocks Volume::blocks_of_directory(std::uint32_t directory) const noexcept {
+  InodeBlocks blocks;
+  blocks.dense.count = contents_.directories.block_count(directory);
+  blocks.start = directory_starts_[directory];
+  blocks.mapping_blocks = directory_starts_[directory + 1] - blocks.start - blocks.dense.count;
+  return blocks;
+}
+
+InodeBlocks Volume::blocks_of_node(NodeNo no) const noexcept {
+  InodeBlocks blocks = contents_.blocks_of(no);
+  blocks.start = node_starts_[no];
+  blocks.mapping_blocks = node_starts_[no + 1] - blocks.start - blocks.data_blocks();
+  return blocks;
+}
+
+InodeBlocks Volume::blocks_of_journal() const noexcept {
+  InodeBlocks blocks;
+  blocks.dense.count = journal_blocks_;
+  blocks.start = journal_start_;
+  blocks.mapping_blocks = files_start_ - journal_start_ - journal_blocks_;
+  return blocks;
+}
+
+std::uint32_t Volume::directory_at(SpaceNo space) const noexcept {
+  return static_cast<std::uint32_t>(std::ranges::upper_bound(directory_starts_, space) -
+                                    directory_starts_.begin()) -
+         1;
+}
+
+NodeNo Volume::node_at(SpaceNo space) const noexcept {
+  return static_cast<NodeNo>(std::ranges::upper_bound(node_starts_, space) - node_starts_.begin()) -
+         1;
+}
+
+std::uint32_t Volume::used_inodes(GroupNo group) const noexcept {
+  const std::uint64_t before = static_cast<std::uint64_t>(group) * layout_.inodes_per_group();
+  const std::uint64_t last = contents_.numbers.last();
+  return last <= before ? 0
+                        : static_cast<std::uint32_t>(
+                              std::min<std::uint64_t>(last - before, layout_.inodes_per_group()));
+}
+
+GroupNo Volume::first_unused_inode_group() const noexcept {
+  if (!parameters().metadata_csum) return layout_.group_count();
+  return ceil_div(contents_.numbers.last(), layout_.inodes_per_group());
+}
+
+std::uint32_t Volume::used_table_blocks(GroupNo group) const noexcept {
+  return ceil_div(used_inodes(group), parameters().inodes_per_block());
+}
+
+std::uint32_t Volume::free_blocks(GroupNo group) const noexcept {
+  const BlockNo start = layout_.group_start(group);
+  const SpaceNo first = layout_.space_below(start);
+  const SpaceNo last = layout_.space_below(start + layout_.group_blocks(group));
+  std::uint64_t free = last - std::clamp(used_end_, first, last);
+  for (const GroupLayout::Gap& gap : layout_.gaps()) {
+    const SpaceNo from = std::max(first, gap.start);
+    const SpaceNo to = std::min(last, gap.start + gap.count);
+    if (from < to) free += to - from;
+  }
+  return static_cast<std::uint32_t>(free);
+}
+
+}  // namespace mkvirtfs::ext2

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/tree/entry_reader.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string_view>
+#include <utility>
+
+#include "block/host_files.h"
+
+namespace mkvirtfs {
+namespace {
+
+constexpr unsigned kWanted = STATX_BASIC_STATS;
+constexpr std::uint64_t kStatUnit = 512;  // of stx_blocks, always
+
+std::uint64_t device_of(const struct statx& status) {
+  return makedev(status.stx_dev_major, status.stx_dev_minor);
+}
+
+/// Calls `get(buffer, size)` with a small part of `buffer` first, with all of it when that was too
+/// little.
+template <class Get>
+ssize_t get_growing(std::vector<char>& buffer, std::size_t small_bytes, Get get) {
+  const ssize_t got = get(buffer.data(), small_bytes);
+  return got < 0 && errno == ERANGE ? get(buffer.data(), buffer.size()) : got;
+}
+
+}  // namespace
+
+void EntryReader::enter(int directory) {
+  directory_ = directory;
+  // fchdir needs the right to search, without which nothing in there can be looked at anyway.
+  if (own_directory_ && ::fchdir(directory) == 0) {
+    base_ = AT_FDCWD;
+    path_.clear();
+  } else {
+    base_ = directory;
+    path_ = fmt::format("/proc/self/fd/{}/", directory);
+  }
+  path_bytes_ = path_.size();
+}
+
+std::uint32_t EntryReader::type_of(const char* name) const {
+  struct statx status;
+  if (::statx(base_, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &status) != 0)
+    return 0;
+  return status.stx_mode & S_IFMT;
+}
+
+std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
+  struct statx status;
+  if (::statx(base_, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kWanted, &status) != 0) {
+    return std::unexpected(errno);
+  }
+  Entry entry;
+  entry.mount_point = !settings_.cross_mounts && is_mount_point(status);
+  if (entry.mount_point && !S_ISDIR(status.stx_mode)) return entry;
+
+  RecordHead& head = entry.head;
+  head.mode = status.stx_mode;
+  head.uid = status.stx_uid;
+  head.gid = status.stx_gid;
+  head.mtime_s = status.stx_mtime.tv_sec;
+  head.mtime_ns = status.stx_mtime.tv_nsec;
+  const FileIdentity identity = identity_of(status);
+  head.inode = identity.inode;
+  head.stamp = identity.stamp;
+  if (status.stx_nlink > 1 && !S_ISDIR(head.mode)) {
+    head.linked = true;
+    entry.tail.device = device_of(status);
+  }
+
+  found_acl_ = !settings_.xattrs;
+  if (settings_.xattrs) {
+    const auto set = read_xattrs(name, status);
+    if (!set) return std::unexpected(set.error());
+    head.xattrs = *set;
+  }
+
+  switch (head.mode & S_IFMT) {
+    case S_IFREG:
+      head.size_bytes = status.stx_size;
+      if (!readable(name, status, !found_acl_)) return std::unexpected(EACCES);
+      if (status.stx_blocks * kStatUnit < status.stx_size) {
+        if (const auto found = find_data_runs(name, status, entry); !found) {
+          return std::unexpected(found.error());
+        }
+      }
+      break;
+    case S_IFLNK: {
+      const ssize_t length = ::readlinkat(base_, name, buffer_.data(), buffer_.size());
+      if (length < 0) return std::unexpected(errno == EINVAL ? ENOENT : errno);
+      entry.tail.target = {buffer_.data(), static_cast<std::size_t>(length)};
+      break;
+    }
+    case S_IFCHR:
+    case S_IFBLK:
+      entry.tail.device_number = {status.stx_rdev_major, status.stx_rdev_minor};
+      break;
+    default:
+      break;
+  }
+  settings_.rules.apply(head);
+  return entry;
+}
+
+bool EntryReader::is_mount_point(const struct statx& status) const {
+  // An automount point that nobody has triggered yet would be one as soon as it is entered.
+  if ((status.stx_attributes & (STATX_ATTR_MOUNT_ROOT | STATX_ATTR_AUTOMOUNT)) != 0) return true;
+  // Old kernels do not tell, and btrfs subvolumes are file systems without being mounts. Files are
+  // not asked: overlayfs gives them the device of the layer that holds them.
+  const bool told = (status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;
+  return (S_ISDIR(status.stx_mode) || !told) && device_of(status) != settings_.root_device;
+}
+
+std::expected<XattrSetNo, int> EntryReader::read_xattrs(const char* name,
+                                                        const struct statx& status) {
+  if (std::ranges::find(no_xattrs_on_, device_of(status)) != no_xattrs_on_.end()) return 0;
+  const char* path = name;
+  if (path_bytes_ != 0) {
+    path_.resize(path_bytes_);
+    path_ += name;
+    path = path_.c_str();
+  }
+  const ssize_t list_bytes = get_growing(buffer_, kSmallBytes, [&](char* to, std::size_t size) {
+    return ::llistxattr(path, to, size);
+  });
+  if (list_bytes == 0) return 0;
+  if (list_bytes < 0) {
+    if (errno != ENOTSUP && errno != ENOSYS) return std::unexpected(errno);
+    // Special files may lack attributes on file systems that have them.
+    if (S_ISREG(status.stx_mode) || S_ISDIR(status.stx_mode)) {
+      no_xattrs_on_.push_back(device_of(status));
+    }
+    return 0;
+  }
+
+  list_.assign(buffer_.data(), buffer_.data() + list_bytes);
+  list_.push_back('\0');
+  std::vector<Xattr> set;
+  for (const char* at = list_.data(); at < list_.data() + list_bytes;) {
+    const char* const name_at = at;
+    const std::string_view attribute(name_at);
+    at += attribute.size() + 1;
+    if (!XattrRules::keeps_name(attribute)) continue;
+    const ssize_t size = get_growing(buffer_, kSmallBytes, [&](char* to, std::size_t room) {
+      return ::lgetxattr(path, name_at, to, room);
+    });
+    if (size < 0) {
+      // Removed meanwhile, or listed by a file system that has no values for it.
+      if (errno == ENODATA || errno == ENOTSUP) continue;
+      return std::unexpected(errno);
+    }
+    std::string value(buffer_.data(), static_cast<std::size_t>(size));
+    if (!settings_.rules.xattrs().normalise(attribute, value)) continue;
+    found_acl_ = found_acl_ || XattrRules::is_acl(attribute);
+    set.push_back({std::string(attribute), std::move(value)});
+  }
+  return pool_.intern(std::move(set));
+}
+
+bool EntryReader::readable(const char* name, const struct statx& status, bool no_acl) const {
+  if (settings_.access.surely(status.stx_mode, status.stx_uid, status.stx_gid, no_acl)) return true;
+  if (::faccessat(base_, name, R_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) == 0) return true;
+  // Container runtimes with an old filter refuse faccessat2 itself, so a no is made sure of.
+  return settings_.opener.open(directory_, name, O_RDONLY | O_NONBLOCK).has_value();
+}
+
+std::expected<void, int> EntryReader::find_data_runs(const char* name, const struct statx& status,
+                                                     Entry& entry) {
+  const auto file = settings_.opener.open(directory_, name, O_RDONLY | O_NONBLOCK);
+  // A symlink that stands there now is a file that vanished.
+  if (!file) return std::unexpected(file.error() == ELOOP ? ENOENT : file.error());
+  struct stat now;
+  if (::fstat(file->get(), &now) != 0) return std::unexpected(errno);
+  if (now.st_ino != status.stx_ino || !S_ISREG(now.st_mode)) return std::unexpected(ENOENT);
+
+  runs_.clear();
+  const auto size = static_cast<off_t>(status.stx_size);
+  off_t at = 0;
+  while (at < size) {
+    const off_t data = ::lseek(file->get(), at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) break;       // nothing but a hole up to the end
+    if (data < 0 && errno == EINVAL) return {};  // the file system can not tell: all is data
+    if (data < 0) return std::unexpected(errno);
+    if (data >= size) break;
+    off_t hole = ::lseek(file->get(), data, SEEK_HOLE);
+    if (hole < 0 && errno == ENXIO) hole = data;  // shortened meanwhile
+    if (hole < 0) return std::unexpected(errno);
+    hole = std::min(hole, size);
+    if (hole <= data) break;
+    runs_.push_back({static_cast<std::uint64_t>(data), static_cast<std::uint64_t>(hole - data)});
+    at = hole;
+  }
+  const Range all{0, status.stx_size};
+  if (runs_.size() == 1 && runs_.front() == all) return {};
+  entry.head.sparse = true;
+  entry.tail.data_runs = runs_;
+  return {};
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <vector>
+
+#include "block/extent.h"
+#include "fsgen/tree/confined_open.h"
+#include "fsgen/tree/read_access.h"
+#include "fsgen/tree/scan_records.h"
+#include "fsgen/tree/scan_rules.h"
+#include "fsgen/tree/xattr_pool.h"
+
+struct statx;
+
+namespace mkvirtfs {
+
+/// Asks the host all there is to know of one entry after another, with as few system calls as it
+/// takes: statx and llistxattr for most. Belongs to one thread.
+///
+/// That thread should have a working directory of its own (unshare(2) with CLONE_FS): extended
+/// attributes can only be asked for by path, and a bare name in the working directory is by far the
+/// fastest one. Without, the way is through /proc/self/fd.
+class EntryReader {
+ public:
+  struct Settings {
+    const ScanRules& rules;
+    const ConfinedOpener& opener;
+    const ReadAccess& access;
+    bool xattrs = true;
+    bool cross_mounts = false;
+    std::uint64_t root_device = 0;
+  };
+
+  explicit EntryReader(const Settings& settings) : settings_(settings), buffer_(kBufferBytes) {}
+
+  /// From now on the thread's working directory is its own, so that enter() may change it.
+  void use_own_directory() noexcept { own_directory_ = true; }
+  bool has_own_directory() const noexcept { return own_directory_; }
+
+  /// The entries that follow are in that directory, which stays open meanwhile.
+  void enter(int directory);
+
+  struct Entry {
+    RecordHead head;
+    RecordTail tail;  ///< valid until the next entry; without name and directory
+    bool mount_point = false;
+  };
+  /// Fails with the errno that says why the entry can not be taken.
+  std::expected<Entry, int> look(const char* name);
+
+  /// The type alone, as in st_mode; 0 when it can not be had.
+  std::uint32_t type_of(const char* name) const;
+
+  XattrPool& xattrs() noexcept { return pool_; }
+
+ private:
+  // The kernel's own bounds of a list and a value are 64 KiB (XATTR_LIST_MAX, XATTR_SIZE_MAX), but
+  // it allocates what it is offered: so a small buffer first.
+  static constexpr std::size_t kBufferBytes = 65536;
+  static constexpr std::size_t kSmallBytes = 256;
+
+  bool is_mount_point(const struct statx& status) const;
+  std::expected<XattrSetNo, int> read_xattrs(const char* name, const struct statx& status);
+  bool readable(const char* name, const struct statx& status, bool no_acl) const;
+  std::expected<void, int> find_data_runs(const char* name, const struct statx& status,
+                                          Entry& entry);
+
+  Settings settings_;
+  XattrPool pool_;
+  bool own_directory_ = false;
+  int directory_ = -1;
+  int base_ = -1;     // what names are relative to: directory_, or the working directory
+  std::string path_;  // "/proc/self/fd/N/", or empty
+  std::size_t path_bytes_ = 0;
+  bool found_acl_ = false;                   // by the last read_xattrs()
+  std::vector<std::uint64_t> no_xattrs_on_;  // devices
+  std::vector<char> buffer_;
+  std::vector<char> list_;
+  std::vector<Range> runs_;
+};
+
+}  // namespace mkvirtfs

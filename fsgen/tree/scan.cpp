@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From a host directory to a SourceTree: the walk (scan_walk.h) finds everything, in any order;
+// here its records are numbered.
+#include "fsgen/tree/scan.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "fsgen/tree/confined_open.h"
+#include "fsgen/tree/scan_records.h"
+#include "fsgen/tree/scan_rules.h"
+#include "fsgen/tree/scan_walk.h"
+#include "fsgen/tree/scanned_files.h"
+#include "support/text.h"
+
+namespace mkvirtfs {
+namespace {
+
+/// Calls `visit(RecordView, worker)` for the entries of a directory in the order of their names.
+template <class Visit>
+void for_each_by_name(const std::vector<Segment>& segments, Visit visit) {
+  if (segments.size() == 1) {
+    RecordView record(segments[0].first);
+    for (std::uint32_t i = 0; i < segments[0].count; ++i, record = record.next()) {
+      visit(record, segments[0].worker);
+    }
+    return;
+  }
+  struct Head {
+    RecordView record;
+    std::uint32_t left;
+    std::uint32_t worker;
+  };
+  // A heap of the segments' first records; its comparison is turned round to have the least in
+  // front.
+  const auto later = [](const Head& a, const Head& b) { return a.record.name() > b.record.name(); };
+  std::vector<Head> heads;
+  heads.reserve(segments.size());
+  for (const Segment& segment : segments) {
+    heads.push_back({RecordView(segment.first), segment.count, segment.worker});
+  }
+  std::ranges::make_heap(heads, later);
+  while (!heads.empty()) {
+    std::ranges::pop_heap(heads, later);
+    Head& head = heads.back();
+    visit(head.record, head.worker);
+    if (--head.left == 0) {
+      heads.pop_back();
+    } else {
+      head.record = head.record.next();
+      std::ranges::push_heap(heads, later);
+    }
+  }
+}
+
+/// A host inode, which is what the names of one hard-link group share.
+struct HostInode {
+  std::uint64_t device;
+  std::uint64_t inode;
+
+  friend bool operator==(const HostInode&, const HostInode&) = default;
+};
+struct HostInodeHash {
+  std::size_t operator()(const HostInode& key) const noexcept {
+    return std::hash<std::uint64_t>{}(key.inode * 0x9e3779b97f4a7c15 + key.device);
+  }
+};
+
+/// The workers' sets of attributes as the tree numbers them: in the order of its nodes.
+class XattrNumbers {
+ public:
+  explicit XattrNumbers(std::vector<XattrPool> pools) {
+    for (XattrPool& pool : pools) {
+      sets_.push_back(std::move(pool).take());
+      numbers_.emplace_back(sets_.back().size(), kNone);
+    }
+  }
+
+  const std::vector<Xattr>& set(std::uint32_t worker, std::uint32_t no) const {
+    return sets_[worker][no];
+  }
+  XattrSetNo number(TreeAssembler& assembler, std::uint32_t worker, std::uint32_t no) {
+    XattrSetNo& number = numbers_[worker][no];
+    if (number == kNone) number = assembler.intern(std::move(sets_[worker][no]));
+    return number;
+  }
+
+ private:
+  static constexpr XattrSetNo kNone = std::numeric_limits<XattrSetNo>::max();
+
+  std::vector<std::vector<std::vector<Xattr>>> sets_;
+  std::vector<std::vector<XattrSetNo>> numbers_;
+};
+
+NewNode node_of(RecordView record) {
+  const RecordHead& head = record.head();
+  NewNode node;
+  node.mode = head.mode;
+  node.uid = head.uid;
+  node.gid = head.gid;
+  node.mtime = {head.mtime_s, head.mtime_ns};
+  node.size_bytes = head.size_bytes;
+  node.symlink_target = record.target();
+  node.device = record.device_number();
+  node.sparse = head.sparse;
+  node.data_runs = record.data_runs();
+  return node;
+}
+
+ScannedFiles::Mark mark_of(RecordView record) { return {record.head().inode, record.head().stamp}; }
+
+/// What the tree's indexes of 32 bits can not hold.
+std::optional<std::string> too_much(const WalkCounts& counts) {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
+  constexpr std::uint64_t kTargetLengthBytes = 4;
+  if (counts.target_bytes + kTargetLengthBytes * counts.symlinks > kMost) {
+    return "the targets of its symlinks have more than 4 GiB";
+  }
+  if (counts.data_runs > kMost) return "its sparse files have more than 2^32 runs of data";
+  return std::nullopt;
+}
+
+struct Numbered {
+  SourceTree tree;
+  std::vector<ScannedFiles::Mark> marks;
+};
+
+/// Numbers what a walk found. The records of a directory are given back as soon as they are in the
+/// tree, so that memory hardly grows while the tree fills.
+Result<Numbered> number(WalkResult& walk, const std::string& name) {
+  if (const auto reason = too_much(walk.counts)) {
+    return fail(Errc::does_not_fit,
+                fmt::format("{}: {} (try --exclude)", printable(name), *reason));
+  }
+  XattrNumbers xattrs(std::move(walk.xattrs));
+  const RecordView root(walk.root_record.first);
+  TreeAssembler assembler(node_of(root), xattrs.set(walk.root_record.worker, root.head().xattrs));
+  assembler.reserve(walk.counts.entries + 1, walk.counts.entries, walk.counts.directories + 1,
+                    walk.counts.name_bytes);
+  std::vector<ScannedFiles::Mark> marks;
+  marks.reserve(walk.counts.entries + 1);
+  marks.push_back(mark_of(root));
+
+  std::unordered_map<HostInode, NodeNo, HostInodeHash> linked;
+  linked.reserve(walk.counts.linked / 2);
+  std::vector<ScannedDirectory*> directories = {walk.root.get()};
+  directories.reserve(walk.counts.directories + 1);
+  for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+    assembler.open_directory(d);
+    std::string_view last;
+    std::uint64_t name_bytes = 0;
+    for_each_by_name(directories[d]->segments, [&](RecordView record, std::uint32_t worker) {
+      // A rename during the listing can make a name appear twice.
+      if (record.name() == last) return;
+      last = record.name();
+      ScannedDirectory* directory = record.directory();
+      if (directory != nullptr && directory->vanished) return;
+      name_bytes += 1 + last.size();
+      if (name_bytes > std::numeric_limits<std::uint32_t>::max()) return;
+
+      const RecordHead& head = record.head();
+      if (head.linked) {
+        const auto [known, is_new] =
+            linked.try_emplace({record.device(), head.inode}, static_cast<NodeNo>(marks.size()));
+        if (!is_new) {
+          assembler.add_link(last, known->second);
+          return;
+        }
+      }
+      NewNode node = node_of(record);
+      node.xattrs = xattrs.number(assembler, worker, head.xattrs);
+      assembler.add(last, node);
+      marks.push_back(mark_of(record));
+      if (directory != nullptr) directories.push_back(directory);
+    });
+    if (name_bytes > std::numeric_limits<std::uint32_t>::max()) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{}: the names in one directory have more than 4 GiB (try --exclude)",
+                              printable(name)));
+    }
+    directories[d]->segments = {};
+  }
+  return Numbered{std::move(assembler).finish(), std::move(marks)};
+}
+
+/// Opens what the user named; a symlink to a directory is one here.
+Result<UniqueFd> open_root(const std::string& path, int flags) {
+  UniqueFd root(::open(path.c_str(), flags | O_DIRECTORY | O_CLOEXEC));
+  if (root) return root;
+  if (errno == ENOENT) {
+    return fail(Errc::unreadable, fmt::format("{} does not exist", printable(path)));
+  }
+  if (errno == ENOTDIR) {
+    return fail(Errc::unreadable, fmt::format("{} is not a directory", printable(path)));
+  }
+  return fail_errno(Errc::unreadable, errno, fmt::format("open the directory {}", printable(path)));
+}
+
+}  // namespace
+
+Result<Scan> scan_directory(const std::string& path, const ScanOptions& options, LogSink& log,
+                            const ScanTuning& tuning) {
+  const auto rules = ScanRules::make(options);
+  if (!rules) return std::unexpected(rules.error());
+  const ConfinedOpener opener(!options.one_file_system, tuning.use_openat2);
+  auto root = open_root(path, O_PATH);
+  if (!root) return std::unexpected(root.error());
+  auto listed = opener.open(root->get(), ".", O_RDONLY | O_DIRECTORY);
+  if (!listed) {
+    return fail_errno(Errc::unreadable, listed.error(),
+                      fmt::format("list the directory {}", printable(path)));
+  }
+
+  if (!opener.uses_openat2()) {
+    log.write(LogLevel::debug, "this host has no openat2(2): paths are walked step by step");
+  }
+  auto walk = walk_directory(std::move(*listed), path, options, *rules, opener, tuning);
+  if (!walk) return std::unexpected(walk.error());
+  if (!walk->own_directories) {
+    log.write(LogLevel::debug,
+              "this host refuses unshare(2): extended attributes are asked for through /proc");
+  }
+  auto numbered = number(*walk, path);
+  if (!numbered) return std::unexpected(numbered.error());
+
+  Scan scan;
+  scan.report = std::move(walk->report);
+  scan.tree = std::make_shared<const SourceTree>(std::move(numbered->tree));
+  scan.files = std::make_shared<ScannedFiles>(scan.tree, std::move(numbered->marks),
+                                              std::move(*root), opener);
+  return scan;
+}
+
+Result<Scan> scan_directory(const std::string& path, const ScanOptions& options, LogSink& log) {
+  return scan_directory(path, options, log, ScanTuning{});
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/host_files.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/error.h"
+#include "support/log.h"
+
+namespace mkvirtfs {
+
+/// One `--exclude` or `--include`. The first rule that matches a path decides; what none matches is
+/// taken. `glob` is matched against the path below the root when it holds a '/' (so "/tmp" is the
+/// root's tmp alone), else against the name alone. '*' and '?' stay inside one component, '**'
+/// crosses them: see glob.h. With a '/' at its end it matches directories only. An excluded
+/// directory is not entered.
+struct PathRule {
+  bool include = false;
+  std::string glob;
+};
+
+/// Ids `from` .. `from + count - 1` become `to` ..; ids in no mapping stay.
+struct IdMapping {
+  std::uint32_t from = 0;
+  std::uint32_t to = 0;
+  std::uint32_t count = 1;
+};
+
+struct ScanOptions {
+  /// Enter no mount point, neither of another file system nor of the same: what is a directory
+  /// stays as an empty one, what is a file is left out. The report counts them.
+  bool one_file_system = true;
+  std::vector<PathRule> rules;
+  std::optional<std::uint32_t> owner_uid;  ///< wins over the mappings
+  std::optional<std::uint32_t> owner_gid;
+  std::vector<IdMapping> uid_map;  ///< the first that holds an id; for the ids in ACLs too
+  std::vector<IdMapping> gid_map;
+  std::uint16_t mode_mask = 07777;  ///< permission bits that survive
+  bool xattrs = true;               ///< which are kept: see XattrRules
+  /// Take what can be read, count the rest in the report, instead of failing. A directory that can
+  /// not be listed stays as an empty one, everything else is left out.
+  bool skip_unreadable = false;
+  /// Later mtimes become this one (SOURCE_DATE_EPOCH).
+  std::optional<std::int64_t> newest_mtime_s;
+  unsigned threads = 0;  ///< 0: one a processor
+};
+
+/// What a scan passed over. Counts are complete.
+struct ScanReport {
+  std::uint64_t unreadable_count = 0;
+  /// The first by name, at most a hundred: "etc/shadow: Permission denied", fit for a terminal.
+  std::vector<std::string> unreadable_paths;
+  std::uint64_t vanished_count = 0;  ///< gone between the listing and the look
+  std::uint64_t mount_points_not_entered = 0;
+  std::uint64_t excluded_count = 0;
+};
+
+/// A host directory, frozen: its tree, and the way back to its files.
+struct Scan {
+  std::shared_ptr<const SourceTree> tree;
+  std::shared_ptr<const HostFileTable> files;
+  ScanReport report;
+};
+
+/// Reads names and metadata of everything below `path`, in parallel, and no file's bytes. Never
+/// follows a symlink, never leaves the root, never writes. The result depends on the content alone,
+/// not on threads, inode numbers or the order of the host's directories (law 1).
+///
+/// Errors: Errc::unreadable, naming the entries that could not be read (the first hundred of them
+/// and the count), or a root that is no directory or not there; Errc::does_not_fit beyond 2^32 - 2
+/// nodes; Errc::usage for rules or mappings that can not be.
+Result<Scan> scan_directory(const std::string& path, const ScanOptions& options, LogSink& log);
+
+}  // namespace mkvirtfs

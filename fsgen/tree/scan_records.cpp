@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/tree/scan_records.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "support/arithmetic.h"
+#include "support/byte_order.h"
+
+namespace mkvirtfs {
+namespace {
+
+// Large enough that the calls for it do not count, small enough that it is soon free again: the
+// records of some fifteen thousand files. What of it is never touched costs nothing.
+constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
+constexpr std::size_t kWord = sizeof(std::uint64_t);
+
+static_assert(sizeof(Range) == 2 * kWord);
+
+/// A pointer as it lies in a record: in a whole word.
+struct alignas(kWord) DirectoryWord {
+  ScannedDirectory* directory;
+};
+
+std::uint64_t prefix_of(std::string_view name) noexcept {
+  std::uint64_t prefix = 0;
+  std::memcpy(&prefix, name.data(), std::min(name.size(), sizeof prefix));
+  return to_be(prefix);
+}
+
+}  // namespace
+
+// Behind the head come, each only when the head says so: the device of a linked file, the number of
+// a device node, the ScannedDirectory, the data runs (all in whole words); then the name and the
+// target, then padding to a word.
+
+template <class T>
+T RecordView::load(std::size_t at) const noexcept {
+  T value;
+  std::memcpy(&value, at_ + at, sizeof value);
+  return value;
+}
+
+std::size_t RecordView::words_before_text() const noexcept {
+  const RecordHead& fixed = head();
+  std::size_t words = fixed.linked ? 1 : 0;
+  if (S_ISCHR(fixed.mode) || S_ISBLK(fixed.mode) || S_ISDIR(fixed.mode)) ++words;
+  if (fixed.sparse) words += std::size_t{2} * fixed.extra_count;
+  return words;
+}
+
+std::string_view RecordView::name() const noexcept {
+  const std::byte* text = at_ + sizeof(RecordHead) + words_before_text() * kWord;
+  return {reinterpret_cast<const char*>(text), head().name_bytes};
+}
+
+std::uint64_t RecordView::device() const noexcept {
+  return head().linked ? load<std::uint64_t>(sizeof(RecordHead)) : 0;
+}
+
+DeviceNumber RecordView::device_number() const noexcept {
+  if (!S_ISCHR(head().mode) && !S_ISBLK(head().mode)) return {};
+  return load<DeviceNumber>(sizeof(RecordHead) + (head().linked ? kWord : 0));
+}
+
+ScannedDirectory* RecordView::directory() const noexcept {
+  if (!S_ISDIR(head().mode)) return nullptr;
+  return load<DirectoryWord>(sizeof(RecordHead)).directory;
+}
+
+std::span<const Range> RecordView::data_runs() const noexcept {
+  if (!head().sparse) return {};
+  const std::byte* first = at_ + sizeof(RecordHead) + (head().linked ? kWord : 0);
+  return {reinterpret_cast<const Range*>(first), head().extra_count};
+}
+
+std::string_view RecordView::target() const noexcept {
+  if (!S_ISLNK(head().mode)) return {};
+  return {name().data() + head().name_bytes, head().extra_count};
+}
+
+std::size_t RecordView::size_bytes() const noexcept {
+  const std::size_t text = head().name_bytes + (S_ISLNK(head().mode) ? head().extra_count : 0);
+  return sizeof(RecordHead) + words_before_text() * kWord + round_up(text, kWord);
+}
+
+RecordChunk::RecordChunk(std::size_t size_bytes) {
+  void* at =
+      ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) throw std::bad_alloc();
+  bytes_ = {static_cast<std::byte*>(at), size_bytes};
+}
+
+RecordChunk::~RecordChunk() { ::munmap(bytes_.data(), bytes_.size()); }
+
+template <class T>
+void SegmentBuilder::append(const T& value) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+  records_.insert(records_.end(), bytes, bytes + sizeof value);
+}
+
+void SegmentBuilder::append_text(std::string_view text) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(text.data());
+  records_.insert(records_.end(), bytes, bytes + text.size());
+}
+
+void SegmentBuilder::add(RecordHead head, const RecordTail& tail) {
+  head.name_bytes = narrow<std::uint8_t>(tail.name.size());
+  head.extra_count =
+      narrow<std::uint32_t>(head.sparse ? tail.data_runs.size() : tail.target.size());
+  offsets_.push_back({prefix_of(tail.name), records_.size()});
+  append(head);
+  if (head.linked) append(tail.device);
+  if (S_ISCHR(head.mode) || S_ISBLK(head.mode)) append(tail.device_number);
+  if (S_ISDIR(head.mode)) append(DirectoryWord{tail.directory});
+  if (head.sparse) {
+    for (const Range& run : tail.data_runs) append(run);
+  }
+  append_text(tail.name);
+  append_text(tail.target);
+  records_.resize(round_up(records_.size(), kWord));
+}
+
+Segment SegmentBuilder::finish(std::uint32_t worker) {
+  const auto record = [&](const Place& place) {
+    return RecordView(records_.data() + place.offset);
+  };
+  std::ranges::sort(offsets_, [&](const Place& a, const Place& b) {
+    return a.prefix != b.prefix ? a.prefix < b.prefix : record(a).name() < record(b).name();
+  });
+
+  if (!chunk_ || chunk_->bytes().size() - chunk_used_ < records_.size()) {
+    chunk_ = std::make_shared<RecordChunk>(std::max(kChunkBytes, records_.size()));
+    chunk_used_ = 0;
+  }
+  std::byte* to = chunk_->bytes().data() + chunk_used_;
+  const Segment segment{chunk_, to, narrow<std::uint32_t>(offsets_.size()), worker};
+  for (const Place& place : offsets_) {
+    const RecordView from = record(place);
+    std::memcpy(to, from.data(), from.size_bytes());
+    if (ScannedDirectory* directory = RecordView(to).directory()) directory->record = to;
+    to += from.size_bytes();
+  }
+  chunk_used_ += records_.size();
+  records_.clear();
+  offsets_.clear();
+  return segment;
+}
+
+}  // namespace mkvirtfs

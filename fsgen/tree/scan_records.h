@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "block/extent.h"
+#include "fsgen/tree/source_tree.h"
+
+// What a scan knows of the host's entries before they can be numbered. One record an entry, packed
+// end to end in memory that is given back to the system piece by piece while the tree is assembled,
+// so that a scan never holds everything twice.
+
+namespace mkvirtfs {
+
+struct ScannedDirectory;
+
+/// The fixed part of a record; the rest follows it: see RecordView.
+struct RecordHead {
+  std::uint64_t size_bytes = 0;  ///< regular files
+  std::int64_t mtime_s = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t stamp = 0;  ///< FileIdentity::stamp
+  std::uint32_t mtime_ns = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint32_t xattrs = 0;       ///< set number in the pool of the worker that wrote it
+  std::uint32_t extra_count = 0;  ///< symlink: bytes of the target; sparse file: data runs
+  std::uint16_t mode = 0;
+  std::uint8_t name_bytes = 0;
+  bool linked : 1 = false;  ///< has other names: its device follows
+  bool sparse : 1 = false;  ///< its data runs follow
+};
+static_assert(sizeof(RecordHead) == 56);
+
+/// What follows a head, as far as its head says so.
+struct RecordTail {
+  std::string_view name;
+  std::uint64_t device = 0;               ///< of the file system, for linked ones
+  DeviceNumber device_number;             ///< devices
+  ScannedDirectory* directory = nullptr;  ///< directories
+  std::span<const Range> data_runs;       ///< sparse files
+  std::string_view target;                ///< symlinks
+};
+
+/// One record where it lies.
+class RecordView {
+ public:
+  explicit RecordView(const std::byte* at) : at_(at) {}
+
+  const RecordHead& head() const noexcept { return *reinterpret_cast<const RecordHead*>(at_); }
+  std::string_view name() const noexcept;
+  std::uint64_t device() const noexcept;
+  DeviceNumber device_number() const noexcept;
+  ScannedDirectory* directory() const noexcept;
+  std::span<const Range> data_runs() const noexcept;
+  std::string_view target() const noexcept;
+
+  const std::byte* data() const noexcept { return at_; }
+  std::size_t size_bytes() const noexcept;
+  RecordView next() const noexcept { return RecordView(at_ + size_bytes()); }
+
+ private:
+  friend class SegmentBuilder;
+  template <class T>
+  T load(std::size_t at) const noexcept;
+  std::size_t words_before_text() const noexcept;
+
+  const std::byte* at_;
+};
+
+/// Memory straight from the system, so that freeing it lowers the process's size at once.
+class RecordChunk {
+ public:
+  explicit RecordChunk(std::size_t size_bytes);
+  ~RecordChunk();
+  RecordChunk(const RecordChunk&) = delete;
+  RecordChunk& operator=(const RecordChunk&) = delete;
+
+  std::span<std::byte> bytes() const noexcept { return bytes_; }
+
+ private:
+  std::span<std::byte> bytes_;
+};
+
+/// Some entries of one directory, sorted by name, end to end.
+struct Segment {
+  std::shared_ptr<const RecordChunk> chunk;  ///< keeps `first` alive, shared with its neighbours
+  const std::byte* first = nullptr;
+  std::uint32_t count = 0;
+  std::uint32_t worker = 0;  ///< whose pool the xattr numbers mean
+};
+
+/// A directory from when its name was found until its entries are in the tree.
+struct ScannedDirectory {
+  ScannedDirectory* parent = nullptr;  ///< nullptr: this is the root
+  const std::byte* record = nullptr;   ///< its own, in its parent's segment
+  std::vector<Segment> segments;
+  bool vanished = false;  ///< gone before it could be listed: to be left out
+
+  std::string_view name() const noexcept { return RecordView(record).name(); }
+};
+
+/// Collects the records of one segment, in any order; one a worker. Not thread-safe.
+class SegmentBuilder {
+ public:
+  void add(RecordHead head, const RecordTail& tail);
+  bool empty() const noexcept { return offsets_.empty(); }
+  /// Sorts what was added into a segment, tells each directory where its record lies, and begins
+  /// anew.
+  Segment finish(std::uint32_t worker);
+
+ private:
+  struct Place {
+    std::uint64_t prefix;  // the name's first eight bytes, big-endian: most comparisons end here
+    std::size_t offset;
+  };
+  template <class T>
+  void append(const T& value);
+  void append_text(std::string_view text);
+
+  std::vector<std::byte> records_;
+  std::vector<Place> offsets_;
+  std::shared_ptr<const RecordChunk> chunk_;
+  std::size_t chunk_used_ = 0;
+};
+
+}  // namespace mkvirtfs

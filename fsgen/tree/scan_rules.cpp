@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/tree/scan_rules.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "fsgen/tree/glob.h"
+
+namespace mkvirtfs {
+namespace {
+
+Result<void> check(const std::vector<IdMapping>& mappings) {
+  constexpr std::uint32_t kLastId = std::numeric_limits<std::uint32_t>::max();
+  for (const IdMapping& mapping : mappings) {
+    if (mapping.count == 0 || mapping.count - 1 > kLastId - std::max(mapping.from, mapping.to)) {
+      return fail(Errc::usage, fmt::format("the id mapping {}:{}:{} is empty or runs beyond {}",
+                                           mapping.from, mapping.to, mapping.count, kLastId));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<ScanRules> ScanRules::make(const ScanOptions& options) {
+  for (const PathRule& rule : options.rules) {
+    if (rule.glob.find_first_not_of('/') == std::string::npos) {
+      return fail(Errc::usage, fmt::format("the pattern \"{}\" names nothing", rule.glob));
+    }
+  }
+  if (auto checked = check(options.uid_map); !checked) return std::unexpected(checked.error());
+  if (auto checked = check(options.gid_map); !checked) return std::unexpected(checked.error());
+  if ((options.mode_mask & ~07777) != 0) {
+    return fail(Errc::usage, fmt::format("the mode mask {:o} is beyond 7777", options.mode_mask));
+  }
+  return ScanRules(options);
+}
+
+ScanRules::ScanRules(const ScanOptions& options)
+    : owner_uid_(options.owner_uid),
+      owner_gid_(options.owner_gid),
+      uids_(options.uid_map),
+      gids_(options.gid_map),
+      mode_mask_(options.mode_mask),
+      newest_mtime_s_(options.newest_mtime_s),
+      xattrs_(uids_, gids_, mode_mask_) {
+  for (const PathRule& from : options.rules) {
+    Rule rule{from.glob, from.include};
+    rule.directories_only = rule.glob.ends_with('/');
+    while (rule.glob.ends_with('/')) rule.glob.pop_back();
+    rule.whole_path = rule.glob.contains('/');
+    // "/tmp" is the root's tmp, and no other.
+    rule.glob.erase(0, rule.glob.find_first_not_of('/'));
+    need_types_ = need_types_ || rule.directories_only;
+    rules_.push_back(std::move(rule));
+  }
+}
+
+bool ScanRules::takes(std::string_view directory, std::string_view name, bool is_directory) const {
+  std::string path;
+  for (const Rule& rule : rules_) {
+    if (rule.directories_only && !is_directory) continue;
+    if (rule.whole_path && path.empty()) {
+      path = directory;
+      path += name;
+    }
+    if (glob_matches(rule.glob, rule.whole_path ? path : name)) return rule.include;
+  }
+  return true;
+}
+
+void ScanRules::apply(RecordHead& head) const noexcept {
+  head.uid = owner_uid_ ? *owner_uid_ : uids_(head.uid);
+  head.gid = owner_gid_ ? *owner_gid_ : gids_(head.gid);
+  // A symlink's permissions mean nothing and are 0777 everywhere.
+  if (!S_ISLNK(head.mode)) head.mode &= static_cast<std::uint16_t>(S_IFMT | mode_mask_);
+  if (newest_mtime_s_ && head.mtime_s >= *newest_mtime_s_) {
+    head.mtime_s = *newest_mtime_s_;
+    head.mtime_ns = 0;
+  }
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/tree/scanned_files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <string_view>
+#include <utility>
+
+#include "support/text.h"
+
+namespace mkvirtfs {
+namespace {
+
+// Enough for the directories that a few clients read in at a time; searched one by one, which takes
+// less than the open() that follows.
+constexpr std::size_t kMostKept = 64;
+
+}  // namespace
+
+ScannedFiles::ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<Mark> marks,
+                           UniqueFd root, const ConfinedOpener& opener)
+    : tree_(std::move(tree)),
+      marks_(std::move(marks)),
+      root_(std::make_shared<const UniqueFd>(std::move(root))),
+      opener_(opener),
+      kept_(kMostKept) {
+  assert(marks_.size() == tree_->node_count());
+}
+
+FileIdentity ScannedFiles::identity(ContentNo file) const {
+  const auto no = static_cast<NodeNo>(file);
+  return {marks_[no].inode, tree_->node(no).size_bytes, marks_[no].stamp};
+}
+
+std::string ScannedFiles::path(ContentNo file) const {
+  return tree_->path(static_cast<NodeNo>(file));
+}
+
+Result<UniqueFd> ScannedFiles::open(ContentNo file) const {
+  const Node& node = tree_->node(static_cast<NodeNo>(file));
+  assert(node.is_regular());
+  const Directory& parent = tree_->directories()[node.parent];
+  const std::string name(tree_->name(parent, tree_->entries(parent)[node.entry]));
+  int os_errno = 0;
+  // A directory that was kept may have been replaced by one that has the file: two tries.
+  for (const bool from_root : {false, true}) {
+    const auto directory = open_directory(node.parent, from_root);
+    auto opened = directory ? opener_.open((*directory)->get(), name.c_str(), O_RDONLY | O_NONBLOCK)
+                            : std::unexpected(directory.error());
+    if (opened) return std::move(*opened);
+    os_errno = opened.error();
+    if (os_errno != ENOENT) break;
+  }
+  return fail_errno(Errc::unreadable, os_errno, fmt::format("open {}", printable(path(file))));
+}
+
+std::expected<ScannedFiles::Handle, int> ScannedFiles::open_directory(std::uint32_t directory,
+                                                                      bool from_root) const {
+  std::vector<std::string_view> names;  // from the wanted directory up
+  Handle start;
+  for (std::uint32_t at = directory; !start;) {
+    start = at == 0 ? root_ : from_root ? nullptr : find(at);
+    if (start) break;
+    const Node& node = tree_->node(tree_->directories()[at].node);
+    const Directory& parent = tree_->directories()[node.parent];
+    names.push_back(tree_->name(parent, tree_->entries(parent)[node.entry]));
+    at = node.parent;
+  }
+  if (names.empty()) return start;
+  std::ranges::reverse(names);
+  auto fd = opener_.open_chain(start->get(), names, O_PATH);
+  if (!fd) return std::unexpected(fd.error());
+  auto handle = std::make_shared<const UniqueFd>(std::move(*fd));
+  keep(directory, handle);
+  return handle;
+}
+
+ScannedFiles::Handle ScannedFiles::find(std::uint32_t directory) const {
+  const MutexLock lock(mutex_);
+  const auto kept = std::ranges::find(kept_, directory, &Kept::directory);
+  if (kept == kept_.end()) return nullptr;
+  kept->last_use = ++clock_;
+  return kept->handle;
+}
+
+void ScannedFiles::keep(std::uint32_t directory, Handle handle) const {
+  Kept given_up;  // closed after the lock is left
+  const MutexLock lock(mutex_);
+  const auto known = std::ranges::find(kept_, directory, &Kept::directory);
+  const auto place =
+      known != kept_.end() ? known : std::ranges::min_element(kept_, {}, &Kept::last_use);
+  given_up = std::exchange(*place, Kept{directory, ++clock_, std::move(handle)});
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/host_files.h"
+#include "fsgen/tree/confined_open.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/mutex.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs {
+
+/// The way from a scanned tree back to its files. Paths are walked from the root's descriptor, so
+/// the root may be renamed meanwhile; a few directories are kept open, so that a deep path costs
+/// one step. Costs 16 bytes a node besides the tree.
+class ScannedFiles final : public HostFileTable {
+ public:
+  /// What FileIdentity has beyond the size, which is the node's.
+  struct Mark {
+    std::uint64_t inode = 0;
+    std::uint64_t stamp = 0;
+  };
+
+  /// `marks` has one element a node; `root` is any descriptor of the scanned directory.
+  ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<Mark> marks, UniqueFd root,
+               const ConfinedOpener& opener);
+
+  FileIdentity identity(ContentNo file) const override;
+  Result<UniqueFd> open(ContentNo file) const override;
+  std::string path(ContentNo file) const override;
+
+ private:
+  using Handle = std::shared_ptr<const UniqueFd>;
+  struct Kept {
+    std::uint32_t directory = 0;  // 0, the root, is never kept: an unused place
+    std::uint64_t last_use = 0;
+    Handle handle;
+  };
+
+  /// The directory's descriptor: from the nearest one that is kept, or all the way from the root.
+  std::expected<Handle, int> open_directory(std::uint32_t directory, bool from_root) const;
+  Handle find(std::uint32_t directory) const EXCLUDES(mutex_);
+  void keep(std::uint32_t directory, Handle handle) const EXCLUDES(mutex_);
+
+  const std::shared_ptr<const SourceTree> tree_;
+  const std::vector<Mark> marks_;
+  const Handle root_;
+  const ConfinedOpener opener_;
+
+  mutable Mutex mutex_;
+  mutable std::vector<Kept> kept_ GUARDED_BY(mutex_);
+  mutable std::uint64_t clock_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace mkvirtfs

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <sys/stat.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/extent.h"
+#include "fsgen/tree/xattr_pool.h"
+
+namespace mkvirtfs {
+
+/// Index of a node in its SourceTree; 0 is the root. The same number is the node's ContentNo.
+using NodeNo = std::uint32_t;
+inline constexpr NodeNo kRootNode = 0;
+
+/// A moment, as the source has it: seconds since 1970 (negative before) and 0..999999999
+/// nanoseconds.
+struct Timestamp {
+  std::int64_t seconds = 0;
+  std::uint32_t nanoseconds = 0;
+
+  friend auto operator<=>(const Timestamp&, const Timestamp&) = default;
+};
+
+/// Device numbers of a character or block device node.
+struct DeviceNumber {
+  std::uint32_t major = 0;
+  std::uint32_t minor = 0;
+
+  friend bool operator==(const DeviceNumber&, const DeviceNumber&) = default;
+};
+
+/// One inode of the source: what `stat` tells, compact (a tree of 1M files must cost tens of
+/// megabytes). Names stand in the directories' entries; hard links are several entries with one
+/// node.
+struct Node {
+  std::uint64_t size_bytes = 0;  ///< regular file: bytes; symlink: length of the target; else 0
+  std::int64_t mtime_s = 0;
+  std::uint32_t mtime_ns = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  XattrSetNo xattrs = 0;
+  std::uint32_t link_count = 1;  ///< entries in this tree that name the node; directories: always 1
+  std::uint32_t parent = 0;      ///< index of the directory (not node) that holds its first entry
+  std::uint32_t entry =
+      0;  ///< the first entry in that directory, counted from the directory's start
+  std::uint32_t payload =
+      0;                   ///< SourceTree's own: directory index, target, device number, data runs
+  std::uint16_t mode = 0;  ///< type and permission bits, as st_mode
+
+  Timestamp mtime() const noexcept { return {mtime_s, mtime_ns}; }
+  bool is_directory() const noexcept { return S_ISDIR(mode); }
+  bool is_regular() const noexcept { return S_ISREG(mode); }
+  bool is_symlink() const noexcept { return S_ISLNK(mode); }
+  bool is_device() const noexcept { return S_ISCHR(mode) || S_ISBLK(mode); }
+};
+static_assert(sizeof(Node) == 56);
+
+/// A named child of a directory. The name is asked of the tree.
+struct Entry {
+  std::uint32_t name_at = 0;  ///< in the directory's stretch of the name store
+  NodeNo node = 0;
+};
+
+/// One directory: its node, and its children sorted by the bytes of their names.
+struct Directory {
+  std::uint64_t names_at = 0;  ///< start of its stretch in the name store
+  NodeNo node = 0;
+  std::uint32_t first_entry = 0;
+  std::uint32_t entry_count = 0;
+};
+
+/// A SHA-256 over everything an image can show of a tree but the files' bytes.
+using TreeId = std::array<std::byte, 32>;
+
+/// The frozen source: a compact index of names and metadata, made by a scan, an archive reader or a
+/// test.
+///
+/// Numbering is a function of the names alone: node 0 is the root; the children of one directory
+/// are numbered consecutively in name order (a hard link keeps the number of its first name),
+/// directory after directory in breadth-first order. Immutable after TreeAssembler::finish(), so
+/// any thread may read.
+class SourceTree {
+ public:
+  std::uint32_t node_count() const noexcept { return static_cast<std::uint32_t>(nodes_.size()); }
+  const Node& node(NodeNo no) const noexcept { return nodes_[no]; }
+  std::span<const Node> nodes() const noexcept { return nodes_; }
+
+  /// Directories in numbering order; directory 0 is the root.
+  std::span<const Directory> directories() const noexcept { return directories_; }
+  /// The directory index of a node that is one.
+  std::uint32_t directory_index(NodeNo no) const noexcept { return nodes_[no].payload; }
+  /// The directory that holds a node's first entry; the root is its own parent.
+  const Directory& parent_of(NodeNo no) const noexcept { return directories_[nodes_[no].parent]; }
+
+  std::span<const Entry> entries(const Directory& directory) const noexcept {
+    return std::span(entries_).subspan(directory.first_entry, directory.entry_count);
+  }
+  /// Raw bytes, 1..255 of them, never '/' or NUL, never "." or "..".
+  std::string_view name(const Directory& directory, Entry entry) const noexcept {
+    const char* at = names_.data() + directory.names_at + entry.name_at;
+    return {at + 1, static_cast<unsigned char>(*at)};
+  }
+  /// The entry of that name, nullptr if there is none: a binary search.
+  const Entry* find(const Directory& directory, std::string_view name) const noexcept;
+  /// The node at a '/'-separated path below the root ("" is the root), or nullptr.
+  const Node* find_path(std::string_view path) const noexcept;
+
+  /// The first path of a node below the root, raw bytes; "" for the root.
+  std::string path(NodeNo no) const;
+  std::string_view symlink_target(NodeNo no) const noexcept;
+  DeviceNumber device_number(NodeNo no) const noexcept;
+  /// Where a regular file has data, sorted, disjoint and not touching; everything else of it is a
+  /// hole. A file without holes has the one run [0, size), which is not stored: hence by value
+  /// through `dense`.
+  std::span<const Range> data_runs(NodeNo no, Range& dense) const noexcept;
+  bool is_sparse(NodeNo no) const noexcept {
+    return nodes_[no].is_regular() && nodes_[no].payload != 0;
+  }
+
+  std::size_t xattr_set_count() const noexcept { return xattr_sets_.size(); }
+  /// Sorted by name.
+  std::span<const Xattr> xattrs(XattrSetNo set) const noexcept { return xattr_sets_[set]; }
+
+  /// Computed on each call (tens of milliseconds a million nodes): ask once.
+  TreeId id() const;
+  /// The newest mtime of any node; 1970 for an empty tree.
+  Timestamp newest_mtime() const noexcept;
+
+ private:
+  friend class TreeAssembler;
+
+  std::vector<Node> nodes_;
+  std::vector<Directory> directories_;
+  std::vector<Entry> entries_;
+  std::vector<char> names_;    // each name behind its length byte
+  std::vector<char> targets_;  // symlink targets, each behind 4 length bytes in host order
+  std::vector<Range> runs_;
+  std::vector<std::array<std::uint32_t, 2>>
+      sparse_;                                  // payload -> first run, run count; 0 is unused
+  std::vector<std::vector<Xattr>> xattr_sets_;  // 0 is the empty set
+};
+
+/// The metadata of a node that is about to be added.
+struct NewNode {
+  std::uint16_t mode = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  Timestamp mtime;
+  std::uint64_t size_bytes = 0;      ///< regular files
+  XattrSetNo xattrs = 0;             ///< from TreeAssembler::intern()
+  std::string_view symlink_target;   ///< symlinks; up to 4095 bytes
+  DeviceNumber device;               ///< devices
+  bool sparse = false;               ///< regular files: `data_runs` tells, else all of it is data
+  std::span<const Range> data_runs;  ///< sorted, disjoint, inside the size
+};
+
+/// Builds a SourceTree in its numbering order. The caller brings the directories' children sorted;
+/// this class keeps the numbering and the counts. Not thread-safe.
+///
+///     TreeAssembler assembler(root);
+///     for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+///       assembler.open_directory(d);               // d's children follow, sorted by name bytes
+///       assembler.add("name", node);               // or add_link("name", earlier_node)
+///     }
+///     SourceTree tree = std::move(assembler).finish();
+class TreeAssembler {
+ public:
+  /// The root's attributes are interned here: before there is an assembler there is no set number.
+  explicit TreeAssembler(const NewNode& root, std::vector<Xattr> root_xattrs = {});
+
+  /// Room for that many, so that nothing is moved while growing. The root counts.
+  void reserve(std::size_t nodes, std::size_t entries, std::size_t directories,
+               std::size_t name_bytes);
+  /// Attributes in any order; sets that are equal share one number.
+  XattrSetNo intern(std::vector<Xattr> set) { return xattrs_.intern(std::move(set)); }
+
+  std::uint32_t directory_count() const noexcept {
+    return static_cast<std::uint32_t>(tree_.directories_.size());
+  }
+  NodeNo directory_node(std::uint32_t directory) const noexcept {
+    return tree_.directories_[directory].node;
+  }
+  void open_directory(std::uint32_t directory);
+  NodeNo add(std::string_view name, const NewNode& node);
+  void add_link(std::string_view name, NodeNo node);
+
+  SourceTree finish() &&;
+
+ private:
+  NodeNo append_node(const NewNode& node, std::uint32_t parent, std::uint32_t entry);
+  void append_entry(std::string_view name, NodeNo node);
+
+  SourceTree tree_;
+  std::uint32_t open_ = 0;
+  XattrPool xattrs_;
+};
+
+}  // namespace mkvirtfs

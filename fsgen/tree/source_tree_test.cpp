@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/tree/source_tree.h"
+
+#include <catch2/catch.hpp>
+
+using namespace mkvirtfs;
+
+namespace {
+
+NewNode directory() {
+  NewNode node;
+  node.mode = S_IFDIR | 0755;
+  return node;
+}
+
+NewNode file(std::uint64_t size_bytes) {
+  NewNode node;
+  node.mode = S_IFREG | 0644;
+  node.size_bytes = size_bytes;
+  return node;
+}
+
+}  // namespace
+
+TEST_CASE("a tree is numbered breadth first and finds its names") {
+  TreeAssembler assembler(directory());
+  assembler.open_directory(0);
+  assembler.add("a", directory());
+  const NodeNo b = assembler.add("b", file(3));
+  assembler.open_directory(1);
+  assembler.add_link("again", b);
+  assembler.add("z", file(7));
+  const SourceTree tree = std::move(assembler).finish();
+
+  CHECK(tree.node_count() == 4);
+  CHECK(tree.path(2) == "b");
+  CHECK(tree.path(3) == "a/z");
+  CHECK(tree.node(b).link_count == 2);
+  REQUIRE(tree.find_path("a/again") != nullptr);
+  CHECK(tree.find_path("a/again") == &tree.node(b));
+  CHECK(tree.find_path("a/nothing") == nullptr);
+  CHECK(tree.find_path("b/c") == nullptr);
+}
+
+TEST_CASE("sparse files keep their runs and dense ones store none") {
+  TreeAssembler assembler(directory());
+  assembler.open_directory(0);
+  const std::vector<Range> runs = {{4096, 4096}, {65536, 100}};
+  NewNode sparse = file(1 << 20);
+  sparse.sparse = true;
+  sparse.data_runs = runs;
+  const NodeNo with_holes = assembler.add("s", sparse);
+  const NodeNo without = assembler.add("t", file(10));
+  const SourceTree tree = std::move(assembler).finish();
+  Range dense;
+  CHECK(tree.data_runs(with_holes, dense).size() == 2);
+  REQUIRE(tree.data_runs(without, dense).size() == 1);
+  CHECK(tree.data_runs(without, dense)[0] == Range{0, 10});
+}
+
+TEST_CASE("the id sees every attribute and nothing else") {
+  const auto id_with = [](auto change) {
+    TreeAssembler assembler(directory());
+    assembler.open_directory(0);
+    NewNode node = file(5);
+    node.xattrs = assembler.intern({{"user.a", "1"}, {"user.b", "2"}});
+    change(node);
+    assembler.add("f", node);
+    return std::move(assembler).finish().id();
+  };
+  const TreeId same = id_with([](NewNode&) {});
+  CHECK(id_with([](NewNode&) {}) == same);
+  CHECK(id_with([](NewNode& node) { node.mode ^= 1; }) != same);
+  CHECK(id_with([](NewNode& node) { node.uid = 1; }) != same);
+  CHECK(id_with([](NewNode& node) { node.mtime.nanoseconds = 1; }) != same);
+  CHECK(id_with([](NewNode& node) { node.xattrs = 0; }) != same);
+  CHECK(id_with([](NewNode& node) { node.sparse = true; }) != same);
+}
+
+TEST_CASE("equal sets of attributes are stored once") {
+  TreeAssembler assembler(directory());
+  const XattrSetNo one = assembler.intern({{"user.b", "2"}, {"user.a", "1"}});
+  CHECK(assembler.intern({{"user.a", "1"}, {"user.b", "2"}}) == one);
+  CHECK(assembler.intern({{"user.a", "1"}}) != one);
+  CHECK(assembler.intern({}) == 0);
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/device.h"
+#include "support/error.h"
+
+namespace mkvirtfs::nbd {
+
+/// The longest export name and description, in bytes (NBD protocol, "String" conventions).
+inline constexpr std::size_t kLongestString = 4096;
+
+/// A device under a name that clients can ask for. Copies share the device.
+struct Export {
+  /// The canonical full name: path components joined by '/', or "".
+  std::string name;
+  /// One line for people; may be empty.
+  std::string description;
+  std::shared_ptr<BlockDevice> device;
+};
+
+/// One name directly below a directory of an ExportTree.
+struct ExportEntry {
+  std::string name;  ///< full, as open() and list() take it: "photos/2023"
+  std::string description;
+  bool is_export = true;      ///< open() takes it
+  bool is_directory = false;  ///< list() takes it
+};
+
+/// The names a server offers, and the devices behind them. Knows nothing of sockets or clients.
+/// Every method may run on several threads at once.
+class ExportTree {
+ public:
+  virtual ~ExportTree() = default;
+
+  /// At most `most` entries directly below `directory` ("" is the root), in bytewise order of
+  /// their last component, beginning behind the entry whose full name is `after`, or from the
+  /// start. Fewer than `most` means that there are no more. Must not open a device.
+  virtual Result<std::vector<ExportEntry>> list(std::string_view directory,
+                                                std::optional<std::string_view> after,
+                                                std::size_t most) = 0;
+
+  /// The export of that name; "" is the default export. Its device ends below 2^63 bytes. Two calls
+  /// with one name give the same device while anyone holds it, so that all its clients see the
+  /// same bytes. The error text travels to the client.
+  virtual Result<Export> open(std::string_view name) = 0;
+
+ protected:
+  ExportTree() = default;
+  ExportTree(const ExportTree&) = default;
+  ExportTree& operator=(const ExportTree&) = default;
+};
+
+/// Whether `name` can be an export's name: "", or components joined by '/' of which none is empty,
+/// "." or "..", in UTF-8 without control characters, at most kLongestString bytes.
+bool is_valid_export_name(std::string_view name) noexcept;
+
+/// A fixed list of exports, of which the first is the default one. Fails (Errc::usage) on an empty
+/// list, a missing device, a malformed or repeated name, a description that is not a string of the
+/// protocol, or a device of 2^63 bytes or more.
+Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>& exports);
+
+/// The common case: one device, which is the default export and answers to `name` as well.
+Result<std::shared_ptr<ExportTree>> make_single_export(std::shared_ptr<BlockDevice> device,
+                                                       std::string name = {},
+                                                       std::string description = {});
+
+}  // namespace mkvirtfs::nbd

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/export_tree.h"
+
+#include <catch2/catch.hpp>
+
+#include "nbd/testing/memory_device.h"
+
+namespace mkvirtfs::nbd {
+namespace {
+
+std::shared_ptr<BlockDevice> small_device(std::size_t size = 512) {
+  return std::make_shared<testing::MemoryDevice>(testing::pattern_bytes(size));
+}
+
+/// A device that only claims a size.
+class HugeDevice final : public BlockDevice {
+ public:
+  explicit HugeDevice(std::uint64_t size) { geometry_.size_bytes = size; }
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t, std::span<std::byte>) override {
+    return fail(Errc::io, "nothing to read");
+  }
+  void map(Range, ExtentSink&) const override {}
+
+ private:
+  Geometry geometry_;
+};
+
+std::vector<std::string> names(const Result<std::vector<ExportEntry>>& page) {
+  REQUIRE(page);
+  std::vector<std::string> result;
+  for (const ExportEntry& entry : *page) result.push_back(entry.name);
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("export names are paths of plain components", "[export_tree]") {
+  const auto [name, valid] = GENERATE(table<std::string, bool>({
+      {"", true},
+      {"disk", true},
+      {"photos/2023", true},
+      {"a b", true},
+      {"\xC3\xA9t\xC3\xA9", true},
+      {"...", true},
+      {std::string(4096, 'x'), true},
+      {std::string(4097, 'x'), false},
+      {"/disk", false},
+      {"disk/", false},
+      {"a//b", false},
+      {".", false},
+      {"a/../b", false},
+      {"a/.", false},
+      {"line\nbreak", false},
+      {"esc\x1b[31m", false},
+      {std::string("nul\0", 4), false},
+      {"\xC3", false},
+      {"\xED\xA0\x80", false},
+  }));
+  CAPTURE(name);
+  CHECK(is_valid_export_name(name) == valid);
+}
+
+TEST_CASE("a single export answers to its name and as the default", "[export_tree]") {
+  const auto device = small_device();
+  const auto tree = make_single_export(device, "disk", "a disk");
+  REQUIRE(tree);
+  for (const char* name : {"", "disk"}) {
+    const auto opened = (*tree)->open(name);
+    REQUIRE(opened);
+    CHECK(opened->device == device);
+    CHECK(opened->name == "disk");
+    CHECK(opened->description == "a disk");
+  }
+  const auto other = (*tree)->open("disk2\n");
+  REQUIRE_FALSE(other);
+  CHECK_THAT(other.error().what, Catch::Contains("disk2\\x0a"));
+}
+
+TEST_CASE("names match exactly, not by prefix", "[export_tree]") {
+  const auto tree = make_single_export(small_device(), "disk");
+  REQUIRE(tree);
+  CHECK_FALSE((*tree)->open("dis"));
+  CHECK_FALSE((*tree)->open("disk0"));
+  CHECK_FALSE((*tree)->open("Disk"));
+  CHECK_FALSE((*tree)->open("disk/"));
+}
+
+TEST_CASE("exports are listed one level at a time, in pages", "[export_tree]") {
+  std::vector<Export> exports;
+  for (const char* name : {"b", "a/c", "a-b", "a", "a/d/e", ""})
+    exports.push_back({name, std::string("about ") + name, small_device()});
+  const auto tree = make_fixed_exports(exports);
+  REQUIRE(tree);
+
+  CHECK(names((*tree)->list("", std::nullopt, 100)) ==
+        std::vector<std::string>{"", "a", "a-b", "b"});
+  CHECK(names((*tree)->list("a", std::nullopt, 100)) == std::vector<std::string>{"a/c", "a/d"});
+  CHECK(names((*tree)->list("a/d", std::nullopt, 100)) == std::vector<std::string>{"a/d/e"});
+  CHECK(names((*tree)->list("", std::nullopt, 2)) == std::vector<std::string>{"", "a"});
+  CHECK(names((*tree)->list("", "", 2)) == std::vector<std::string>{"a", "a-b"});
+  CHECK(names((*tree)->list("", "a-b", 2)) == std::vector<std::string>{"b"});
+  CHECK_FALSE((*tree)->list("nowhere", std::nullopt, 2));
+
+  const auto root = (*tree)->list("", std::nullopt, 100);
+  CHECK((*root)[1].is_export);
+  CHECK((*root)[1].is_directory);
+  CHECK((*root)[1].description == "about a");
+  CHECK((*root)[3].is_export);
+  CHECK_FALSE((*root)[3].is_directory);
+  const auto below = (*tree)->list("a", std::nullopt, 100);
+  CHECK_FALSE((*below)[1].is_export);
+  CHECK((*below)[1].is_directory);
+  CHECK((*tree)->open("")->name.empty());
+}
+
+TEST_CASE("a list of exports that can not be served is refused", "[export_tree]") {
+  CHECK_FALSE(make_fixed_exports({}));
+  CHECK_FALSE(make_single_export(nullptr, "disk"));
+  CHECK_FALSE(make_single_export(small_device(), "a//b"));
+  CHECK_FALSE(make_single_export(small_device(), "disk", "two\nlines"));
+  CHECK_FALSE(make_single_export(small_device(), "disk", std::string(4097, 'x')));
+  CHECK(make_single_export(std::make_shared<HugeDevice>((std::uint64_t{1} << 63) - 1)));
+  CHECK_FALSE(make_single_export(std::make_shared<HugeDevice>(std::uint64_t{1} << 63)));
+  std::vector<Export> twins;
+  twins.push_back({"disk", "", small_device()});
+  twins.push_back({"disk", "", small_device()});
+  const auto tree = make_fixed_exports(twins);
+  REQUIRE_FALSE(tree);
+  CHECK(tree.error().code == Errc::usage);
+  CHECK_THAT(tree.error().what, Catch::Contains("\"disk\""));
+}
+
+}  // namespace mkvirtfs::nbd

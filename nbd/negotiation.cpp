@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/negotiation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <utility>
+#include <vector>
+
+#include "nbd/allocation.h"
+
+namespace mkvirtfs::nbd {
+namespace {
+
+/// A client may send this many options, and as many again for each name that LIST told it: nbdinfo
+/// asks nine questions about every export, over one connection.
+constexpr std::size_t kOptionBudget = 32;
+
+/// LIST tells no more names and bytes than this; GO takes every name, listed or not.
+constexpr std::size_t kMostNamesListed = 1000;
+constexpr std::size_t kMostBytesListed = 1U << 20;
+constexpr std::size_t kListPage = 64;
+
+/// Answers are handed over when they reach this size, before more options are looked at.
+constexpr std::size_t kEnoughOutput = 64U << 10;
+
+std::span<const std::byte> as_bytes(std::string_view text) noexcept {
+  return std::as_bytes(std::span(text));
+}
+
+std::string_view as_text(std::span<const std::byte> bytes) noexcept {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
+/// One line of the option table.
+struct Negotiation::Rule {
+  Option option;
+  /// How long the data may be; other lengths are ERR_INVALID before anything looks at them.
+  std::uint32_t least_bytes;
+  std::uint32_t most_bytes;
+  /// Whether a client that did not take up fixed newstyle may send it.
+  bool any_newstyle;
+  void (Negotiation::*handler)(Option, Data);
+};
+
+const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
+  constexpr std::uint32_t kString = kLongestString;
+  // A name, the number of items and up to 65535 items.
+  constexpr std::uint32_t kMostInfo = 4 + kString + 2 + 2 * 65535;
+  using N = Negotiation;
+  // Sorted by option. ABORT is not here because it has no rule at all: its data means nothing.
+  static constexpr std::array kRules = {
+      Rule{Option::export_name, 0, kString, true, &N::on_export_name},
+      Rule{Option::list, 0, 0, false, &N::on_list},
+      Rule{Option::starttls, 0, 0, false, &N::on_starttls},
+      Rule{Option::info, 6, kMostInfo, false, &N::on_info_or_go},
+      Rule{Option::go, 6, kMostInfo, false, &N::on_info_or_go},
+      Rule{Option::structured_reply, 0, 0, false, &N::on_structured_reply},
+      Rule{Option::list_meta_context, 8, kLongestOption, false, &N::on_list_meta_context},
+      Rule{Option::set_meta_context, 8, kLongestOption, false, &N::on_set_meta_context},
+  };
+  static_assert(std::ranges::is_sorted(kRules, {}, &Rule::option));
+  const auto found = std::ranges::lower_bound(kRules, option, {}, &Rule::option);
+  return found != kRules.end() && found->option == option ? &*found : nullptr;
+}
+
+Negotiation::Negotiation(ExportTree& exports, Batch& out) : exports_(exports), out_(out) {
+  out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
+}
+
+std::size_t Negotiation::consume(std::span<const std::byte> input) {
+  std::size_t used = 0;
+  while (out_.size_bytes() < kEnoughOutput) {
+    const Data rest = input.subspan(used);
+    std::size_t taken = 0;
+    if (dropping_) {
+      taken = drop(rest);
+    } else if (phase_ == Phase::client_flags) {
+      taken = consume_client_flags(rest);
+    } else if (phase_ == Phase::options) {
+      taken = consume_option(rest);
+    }
+    if (taken == 0) break;
+    used += taken;
+  }
+  return used;
+}
+
+std::size_t Negotiation::consume_client_flags(Data input) {
+  wanted_ = kClientFlagsBytes;
+  if (input.size() < wanted_) return 0;
+  const auto flags = load_be<std::uint32_t>(input);
+  if ((flags & ~std::uint32_t{kFixedNewstyle | kNoZeroes}) != 0) {
+    end(fmt::format("the client sent flags that were not offered: {:#x}", flags));
+    return 0;
+  }
+  fixed_newstyle_ = (flags & kFixedNewstyle) != 0;
+  no_zeroes_ = (flags & kNoZeroes) != 0;
+  phase_ = Phase::options;
+  wanted_ = kOptionHeaderBytes;
+  return kClientFlagsBytes;
+}
+
+std::size_t Negotiation::consume_option(Data input) {
+  wanted_ = kOptionHeaderBytes;
+  if (input.size() < wanted_) return 0;
+  const auto header = decode_option_header(input.first<kOptionHeaderBytes>());
+  if (!header) {
+    end("an option did not begin with its magic number");
+    return 0;
+  }
+  const auto [option, length] = *header;
+  if (length > kLongestDrainedOption) {
+    end(fmt::format("option {} came with {} bytes of data", std::to_underlying(option), length));
+    return 0;
+  }
+  const Rule* rule = find_rule(option);
+  const bool acceptable = rule != nullptr && !shutting_down_ &&
+                          (fixed_newstyle_ || rule->any_newstyle) && length >= rule->least_bytes &&
+                          length <= rule->most_bytes;
+  if (acceptable) {
+    wanted_ = kOptionHeaderBytes + length;
+    if (input.size() < wanted_) return 0;
+  }
+  // From here on the option is taken, whatever becomes of it.
+  if (++options_taken_ > kOptionBudget * (1 + names_told_)) {
+    end("the client sent too many options");
+    return 0;
+  }
+  // SET_META_CONTEXT replaces the former selection even when it fails.
+  if (option == Option::set_meta_context) selection_.reset();
+  if (acceptable) {
+    (this->*rule->handler)(option, input.subspan(kOptionHeaderBytes, length));
+    return kOptionHeaderBytes + length;
+  }
+  if (option == Option::abort) {
+    refuse_after(length, option, OptionReply::ack, {});
+  } else if (option == Option::export_name) {
+    // The one option that has no error reply.
+    end(shutting_down_ ? "the server stops" : "the client asked for an impossible export name");
+    return 0;
+  } else if (shutting_down_) {
+    refuse_after(length, option, OptionReply::err_shutdown, "the server stops");
+  } else if (!fixed_newstyle_) {
+    refuse_after(length, option, OptionReply::err_invalid,
+                 "options other than EXPORT_NAME need the fixed newstyle flag");
+  } else if (rule == nullptr) {
+    refuse_after(length, option, OptionReply::err_unsup, "this option is not known here");
+  } else if (length > kLongestOption) {
+    refuse_after(length, option, OptionReply::err_too_big,
+                 fmt::format("the data of an option ends at {} bytes", kLongestOption));
+  } else {
+    refuse_after(length, option, OptionReply::err_invalid,
+                 fmt::format("this option can not have {} bytes of data", length));
+  }
+  return kOptionHeaderBytes;
+}
+
+void Negotiation::refuse_after(std::uint32_t length, Option option, OptionReply reply,
+                               std::string text) {
+  dropping_ = {length, option, reply, std::move(text)};
+  if (length == 0) drop({});
+}
+
+std::size_t Negotiation::drop(Data input) {
+  if (!dropping_) return 0;
+  const std::size_t taken = std::min<std::size_t>(input.size(), dropping_->bytes_left);
+  dropping_->bytes_left -= static_cast<std::uint32_t>(taken);
+  wanted_ = 1;
+  if (dropping_->bytes_left != 0) return taken;
+  const Dropping dropped = std::move(*dropping_);
+  dropping_.reset();
+  wanted_ = kOptionHeaderBytes;
+  if (dropped.reply == OptionReply::ack) {
+    reply(dropped.option, OptionReply::ack);
+    end("");
+  } else {
+    refuse(dropped.option, dropped.reply, dropped.text);
+  }
+  return taken;
+}
+
+void Negotiation::on_export_name(Option, Data data) {
+  if (!is_request_string(as_text(data))) {
+    end("the client asked for an impossible export name");
+    return;
+  }
+  Result<Export> exported = open(as_text(data));
+  if (!exported) {
+    end(exported.error().what);
+    return;
+  }
+  out_.append(pack(exported->device->geometry().size_bytes, transmission_flags()));
+  if (!no_zeroes_) {
+    static constexpr std::array<std::byte, kExportNamePadding> kPadding{};
+    out_.append(kPadding);
+  }
+  agree(*std::move(exported));
+}
+
+void Negotiation::on_list(Option option, Data) {
+  // Depth first through the directories that are still to be listed; their number is bounded by
+  // that of the names, and the work by what may be told.
+  std::vector<std::string> directories = {""};
+  std::size_t told = 0;
+  const std::size_t full = out_.size_bytes() + kMostBytesListed;
+  std::size_t pages_left = kMostNamesListed;
+  while (!directories.empty() && told < kMostNamesListed && pages_left > 0) {
+    const std::string directory = std::move(directories.back());
+    directories.pop_back();
+    std::optional<std::string> after;
+    bool more = true;
+    while (more && told < kMostNamesListed && out_.size_bytes() < full && pages_left-- > 0) {
+      const auto page = exports_.list(directory, after, kListPage);
+      // An error reply would make clients drop the names that they have: tell what there is.
+      if (!page) break;
+      for (const ExportEntry& entry : *page) {
+        if (entry.is_directory && directories.size() < kMostNamesListed) {
+          directories.push_back(entry.name);
+        }
+        if (entry.is_export && told < kMostNamesListed && out_.size_bytes() < full) {
+          tell_export(option, entry);
+          ++told;
+        }
+      }
+      more = page->size() == kListPage;
+      if (more) after = page->back().name;
+    }
+  }
+  names_told_ = std::max(names_told_, told);
+  reply(option, OptionReply::ack);
+}
+
+void Negotiation::on_starttls(Option option, Data) {
+  refuse(option, OptionReply::err_policy, "this server does not offer TLS");
+}
+
+void Negotiation::on_info_or_go(Option option, Data data) {
+  const auto request = InfoRequest::decode(data);
+  if (!request) {
+    refuse(option, OptionReply::err_invalid, "the lengths or the name in this option are wrong");
+    return;
+  }
+  Result<Export> exported = open(request->name());
+  if (!exported) {
+    refuse(option, OptionReply::err_unknown, exported.error().what);
+    return;
+  }
+  const Geometry& geometry = exported->device->geometry();
+  reply(option, OptionReply::info,
+        pack(std::to_underlying(Info::export_), geometry.size_bytes, transmission_flags()));
+  const auto tell_text = [&](Info item, std::string_view text) {
+    std::vector<std::byte> body;
+    std::ranges::copy(pack(std::to_underlying(item)), std::back_inserter(body));
+    std::ranges::copy(as_bytes(text), std::back_inserter(body));
+    reply(option, OptionReply::info, body);
+  };
+  if (request->wants(Info::name)) tell_text(Info::name, exported->name);
+  if (request->wants(Info::description) && !exported->description.empty()) {
+    tell_text(Info::description, exported->description);
+  }
+  if (request->wants(Info::block_size)) {
+    reply(option, OptionReply::info,
+          pack(std::to_underlying(Info::block_size), std::uint32_t{1},
+               allocation_block_bytes(geometry), kLargestPayload));
+  }
+  reply(option, OptionReply::ack);
+  if (option == Option::go) agree(*std::move(exported));
+}
+
+void Negotiation::on_structured_reply(Option option, Data) {
+  if (structured_replies_) {
+    refuse(option, OptionReply::err_invalid, "structured replies are agreed already");
+    return;
+  }
+  structured_replies_ = true;
+  reply(option, OptionReply::ack);
+}
+
+void Negotiation::on_list_meta_context(Option option, Data data) {
+  const auto request = MetaRequest::decode(data);
+  if (!request) {
+    refuse(option, OptionReply::err_invalid, "the lengths or strings in this option are wrong");
+    return;
+  }
+  if (const auto exported = open(request->name()); !exported) {
+    refuse(option, OptionReply::err_unknown, exported.error().what);
+    return;
+  }
+  // "base:" asks for all contexts of that namespace, no query for all there are. Namespaces that
+  // we do not know have no contexts: that is not an error.
+  if (request->query_count() == 0 || request->has_query("base:") ||
+      request->has_query(kBaseAllocation)) {
+    tell_context(option, 0);
+  }
+  reply(option, OptionReply::ack);
+}
+
+void Negotiation::on_set_meta_context(Option option, Data data) {
+  if (!structured_replies_) {
+    refuse(option, OptionReply::err_invalid, "contexts need structured replies");
+    return;
+  }
+  const auto request = MetaRequest::decode(data);
+  if (!request) {
+    refuse(option, OptionReply::err_invalid, "the lengths or strings in this option are wrong");
+    return;
+  }
+  const auto exported = open(request->name());
+  if (!exported) {
+    refuse(option, OptionReply::err_unknown, exported.error().what);
+    return;
+  }
+  selection_ = {exported->name, request->has_query(kBaseAllocation)};
+  if (selection_->base_allocation) tell_context(option, kBaseAllocationId);
+  reply(option, OptionReply::ack);
+}
+
+Result<Export> Negotiation::open(std::string_view name) {
+  if (opened_ && opened_->asked_name == name) return opened_->exported;
+  // The former one first: two plans need not be in memory at once.
+  opened_.reset();
+  Result<Export> exported = exports_.open(name);
+  if (exported) {
+    assert(exported->device != nullptr && exported->device->geometry().size_bytes >> 63 == 0);
+    opened_ = {std::string(name), *exported};
+  }
+  return exported;
+}
+
+void Negotiation::agree(Export exported) {
+  agreement_.transmission_flags = transmission_flags();
+  agreement_.structured_replies = structured_replies_;
+  // A selection made for another export is void.
+  agreement_.base_allocation =
+      selection_ && selection_->export_name == exported.name && selection_->base_allocation;
+  agreement_.exported = std::move(exported);
+  opened_.reset();
+  phase_ = Phase::agreed;
+}
+
+Agreement Negotiation::take_agreement() {
+  assert(agreed());
+  return std::move(agreement_);
+}
+
+std::uint16_t Negotiation::transmission_flags() const noexcept {
+  // All exports are read-only by now, which makes many connections to one of them honest: there is
+  // nothing to flush. DF must not be offered without structured replies.
+  return static_cast<std::uint16_t>(kHasFlags | kReadOnly | kMultiConn | kSendCache |
+                                    (structured_replies_ ? kSendDf : 0));
+}
+
+void Negotiation::tell_export(Option option, const ExportEntry& entry) {
+  const std::string_view name = std::string_view(entry.name).substr(0, kLongestString);
+  const std::string_view description =
+      std::string_view(entry.description).substr(0, kLongestString);
+  const auto name_length = static_cast<std::uint32_t>(name.size());
+  out_.append(
+      encode_option_reply(option, OptionReply::server,
+                          4 + name_length + static_cast<std::uint32_t>(description.size())));
+  out_.append(pack(name_length));
+  out_.append(as_bytes(name));
+  out_.append(as_bytes(description));
+}
+
+void Negotiation::tell_context(Option option, std::uint32_t id) {
+  out_.append(encode_option_reply(option, OptionReply::meta_context,
+                                  static_cast<std::uint32_t>(4 + kBaseAllocation.size())));
+  out_.append(pack(id));
+  out_.append(as_bytes(kBaseAllocation));
+}
+
+void Negotiation::reply(Option option, OptionReply reply, std::span<const std::byte> data) {
+  out_.append(encode_option_reply(option, reply, static_cast<std::uint32_t>(data.size())));
+  out_.append(data);
+}
+
+void Negotiation::refuse(Option option, OptionReply error, std::string_view text) {
+  reply(option, error, as_bytes(wire_text(text)));
+}
+
+void Negotiation::end(std::string_view reason) {
+  end_reason_ = reason;
+  phase_ = Phase::ended;
+}
+
+}  // namespace mkvirtfs::nbd

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "nbd/agreement.h"
+#include "nbd/batch.h"
+#include "nbd/codec.h"
+#include "nbd/export_tree.h"
+
+namespace mkvirtfs::nbd {
+
+/// The handshake of one client ("Newstyle negotiation", fixed newstyle only): bytes in, bytes out.
+///
+/// A table says for each option how long its data may be, who may send it and what handles it; all
+/// that is alike for every option (magic, limits, dropping data, framing of replies, the budget)
+/// stands once, around the table. No socket, clock or thread. Belongs to one thread; the tree and
+/// the batch live longer.
+class Negotiation {
+ public:
+  /// Puts the greeting into `out`.
+  Negotiation(ExportTree& exports, Batch& out);
+
+  /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
+  /// it took. It takes none when it must see wanted_bytes() first, or when ended() or agreed().
+  std::size_t consume(std::span<const std::byte> input);
+  /// How many bytes of input make the next message whole, as far as that can be told by now.
+  std::size_t wanted_bytes() const noexcept { return wanted_; }
+
+  /// The client is to be disconnected, once it has been sent what is in the batch.
+  bool ended() const noexcept { return phase_ == Phase::ended; }
+  /// Why, for the log; "" when the client asked for it.
+  std::string_view end_reason() const noexcept { return end_reason_; }
+  /// The handshake succeeded: what follows in the input belongs to transmission.
+  bool agreed() const noexcept { return phase_ == Phase::agreed; }
+  Agreement take_agreement();
+
+  /// From now on every option but ABORT is refused with ERR_SHUTDOWN.
+  void begin_shutdown() noexcept { shutting_down_ = true; }
+
+  /// The most names that one LIST told this client. Its budget of options grows with them, and its
+  /// time should: clients ask for each name they were told.
+  std::size_t names_told() const noexcept { return names_told_; }
+
+ private:
+  enum class Phase : std::uint8_t { client_flags, options, agreed, ended };
+  struct Rule;
+  using Data = std::span<const std::byte>;
+
+  static const Rule* find_rule(Option option) noexcept;
+
+  std::size_t consume_client_flags(Data input);
+  std::size_t consume_option(Data input);
+  std::size_t drop(Data input);
+  /// Answers the option once its `length` bytes of data are dropped.
+  void refuse_after(std::uint32_t length, Option option, OptionReply reply, std::string text);
+
+  void on_export_name(Option option, Data data);
+  void on_list(Option option, Data data);
+  void on_starttls(Option option, Data data);
+  void on_info_or_go(Option option, Data data);
+  void on_structured_reply(Option option, Data data);
+  void on_list_meta_context(Option option, Data data);
+  void on_set_meta_context(Option option, Data data);
+
+  Result<Export> open(std::string_view name);
+  void agree(Export exported);
+  std::uint16_t transmission_flags() const noexcept;
+  void tell_export(Option option, const ExportEntry& entry);
+  void tell_context(Option option, std::uint32_t id);
+  void reply(Option option, OptionReply reply, std::span<const std::byte> data = {});
+  void refuse(Option option, OptionReply reply, std::string_view text);
+  void end(std::string_view reason);
+
+  ExportTree& exports_;
+  Batch& out_;
+  Phase phase_ = Phase::client_flags;
+  std::string end_reason_;
+  bool shutting_down_ = false;
+  bool fixed_newstyle_ = false;
+  bool no_zeroes_ = false;
+  bool structured_replies_ = false;
+  std::size_t wanted_ = kClientFlagsBytes;
+  std::size_t options_taken_ = 0;
+  std::size_t names_told_ = 0;
+
+  /// An option whose data is being dropped, and its answer.
+  struct Dropping {
+    std::uint32_t bytes_left = 0;
+    Option option{};
+    OptionReply reply{};
+    std::string text;
+  };
+  std::optional<Dropping> dropping_;
+
+  /// What SET_META_CONTEXT selected, and the canonical name of the export for which it did.
+  struct Selection {
+    std::string export_name;
+    bool base_allocation = false;
+  };
+  std::optional<Selection> selection_;
+
+  /// The last export that was opened, so that INFO, SET_META_CONTEXT and GO open it once.
+  struct Opened {
+    std::string asked_name;
+    Export exported;
+  };
+  std::optional<Opened> opened_;
+  Agreement agreement_;
+};
+
+}  // namespace mkvirtfs::nbd

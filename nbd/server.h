@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nbd/export_tree.h"
+#include "support/error.h"
+#include "support/log.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs::nbd {
+
+struct ServerOptions {
+  /// Clients beyond this many are disconnected at once.
+  std::size_t most_connections = 1024;
+  /// How long a client may take from connect to the end of its handshake. A client that lists
+  /// exports is given this long again for each name that it was told.
+  std::chrono::milliseconds handshake_timeout{10'000};
+  /// How long clients may go on receiving replies after request_stop(), before they are cut off.
+  std::chrono::milliseconds stop_grace{5'000};
+  /// Lives as long as the server.
+  LogSink* log = &null_log();
+};
+
+/// Serves an ExportTree to NBD clients: listeners, one thread a client, limits, a graceful stop.
+///
+/// Embeddable: it installs no signal handler, never exits, raises no SIGPIPE and holds nothing
+/// global; several servers live in one process. Its threads block all asynchronous signals, so the
+/// program's own handlers and signalfd see them. Clients are served read-only in this release,
+/// whatever their device could do.
+///
+/// create(), the listen and adopt calls, uris() and run() belong to one thread; request_stop() and
+/// connection_count() may be called from any.
+class Server {
+ public:
+  static Result<std::unique_ptr<Server>> create(std::shared_ptr<ExportTree> exports,
+                                                ServerOptions options = {});
+  /// Cuts off whoever is still connected, and removes the Unix sockets.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  /// Listens on a Unix socket that this call makes, with the permissions that the umask leaves. A
+  /// socket that a dead server left behind is replaced; anything else that stands at `path` is an
+  /// error, as is a path that sockets can not have (Errc::usage: more than 107 bytes, NUL).
+  Result<void> listen_unix(const std::string& path);
+
+  /// Listens on every address that `host` (a name, an IPv4 or an IPv6 address without brackets)
+  /// stands for. Port 0 lets the kernel choose one free port, the same for all those addresses.
+  Result<void> listen_tcp(const std::string& host, std::uint16_t port);
+
+  /// Serves a client that is already connected: a stream socket of any kind.
+  Result<void> adopt(UniqueFd connected);
+
+  /// One URI for each address listened on, in that order, true from this machine and
+  /// percent-encoded: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME. The empty name is the
+  /// default export.
+  std::vector<std::string> uris(std::string_view export_name = {}) const;
+
+  /// Clients connected at this moment.
+  std::size_t connection_count() const;
+
+  /// Accepts and serves clients until request_stop(). Then it stops listening, removes its Unix
+  /// sockets, lets clients have the replies to what they asked for until then, and returns when
+  /// the last one is gone, at the latest shortly after ServerOptions::stop_grace.
+  Result<void> run();
+
+  /// Makes run() return, also when it is called before run(). Safe in a signal handler.
+  void request_stop() noexcept;
+
+ private:
+  class Implementation;
+  explicit Server(std::unique_ptr<Implementation> implementation);
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace mkvirtfs::nbd

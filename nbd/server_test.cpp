@@ -1,0 +1,752 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/server.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "nbd/testing/extent_device.h"
+#include "nbd/testing/memory_device.h"
+#include "nbd/testing/socket_client.h"
+#include "tests/support/temp_dir.h"
+
+namespace mkvirtfs::nbd {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Answer;
+using testing::Bytes;
+using testing::ExtentDevice;
+using testing::FileStore;
+using testing::MemoryDevice;
+using testing::pattern_bytes;
+using testing::SocketClient;
+using Clock = std::chrono::steady_clock;
+
+std::size_t entries_of(const char* directory) {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory)) ++count;
+  return count;
+}
+std::size_t open_descriptors() { return entries_of("/proc/self/fd"); }
+std::size_t threads() { return entries_of("/proc/self/task"); }
+
+/// Whether `condition` comes true within five seconds.
+template <class Condition>
+bool soon(Condition&& condition) {
+  for (const auto until = Clock::now() + 5s; Clock::now() < until;) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(2ms);
+  }
+  return condition();
+}
+
+/// A server that runs on a thread of its own.
+class RunningServer {
+ public:
+  explicit RunningServer(std::shared_ptr<BlockDevice> device, ServerOptions options = {})
+      : RunningServer(*make_single_export(std::move(device), "disk"), options) {}
+  explicit RunningServer(std::shared_ptr<ExportTree> tree, ServerOptions options = {})
+      : server_(*Server::create(std::move(tree), options)),
+        path_((directory_ / "socket").native()) {
+    REQUIRE(server_->listen_unix(path_));
+    thread_ = std::thread([this] { result_ = server_->run(); });
+  }
+  ~RunningServer() {
+    if (thread_.joinable()) stop();
+  }
+
+  SocketClient connect() { return SocketClient::on_unix(path_); }
+  SocketClient ready_client(bool structured = true) {
+    SocketClient client = connect();
+    client.handshake(structured);
+    return client;
+  }
+  /// How long the server took to stop.
+  Clock::duration stop() {
+    const auto start = Clock::now();
+    server_->request_stop();
+    thread_.join();
+    CHECK(result_);
+    return Clock::now() - start;
+  }
+  Server& operator*() { return *server_; }
+  Server* operator->() { return server_.get(); }
+  const std::string& path() const { return path_; }
+
+ private:
+  TempDir directory_;
+  std::unique_ptr<Server> server_;
+  std::string path_;
+  std::thread thread_;
+  Result<void> result_;
+};
+
+std::shared_ptr<MemoryDevice> memory_device(std::size_t size) {
+  return std::make_shared<MemoryDevice>(pattern_bytes(size));
+}
+
+Bytes part_of(const MemoryDevice& device, std::size_t offset, std::size_t length) {
+  const auto from = device.bytes().begin() + static_cast<std::ptrdiff_t>(offset);
+  return {from, from + static_cast<std::ptrdiff_t>(length)};
+}
+
+std::uint16_t port_of(const std::string& uri) {
+  const std::size_t colon = uri.rfind(':');
+  return static_cast<std::uint16_t>(std::stoi(uri.substr(colon + 1)));
+}
+
+/// A memfd that FileStore can open.
+struct MemoryFile {
+  explicit MemoryFile(std::span<const std::byte> bytes)
+      : fd(::memfd_create("nbd-test", MFD_CLOEXEC)) {
+    REQUIRE(::pwrite(fd.get(), bytes.data(), bytes.size(), 0) ==
+            static_cast<ssize_t>(bytes.size()));
+  }
+  std::string path() const { return fmt::format("/proc/self/fd/{}", fd.get()); }
+  UniqueFd fd;
+};
+
+/// Computed bytes, counting how many were asked for; optionally it waits at a gate.
+class CountingDevice final : public BlockDevice {
+ public:
+  explicit CountingDevice(std::uint64_t size) { geometry_.size_bytes = size; }
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    if (throws) throw std::runtime_error("the device is out of its mind");
+    bytes_read += out.size();
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = ExtentDevice::computed_byte(offset + i);
+    return {};
+  }
+  void map(Range range, ExtentSink& sink) const override {
+    Extent all;
+    all.offset = range.offset;
+    all.length = range.length;
+    all.kind = ExtentKind::computed;
+    if (range.length > 0) sink.extent(all);
+  }
+  std::atomic<std::uint64_t> bytes_read = 0;
+  std::atomic<bool> throws = false;
+
+ private:
+  Geometry geometry_;
+};
+
+/// A session as a client would have it: everything it sends, in one piece.
+Bytes recorded_session() {
+  Bytes session = testing::client_flags();
+  session += testing::option(Option::list);
+  session += testing::option(12345, Bytes(40));
+  session += testing::option(Option::structured_reply);
+  session += testing::option(Option::set_meta_context, testing::meta_data("", {"base:allocation"}));
+  session += testing::option(Option::go, testing::info_data("", {1, 2, 3}));
+  session += testing::request(Command::read, 1, 0, 100'000);
+  session += testing::request(Command::block_status, 2, 0, 1 << 20);
+  session += testing::request(Command::write, 3, 0, 50);
+  session += Bytes(50);
+  session += testing::request(Command::read, 4, 0, 1 << 20);
+  session += testing::request(Command::disc, 5, 0, 0);
+  return session;
+}
+
+}  // namespace
+
+// --- Transports ----------------------------------------------------------------------------------
+
+TEST_CASE("a client on a Unix socket is served", "[server]") {
+  const auto device = memory_device(3 << 20);
+  RunningServer server(device);
+  const bool structured = GENERATE(true, false);
+  SocketClient client = server.ready_client(structured);
+  CHECK(client.read(100, 5000).data == part_of(*device, 100, 5000));
+  CHECK(client.read(0, 3 << 20).data == part_of(*device, 0, 3 << 20));
+  CHECK(client.read(3 << 20, 1).is(WireError::inval));
+  CHECK(server->connection_count() == 1);
+  client.send_request({0, Command::disc, 1, 0, 0});
+  CHECK(client.receive_rest().empty());
+  CHECK(soon([&] { return server->connection_count() == 0; }));
+}
+
+TEST_CASE("TCP listeners have true URIs, also when the kernel chose the port", "[server]") {
+  const auto device = memory_device(1 << 20);
+  auto server = *Server::create(*make_single_export(device, "disk"));
+  const auto [host, family, shown] = GENERATE(table<std::string, int, std::string>({
+      {"127.0.0.1", AF_INET, "127.0.0.1"},
+      {"0.0.0.0", AF_INET, "127.0.0.1"},
+      {"::1", AF_INET6, "[::1]"},
+      {"::", AF_INET6, "[::1]"},
+  }));
+  CAPTURE(host);
+  const Result<void> listening = server->listen_tcp(host, 0);
+  if (!listening && family == AF_INET6) {
+    WARN("no IPv6 here: " << listening.error().what);
+    return;
+  }
+  REQUIRE(listening);
+  REQUIRE(server->uris().size() == 1);
+  const std::uint16_t port = port_of(server->uris()[0]);
+  CHECK(port != 0);
+  CHECK(server->uris("a disk/50%")[0] == fmt::format("nbd://{}:{}/a%20disk/50%25", shown, port));
+  std::thread runner([&] { CHECK(server->run()); });
+  {
+    SocketClient client = SocketClient::on_loopback(family, port);
+    client.handshake(true);
+    CHECK(client.read(0, 1 << 20).data == device->bytes());
+  }
+  server->request_stop();
+  runner.join();
+}
+
+TEST_CASE("a name with several addresses gives one port to all of them", "[server]") {
+  auto server = *Server::create(*make_single_export(memory_device(512)));
+  REQUIRE(server->listen_tcp("localhost", 0));
+  const auto uris = server->uris();
+  REQUIRE_FALSE(uris.empty());
+  for (const std::string& uri : uris) CHECK(port_of(uri) == port_of(uris[0]));
+}
+
+TEST_CASE("a port in use and a host that is none are errors of one line", "[server]") {
+  auto server = *Server::create(*make_single_export(memory_device(512)));
+  REQUIRE(server->listen_tcp("127.0.0.1", 0));
+  const std::uint16_t port = port_of(server->uris()[0]);
+  const auto again = server->listen_tcp("127.0.0.1", port);
+  REQUIRE_FALSE(again);
+  CHECK_THAT(again.error().what, Catch::Contains(fmt::format("127.0.0.1 port {}", port)));
+  const std::string host =
+      GENERATE(as<std::string>(), "", "no such host.invalid", "300.1.1.1", "a\nb");
+  const auto failed = server->listen_tcp(host, 0);
+  REQUIRE_FALSE(failed);
+  CHECK(failed.error().what.find('\n') == std::string::npos);
+  CHECK(server->uris().size() == 1);
+}
+
+TEST_CASE("several listeners serve at once", "[server]") {
+  const auto device = memory_device(1 << 20);
+  const TempDir directory;
+  auto server = *Server::create(*make_single_export(device));
+  REQUIRE(server->listen_unix((directory / "one").native()));
+  REQUIRE(server->listen_tcp("127.0.0.1", 0));
+  REQUIRE(server->listen_unix((directory / "two %").native()));
+  const auto uris = server->uris();
+  REQUIRE(uris.size() == 3);
+  CHECK(uris[0] == "nbd+unix:///?socket=" + (directory / "one").native());
+  CHECK(uris[2] == "nbd+unix:///?socket=" + (directory / "two").native() + "%20%25");
+  std::thread runner([&] { CHECK(server->run()); });
+  {
+    SocketClient one = SocketClient::on_unix((directory / "one").native());
+    SocketClient two = SocketClient::on_unix((directory / "two %").native());
+    SocketClient tcp = SocketClient::on_loopback(AF_INET, port_of(uris[1]));
+    for (SocketClient* client : {&one, &two, &tcp}) client->handshake(true);
+    for (SocketClient* client : {&one, &two, &tcp}) {
+      CHECK(client->read(5, 5000).data == part_of(*device, 5, 5000));
+    }
+  }
+  server->request_stop();
+  runner.join();
+  CHECK_FALSE(std::filesystem::exists((directory / "one").native()));
+  CHECK_FALSE(std::filesystem::exists((directory / "two %").native()));
+}
+
+TEST_CASE("paths that can not be sockets are refused", "[server]") {
+  const TempDir directory;
+  auto server = *Server::create(*make_single_export(memory_device(512)));
+  const auto error_of = [&](const std::string& path) {
+    const auto result = server->listen_unix(path);
+    REQUIRE_FALSE(result);
+    CHECK(result.error().what.find('\n') == std::string::npos);
+    return result.error();
+  };
+  CHECK(error_of("").code == Errc::usage);
+  CHECK(error_of(std::string("a\0b", 3)).code == Errc::usage);
+  const std::string longest =
+      (directory / std::string(107 - (directory / "").native().size(), 'x')).native();
+  REQUIRE(longest.size() == 107);
+  CHECK_THAT(error_of(longest + "x").what, Catch::Contains("108 bytes") && Catch::Contains("107"));
+  CHECK(error_of(longest + "x").code == Errc::usage);
+  CHECK(server->listen_unix(longest));
+  CHECK_THAT(error_of((directory / "no/such/directory").native()).what,
+             Catch::Contains("No such file or directory"));
+
+  std::ofstream((directory / "plain").native()) << "precious";
+  CHECK_THAT(error_of((directory / "plain").native()).what, Catch::Contains("not a socket"));
+  CHECK(std::filesystem::file_size((directory / "plain").native()) == 8);
+  std::filesystem::create_symlink("/nowhere", (directory / "link").native());
+  CHECK_THAT(error_of((directory / "link").native()).what, Catch::Contains("not a socket"));
+}
+
+TEST_CASE("the socket of a live server is left alone, that of a dead one replaced", "[server]") {
+  const TempDir directory;
+  const std::string path = (directory / "socket").native();
+  const auto tree = *make_single_export(memory_device(512));
+  SECTION("live") {
+    auto first = *Server::create(tree);
+    REQUIRE(first->listen_unix(path));
+    auto second = *Server::create(tree);
+    const auto result = second->listen_unix(path);
+    REQUIRE_FALSE(result);
+    CHECK_THAT(result.error().what, Catch::Contains("in use"));
+    second.reset();
+    CHECK(std::filesystem::exists(path));
+    first.reset();
+    CHECK_FALSE(std::filesystem::exists(path));
+  }
+  SECTION("dead") {
+    {
+      const UniqueFd dead(::socket(AF_UNIX, SOCK_STREAM, 0));
+      sockaddr_un address{};
+      address.sun_family = AF_UNIX;
+      std::memcpy(address.sun_path, path.data(), path.size());
+      REQUIRE(::bind(dead.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    }
+    REQUIRE(std::filesystem::exists(path));
+    auto server = *Server::create(tree);
+    CHECK(server->listen_unix(path));
+  }
+  SECTION("many at once: one gets it") {
+    {
+      const UniqueFd dead(::socket(AF_UNIX, SOCK_STREAM, 0));
+      sockaddr_un address{};
+      address.sun_family = AF_UNIX;
+      std::memcpy(address.sun_path, path.data(), path.size());
+      REQUIRE(::bind(dead.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    }
+    std::vector<std::unique_ptr<Server>> servers;
+    for (int i = 0; i < 8; ++i) servers.push_back(*Server::create(tree));
+    std::atomic<int> winners = 0;
+    std::vector<std::thread> contenders;
+    for (auto& server : servers) {
+      contenders.emplace_back([&] { winners += server->listen_unix(path).has_value(); });
+    }
+    for (std::thread& contender : contenders) contender.join();
+    CHECK(winners == 1);
+  }
+  SECTION("another server's socket in our place is not removed") {
+    auto server = *Server::create(tree);
+    REQUIRE(server->listen_unix(path));
+    std::filesystem::remove(path);
+    auto other = *Server::create(tree);
+    REQUIRE(other->listen_unix(path));
+    server.reset();
+    CHECK(std::filesystem::exists(path));
+  }
+}
+
+TEST_CASE("a client that is connected already can be handed over", "[server]") {
+  const auto device = memory_device(1 << 20);
+  auto server = *Server::create(*make_single_export(device));
+  int ends[2];
+  // Non-blocking on purpose: whoever made it may have had other plans.
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+  REQUIRE(server->adopt(UniqueFd(ends[0])));
+  ::fcntl(ends[1], F_SETFL, 0);
+  SocketClient client{UniqueFd(ends[1])};
+  client.handshake(true);
+  CHECK(client.read(0, 1 << 20).data == device->bytes());
+  server.reset();  // without run(): the client is cut off, and nobody waits
+  CHECK(client.receive_rest().empty());
+}
+
+TEST_CASE("two servers live in one process", "[server]") {
+  const auto small = memory_device(4096);
+  const auto large = memory_device(8192);
+  RunningServer one(small);
+  RunningServer two(large);
+  SocketClient first = one.ready_client();
+  SocketClient second = two.ready_client();
+  CHECK(first.read(0, 4096).data == small->bytes());
+  CHECK(second.read(0, 8192).data == large->bytes());
+  one.stop();
+  CHECK(second.read(0, 8192).data == large->bytes());
+}
+
+// --- Clients -------------------------------------------------------------------------------------
+
+TEST_CASE("many clients at once see the same bytes", "[server]") {
+  const auto device = memory_device(4 << 20);
+  const MemoryFile file(device->bytes());
+  const auto store = std::make_shared<FileStore>(file.path());
+  const auto content = std::make_shared<ExtentDevice>();
+  content->content(store, ContentNo{0}, 0, 4 << 20);
+  RunningServer server(content);
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> clients;
+  for (unsigned seed = 0; seed < 8; ++seed) {
+    clients.emplace_back([&, seed] {
+      std::mt19937 random(seed);
+      SocketClient client = server.ready_client(seed % 2 == 0);
+      for (int i = 0; i < 50; ++i) {
+        const std::uint64_t offset = random() % (4 << 20);
+        const auto length = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+            (4 << 20) - offset, 1 + random() % (i % 5 == 0 ? 1 << 20 : 5000)));
+        if (client.read(offset, length).data != part_of(*device, offset, length)) ++wrong;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  CHECK(wrong == 0);
+  CHECK(store->pins > 0);
+}
+
+TEST_CASE("a pipeline of requests is answered in full", "[server]") {
+  const auto device = memory_device(1 << 20);
+  RunningServer server(device);
+  SocketClient client = server.ready_client();
+  std::vector<Request> asked;
+  Bytes message;
+  for (std::uint64_t i = 0; i < 2000; ++i) {
+    asked.push_back({0, Command::read, i, (i * 4096) % (1 << 20), 4096});
+    message += encode_request(asked.back());
+  }
+  std::thread sender([&] { client.send(message); });
+  std::size_t wrong = 0;
+  for (const Request& request : asked) {
+    wrong += client.receive_answer(request).data != part_of(*device, request.offset, 4096);
+  }
+  sender.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a file that is cut short while it is served is an error with its name",
+          "[server][A23]") {
+  const MemoryFile file(pattern_bytes(2 << 20));
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(std::make_shared<FileStore>(file.path()), ContentNo{0}, 0, 2 << 20);
+  RunningServer server(device);
+  SocketClient client = server.ready_client();
+  CHECK(client.read(0, 2 << 20).is(WireError::ok));
+  REQUIRE(::ftruncate(file.fd.get(), 100) == 0);
+  const Answer answer = client.read(0, 2 << 20);
+  CHECK(answer.is(WireError::io));
+  CHECK_THAT(answer.text, Catch::Contains(file.path()));
+  CHECK(client.read(0, 4096).is(WireError::io));
+}
+
+TEST_CASE("a client that hangs up while a file is sent to it does no harm", "[server][A7]") {
+  // sendfile() raises SIGPIPE, whose default is death.
+  struct sigaction before{};
+  ::sigaction(SIGPIPE, nullptr, &before);
+  REQUIRE(before.sa_handler == SIG_DFL);
+  const MemoryFile file(pattern_bytes(32 << 20));
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(std::make_shared<FileStore>(file.path()), ContentNo{0}, 0, 32 << 20);
+  RunningServer server(device);
+  for (int i = 0; i < 20; ++i) {
+    SocketClient client = server.ready_client(i % 2 == 0);
+    client.send_request({0, Command::read, 1, 0, 32 << 20});
+    client.send_request({0, Command::read, 2, 0, 32 << 20});
+    client.receive(static_cast<std::size_t>(i) * 10'000 + 100);
+  }
+  CHECK(soon([&] { return server->connection_count() == 0; }));
+}
+
+TEST_CASE("garbage ends its connection and nothing else", "[server]") {
+  const auto device = memory_device(1 << 20);
+  RunningServer server(device);
+  SocketClient good = server.ready_client();
+  std::mt19937 random(11);
+  for (int i = 0; i < 200; ++i) {
+    SocketClient bad = server.connect();
+    Bytes junk = i % 2 == 0 ? Bytes() : testing::client_flags();
+    const std::size_t length = random() % 3000;
+    while (junk.size() < length) junk.push_back(static_cast<std::byte>(random()));
+    bad.try_send(junk);
+  }
+  CHECK(good.read(0, 4096).data == part_of(*device, 0, 4096));
+  CHECK(soon([&] { return server->connection_count() == 1; }));
+}
+
+TEST_CASE("a client that leaves at any byte of a session leaves nothing behind",
+          "[server][A7][A22]") {
+  const std::size_t threads_at_rest = threads() + 1;  // the server's own
+  const auto device = memory_device(1 << 20);
+  RunningServer server(device);
+  const Bytes session = recorded_session();
+  {
+    SocketClient warm_up = server.ready_client();
+  }
+  REQUIRE(soon([&] { return server->connection_count() == 0 && threads() == threads_at_rest; }));
+  const std::size_t descriptors_before = open_descriptors();
+  for (std::size_t sent = 0; sent <= session.size(); ++sent) {
+    CAPTURE(sent);
+    SocketClient client = server.connect();
+    client.try_send(std::span(session).first(sent));
+    // Some wait for answers and some do not.
+    if (sent % 3 == 0) client.receive(kGreetingBytes);
+    if (sent % 7 == 0) ::shutdown(client.fd(), SHUT_WR);
+  }
+  // The whole session, for comparison, ends by itself.
+  SocketClient client = server.connect();
+  client.send(session);
+  CHECK(client.receive_rest().size() > (1 << 20) + 100'000);
+  client.close();
+  CHECK(soon([&] { return server->connection_count() == 0; }));
+  CHECK(soon([&] { return threads() == threads_at_rest; }));
+  CHECK(soon([&] { return open_descriptors() == descriptors_before; }));
+}
+
+TEST_CASE("thousands of connects leave nothing behind", "[server][A22]") {
+  const std::size_t threads_at_rest = threads() + 1;  // the server's own
+  RunningServer server(memory_device(4096));
+  {
+    SocketClient warm_up = server.ready_client();
+  }
+  REQUIRE(soon([&] { return server->connection_count() == 0 && threads() == threads_at_rest; }));
+  const std::size_t descriptors_before = open_descriptors();
+  for (int i = 0; i < 3000; ++i) server.connect();
+  CHECK(soon([&] { return server->connection_count() == 0; }));
+  CHECK(soon([&] { return threads() == threads_at_rest; }));
+  CHECK(soon([&] { return open_descriptors() == descriptors_before; }));
+}
+
+TEST_CASE("an exception of a device ends its client and nothing else", "[server]") {
+  const auto device = std::make_shared<CountingDevice>(1 << 20);
+  RunningServer server(device);
+  SocketClient good = server.ready_client();
+  SocketClient bad = server.ready_client();
+  device->throws = true;
+  bad.send_request({0, Command::read, 1, 0, 4096});
+  CHECK(bad.receive_rest().empty());
+  device->throws = false;
+  CHECK(good.read(0, 4096).is(WireError::ok));
+}
+
+// --- Limits --------------------------------------------------------------------------------------
+
+TEST_CASE("a client that dawdles in its handshake is disconnected", "[server][O10][A6]") {
+  ServerOptions options;
+  options.handshake_timeout = 200ms;
+  const auto device = memory_device(4096);
+  RunningServer server(device, options);
+  SocketClient done = server.ready_client();
+  const auto start = Clock::now();
+  SECTION("silent") {
+    SocketClient client = server.connect();
+    CHECK(client.receive_rest().size() == kGreetingBytes);
+    CHECK(Clock::now() - start >= 180ms);
+  }
+  SECTION("a byte now and then") {
+    SocketClient client = server.connect();
+    const Bytes session = recorded_session();
+    std::size_t sent = 0;
+    while (sent < session.size() && client.try_send(std::span(session).subspan(sent, 1))) {
+      ++sent;
+      std::this_thread::sleep_for(20ms);
+    }
+    CHECK(sent < 100);
+  }
+  SECTION("asking, and never reading the answers") {
+    std::vector<Export> exports;
+    for (int i = 0; i < 500; ++i) {
+      exports.push_back({fmt::format("{:0>2000}", i), "", memory_device(512)});
+    }
+    // Time grows with the names it was told, so it shall not be told any in time.
+    ServerOptions short_options;
+    short_options.handshake_timeout = 2ms;
+    RunningServer crowded(*make_fixed_exports(exports), short_options);
+    SocketClient client = crowded.connect();
+    Bytes message = testing::client_flags();
+    for (int i = 0; i < 30; ++i) message += testing::option(Option::list);
+    client.try_send(message);
+    CHECK(soon([&] { return crowded->connection_count() == 0; }));
+  }
+  CHECK(Clock::now() - start < 8s);
+  // Who has finished its handshake may be silent for as long as it likes.
+  std::this_thread::sleep_for(300ms);
+  CHECK(done.read(0, 4096).is(WireError::ok));
+}
+
+TEST_CASE("a client that was told names has time to ask for each", "[server][O10]") {
+  ServerOptions options;
+  options.handshake_timeout = 200ms;
+  std::vector<Export> exports;
+  for (int i = 0; i < 20; ++i) exports.push_back({std::to_string(i), "", memory_device(512)});
+  RunningServer server(*make_fixed_exports(exports), options);
+  SocketClient client = server.connect();
+  client.receive(kGreetingBytes);
+  Bytes hello = testing::client_flags();
+  hello += testing::option(Option::list);
+  client.send(hello);
+  for (int i = 0; i < 21; ++i) client.receive_option_answer();
+  std::this_thread::sleep_for(500ms);
+  client.send(testing::option(Option::go, testing::info_data("7")));
+  CHECK(client.receive_option_answer().is(OptionReply::info));
+}
+
+TEST_CASE("clients beyond the limit are turned away at once", "[server]") {
+  ServerOptions options;
+  options.most_connections = 3;
+  RunningServer server(memory_device(4096), options);
+  std::vector<SocketClient> clients;
+  for (int i = 0; i < 3; ++i) clients.push_back(server.ready_client());
+  SocketClient fourth = server.connect();
+  CHECK(fourth.receive_rest().empty());
+  for (SocketClient& client : clients) CHECK(client.read(0, 512).is(WireError::ok));
+  clients.pop_back();
+  CHECK(soon([&] { return server->connection_count() == 2; }));
+  SocketClient another = server.ready_client();
+  CHECK(another.read(0, 512).is(WireError::ok));
+}
+
+TEST_CASE("a client that never reads costs one batch, and the others nothing", "[server][A16]") {
+  const auto device = std::make_shared<CountingDevice>(64 << 20);
+  RunningServer server(device);
+  SocketClient slow = server.ready_client();
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    slow.send_request({0, Command::read, i, i << 20, 1 << 20});
+  }
+  SocketClient quick = server.ready_client();
+  for (int i = 0; i < 20; ++i) CHECK(quick.read(0, 4096).is(WireError::ok));
+  std::this_thread::sleep_for(100ms);
+  // What the kernel buffers for the socket, and one batch.
+  CHECK(device->bytes_read < 16 << 20);
+  // And it is all there when it reads after all.
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    REQUIRE(slow.receive_answer({0, Command::read, i, i << 20, 1 << 20}).is(WireError::ok));
+  }
+}
+
+TEST_CASE("a lack of descriptors passes", "[server]") {
+  RunningServer server(memory_device(4096));
+  {
+    SocketClient warm_up = server.ready_client();
+  }
+  REQUIRE(soon([&] { return server->connection_count() == 0; }));
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  // Sockets made beforehand: only the server's accept() will want more.
+  std::vector<UniqueFd> sockets;
+  for (int i = 0; i < 5; ++i)
+    sockets.emplace_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  rlimit narrow = before;
+  narrow.rlim_cur = static_cast<rlim_t>(sockets.back().get()) + 1;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &narrow) == 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, server.path().data(), server.path().size());
+  std::vector<SocketClient> clients;
+  bool connected = true;
+  for (UniqueFd& socket : sockets) {
+    connected = connected &&
+                ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+    clients.emplace_back(std::move(socket));
+  }
+  std::this_thread::sleep_for(50ms);
+  const std::size_t served = server->connection_count();
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(connected);
+  CHECK(served < clients.size());
+  for (SocketClient& client : clients) client.handshake(true);
+  CHECK(server->connection_count() == clients.size());
+}
+
+// --- Stopping ------------------------------------------------------------------------------------
+
+TEST_CASE("a thousand idle clients do not hold up the stop", "[server][A6]") {
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  const std::size_t count = std::min<std::size_t>(1000, limit.rlim_cur / 2 - 100);
+  RunningServer server(memory_device(4096));
+  std::vector<SocketClient> clients;
+  for (std::size_t i = 0; i < count; ++i) {
+    clients.push_back(server.connect());
+    if (i % 2 == 0) clients.back().handshake(i % 4 == 0);
+  }
+  REQUIRE(soon([&] { return server->connection_count() == count; }));
+  CHECK(server.stop() < 4s);
+  for (SocketClient& client : clients) client.receive_rest();
+  CHECK_FALSE(std::filesystem::exists(server.path()));
+}
+
+TEST_CASE("what was asked before the stop is answered", "[server][D3]") {
+  const auto device = std::make_shared<CountingDevice>(64 << 20);
+  RunningServer server(device);
+  SocketClient client = server.ready_client();
+  client.send_request({0, Command::read, 1, 0, 32 << 20});
+  client.receive(1000);  // it is at work
+  server->request_stop();
+  CHECK(client.receive_rest().size() > (32 << 20) - 1000);
+  CHECK(server.stop() < 4s);
+}
+
+TEST_CASE("stuck clients are cut off when the grace is over", "[server][A6][D3]") {
+  ServerOptions options;
+  options.stop_grace = 300ms;
+  const auto device = std::make_shared<CountingDevice>(64 << 20);
+  const MemoryFile file(pattern_bytes(32 << 20));
+  const auto content = std::make_shared<ExtentDevice>();
+  content->content(std::make_shared<FileStore>(file.path()), ContentNo{0}, 0, 32 << 20);
+  const bool by_sendfile = GENERATE(false, true);
+  RunningServer server(by_sendfile ? std::shared_ptr<BlockDevice>(content) : device, options);
+  std::vector<SocketClient> stuck;
+  for (int i = 0; i < 5; ++i) {
+    stuck.push_back(server.ready_client());
+    stuck.back().send_request({0, Command::read, 1, 0, 32 << 20});
+  }
+  std::this_thread::sleep_for(50ms);
+  const auto took = server.stop();
+  CHECK(took >= 280ms);
+  CHECK(took < 3s);
+}
+
+TEST_CASE("a client that keeps talking can not hold up the stop", "[server][D3]") {
+  ServerOptions options;
+  options.stop_grace = 300ms;
+  auto server = *Server::create(*make_single_export(memory_device(1 << 20)), options);
+  REQUIRE(server->listen_tcp("127.0.0.1", 0));
+  std::thread runner([&] { CHECK(server->run()); });
+  SocketClient client = SocketClient::on_loopback(AF_INET, port_of(server->uris()[0]));
+  client.handshake(true);
+  std::atomic<bool> told_shutdown = false;
+  std::thread talker([&] {
+    try {
+      for (std::uint64_t i = 0;; ++i) {
+        told_shutdown = client.ask({0, Command::read, i, 0, 512}).is(WireError::shutdown);
+      }
+    } catch (const std::exception&) {
+    }
+  });
+  std::this_thread::sleep_for(50ms);
+  const auto start = Clock::now();
+  server->request_stop();
+  runner.join();
+  CHECK(Clock::now() - start < 3s);
+  talker.join();
+}
+
+TEST_CASE("a stop may come before the run, and more than once", "[server]") {
+  auto server = *Server::create(*make_single_export(memory_device(512)));
+  const TempDir directory;
+  REQUIRE(server->listen_unix((directory / "socket").native()));
+  server->request_stop();
+  server->request_stop();
+  CHECK(server->run());
+  CHECK_FALSE(std::filesystem::exists((directory / "socket").native()));
+}
+
+TEST_CASE("a server that is destroyed without a run removes its socket", "[server]") {
+  const TempDir directory;
+  {
+    auto server = *Server::create(*make_single_export(memory_device(512)));
+    REQUIRE(server->listen_unix((directory / "socket").native()));
+    CHECK(std::filesystem::exists((directory / "socket").native()));
+  }
+  CHECK_FALSE(std::filesystem::exists((directory / "socket").native()));
+}
+
+}  // namespace mkvirtfs::nbd

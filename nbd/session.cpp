@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/session.h"
+
+#include <utility>
+
+namespace mkvirtfs::nbd {
+
+Session::Session(ExportTree& exports, const TransmissionTuning& tuning)
+    : tuning_(tuning),
+      batch_(tuning.batch_bytes),
+      phase_(std::in_place_type<Negotiation>, exports, batch_) {}
+
+std::size_t Session::consume(std::span<const std::byte> input) {
+  std::size_t used = 0;
+  if (auto* const negotiation = std::get_if<Negotiation>(&phase_)) {
+    used = negotiation->consume(input);
+    // The answer to GO goes out first: what follows are requests.
+    if (!negotiation->agreed() || !batch_.empty()) return used;
+    Agreement agreed = negotiation->take_agreement();
+    batch_.release();
+    phase_.emplace<Transmission>(std::move(agreed), batch_, tuning_);
+    if (shutting_down_) begin_shutdown();
+  }
+  return used + std::get<Transmission>(phase_).consume(input.subspan(used));
+}
+
+std::size_t Session::wanted_bytes() const noexcept {
+  const auto* const negotiation = std::get_if<Negotiation>(&phase_);
+  return negotiation != nullptr ? negotiation->wanted_bytes() : kRequestBytes;
+}
+
+void Session::batch_sent(const FileMove& move) {
+  batch_.clear();
+  if (auto* const transmission = std::get_if<Transmission>(&phase_)) transmission->batch_sent(move);
+}
+
+std::string_view Session::end_reason() const noexcept {
+  if (const auto* const negotiation = std::get_if<Negotiation>(&phase_)) {
+    return negotiation->end_reason();
+  }
+  return std::get_if<Transmission>(&phase_)->end_reason();
+}
+
+std::size_t Session::names_told() const noexcept {
+  const auto* const negotiation = std::get_if<Negotiation>(&phase_);
+  return negotiation != nullptr ? negotiation->names_told() : 0;
+}
+
+bool Session::ended() const noexcept {
+  if (const auto* const negotiation = std::get_if<Negotiation>(&phase_)) {
+    return negotiation->ended();
+  }
+  return std::get_if<Transmission>(&phase_)->ended();
+}
+
+void Session::begin_shutdown() noexcept {
+  shutting_down_ = true;
+  if (auto* const negotiation = std::get_if<Negotiation>(&phase_)) negotiation->begin_shutdown();
+  if (auto* const transmission = std::get_if<Transmission>(&phase_)) transmission->begin_shutdown();
+}
+
+}  // namespace mkvirtfs::nbd

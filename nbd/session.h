@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <variant>
+
+#include "nbd/batch.h"
+#include "nbd/export_tree.h"
+#include "nbd/negotiation.h"
+#include "nbd/transmission.h"
+
+namespace mkvirtfs::nbd {
+
+/// Everything the protocol says to one client, from the greeting to the last reply: bytes in, a
+/// batch out. Whoever drives it moves the bytes and knows the time:
+///
+///     while (!session.finished()) {
+///       input.drop(session.consume(input.bytes()));
+///       if (!session.batch().empty()) { move = send(session.batch()); session.batch_sent(move); }
+///       else if (!session.finished()) input.receive(session.wanted_bytes());
+///     }
+///
+/// No socket, clock or thread. Belongs to one thread; the tree lives longer.
+class Session {
+ public:
+  Session(ExportTree& exports, const TransmissionTuning& tuning);
+
+  /// Takes what it can from the front of `input`; says how many bytes that was. Having taken
+  /// nothing and given no batch, it wants more input than this.
+  std::size_t consume(std::span<const std::byte> input);
+  /// How many bytes of input must be there at once for consume() to get on.
+  std::size_t wanted_bytes() const noexcept;
+
+  /// What is to be sent now. All of it, before consume() is called again.
+  const Batch& batch() const noexcept { return batch_; }
+  /// All of the batch was sent, but for what `move` says of its file run.
+  void batch_sent(const FileMove& move = {});
+
+  /// Nothing is left to be sent, and the client is to be disconnected.
+  bool finished() const noexcept { return ended() && batch_.empty(); }
+  /// Why, for the log; "" when the client took its leave.
+  std::string_view end_reason() const noexcept;
+
+  bool in_handshake() const noexcept { return std::holds_alternative<Negotiation>(phase_); }
+  /// See Negotiation::names_told().
+  std::size_t names_told() const noexcept;
+
+  /// New options and requests are refused from now on; what was begun is finished.
+  void begin_shutdown() noexcept;
+
+ private:
+  bool ended() const noexcept;
+
+  const TransmissionTuning tuning_;
+  bool shutting_down_ = false;
+  Batch batch_;
+  std::variant<Negotiation, Transmission> phase_;
+};
+
+}  // namespace mkvirtfs::nbd

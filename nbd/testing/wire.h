@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "nbd/codec.h"
+#include "nbd/session.h"
+
+// The client's half of the protocol, for tests: messages made by hand, and replies taken apart by a
+// reader that shares nothing with the server's encoders but the numbers. It throws at the first
+// byte that breaks the protocol.
+
+namespace mkvirtfs::nbd::testing {
+
+/// Bytes that others can be put behind.
+class Bytes : public std::vector<std::byte> {
+ public:
+  using std::vector<std::byte>::vector;
+  Bytes& operator+=(std::span<const std::byte> more) {
+    insert(end(), more.begin(), more.end());
+    return *this;
+  }
+};
+
+inline Bytes bytes_of(std::string_view text) {
+  const auto raw = std::as_bytes(std::span(text));
+  return {raw.begin(), raw.end()};
+}
+
+inline std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// --- Messages ----------------------------------------------------------------------------------
+
+inline Bytes client_flags(std::uint32_t flags = kFixedNewstyle | kNoZeroes) {
+  Bytes bytes;
+  bytes += pack(flags);
+  return bytes;
+}
+
+/// An option whose header may lie about the length of its data.
+inline Bytes option(std::uint32_t number, std::span<const std::byte> data,
+                    std::optional<std::uint32_t> told_length = std::nullopt) {
+  Bytes bytes;
+  bytes += encode_option_header(
+      {Option{number}, told_length.value_or(static_cast<std::uint32_t>(data.size()))});
+  bytes += data;
+  return bytes;
+}
+inline Bytes option(Option number, std::span<const std::byte> data = {}) {
+  return option(std::to_underlying(number), data);
+}
+
+inline Bytes info_data(std::string_view name, std::initializer_list<std::uint16_t> items = {}) {
+  Bytes data;
+  data += pack(static_cast<std::uint32_t>(name.size()));
+  data += bytes_of(name);
+  data += pack(static_cast<std::uint16_t>(items.size()));
+  for (const std::uint16_t item : items) data += pack(item);
+  return data;
+}
+
+inline Bytes meta_data(std::string_view name, std::initializer_list<std::string_view> queries) {
+  Bytes data;
+  data += pack(static_cast<std::uint32_t>(name.size()));
+  data += bytes_of(name);
+  data += pack(static_cast<std::uint32_t>(queries.size()));
+  for (const std::string_view query : queries) {
+    data += pack(static_cast<std::uint32_t>(query.size()));
+    data += bytes_of(query);
+  }
+  return data;
+}
+
+inline Bytes request(Command command, std::uint64_t cookie, std::uint64_t offset,
+                     std::uint32_t length, std::uint16_t flags = 0) {
+  Bytes bytes;
+  bytes += encode_request({flags, command, cookie, offset, length});
+  return bytes;
+}
+
+// --- Replies -----------------------------------------------------------------------------------
+
+struct WireViolation : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Takes bytes from the front of a stream.
+class Stream {
+ public:
+  Stream() = default;
+  explicit Stream(Bytes bytes) : bytes_(std::move(bytes)) {}
+
+  std::size_t left() const { return bytes_.size() - at_; }
+  bool empty() const { return left() == 0; }
+  void add(std::span<const std::byte> more) { bytes_ += more; }
+
+  std::span<const std::byte> take(std::size_t count) {
+    if (left() < count) throw WireViolation("the stream ends inside a message");
+    const std::span<const std::byte> front(bytes_.data() + at_, count);
+    at_ += count;
+    return front;
+  }
+  template <std::unsigned_integral T>
+  T number() {
+    T value = 0;
+    for (const std::byte byte : take(sizeof(T))) {
+      value = static_cast<T>((sizeof(T) == 1 ? T{0} : static_cast<T>(value << 8)) |
+                             std::to_integer<T>(byte));
+    }
+    return value;
+  }
+
+ private:
+  Bytes bytes_;
+  std::size_t at_ = 0;
+};
+
+struct OptionAnswer {
+  std::uint32_t option = 0;
+  std::uint32_t reply = 0;
+  Bytes data;
+
+  bool is(OptionReply expected) const { return reply == std::to_underlying(expected); }
+  bool is_error() const { return reply >> 31 != 0; }
+};
+
+inline OptionAnswer take_option_answer(Stream& stream) {
+  if (stream.number<std::uint64_t>() != kOptionReplyMagic) {
+    throw WireViolation("an option reply without its magic number");
+  }
+  OptionAnswer answer;
+  answer.option = stream.number<std::uint32_t>();
+  answer.reply = stream.number<std::uint32_t>();
+  const auto length = stream.number<std::uint32_t>();
+  const auto data = stream.take(length);
+  answer.data.assign(data.begin(), data.end());
+  if (answer.is_error() && length > 4096) throw WireViolation("an error text is too long");
+  return answer;
+}
+
+/// Takes the greeting and returns the handshake flags.
+inline std::uint16_t take_greeting(Stream& stream) {
+  if (stream.number<std::uint64_t>() != kServerMagic) throw WireViolation("not an NBD server");
+  if (stream.number<std::uint64_t>() != kOptionMagic) throw WireViolation("not newstyle");
+  return stream.number<std::uint16_t>();
+}
+
+struct Chunk {
+  std::uint16_t flags = 0;
+  std::uint16_t type = 0;
+  std::uint64_t cookie = 0;
+  Bytes data;
+
+  bool is(ChunkType expected) const { return type == std::to_underlying(expected); }
+  bool done() const { return (flags & kChunkDone) != 0; }
+  bool is_error() const { return (type & 0x8000) != 0; }
+};
+
+/// The answer to one request, whatever its form.
+struct Answer {
+  bool structured = false;
+  std::uint64_t cookie = 0;
+  std::uint32_t error = 0;
+  std::string text;  ///< of an error chunk
+  std::optional<std::uint64_t> error_offset;
+  Bytes data;  ///< of a read, assembled
+  std::size_t hole_chunks = 0;
+  std::size_t data_chunks = 0;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> descriptors;  ///< length, status
+
+  bool is(WireError expected) const { return error == std::to_underlying(expected); }
+};
+
+inline std::optional<Chunk> take_chunk_or_simple(Stream& stream, Answer& simple) {
+  const auto magic = stream.number<std::uint32_t>();
+  if (magic == kSimpleReplyMagic) {
+    simple.error = stream.number<std::uint32_t>();
+    simple.cookie = stream.number<std::uint64_t>();
+    return std::nullopt;
+  }
+  if (magic != kChunkMagic) throw WireViolation("a reply without a magic number");
+  Chunk chunk;
+  chunk.flags = stream.number<std::uint16_t>();
+  chunk.type = stream.number<std::uint16_t>();
+  chunk.cookie = stream.number<std::uint64_t>();
+  const auto length = stream.number<std::uint32_t>();
+  const auto data = stream.take(length);
+  chunk.data.assign(data.begin(), data.end());
+  if ((chunk.flags & ~kChunkDone) != 0) throw WireViolation("an unknown chunk flag");
+  return chunk;
+}
+
+inline bool is_wire_error(std::uint32_t error) {
+  constexpr std::array<std::uint32_t, 8> kKnown = {1, 5, 12, 22, 28, 75, 95, 108};
+  return std::ranges::find(kKnown, error) != kKnown.end();
+}
+
+/// Takes the whole answer to `asked`, checking every rule on the way. `structured` says what was
+/// negotiated.
+inline Answer take_answer(Stream& stream, const Request& asked, bool structured) {
+  Answer answer;
+  const bool is_read = asked.command == Command::read;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> covered;  // offset, length
+  bool first = true;
+  while (true) {
+    const auto chunk = take_chunk_or_simple(stream, answer);
+    if (!chunk) {
+      if (!first) throw WireViolation("a simple reply among chunks");
+      if (is_read && structured) throw WireViolation("a simple reply to a structured read");
+      if (answer.cookie != asked.cookie) throw WireViolation("another request's cookie");
+      if (answer.error != 0 && !is_wire_error(answer.error)) throw WireViolation("a raw errno");
+      if (is_read && answer.error == 0) {
+        const auto data = stream.take(asked.length);
+        answer.data.assign(data.begin(), data.end());
+      }
+      return answer;
+    }
+    if (!structured) throw WireViolation("a chunk without structured replies");
+    first = false;
+    answer.structured = true;
+    answer.cookie = chunk->cookie;
+    if (chunk->cookie != asked.cookie) throw WireViolation("another request's cookie");
+    Stream body(chunk->data);
+    const auto cover = [&](std::uint64_t offset, std::uint64_t length) {
+      if (!is_read || length == 0 || offset < asked.offset ||
+          offset - asked.offset > asked.length || length > asked.length - (offset - asked.offset)) {
+        throw WireViolation("a chunk outside of its request");
+      }
+      covered.emplace_back(offset, length);
+      answer.data.resize(asked.length);
+    };
+    if (chunk->is(ChunkType::none)) {
+      if (!chunk->done() || !body.empty()) throw WireViolation("a none chunk in the middle");
+    } else if (chunk->is(ChunkType::offset_data)) {
+      const auto offset = body.number<std::uint64_t>();
+      const auto data = body.take(body.left());
+      cover(offset, data.size());
+      std::ranges::copy(data,
+                        answer.data.begin() + static_cast<std::ptrdiff_t>(offset - asked.offset));
+      ++answer.data_chunks;
+    } else if (chunk->is(ChunkType::offset_hole)) {
+      if (chunk->data.size() != 12) throw WireViolation("a hole chunk of the wrong size");
+      const auto offset = body.number<std::uint64_t>();
+      cover(offset, body.number<std::uint32_t>());
+      ++answer.hole_chunks;
+    } else if (chunk->is(ChunkType::block_status)) {
+      if (asked.command != Command::block_status) throw WireViolation("an unasked status");
+      if (!answer.descriptors.empty()) throw WireViolation("two chunks for one context");
+      if (body.number<std::uint32_t>() != kBaseAllocationId) {
+        throw WireViolation("an unknown context");
+      }
+      std::uint64_t total = 0;
+      if (body.left() == 0 || body.left() % 8 != 0) throw WireViolation("a bad status length");
+      while (!body.empty()) {
+        if (total >= asked.length) throw WireViolation("a descriptor behind the request");
+        const auto length = body.number<std::uint32_t>();
+        const auto status = body.number<std::uint32_t>();
+        if (length == 0) throw WireViolation("an empty descriptor");
+        total += length;
+        answer.descriptors.emplace_back(length, status);
+      }
+      if ((asked.flags & kReqOne) != 0 &&
+          (answer.descriptors.size() != 1 || total > asked.length)) {
+        throw WireViolation("more than the one descriptor that was asked for");
+      }
+    } else if (chunk->is(ChunkType::error) || chunk->is(ChunkType::error_offset)) {
+      if (answer.error != 0) throw WireViolation("two errors");
+      answer.error = body.number<std::uint32_t>();
+      if (!is_wire_error(answer.error)) throw WireViolation("a raw errno");
+      const auto length = body.number<std::uint16_t>();
+      if (length > 4096) throw WireViolation("an error text is too long");
+      answer.text = text_of(body.take(length));
+      if (chunk->is(ChunkType::error_offset)) {
+        const auto offset = body.number<std::uint64_t>();
+        if (offset < asked.offset || offset - asked.offset >= asked.length) {
+          throw WireViolation("an error outside of its request");
+        }
+        answer.error_offset = offset;
+      }
+      if (!body.empty()) throw WireViolation("junk behind an error");
+    } else {
+      throw WireViolation("an unknown chunk");
+    }
+    if (chunk->done()) break;
+  }
+  if (is_read && (asked.flags & kDf) != 0 && answer.data_chunks + answer.hole_chunks > 1) {
+    throw WireViolation("more than one chunk in spite of DF");
+  }
+  std::ranges::sort(covered);
+  std::uint64_t covered_to = asked.offset;
+  bool gapless = true;
+  for (const auto& [offset, length] : covered) {
+    if (offset < covered_to) throw WireViolation("chunks overlap");
+    gapless = gapless && offset == covered_to;
+    covered_to = offset + length;
+  }
+  if (is_read && answer.error == 0 && (!gapless || covered_to != asked.offset + asked.length)) {
+    throw WireViolation("a read that does not cover its request");
+  }
+  return answer;
+}
+
+// --- A session without a socket ----------------------------------------------------------------
+
+/// Drives a Session over memory, as a Connection does over a socket. `step` bytes of input arrive
+/// at a time; file runs are read with pread, between `before_move` and `after_move`.
+class MemoryDriver {
+ public:
+  explicit MemoryDriver(Session& session, std::size_t step = SIZE_MAX)
+      : session_(session), step_(step) {}
+
+  std::function<void()> before_move;
+  std::function<void()> after_move;
+  bool move_unsupported = false;
+  std::size_t largest_batch = 0;  ///< owned bytes
+  std::size_t batches = 0;
+  std::size_t file_runs = 0;
+
+  /// Feeds `more`, and returns what the server answered.
+  Bytes exchange(std::span<const std::byte> more) {
+    Bytes answers;
+    while (true) {
+      pump(answers);
+      if (more.empty() || session_.finished()) return answers;
+      const auto part = more.first(std::min(step_, more.size()));
+      more = more.subspan(part.size());
+      input_ += part;
+    }
+  }
+
+  std::size_t unused_input() const { return input_.size(); }
+
+ private:
+  void pump(Bytes& answers) {
+    while (true) {
+      const std::size_t used = session_.consume(input_);
+      input_.erase(input_.begin(), input_.begin() + static_cast<std::ptrdiff_t>(used));
+      if (session_.batch().empty()) return;
+      ++batches;
+      largest_batch = std::max(largest_batch, session_.batch().owned_bytes());
+      std::vector<iovec> parts;
+      session_.batch().gather(parts);
+      for (const iovec& part : parts) {
+        answers += std::span(static_cast<const std::byte*>(part.iov_base), part.iov_len);
+      }
+      FileMove move;
+      if (session_.batch().file()) move_file(*session_.batch().file(), answers, move);
+      session_.batch_sent(move);
+    }
+  }
+
+  void move_file(const Batch::FileRun& run, Bytes& answers, FileMove& move) {
+    ++file_runs;
+    if (before_move) before_move();
+    if (move_unsupported) {
+      move.unsupported = true;
+    } else {
+      Bytes moved(run.length);
+      while (move.moved_bytes < run.length) {
+        const ssize_t count =
+            ::pread(run.file.fd(), moved.data() + move.moved_bytes, run.length - move.moved_bytes,
+                    static_cast<off_t>(run.offset + move.moved_bytes));
+        if (count <= 0) break;
+        move.moved_bytes += static_cast<std::uint64_t>(count);
+      }
+      answers += std::span(moved).first(move.moved_bytes);
+    }
+    if (after_move) after_move();
+  }
+
+  Session& session_;
+  std::size_t step_;
+  Bytes input_;
+};
+
+}  // namespace mkvirtfs::nbd::testing

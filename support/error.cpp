@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "support/error.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <system_error>
+
+namespace mkvirtfs {
+
+std::unexpected<Error> fail_errno(int os_errno, std::string what) {
+  const bool full = os_errno == ENOSPC || os_errno == EDQUOT || os_errno == EFBIG;
+  return fail_errno(full ? Errc::no_space : Errc::io, os_errno, std::move(what));
+}
+
+std::unexpected<Error> fail_errno(Errc code, int os_errno, std::string what) {
+  return std::unexpected(Error{
+      code, os_errno, fmt::format("{}: {}", what, std::generic_category().message(os_errno))});
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <catch2/catch.hpp>
+
+#include "support/arithmetic.h"
+#include "support/byte_order.h"
+#include "support/error.h"
+#include "support/sha256.h"
+#include "support/text.h"
+
+using namespace mkvirtfs;
+
+TEST_CASE("sizes are parsed as people write them") {
+  CHECK(parse_size("1536") == 1536);
+  CHECK(parse_size("64M") == 64u << 20);
+  CHECK(parse_size("64MiB") == 64u << 20);
+  CHECK(parse_size("4k") == 4096);
+  CHECK(parse_size("15E") == std::uint64_t{15} << 60);
+  for (const char* bad :
+       {"", "M", "-1", "1.5G", "16E", "18446744073709551616", "1Q", "1MM", " 1"}) {
+    CAPTURE(bad);
+    CHECK_FALSE(parse_size(bad).has_value());
+  }
+  CHECK(human_size(1536u << 20) == "1.5 GiB");
+  CHECK(human_size(17) == "17 bytes");
+}
+
+TEST_CASE("hostile names become one harmless line") {
+  CHECK(printable("plain/name") == "plain/name");
+  CHECK(printable("caf\xc3\xa9") == "caf\xc3\xa9");
+  CHECK(printable("a\nb\x1b[31m") == "a\\x0ab\\x1b[31m");
+  CHECK(printable("\xff\xfe") == "\\xff\\xfe");
+  CHECK(printable("\xc2\x9b") == "\\xc2\\x9b");
+}
+
+TEST_CASE("UTF-8 is checked strictly") {
+  CHECK(is_valid_utf8("\xf0\x9f\x98\x80"));
+  for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x80"}) {
+    CHECK_FALSE(is_valid_utf8(bad));
+  }
+}
+
+TEST_CASE("arithmetic says when it would wrap") {
+  CHECK(ceil_div(5u, 2u) == 3);
+  CHECK(ceil_div(~0u, 2u) == 0x80000000u);
+  CHECK(round_up(4097u, 4096u) == 8192);
+  CHECK_FALSE(checked_add(~0ull, 1ull).has_value());
+  CHECK_FALSE(checked_mul(1ull << 63, 2ull).has_value());
+}
+
+TEST_CASE("byte order is explicit") {
+  std::array<std::byte, 8> bytes{};
+  store_be<std::uint32_t>(bytes, 1, 0x01020304);
+  CHECK(bytes[1] == std::byte{1});
+  CHECK(load_be<std::uint32_t>(bytes, 1) == 0x01020304);
+  CHECK(load_le<std::uint32_t>(bytes, 1) == 0x04030201);
+}
+
+TEST_CASE("errors carry the kernel's reason") {
+  const std::unexpected<Error> full = fail_errno(28, "write out.img");
+  CHECK(full.error().code == Errc::no_space);
+  CHECK(full.error().what == "write out.img: No space left on device");
+}
+
+TEST_CASE("SHA-256 of abc is FIPS 180-4's example") {
+  Sha256 digest;
+  digest.update(std::as_bytes(std::span("abc", 3)));
+  const auto bytes = digest.finish();
+  CHECK(hex({reinterpret_cast<const char*>(bytes.data()), 32}) ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Plans every recipe of this folder and compares what it became with what the recipe says.
+// README.md tells the format.
+#include <catch2/catch.hpp>
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "block/image.h"
+#include "fsgen/ext2/plan.h"
+#include "fsgen/tree/tree_builder.h"
+#include "support/sha256.h"
+#include "support/text.h"
+#include "tests/support/foreign_tools.h"
+#include "tests/support/temp_dir.h"
+
+using namespace mkvirtfs;
+namespace fs = std::filesystem;
+
+namespace {
+
+ext2::Options parse_options(const std::string& text) {
+  ext2::Options options;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.empty() || line.starts_with('#')) continue;
+    const std::size_t equals = line.find('=');
+    const std::string key = line.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : line.substr(equals + 1);
+    const auto number = [&] {
+      const auto parsed = parse_size(value);
+      if (!parsed) FAIL("not a size: " << line);
+      return *parsed;
+    };
+    if (key == "fs") {
+      options.variant = value == "ext2"   ? ext2::Variant::ext2
+                        : value == "ext3" ? ext2::Variant::ext3
+                                          : ext2::Variant::ext4;
+    } else if (key == "block-size") {
+      options.block_bytes = static_cast<std::uint32_t>(number());
+    } else if (key == "inode-size") {
+      options.inode_bytes = static_cast<std::uint32_t>(number());
+    } else if (key == "size") {
+      options.size_bytes = number();
+    } else if (key == "free") {
+      options.free = ext2::FreeBytes{number()};
+    } else if (key == "inodes") {
+      options.inodes = static_cast<std::uint32_t>(number());
+    } else if (key == "reserved") {
+      options.reserved_percent = static_cast<std::uint32_t>(number());
+    } else if (key == "label") {
+      options.label = value;
+    } else if (key == "uuid") {
+      options.uuid = ext2::parse_uuid(value);
+      if (!options.uuid) FAIL("not a UUID: " << line);
+    } else if (key == "journal") {
+      options.journal = true;
+    } else if (key == "features") {
+      options.features.push_back(value);
+    } else if (key == "made-at") {
+      options.made_at_s = static_cast<std::int64_t>(number());
+    } else {
+      FAIL("unknown option: " << line);
+    }
+  }
+  return options;
+}
+
+/// Facts, then what lies where: data as the map tells it, one line a thing.
+std::string describe(const Image& image) {
+  std::string text;
+  for (const ImageFact& fact : image.facts()) {
+    const std::string value =
+        std::visit([](const auto& it) { return fmt::format("{}", it); }, fact.value);
+    text += fact.name + (value.empty() ? "" : " ") + value + "\n";
+  }
+  const std::uint64_t block_bytes = image.block_bytes();
+  const auto line = [&](std::uint64_t offset, std::uint64_t length, std::string_view kind,
+                        std::string_view what) {
+    text += fmt::format("{} {} {}{}{}\n", offset, length, kind, what.empty() ? "" : " ", what);
+  };
+  for_each_extent(image, {0, image.size_bytes()}, [&](const Extent& extent) {
+    if (extent.kind == ExtentKind::hole) {
+      line(extent.offset, extent.length, "hole", "");
+    } else if (extent.kind == ExtentKind::content) {
+      line(extent.offset, extent.length, "content", image.describe(extent.offset));
+    } else {
+      for (std::uint64_t at = extent.offset; at < extent.end(); at += block_bytes) {
+        line(at, std::min(block_bytes, extent.end() - at), "computed", image.describe(at));
+      }
+    }
+    return true;
+  });
+  return text;
+}
+
+std::string digest_of(BlockDevice& device) {
+  Sha256 digest;
+  std::vector<std::byte> bytes(1 << 20);
+  const std::uint64_t size = device.geometry().size_bytes;
+  for (std::uint64_t at = 0; at < size; at += bytes.size()) {
+    bytes.resize(std::min<std::uint64_t>(1 << 20, size - at));
+    const auto read = device.read(at, bytes);
+    if (!read) FAIL(read.error().what);
+    digest.update(bytes);
+  }
+  const auto sum = digest.finish();
+  return hex({reinterpret_cast<const char*>(sum.data()), sum.size()}) + "\n";
+}
+
+/// Compares with a recipe's file, line by line so that a change shows itself; or writes it, when
+/// asked to.
+void compare(const fs::path& file, const std::string& now) {
+  if (std::getenv("MKVIRTFS_UPDATE_GOLDEN") != nullptr) {
+    write_file(file, now);
+    return;
+  }
+  std::istringstream want_lines(read_file(file));
+  std::istringstream now_lines(now);
+  std::string want, is, report;
+  for (int number = 1; report.size() < 4000; ++number) {
+    const bool more_want = static_cast<bool>(std::getline(want_lines, want));
+    const bool more_now = static_cast<bool>(std::getline(now_lines, is));
+    if (!more_want && !more_now) break;
+    if (!more_want) want = "(nothing)";
+    if (!more_now) is = "(nothing)";
+    if (want != is)
+      report += fmt::format("line {}\n  expected {}\n  found    {}\n", number, want, is);
+  }
+  INFO(file.string());
+  CHECK(report == "");
+}
+
+void run_recipe(const fs::path& recipe) {
+  const auto builder = TreeBuilder::parse(read_file(recipe / "tree"));
+  if (!builder) FAIL(builder.error().what);
+  const BuiltTree built = builder->build();
+  const auto image = ext2::plan(built.tree, parse_options(read_file(recipe / "options")));
+  if (recipe.filename().string().starts_with("should-fail-")) {
+    if (image) FAIL("a plan was made");
+    compare(recipe / "expect", image.error().what + "\n");
+    return;
+  }
+  if (!image) FAIL(image.error().what);
+  ImageDevice device(*image, built.store);
+  compare(recipe / "expect", describe(**image));
+  compare(recipe / "sha256", digest_of(device));
+
+  const UniqueFd file(::memfd_create("image", MFD_CLOEXEC));
+  write_image(device, file);
+  const Ran fsck =
+      run_tool({"e2fsck", "-fn", fmt::format("/proc/{}/fd/{}", ::getpid(), file.get())});
+  CAPTURE(fsck.output);
+  CHECK(fsck.status == 0);
+}
+
+}  // namespace
+
+TEST_CASE("every recipe gives the image it says") {
+  std::vector<fs::path> recipes;
+  for (const auto& entry : fs::directory_iterator(MKVIRTFS_IMAGES_DIR)) {
+    if (entry.is_directory()) recipes.push_back(entry.path());
+  }
+  std::ranges::sort(recipes);
+  REQUIRE(recipes.size() >= 10);
+  for (const fs::path& recipe : recipes) {
+    DYNAMIC_SECTION(recipe.filename().string()) { run_recipe(recipe); }
+  }
+}

@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# dump: the same bytes to a file and a pipe, sparse, never over something, nothing left of a failure.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+
+small_tree "$work/tree"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o "$work/image" >"$work/out" 2>"$work/err"
+[[ ! -s $work/err ]] || fail "a progress bar without a terminal: $(head -c 300 "$work/err")"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o - | cmp - "$work/image" || fail "-o - gives other bytes"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o - >"$work/redirected"
+same "$work/redirected" "$work/image"
+(($(stat -c %b "$work/image") * 512 < $(stat -c %s "$work/image") / 3)) || fail "not sparse"
+
+# --sha256 is the sum of what was written.
+sum=$(sha256sum "$work/image" | cut -d ' ' -f 1)
+contains "$("$MKVIRTFS" dump "$work/tree" --fs=ext4 --sha256 -o "$work/summed" 2>&1)" "$sum"
+same "$work/summed" "$work/image"
+
+# Something that exists stays as it is, until --force.
+echo precious >"$work/there"
+fails 1 "there.*--force" "$MKVIRTFS" dump "$work/tree" -o "$work/there"
+equal "$(cat "$work/there")" precious
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o "$work/there" --force
+same "$work/there" "$work/image"
+mkdir "$work/directory"
+fails 1 'directory' "$MKVIRTFS" dump "$work/tree" -o "$work/directory"
+fails 1 'directory' "$MKVIRTFS" dump "$work/tree" -o "$work/directory" --force
+fails 1 'No such file or directory' "$MKVIRTFS" dump "$work/tree" -o "$work/no/such/image"
+fails 1 'No space left' "$MKVIRTFS" dump "$work/tree" -o /dev/full --force
+
+# A full disk: a message, exit 1, and the partial file is gone.
+full_disk='
+  mount -t tmpfs -o size=4m none "$1" || exit 99
+  "$2" dump "$3" --fs=ext4 -o "$1/image"
+  status=$?
+  ls -A "$1"
+  exit $status'
+as_root=()
+((EUID == 0)) || as_root=(--user --map-root-user)
+mkdir "$work/small-disk"
+status=0
+left=$(unshare --mount "${as_root[@]}" bash -c "$full_disk" - \
+  "$work/small-disk" "$MKVIRTFS" "$work/tree" 2>"$work/stderr") || status=$?
+equal "$status" 1 "exit status on a full disk"
+equal "$left" "" "left on the full disk"
+contains "$(cat "$work/stderr")" 'No space left'
+equal "$(wc -l <"$work/stderr")" 1 "lines about the full disk"
+
+# Interrupted: nothing half-made stays. The pipe makes it wait long enough to be caught.
+truncate -s 20G "$work/tree/large"
+head -c 300M /dev/urandom >"$work/tree/data"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o "$work/interrupted" 2>/dev/null &
+dump_pid=$!
+until [[ -e $work/interrupted ]] || ! kill -0 $dump_pid 2>/dev/null; do sleep 0.005; done
+if kill -TERM $dump_pid 2>/dev/null; then
+  status=0
+  wait $dump_pid || status=$?
+  ((status != 0)) || [[ -e $work/interrupted ]] || fail "ended well without a file"
+  ((status == 0)) || [[ ! -e $work/interrupted ]] || fail "an interrupted dump left its file"
+fi
+
+# A reader that leaves early.
+set +o pipefail
+"$MKVIRTFS" dump "$work/tree" -o - 2>"$work/stderr" | head -c 100000 | wc -c >/dev/null
+set -o pipefail
+(($(wc -l <"$work/stderr") <= 1)) || fail "more than one line: $(cat "$work/stderr")"

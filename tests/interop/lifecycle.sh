@@ -1,0 +1,86 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# How a server begins and ends: ready when it says so, private by default, gone without a trace.
+# shellcheck source-path=SCRIPTDIR
+# shellcheck disable=SC2016  # --run's command has its $uri from mkvirtfs
+source "$(dirname "$0")/lib.sh"
+
+small_tree "$work/tree"
+serve=("$MKVIRTFS" serve "$work/tree" --fs=ext4)
+
+# --run: the command has $uri, its exit status becomes ours, and the server ends with it.
+contains "$("${serve[@]}" --run 'nbdinfo --size "$uri"')" '^[0-9]+$'
+status=0
+"${serve[@]}" --run 'exit 42' || status=$?
+equal "$status" 42 "exit status of --run"
+"${serve[@]}" --run 'echo "$uri" >'"$work/uri"
+socket=$(socket_of "$(cat "$work/uri")")
+[[ ! -e $socket ]] || fail "the private socket was left behind: $socket"
+[[ ! -d $(dirname "$socket") || $(dirname "$socket") == /tmp ]] || fail "its directory was left behind"
+
+# -U -: a private socket that only we may enter.
+start_server "$work/tree" -U -
+socket=$(socket_of "$uri")
+directory=$(dirname "$socket")
+[[ $(stat -c %a "$directory") == 700 || $(stat -c %a "$socket") == ?00 ]] || fail "others may connect"
+nbdinfo --size "$uri" >/dev/null
+stop_server
+[[ ! -e $socket && ! -e $directory ]] || fail "$directory was left behind"
+
+# Nothing said of addresses: never every interface.
+start_server "$work/tree"
+[[ $uri != *0.0.0.0* && $uri != *'[::]'* ]] || fail "listens everywhere: $uri"
+nbdinfo --size "$uri" >/dev/null
+stop_server
+
+# A pidfile at the moment of being ready, gone with the server.
+start_server "$work/tree" -U "$work/sock" -P "$work/pid"
+equal "$(cat "$work/pid")" "$server_pid" "pidfile"
+stop_server
+[[ ! -e $work/pid && ! -e $work/sock ]] || fail "left behind: $(ls "$work")"
+
+# What a killed server left does not stop the next one.
+start_server "$work/tree" -U "$work/sock"
+kill -KILL "$server_pid"
+wait "$server_pid" || true
+[[ -S $work/sock ]] || fail "the test wants a dead socket"
+start_server "$work/tree" -U "$work/sock"
+nbdinfo --size "$uri" >/dev/null
+
+# Several clients at once; SIGTERM while they read ends the server in time, and well.
+"$MKVIRTFS" dump "$work/tree" -o "$work/image"
+for number in 1 2 3 4 5 6; do nbdcopy "$uri" "$work/copy$number" & copies[number]=$!; done
+for number in 1 2 3 4 5 6; do
+  wait "${copies[number]}" || fail "client $number"
+  same "$work/copy$number" "$work/image"
+done
+python3 - "$uri" <<'END' &
+import sys, nbd
+handle = nbd.NBD()
+handle.connect_uri(sys.argv[1])
+try:
+    while True:
+        handle.pread(1 << 20, 0)
+except nbd.Error:
+    pass
+END
+reader=$!
+sleep 0.3
+started=$SECONDS
+stop_server
+((SECONDS - started <= 10)) || fail "SIGTERM took $((SECONDS - started)) s"
+wait "$reader"
+
+# The same for ^C.
+start_server "$work/tree" -U "$work/sock"
+kill -INT "$server_pid"
+status=0
+wait "$server_pid" || status=$?
+((status == 0 || status == 130)) || fail "exit status after SIGINT: $status"
+[[ ! -e $work/sock ]] || fail "the socket was left behind after SIGINT"
+
+# Names with everything that a URI must escape.
+mkdir "$work/a dir & more%20?"
+start_server "$work/tree" -U "$work/a dir & more%20?/so#ck"
+nbdinfo --size "$uri" >/dev/null || fail "URI with escapes: $uri"
+stop_server

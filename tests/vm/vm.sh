@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-3-Clause
+# To be sourced: builds an initrd and boots Debian's cloud kernel in QEMU with it.
+
+# make_initrd FILE KERNEL_ROOT PLAN_FILE EXTRA_FILE...
+#
+# The guest's whole world: busybox, init, the manifest program, nbd-client and e2fsck with their
+# libraries, and the few kernel modules. Each EXTRA_FILE is found under its base name in /.
+make_initrd() {
+  local out=$1 kernel_root=$2 plan=$3 here root version module path
+  shift 3
+  here=$(dirname "${BASH_SOURCE[0]}")
+  root=$(mktemp -d "$out.XXXXXX")
+  mkdir -p "$root"/{bin,sbin,modules}
+  install -m 755 "$here/init" "$root/init"
+  cp "$(command -v busybox)" "$root/bin/busybox"
+  cp "$plan" "$root/plan"
+  cp "$MANIFEST" "$root/bin/manifest"
+  cp "$@" "$root/"
+
+  local program library
+  for program in nbd-client e2fsck; do
+    path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")
+    cp -L "$path" "$root/sbin/$program"
+    for library in $(ldd "$path" | grep -oE '/[^ ]+'); do
+      mkdir -p "$root$(dirname "$library")"
+      cp -Ln "$library" "$root$library"
+    done
+  done
+
+  version=$(basename "$kernel_root"/lib/modules/*)
+  for module in virtio_pci virtio_blk virtio_net nbd; do
+    # Prints the module and what it needs, in the order of loading; what is built in has no file.
+    modprobe -d "$kernel_root" -S "$version" --show-depends "$module" | awk '$1 == "insmod" {print $2}'
+  done | awk '!seen[$0]++' | while read -r path; do
+    cp "$path" "$root/modules/"
+    case ${path##*/} in
+      nbd.ko*) echo "${path##*/} nbds_max=1" ;;
+      *) echo "${path##*/}" ;;
+    esac
+  done >"$root/modules/order"
+  (cd "$root" && find . -print0 | cpio --null --quiet -o -H newc) | gzip -1 >"$out"
+  rm -rf "$root"
+}
+
+# boot KERNEL_ROOT INITRD LOG SECONDS QEMU-ARGUMENT...: runs until the guest powers off. Emulated,
+# because a host may offer a KVM that can not run this kernel.
+boot() {
+  local kernel_root=$1 initrd=$2 log=$3 seconds=$4
+  shift 4
+  timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg -cpu max -m 768 -nodefaults \
+    -no-user-config -display none -no-reboot -serial "file:$log" \
+    -kernel "$kernel_root"/boot/vmlinuz-* -initrd "$initrd" \
+    -append 'console=ttyS0 loglevel=4 panic=-1' \
+    -netdev user,id=net,restrict=off -device virtio-net-pci,netdev=net,romfile= "$@" </dev/null
+}
