@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/tls_credentials.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gnutls/crypto.h>
+#include <gnutls/x509.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "nbd/tls_gnutls.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs::nbd {
+namespace {
+
+/// Of a file with certificates or keys. Lists of revoked certificates can be long.
+constexpr std::size_t kLongestFile = 16U << 20;
+/// What psktool(1) makes at most.
+constexpr std::size_t kLongestKey = 512;
+/// The key exchanges that use pre-shared keys, those with forward secrecy first.
+constexpr const char* kPskKeyExchanges = ":+ECDHE-PSK:+DHE-PSK:+PSK";
+
+Result<Secret> read_file(const std::string& path) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return fail_errno(Errc::unreadable, errno, fmt::format("read {}", path));
+  Secret content(4096);
+  std::size_t used = 0;
+  while (true) {
+    const std::span<std::byte> room = content.bytes().subspan(used);
+    const ssize_t count = ::read(file.get(), room.data(), room.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno(Errc::unreadable, errno, fmt::format("read {}", path));
+    used += static_cast<std::size_t>(count);
+    if (count != 0 && used < content.bytes().size()) continue;
+    if (used >= kLongestFile) {
+      return fail(Errc::unreadable, fmt::format("{} is longer than {} bytes", path, kLongestFile));
+    }
+    Secret other(count == 0 ? used : used * 4);
+    std::ranges::copy(content.bytes().first(used), other.bytes().begin());
+    content = std::move(other);
+    if (count == 0) return content;
+  }
+}
+
+bool exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
+gnutls_datum_t datum(const Secret& secret) noexcept {
+  // GnuTLS only reads; its type has no const form.
+  auto* const bytes = const_cast<std::byte*>(secret.bytes().data());
+  return {reinterpret_cast<unsigned char*>(bytes), static_cast<unsigned>(secret.bytes().size())};
+}
+
+std::unexpected<Error> fail_file(const std::string& path, std::string_view what, int error) {
+  return fail(Errc::unreadable, fmt::format("{} {} ({})", path, what, gnutls_text(error)));
+}
+
+std::optional<unsigned> hex_digit(char digit) noexcept {
+  if (digit >= '0' && digit <= '9') return static_cast<unsigned>(digit - '0');
+  if (digit >= 'a' && digit <= 'f') return static_cast<unsigned>(digit - 'a' + 10);
+  if (digit >= 'A' && digit <= 'F') return static_cast<unsigned>(digit - 'A' + 10);
+  return std::nullopt;
+}
+
+std::optional<Secret> from_hex(std::string_view text) {
+  if (text.empty() || text.size() % 2 != 0 || text.size() / 2 > kLongestKey) return std::nullopt;
+  Secret bytes(text.size() / 2);
+  for (std::size_t i = 0; i < bytes.bytes().size(); ++i) {
+    const auto high = hex_digit(text[2 * i]);
+    const auto low = hex_digit(text[2 * i + 1]);
+    if (!high || !low) return std::nullopt;
+    bytes.bytes()[i] = static_cast<std::byte>(*high << 4 | *low);
+  }
+  return bytes;
+}
+
+/// GnuTLS's callback: what key does this user have? It may not throw.
+int find_key(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_t* key) noexcept {
+  const auto* const loaded =
+      static_cast<const TlsCredentials::Loaded*>(gnutls_session_get_ptr(session));
+  const auto found =
+      loaded->keys.find(std::string_view(reinterpret_cast<const char*>(user->data), user->size));
+  const bool known = found != loaded->keys.end();
+  // Strangers get a key that nobody has: whether a user exists is not told to those who ask.
+  const std::size_t size = known ? found->second.bytes().size() : 32;
+  key->data = static_cast<unsigned char*>(gnutls_malloc(size));
+  if (key->data == nullptr) return -1;
+  key->size = static_cast<unsigned>(size);
+  if (known) {
+    std::ranges::copy(found->second.bytes(), reinterpret_cast<std::byte*>(key->data));
+    return 0;
+  }
+  return gnutls_rnd(GNUTLS_RND_KEY, key->data, size) == 0 ? 0 : -1;
+}
+
+}  // namespace
+
+std::string gnutls_text(int error) {
+  const char* const text = gnutls_strerror(error);
+  std::string result = text != nullptr ? text : fmt::format("GnuTLS error {}", error);
+  while (result.ends_with('.')) result.pop_back();
+  return result;
+}
+
+TlsCredentials::Loaded::~Loaded() {
+  if (priority != nullptr) gnutls_priority_deinit(priority);
+  if (psk != nullptr) gnutls_psk_free_server_credentials(psk);
+  if (certificates != nullptr) gnutls_certificate_free_credentials(certificates);
+}
+
+TlsCredentials::TlsCredentials() : loaded_(std::make_unique<Loaded>()) {}
+
+TlsCredentials::~TlsCredentials() = default;
+
+Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load(const TlsFiles& files) {
+  if (files.certificates_directory.empty() && files.psk_file.empty()) {
+    return fail(Errc::usage, "TLS needs a directory of certificates or a file of pre-shared keys");
+  }
+  if (files.verify_peer && files.certificates_directory.empty()) {
+    return fail(Errc::usage, "verifying clients needs a directory of certificates");
+  }
+  std::shared_ptr<TlsCredentials> credentials(new TlsCredentials);
+  Result<void> done =
+      credentials->load_priority(files.priority + (files.psk_file.empty() ? "" : kPskKeyExchanges));
+  if (done && !files.certificates_directory.empty()) {
+    done = credentials->load_certificates(files.certificates_directory, files.verify_peer);
+  }
+  if (done && !files.psk_file.empty()) done = credentials->load_keys(files.psk_file);
+  if (!done) return std::unexpected(std::move(done).error());
+  return credentials;
+}
+
+Result<void> TlsCredentials::load_priority(const std::string& text) {
+  const char* wrong = nullptr;
+  const int status = gnutls_priority_init2(&loaded_->priority, text.c_str(), &wrong, 0);
+  if (status == 0) return {};
+  return fail(Errc::usage,
+              fmt::format("\"{}\" can not be a TLS priority, from \"{}\" on ({})", text,
+                          wrong != nullptr ? wrong : text.c_str(), gnutls_text(status)));
+}
+
+Result<void> TlsCredentials::load_certificates(const std::string& directory, bool verify_peer) {
+  const std::filesystem::path root(directory);
+  const std::string authority_path = root / "ca-cert.pem";
+  const std::string revoked_path = root / "ca-crl.pem";
+  const std::string chain_path = root / "server-cert.pem";
+  const std::string key_path = root / "server-key.pem";
+
+  int status = gnutls_certificate_allocate_credentials(&loaded_->certificates);
+  if (status < 0) return fail(Errc::no_space, gnutls_text(status));
+  gnutls_certificate_set_known_dh_params(loaded_->certificates, GNUTLS_SEC_PARAM_MEDIUM);
+
+  const Result<Secret> chain_file = read_file(chain_path);
+  if (!chain_file) return std::unexpected(chain_file.error());
+  const Result<Secret> key_file = read_file(key_path);
+  if (!key_file) return std::unexpected(key_file.error());
+
+  struct Chain {
+    gnutls_x509_crt_t* list = nullptr;
+    unsigned count = 0;
+    ~Chain() {
+      for (unsigned i = 0; i < count; ++i) gnutls_x509_crt_deinit(list[i]);
+      gnutls_free(list);
+    }
+  } chain;
+  gnutls_datum_t data = datum(*chain_file);
+  status = gnutls_x509_crt_list_import2(&chain.list, &chain.count, &data, GNUTLS_X509_FMT_PEM, 0);
+  if (status < 0) return fail_file(chain_path, "holds no certificates in PEM", status);
+
+  struct Key {
+    gnutls_x509_privkey_t key = nullptr;
+    ~Key() {
+      if (key != nullptr) gnutls_x509_privkey_deinit(key);
+    }
+  } key;
+  status = gnutls_x509_privkey_init(&key.key);
+  if (status < 0) return fail(Errc::no_space, gnutls_text(status));
+  data = datum(*key_file);
+  status = gnutls_x509_privkey_import2(key.key, &data, GNUTLS_X509_FMT_PEM, nullptr, 0);
+  if (status < 0) return fail_file(key_path, "holds no key in PEM without a password", status);
+  status = gnutls_certificate_set_x509_key(loaded_->certificates, chain.list,
+                                           static_cast<int>(chain.count), key.key);
+  if (status < 0) return fail_file(key_path, "does not belong to server-cert.pem", status);
+
+  const bool has_authority = exists(authority_path);
+  if (verify_peer) {
+    const Result<Secret> authority = read_file(authority_path);
+    if (!authority) return std::unexpected(authority.error());
+    data = datum(*authority);
+    status =
+        gnutls_certificate_set_x509_trust_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
+    if (status <= 0) return fail_file(authority_path, "holds no certificates in PEM", status);
+    if (exists(revoked_path)) {
+      const Result<Secret> revoked = read_file(revoked_path);
+      if (!revoked) return std::unexpected(revoked.error());
+      data = datum(*revoked);
+      status =
+          gnutls_certificate_set_x509_crl_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
+      if (status <= 0) {
+        return fail_file(revoked_path, "holds no list of revoked certificates in PEM", status);
+      }
+    }
+    loaded_->verify_peer = true;
+  }
+  // libnbd wants the authority there, and would complain otherwise.
+  if (has_authority) {
+    uri_parameters_.emplace_back("tls-certificates", std::filesystem::absolute(root).string());
+  }
+  return {};
+}
+
+Result<void> TlsCredentials::load_keys(const std::string& path) {
+  const Result<Secret> file = read_file(path);
+  if (!file) return std::unexpected(file.error());
+  std::string_view rest = file->text();
+  std::string first_user;
+  for (std::size_t number = 1; !rest.empty(); ++number) {
+    std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.empty()) continue;
+    const std::size_t colon = line.find(':');
+    const std::string user(line.substr(0, colon));
+    std::optional<Secret> key;
+    if (colon != std::string_view::npos && !user.empty()) key = from_hex(line.substr(colon + 1));
+    // The line itself is not told: it may hold a key.
+    if (!key) {
+      return fail(Errc::unreadable,
+                  fmt::format("{} line {} is not USER:HEXKEY with a key of up to {} bytes", path,
+                              number, kLongestKey));
+    }
+    if (first_user.empty()) first_user = user;
+    if (!loaded_->keys.try_emplace(user, *std::move(key)).second) {
+      return fail(Errc::unreadable,
+                  fmt::format("{} line {} gives {} a second key", path, number, user));
+    }
+  }
+  if (loaded_->keys.empty()) {
+    return fail(Errc::unreadable, fmt::format("{} has no line of USER:HEXKEY", path));
+  }
+  const int status = gnutls_psk_allocate_server_credentials(&loaded_->psk);
+  if (status < 0) return fail(Errc::no_space, gnutls_text(status));
+  gnutls_psk_set_server_known_dh_params(loaded_->psk, GNUTLS_SEC_PARAM_MEDIUM);
+  gnutls_psk_set_server_credentials_function2(loaded_->psk, find_key);
+  // A client that is given a key file has no use for certificates.
+  uri_user_ = std::move(first_user);
+  uri_parameters_.assign({{"tls-psk-file", std::filesystem::absolute(path).string()}});
+  return {};
+}
+
+}  // namespace mkvirtfs::nbd

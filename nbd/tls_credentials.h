@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/error.h"
+
+namespace mkvirtfs::nbd {
+
+/// TLS 1.2 is what the protocol asks for at least ("TLS versions").
+inline constexpr const char* kDefaultTlsPriority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2";
+
+/// Where a server's secrets are. Certificates, pre-shared keys or both: the client chooses.
+struct TlsFiles {
+  /// A directory with server-cert.pem (the chain, our own certificate first) and server-key.pem (no
+  /// password); to verify clients also ca-cert.pem and, if there is one, ca-crl.pem. "" for none.
+  std::string certificates_directory;
+  /// Lines of USER:HEXKEY, as psktool(1) writes them; "" for none.
+  std::string psk_file;
+  /// Clients that come with no key must have a certificate that an authority in ca-cert.pem issued.
+  bool verify_peer = false;
+  /// What GnuTLS calls a priority string. Key exchange by pre-shared key is added where there are
+  /// such keys.
+  std::string priority = kDefaultTlsPriority;
+};
+
+/// A server's certificates and keys: read and checked once, then shared by all its connections.
+/// Immutable, so every method may run on several threads. Forgets its keys when it is destroyed.
+class TlsCredentials {
+ public:
+  /// Reads the files. An error names the file; Errc::usage when the files can not be meant.
+  static Result<std::shared_ptr<const TlsCredentials>> load(const TlsFiles& files);
+
+  ~TlsCredentials();
+  TlsCredentials(const TlsCredentials&) = delete;
+  TlsCredentials& operator=(const TlsCredentials&) = delete;
+
+  /// What lets a client on this machine use the same files, for an NBD URI: whom it shall call
+  /// itself, "" for nobody, and parameters by the names that libnbd has for them.
+  const std::string& uri_user() const noexcept { return uri_user_; }
+  const std::vector<std::pair<std::string, std::string>>& uri_parameters() const noexcept {
+    return uri_parameters_;
+  }
+
+  /// The library's objects, for connections.
+  struct Loaded;
+  const Loaded& loaded() const noexcept { return *loaded_; }
+
+ private:
+  TlsCredentials();
+  Result<void> load_certificates(const std::string& directory, bool verify_peer);
+  Result<void> load_keys(const std::string& path);
+  Result<void> load_priority(const std::string& text);
+
+  std::unique_ptr<Loaded> loaded_;
+  std::string uri_user_;
+  std::vector<std::pair<std::string, std::string>> uri_parameters_;
+};
+
+}  // namespace mkvirtfs::nbd
