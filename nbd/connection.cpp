@@ -63,6 +63,18 @@ bool is_socket_failure(int error) noexcept {
   }
 }
 
+/// Takes `count` bytes from the front of `left`.
+void drop_front(std::span<iovec>& left, std::size_t count) noexcept {
+  while (!left.empty() && count >= left.front().iov_len) {
+    count -= left.front().iov_len;
+    left = left.subspan(1);
+  }
+  if (count > 0) {
+    left.front().iov_base = static_cast<std::byte*>(left.front().iov_base) + count;
+    left.front().iov_len -= count;
+  }
+}
+
 }  // namespace
 
 void ReceiveBuffer::drop(std::size_t count) noexcept {
@@ -104,8 +116,9 @@ Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOpt
 }
 
 std::string Connection::serve() {
-  Session session(exports_, options_.tuning);
+  Session session(exports_, options_.tuning, options_.tls);
   std::string reason = run(session);
+  if (tls_) end_tls();
   // The descriptor lives until the connection is destroyed, but the client shall see the end now.
   ::shutdown(socket_.get(), SHUT_RDWR);
   return reason;
@@ -126,6 +139,8 @@ std::string Connection::run(Session& session) {
     }
     if (!session.batch().empty()) {
       if (!send(session)) return failure_;
+    } else if (session.wants_tls()) {
+      if (!start_tls(session)) return failure_;
     } else if (!session.finished()) {
       if (!receive(session)) return failure_;
     }
@@ -142,17 +157,25 @@ void Connection::begin_shutdown() noexcept {
 void Connection::cut() noexcept { ::shutdown(socket_.get(), SHUT_RDWR); }
 
 bool Connection::receive(const Session& session) {
-  if (session.in_handshake()) {
-    set_deadline(session);
-    if (!wait_for(POLLIN)) return false;
+  const bool in_handshake = session.in_handshake();
+  if (in_handshake) set_deadline(session);
+  const std::span<std::byte> room = input_.room(filled_room_ && !in_handshake, kUsefulBuffer);
+  std::size_t received = 0;
+  if (!(tls_ ? receive_through_tls(room, in_handshake, received)
+             : receive_some(room, in_handshake, received))) {
+    return false;
   }
-  const std::span<std::byte> room =
-      input_.room(filled_room_ && !session.in_handshake(), kUsefulBuffer);
+  input_.received(received);
+  filled_room_ = received == room.size();
+  return true;
+}
+
+bool Connection::receive_some(std::span<std::byte> room, bool in_handshake, std::size_t& received) {
+  if (in_handshake && !wait_for(POLLIN)) return false;
   while (true) {
     const ssize_t count = ::recv(socket_.get(), room.data(), room.size(), 0);
     if (count > 0) {
-      input_.received(static_cast<std::size_t>(count));
-      filled_room_ = static_cast<std::size_t>(count) == room.size();
+      received = static_cast<std::size_t>(count);
       return true;
     }
     if (count == 0) {
@@ -171,15 +194,17 @@ bool Connection::send(Session& session) {
   const std::optional<Batch::FileRun>& file = session.batch().file();
   iovecs_.clear();
   session.batch().gather(iovecs_);
-  if (!send_memory(file.has_value(), in_handshake)) return false;
+  if (!(tls_ ? send_through_tls(iovecs_, in_handshake)
+             : send_memory(iovecs_, file.has_value(), in_handshake))) {
+    return false;
+  }
   FileMove move;
   if (file && !send_file(*file, move)) return false;
   session.batch_sent(move);
   return true;
 }
 
-bool Connection::send_memory(bool more_follows, bool in_handshake) {
-  std::span<iovec> left(iovecs_);
+bool Connection::send_memory(std::span<iovec> left, bool more_follows, bool in_handshake) {
   const int flags =
       MSG_NOSIGNAL | (more_follows ? MSG_MORE : 0) | (in_handshake ? MSG_DONTWAIT : 0);
   while (!left.empty()) {
@@ -196,15 +221,7 @@ bool Connection::send_memory(bool more_follows, bool in_handshake) {
       failure_ = "send: " + system_text(errno);
       return false;
     }
-    auto sent = static_cast<std::size_t>(count);
-    while (!left.empty() && sent >= left.front().iov_len) {
-      sent -= left.front().iov_len;
-      left = left.subspan(1);
-    }
-    if (sent > 0) {
-      left.front().iov_base = static_cast<std::byte*>(left.front().iov_base) + sent;
-      left.front().iov_len -= sent;
-    }
+    drop_front(left, static_cast<std::size_t>(count));
   }
   return true;
 }
@@ -230,6 +247,73 @@ bool Connection::send_file(const Batch::FileRun& run, FileMove& move) {
     }
   }
   return true;
+}
+
+// --- TLS -------------------------------------------------------------------------------------
+
+bool Connection::start_tls(Session& session) {
+  set_deadline(session);
+  tls_.emplace(options_.tls_credentials);
+  while (!tls_->handshake_done()) {
+    std::size_t none = 0;
+    if (!receive_through_tls({}, true, none)) return false;
+  }
+  session.tls_established();
+  return true;
+}
+
+/// Fills some of the room, or, when there is none, gets one step further in the handshake.
+bool Connection::receive_through_tls(std::span<std::byte> room, bool in_handshake,
+                                     std::size_t& received) {
+  while (true) {
+    const TlsChannel::Moved moved = tls_->receive(cipher_.bytes(), room);
+    cipher_.drop(moved.cipher_bytes);
+    if (tls_->failed()) {
+      failure_ = tls_->failure();
+      return false;
+    }
+    if (!send_cipher(in_handshake)) return false;
+    received = moved.plain_bytes;
+    if (received > 0 || (room.empty() && tls_->handshake_done())) return true;
+    if (tls_->closed_by_client()) {
+      failure_ = "the client hung up";
+      return false;
+    }
+    const std::span<std::byte> cipher_room =
+        cipher_.room(filled_cipher_room_ && !in_handshake, kUsefulBuffer);
+    std::size_t count = 0;
+    if (!receive_some(cipher_room, in_handshake, count)) return false;
+    cipher_.received(count);
+    filled_cipher_room_ = count == cipher_room.size();
+  }
+}
+
+bool Connection::send_through_tls(std::span<iovec> left, bool in_handshake) {
+  while (!left.empty()) {
+    drop_front(left, tls_->write(left));
+    if (tls_->failed()) {
+      failure_ = tls_->failure();
+      return false;
+    }
+    if (!send_cipher(in_handshake)) return false;
+  }
+  return true;
+}
+
+bool Connection::send_cipher(bool in_handshake) {
+  const std::span<const std::byte> cipher = tls_->cipher_out();
+  if (cipher.empty()) return true;
+  iovec segment{const_cast<std::byte*>(cipher.data()), cipher.size()};
+  if (!send_memory({&segment, 1}, false, in_handshake)) return false;
+  tls_->sent(cipher.size());
+  return true;
+}
+
+/// The alert that says why, or the good-bye: whether it gets through does not matter any more.
+void Connection::end_tls() noexcept {
+  tls_->close();
+  const std::span<const std::byte> cipher = tls_->cipher_out();
+  ::send(socket_.get(), cipher.data(), cipher.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 void Connection::set_deadline(const Session& session) {

@@ -14,6 +14,8 @@
 
 #include "nbd/export_tree.h"
 #include "nbd/session.h"
+#include "nbd/tls_channel.h"
+#include "nbd/tls_mode.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::nbd {
@@ -48,6 +50,9 @@ class ReceiveBuffer {
 struct ConnectionOptions {
   std::chrono::milliseconds handshake_timeout{10'000};
   TransmissionTuning tuning;
+  TlsMode tls = TlsMode::off;
+  /// Not null if there may be TLS.
+  std::shared_ptr<const TlsCredentials> tls_credentials;
 };
 
 /// One client on a stream socket: moves bytes between the socket and a Session, and keeps the
@@ -75,9 +80,15 @@ class Connection {
 
   std::string run(Session& session);
   bool receive(const Session& session);
+  bool receive_some(std::span<std::byte> room, bool in_handshake, std::size_t& received);
   bool send(Session& session);
-  bool send_memory(bool more_follows, bool in_handshake);
+  bool send_memory(std::span<iovec> left, bool more_follows, bool in_handshake);
   bool send_file(const Batch::FileRun& run, FileMove& move);
+  bool start_tls(Session& session);
+  bool receive_through_tls(std::span<std::byte> room, bool in_handshake, std::size_t& received);
+  bool send_through_tls(std::span<iovec> left, bool in_handshake);
+  bool send_cipher(bool in_handshake);
+  void end_tls() noexcept;
   bool wait_for(short events);
   void set_deadline(const Session& session);
 
@@ -92,6 +103,9 @@ class Connection {
   ReceiveBuffer input_;
   bool filled_room_ = false;
   std::vector<iovec> iovecs_;
+  std::optional<TlsChannel> tls_;
+  ReceiveBuffer cipher_;
+  bool filled_cipher_room_ = false;
   std::string failure_;
 };
 

@@ -26,11 +26,11 @@ namespace mkvirtfs::nbd {
 namespace {
 
 /// RFC 3986: what needs no encoding in a path or a query, as far as both agree.
-std::string percent_encoded(std::string_view text) {
+std::string percent_encoded(std::string_view text, bool keep_slashes = true) {
   std::string encoded;
   for (const char c : text) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '-' || c == '.' || c == '_' || c == '~' || c == '/';
+                       c == '-' || c == '.' || c == '_' || c == '~' || (c == '/' && keep_slashes);
     if (plain) {
       encoded += c;
     } else {
@@ -226,7 +226,8 @@ Result<Listener> Listener::on_unix(const std::string& path) {
   // A path that only its relative form brings below the limit is told in that form.
   const std::string& told =
       absolute.native().size() <= kLongestSocketPath ? absolute.native() : path;
-  Listener listener(std::move(socket), "nbd+unix:///", "?socket=" + percent_encoded(told));
+  Listener listener(std::move(socket));
+  listener.socket_path_ = told;
   struct stat status;
   if (::lstat(path.c_str(), &status) == 0) {
     listener.file_ = {absolute.native(), status.st_dev, status.st_ino};
@@ -266,8 +267,8 @@ Result<std::vector<Listener>> Listener::on_tcp(const std::string& host, std::uin
         return fail_errno(errno, "ask for the port of a socket");
       }
       chosen = address.port();
-      std::string before = fmt::format("nbd://{}/", authority(address.reachable()));
-      listeners.push_back(Listener(std::move(socket), std::move(before), {}));
+      listeners.push_back(Listener(std::move(socket)));
+      listeners.back().authority_ = authority(address.reachable());
     }
     if (all && !listeners.empty()) return listeners;
     if (failed != EADDRINUSE) break;
@@ -284,8 +285,21 @@ Listener::~Listener() {
   }
 }
 
-std::string Listener::uri(std::string_view export_name) const {
-  return before_name_ + percent_encoded(export_name) + after_name_;
+std::string Listener::uri(std::string_view export_name, const TlsCredentials* tls) const {
+  const bool is_unix = !socket_path_.empty();
+  std::string uri = fmt::format("nbd{}{}://", tls != nullptr ? "s" : "", is_unix ? "+unix" : "");
+  if (tls != nullptr && !tls->uri_user().empty())
+    uri += percent_encoded(tls->uri_user(), false) + "@";
+  uri += fmt::format("{}/{}", authority_, percent_encoded(export_name));
+  char before = '?';
+  const auto add = [&](std::string_view name, std::string_view value) {
+    uri += fmt::format("{}{}={}", std::exchange(before, '&'), name, percent_encoded(value));
+  };
+  if (is_unix) add("socket", socket_path_);
+  if (tls != nullptr) {
+    for (const auto& [name, value] : tls->uri_parameters()) add(name, value);
+  }
+  return uri;
 }
 
 }  // namespace mkvirtfs::nbd

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nbd/tls_credentials.h"
 #include "support/error.h"
 #include "support/unique_fd.h"
 
@@ -24,8 +25,9 @@ class Listener {
   ~Listener();
 
   int fd() const noexcept { return socket_.get(); }
-  /// Percent-encoded, for the export of that name ("NBD URI specification", doc/uri.md).
-  std::string uri(std::string_view export_name) const;
+  /// Percent-encoded, for the export of that name ("NBD URI specification", doc/uri.md). With
+  /// `tls`, for clients that use TLS and these files.
+  std::string uri(std::string_view export_name, const TlsCredentials* tls) const;
 
  private:
   /// The file that stands for a Unix socket.
@@ -35,14 +37,12 @@ class Listener {
     std::uint64_t inode = 0;
   };
 
-  Listener(UniqueFd socket, std::string before_name, std::string after_name)
-      : socket_(std::move(socket)),
-        before_name_(std::move(before_name)),
-        after_name_(std::move(after_name)) {}
+  explicit Listener(UniqueFd socket) : socket_(std::move(socket)) {}
 
   UniqueFd socket_;
-  std::string before_name_;
-  std::string after_name_;
+  // One of them: a host and a port, or the path of a Unix socket.
+  std::string authority_;
+  std::string socket_path_;
   SocketFile file_;
 };
 

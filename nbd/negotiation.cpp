@@ -68,7 +68,8 @@ const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
   return found != kRules.end() && found->option == option ? &*found : nullptr;
 }
 
-Negotiation::Negotiation(ExportTree& exports, Batch& out) : exports_(exports), out_(out) {
+Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls)
+    : exports_(exports), out_(out), tls_(tls) {
   out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
 }
 
@@ -87,7 +88,16 @@ std::size_t Negotiation::consume(std::span<const std::byte> input) {
     if (taken == 0) break;
     used += taken;
   }
+  // Whoever can put bytes into a connection that is not yet secure must not be heard in the secure
+  // one.
+  if (wants_tls() && used < input.size()) end("the client sent something between STARTTLS and TLS");
   return used;
+}
+
+void Negotiation::tls_established() noexcept {
+  assert(wants_tls());
+  tls_is_on_ = true;
+  phase_ = Phase::options;
 }
 
 std::size_t Negotiation::consume_client_flags(Data input) {
@@ -119,7 +129,8 @@ std::size_t Negotiation::consume_option(Data input) {
     return 0;
   }
   const Rule* rule = find_rule(option);
-  const bool acceptable = rule != nullptr && !shutting_down_ &&
+  const bool needs_tls = tls_ == TlsMode::require && !tls_is_on_ && option != Option::starttls;
+  const bool acceptable = rule != nullptr && !shutting_down_ && !needs_tls &&
                           (fixed_newstyle_ || rule->any_newstyle) && length >= rule->least_bytes &&
                           length <= rule->most_bytes;
   if (acceptable) {
@@ -141,13 +152,17 @@ std::size_t Negotiation::consume_option(Data input) {
     refuse_after(length, option, OptionReply::ack, {});
   } else if (option == Option::export_name) {
     // The one option that has no error reply.
-    end(shutting_down_ ? "the server stops" : "the client asked for an impossible export name");
+    end(shutting_down_ ? "the server stops"
+        : needs_tls    ? "the client asked for an export without TLS"
+                       : "the client asked for an impossible export name");
     return 0;
   } else if (shutting_down_) {
     refuse_after(length, option, OptionReply::err_shutdown, "the server stops");
   } else if (!fixed_newstyle_) {
     refuse_after(length, option, OptionReply::err_invalid,
                  "options other than EXPORT_NAME need the fixed newstyle flag");
+  } else if (needs_tls) {
+    refuse_after(length, option, OptionReply::err_tls_reqd, "this server wants TLS first");
   } else if (rule == nullptr) {
     refuse_after(length, option, OptionReply::err_unsup, "this option is not known here");
   } else if (length > kLongestOption) {
@@ -236,7 +251,22 @@ void Negotiation::on_list(Option option, Data) {
 }
 
 void Negotiation::on_starttls(Option option, Data) {
-  refuse(option, OptionReply::err_policy, "this server does not offer TLS");
+  if (tls_ == TlsMode::off) {
+    refuse(option, OptionReply::err_policy, "this server does not offer TLS");
+    return;
+  }
+  if (tls_is_on_) {
+    refuse(option, OptionReply::err_invalid, "TLS is on already");
+    return;
+  }
+  // Nothing that was agreed so far counts: anybody may have said it.
+  structured_replies_ = false;
+  selection_.reset();
+  opened_.reset();
+  options_taken_ = 0;
+  names_told_ = 0;
+  reply(option, OptionReply::ack);
+  phase_ = Phase::starting_tls;
 }
 
 void Negotiation::on_info_or_go(Option option, Data data) {

@@ -12,6 +12,7 @@
 #include "nbd/batch.h"
 #include "nbd/codec.h"
 #include "nbd/export_tree.h"
+#include "nbd/tls_mode.h"
 
 namespace mkvirtfs::nbd {
 
@@ -24,7 +25,7 @@ namespace mkvirtfs::nbd {
 class Negotiation {
  public:
   /// Puts the greeting into `out`.
-  Negotiation(ExportTree& exports, Batch& out);
+  Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off);
 
   /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
   /// it took. It takes none when it must see wanted_bytes() first, or when ended() or agreed().
@@ -40,6 +41,12 @@ class Negotiation {
   bool agreed() const noexcept { return phase_ == Phase::agreed; }
   Agreement take_agreement();
 
+  /// STARTTLS was answered: once the batch is sent, TLS begins. Any byte that was received behind
+  /// STARTTLS without it ends the handshake.
+  bool wants_tls() const noexcept { return phase_ == Phase::starting_tls; }
+  /// TLS is on, and what consume() takes from now on came through it.
+  void tls_established() noexcept;
+
   /// From now on every option but ABORT is refused with ERR_SHUTDOWN.
   void begin_shutdown() noexcept { shutting_down_ = true; }
 
@@ -48,7 +55,7 @@ class Negotiation {
   std::size_t names_told() const noexcept { return names_told_; }
 
  private:
-  enum class Phase : std::uint8_t { client_flags, options, agreed, ended };
+  enum class Phase : std::uint8_t { client_flags, options, starting_tls, agreed, ended };
   struct Rule;
   using Data = std::span<const std::byte>;
 
@@ -79,6 +86,8 @@ class Negotiation {
 
   ExportTree& exports_;
   Batch& out_;
+  const TlsMode tls_;
+  bool tls_is_on_ = false;
   Phase phase_ = Phase::client_flags;
   std::string end_reason_;
   bool shutting_down_ = false;

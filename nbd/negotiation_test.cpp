@@ -58,7 +58,8 @@ std::shared_ptr<CountingTree> disk_tree() {
 /// A negotiation and the bytes it answers with.
 class Handshake {
  public:
-  explicit Handshake(std::shared_ptr<ExportTree> tree = disk_tree()) : tree_(std::move(tree)) {
+  explicit Handshake(std::shared_ptr<ExportTree> tree = disk_tree(), TlsMode tls = TlsMode::off)
+      : tree_(std::move(tree)), negotiation_(*tree_, batch_, tls) {
     CHECK(testing::take_greeting(answers_after({})) == (kFixedNewstyle | kNoZeroes));
   }
   Handshake(const Handshake&) = delete;
@@ -105,7 +106,7 @@ class Handshake {
 
   std::shared_ptr<ExportTree> tree_;
   Batch batch_;
-  Negotiation negotiation_{*tree_, batch_};
+  Negotiation negotiation_;
   Bytes input_;
   Stream stream_;
 };
@@ -113,8 +114,9 @@ class Handshake {
 /// A handshake whose client flags are sent.
 class FixedHandshake : public Handshake {
  public:
-  explicit FixedHandshake(std::shared_ptr<ExportTree> tree = disk_tree())
-      : Handshake(std::move(tree)) {
+  explicit FixedHandshake(std::shared_ptr<ExportTree> tree = disk_tree(),
+                          TlsMode tls = TlsMode::off)
+      : Handshake(std::move(tree), tls) {
     send(client_flags());
   }
 };
@@ -540,6 +542,122 @@ TEST_CASE("replies are handed over before more options are looked at", "[negotia
     REQUIRE(batch.owned_bytes() < (1 << 20) + (64 << 10) + 16384);
     batch.clear();
   }
+}
+
+TEST_CASE("every option has its answer in every mode of TLS", "[negotiation][tls][T1]") {
+  struct Case {
+    const char* name;
+    Option number;
+    Bytes data;
+    OptionReply without;  // TLS offered and not used
+    OptionReply barred;   // TLS required and not used
+    OptionReply secured;
+  };
+  constexpr OptionReply kAck = OptionReply::ack;
+  constexpr OptionReply kBarred = OptionReply::err_tls_reqd;
+  constexpr OptionReply kInvalid = OptionReply::err_invalid;
+  constexpr OptionReply kUnsup = OptionReply::err_unsup;
+  const auto cases = std::vector<Case>{
+      {"ABORT", Option::abort, {}, kAck, kAck, kAck},
+      {"LIST", Option::list, {}, kAck, kBarred, kAck},
+      {"LIST with data", Option::list, Bytes(1), kInvalid, kBarred, kInvalid},
+      {"STARTTLS", Option::starttls, {}, kAck, kAck, kInvalid},
+      {"STARTTLS with data", Option::starttls, Bytes(1), kInvalid, kInvalid, kInvalid},
+      {"INFO", Option::info, info_data("disk"), kAck, kBarred, kAck},
+      {"GO", Option::go, info_data("disk"), kAck, kBarred, kAck},
+      {"GO of nothing", Option::go, info_data("x"), OptionReply::err_unknown, kBarred,
+       OptionReply::err_unknown},
+      {"STRUCTURED_REPLY", Option::structured_reply, {}, kAck, kBarred, kAck},
+      {"LIST_META_CONTEXT", Option::list_meta_context, meta_data("disk", {}), kAck, kBarred, kAck},
+      {"SET_META_CONTEXT", Option::set_meta_context, meta_data("disk", {}), kInvalid, kBarred,
+       kInvalid},
+      {"option 0", Option{0}, Bytes(100), kUnsup, kBarred, kUnsup},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.name);
+    const Bytes message = option(std::to_underlying(c.number), c.data);
+    const auto check = [&](FixedHandshake& handshake, OptionReply expected) {
+      CHECK(handshake.verdict(message) == expected);
+      CHECK(handshake.stream().empty());
+      CHECK(handshake.negotiation().wants_tls() ==
+            (c.number == Option::starttls && expected == kAck));
+    };
+    FixedHandshake offered(disk_tree(), TlsMode::on);
+    check(offered, c.without);
+    const auto tree = disk_tree();
+    FixedHandshake required(tree, TlsMode::require);
+    check(required, c.barred);
+    if (c.barred == kBarred) {
+      CHECK(tree->opens + tree->lists == 0);
+      // Still in step.
+      CHECK(required.verdict(option(Option::starttls)) == kAck);
+    }
+    FixedHandshake secured(disk_tree(), TlsMode::require);
+    CHECK(secured.verdict(option(Option::starttls)) == kAck);
+    secured.negotiation().tls_established();
+    check(secured, c.secured);
+  }
+}
+
+TEST_CASE("STARTTLS forgets what was agreed before it", "[negotiation][tls][A3]") {
+  const auto tree = disk_tree();
+  FixedHandshake handshake(tree, TlsMode::on);
+  handshake.next(option(Option::structured_reply));
+  handshake.all(option(Option::set_meta_context, meta_data("disk", {"base:allocation"})));
+  handshake.all(option(Option::list));
+  handshake.all(option(Option::info, info_data("disk")));
+  const int opens = tree->opens;
+  CHECK(handshake.negotiation().names_told() == 2);
+  CHECK(handshake.verdict(option(Option::starttls)) == OptionReply::ack);
+  CHECK(handshake.negotiation().names_told() == 0);
+  handshake.negotiation().tls_established();
+  SECTION("not structured, no contexts, nothing open") {
+    handshake.all(option(Option::go, info_data("disk")));
+    const Agreement agreed = handshake.negotiation().take_agreement();
+    CHECK_FALSE(agreed.structured_replies);
+    CHECK_FALSE(agreed.base_allocation);
+    CHECK((agreed.transmission_flags & kSendDf) == 0);
+    CHECK(tree->opens == opens + 1);
+  }
+  SECTION("everything can be agreed anew, but TLS") {
+    CHECK(handshake.verdict(option(Option::starttls)) == OptionReply::err_invalid);
+    CHECK(handshake.verdict(option(Option::structured_reply)) == OptionReply::ack);
+  }
+}
+
+TEST_CASE("what is received between STARTTLS and TLS ends the handshake",
+          "[negotiation][tls][A3]") {
+  FixedHandshake handshake(disk_tree(), TlsMode::on);
+  Bytes message = option(Option::starttls);
+  SECTION("together with it") {
+    message += option(Option::structured_reply);
+    handshake.send(message);
+  }
+  SECTION("later") {
+    handshake.next(message);
+    CHECK(handshake.negotiation().wants_tls());
+    handshake.send(Bytes(1));
+  }
+  CHECK(handshake.negotiation().ended());
+  CHECK_FALSE(handshake.negotiation().wants_tls());
+  CHECK_THAT(std::string(handshake.negotiation().end_reason()),
+             Catch::Contains("between STARTTLS and TLS"));
+}
+
+TEST_CASE("EXPORT_NAME without the TLS that is required ends the handshake", "[negotiation][tls]") {
+  const auto tree = disk_tree();
+  FixedHandshake handshake(tree, TlsMode::require);
+  handshake.send(option(Option::export_name, testing::bytes_of("disk")));
+  CHECK(handshake.negotiation().ended());
+  CHECK(handshake.stream().empty());
+  CHECK(tree->opens == 0);
+}
+
+TEST_CASE("STARTTLS needs the fixed newstyle", "[negotiation][tls]") {
+  Handshake handshake(disk_tree(), TlsMode::require);
+  handshake.send(client_flags(kNoZeroes));
+  CHECK(handshake.verdict(option(Option::starttls)) == OptionReply::err_invalid);
+  CHECK_FALSE(handshake.negotiation().wants_tls());
 }
 
 }  // namespace mkvirtfs::nbd

@@ -89,7 +89,9 @@ class Server::Implementation {
   std::vector<std::string> uris(std::string_view export_name) const {
     std::vector<std::string> result;
     result.reserve(listeners_.size());
-    for (const Listener& listener : listeners_) result.push_back(listener.uri(export_name));
+    const TlsCredentials* const tls =
+        options_.tls != TlsMode::off ? options_.tls_credentials.get() : nullptr;
+    for (const Listener& listener : listeners_) result.push_back(listener.uri(export_name, tls));
     return result;
   }
 
@@ -154,6 +156,8 @@ Result<void> Server::Implementation::adopt(UniqueFd socket) {
   reap();
   ConnectionOptions options;
   options.handshake_timeout = options_.handshake_timeout;
+  options.tls = options_.tls;
+  options.tls_credentials = options_.tls_credentials;
   const MutexLock lock(mutex_);
   if (running_ >= options_.most_connections) {
     return fail(Errc::no_space,
@@ -300,6 +304,7 @@ Server::~Server() = default;
 Result<std::unique_ptr<Server>> Server::create(std::shared_ptr<ExportTree> exports,
                                                ServerOptions options) {
   assert(exports != nullptr && options.log != nullptr);
+  assert(options.tls == TlsMode::off || options.tls_credentials != nullptr);
   UniqueFd wakeup(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wakeup) return fail_errno(errno, "make an eventfd");
   return std::unique_ptr<Server>(new Server(

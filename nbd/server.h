@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "nbd/export_tree.h"
+#include "nbd/tls_credentials.h"
+#include "nbd/tls_mode.h"
 #include "support/error.h"
 #include "support/log.h"
 #include "support/unique_fd.h"
@@ -24,6 +26,9 @@ struct ServerOptions {
   std::chrono::milliseconds handshake_timeout{10'000};
   /// How long clients may go on receiving replies after request_stop(), before they are cut off.
   std::chrono::milliseconds stop_grace{5'000};
+  TlsMode tls = TlsMode::off;
+  /// Not null if there may be TLS.
+  std::shared_ptr<const TlsCredentials> tls_credentials;
   /// Lives as long as the server.
   LogSink* log = &null_log();
 };
@@ -60,7 +65,8 @@ class Server {
 
   /// One URI for each address listened on, in that order, true from this machine and
   /// percent-encoded: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME. The empty name is the
-  /// default export.
+  /// default export. If there may be TLS they are nbds:// and nbds+unix://, with libnbd's
+  /// parameters for the files that the server's credentials came from.
   std::vector<std::string> uris(std::string_view export_name = {}) const;
 
   /// Clients connected at this moment.

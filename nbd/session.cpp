@@ -5,10 +5,10 @@
 
 namespace mkvirtfs::nbd {
 
-Session::Session(ExportTree& exports, const TransmissionTuning& tuning)
+Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls)
     : tuning_(tuning),
       batch_(tuning.batch_bytes),
-      phase_(std::in_place_type<Negotiation>, exports, batch_) {}
+      phase_(std::in_place_type<Negotiation>, exports, batch_, tls) {}
 
 std::size_t Session::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
@@ -44,6 +44,16 @@ std::string_view Session::end_reason() const noexcept {
 std::size_t Session::names_told() const noexcept {
   const auto* const negotiation = std::get_if<Negotiation>(&phase_);
   return negotiation != nullptr ? negotiation->names_told() : 0;
+}
+
+bool Session::wants_tls() const noexcept {
+  const auto* const negotiation = std::get_if<Negotiation>(&phase_);
+  return negotiation != nullptr && negotiation->wants_tls() && batch_.empty();
+}
+
+void Session::tls_established() noexcept {
+  tuning_.file_runs = false;
+  if (auto* const negotiation = std::get_if<Negotiation>(&phase_)) negotiation->tls_established();
 }
 
 bool Session::ended() const noexcept {

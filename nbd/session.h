@@ -19,13 +19,14 @@ namespace mkvirtfs::nbd {
 ///     while (!session.finished()) {
 ///       input.drop(session.consume(input.bytes()));
 ///       if (!session.batch().empty()) { move = send(session.batch()); session.batch_sent(move); }
+///       else if (session.wants_tls()) { put TLS between; session.tls_established(); }
 ///       else if (!session.finished()) input.receive(session.wanted_bytes());
 ///     }
 ///
 /// No socket, clock or thread. Belongs to one thread; the tree lives longer.
 class Session {
  public:
-  Session(ExportTree& exports, const TransmissionTuning& tuning);
+  Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls = TlsMode::off);
 
   /// Takes what it can from the front of `input`; says how many bytes that was. Having taken
   /// nothing and given no batch, it wants more input than this.
@@ -43,6 +44,11 @@ class Session {
   /// Why, for the log; "" when the client took its leave.
   std::string_view end_reason() const noexcept;
 
+  /// The client was told that TLS begins: what is sent and received from now on goes through it.
+  bool wants_tls() const noexcept;
+  /// It does. File runs are read into memory, because the kernel can not encrypt them.
+  void tls_established() noexcept;
+
   bool in_handshake() const noexcept { return std::holds_alternative<Negotiation>(phase_); }
   /// See Negotiation::names_told().
   std::size_t names_told() const noexcept;
@@ -53,7 +59,7 @@ class Session {
  private:
   bool ended() const noexcept;
 
-  const TransmissionTuning tuning_;
+  TransmissionTuning tuning_;
   bool shutting_down_ = false;
   Batch batch_;
   std::variant<Negotiation, Transmission> phase_;

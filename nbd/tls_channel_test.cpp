@@ -8,7 +8,6 @@
 #include "nbd/testing/memory_device.h"
 #include "nbd/testing/tls_party.h"
 #include "support/byte_order.h"
-#include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::nbd {
 namespace {
@@ -18,59 +17,11 @@ using testing::Bytes;
 using testing::ClientFiles;
 using testing::converse;
 using testing::Identity;
+using testing::kTls12;
+using testing::kTls13;
+using testing::Party;
 using testing::TlsClient;
 using testing::TlsServer;
-
-constexpr const char* kTls12 = "NORMAL:-VERS-ALL:+VERS-TLS1.2";
-constexpr const char* kTls13 = "NORMAL:-VERS-ALL:+VERS-TLS1.3";
-constexpr const char* kPsk = ":-KX-ALL:+ECDHE-PSK:+DHE-PSK:+PSK";
-
-/// Everybody's files, made once: the authority, the server, clients good and bad.
-struct Party {
-  Party() {
-    write_file(root / "ca-cert.pem", authority.self().crt_pem());
-    write_file(root / "ca-crl.pem", authority.crl_pem(revoked));
-    write_file(root / "server-cert.pem", server.crt_pem());
-    write_file(root / "server-key.pem", server.key_pem());
-    write_file(root / "keys.psk", "alice:" + std::string(64, '7') + "\nbob:0102030405060708\n");
-  }
-
-  std::shared_ptr<const TlsCredentials> credentials(bool verify_peer, bool keys = true,
-                                                    bool certificates = true) const {
-    TlsFiles files;
-    if (certificates) files.certificates_directory = root.path().string();
-    if (keys) files.psk_file = (root / "keys.psk").string();
-    files.verify_peer = verify_peer;
-    const auto loaded = TlsCredentials::load(files);
-    REQUIRE(loaded);
-    return *loaded;
-  }
-  ClientFiles with_certificate(const Identity* identity = nullptr,
-                               const char* priority = kTls13) const {
-    ClientFiles files;
-    files.priority = priority;
-    files.authority_pem = authority.self().crt_pem();
-    files.identity = identity;
-    return files;
-  }
-  static ClientFiles with_key(const char* user = "alice", std::string key = std::string(32, '\x77'),
-                              const char* priority = kTls13) {
-    ClientFiles files;
-    files.priority = std::string(priority) + kPsk;
-    files.psk_user = user;
-    files.psk_key = std::move(key);
-    return files;
-  }
-
-  TempDir root;
-  Authority authority;
-  Authority other{"another authority"};
-  Identity server = authority.issue("localhost", GNUTLS_KP_TLS_WWW_SERVER);
-  Identity client = authority.issue("client", GNUTLS_KP_TLS_WWW_CLIENT);
-  Identity plain = authority.issue("no purpose");
-  Identity revoked = authority.issue("revoked", GNUTLS_KP_TLS_WWW_CLIENT);
-  Identity stranger = other.issue("stranger", GNUTLS_KP_TLS_WWW_CLIENT);
-};
 
 const Party& party() {
   static const Party kParty;
