@@ -4,9 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <condition_variable>
+#include <exception>
 #include <map>
 #include <utility>
 
+#include "support/mutex.h"
 #include "support/text.h"
 
 namespace mkvirtfs::nbd {
@@ -31,61 +34,183 @@ std::string shortened(std::string_view name) {
   return name.size() <= kMost ? printable(name) : printable(name.substr(0, kMost)) + "...";
 }
 
-/// The exports that were named when the tree was made; immutable after that.
-class FixedExports final : public ExportTree {
+using Build = std::function<Result<std::shared_ptr<BlockDevice>>()>;
+
+/// Builds a device once for all who want it at the same time, and remembers it while it lives.
+class SharedDevice {
  public:
-  /// nullptr when the name is taken.
-  const Export* add(const Export& added) {
-    const auto [place, is_new] = exports_.try_emplace(added.name, added);
-    if (!is_new) return nullptr;
-    if (default_ == nullptr) default_ = &place->second;
-    return &place->second;
+  explicit SharedDevice(Build build) : build_(std::move(build)) {}
+
+  Result<std::shared_ptr<BlockDevice>> get();
+
+ private:
+  /// What those who wait for one build share.
+  struct Attempt {
+    std::optional<Result<std::shared_ptr<BlockDevice>>> outcome;
+  };
+
+  Result<std::shared_ptr<BlockDevice>> build() const;
+
+  const Build build_;
+  Mutex mutex_;
+  std::condition_variable_any ended_;
+  std::weak_ptr<BlockDevice> device_ GUARDED_BY(mutex_);
+  std::shared_ptr<Attempt> attempt_ GUARDED_BY(mutex_);
+};
+
+Result<std::shared_ptr<BlockDevice>> SharedDevice::get() {
+  std::shared_ptr<Attempt> attempt;
+  {
+    MutexLock lock(mutex_);
+    if (auto device = device_.lock()) return device;
+    if (attempt_) {
+      attempt = attempt_;
+      while (!attempt->outcome) lock.wait(ended_);
+      return *attempt->outcome;
+    }
+    attempt = attempt_ = std::make_shared<Attempt>();
+  }
+  Result<std::shared_ptr<BlockDevice>> outcome = build();
+  {
+    const MutexLock lock(mutex_);
+    if (outcome) device_ = *outcome;
+    attempt->outcome = outcome;
+    attempt_.reset();
+  }
+  ended_.notify_all();
+  return outcome;
+}
+
+Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
+  // Whatever goes wrong, those who wait must learn of it.
+  try {
+    auto device = build_();
+    if (!device) return device;
+    if (*device == nullptr) return fail(Errc::io, "there is no device");
+    const std::uint64_t size = (*device)->geometry().size_bytes;
+    if (size > kLargestExport) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("the export is {} bytes; NBD ends at {}", size, kLargestExport));
+    }
+    return device;
+  } catch (const std::exception& error) {
+    return fail(Errc::io, error.what());
+  }
+}
+
+/// Orders full names as a walk through the tree does: a directory's names follow it at once.
+struct WalkOrder {
+  using is_transparent = void;
+  static unsigned rank(char c) noexcept { return c == '/' ? 0 : static_cast<unsigned char>(c); }
+  bool operator()(std::string_view a, std::string_view b) const noexcept {
+    return std::ranges::lexicographical_compare(
+        a, b, [](char left, char right) { return rank(left) < rank(right); });
+  }
+};
+
+/// A key behind everything in the directory `name`, and before whatever follows it: names have no
+/// control characters.
+std::string behind(std::string_view name) { return std::string(name) + '\x01'; }
+
+/// The exports that were named when the tree was made; only their devices change after that.
+class NamedExports final : public ExportTree {
+ public:
+  /// False when the name is taken.
+  bool add(const LazyExport& added) {
+    const auto [place, is_new] = exports_.try_emplace(added.name, added.description, added.build);
+    if (default_ == exports_.end()) default_ = place;
+    return is_new;
   }
 
   Result<std::vector<ExportEntry>> list(std::string_view directory,
                                         std::optional<std::string_view> after,
                                         std::size_t most) override;
 
+  Result<ExportEntry> find(std::string_view name) override {
+    const auto found = lookup(name);
+    if (!found) return std::unexpected(found.error());
+    return entry_at(*found, (*found)->first);
+  }
+
   Result<Export> open(std::string_view name) override {
-    const auto found = exports_.find(name);
-    if (found != exports_.end()) return found->second;
-    if (name.empty()) return *default_;
-    return fail(Errc::usage, fmt::format("there is no export \"{}\"", shortened(name)));
+    const auto found = lookup(name);
+    if (!found) return std::unexpected(found.error());
+    auto device = (*found)->second.device.get();
+    if (!device) return std::unexpected(std::move(device.error()));
+    return Export{(*found)->first, (*found)->second.description, *std::move(device)};
   }
 
  private:
-  std::map<std::string, Export, std::less<>> exports_;
-  const Export* default_ = nullptr;
+  struct Named {
+    Named(std::string text, Build build) : description(std::move(text)), device(std::move(build)) {}
+    std::string description;
+    SharedDevice device;
+  };
+  using Exports = std::map<std::string, Named, WalkOrder>;
+
+  Result<Exports::iterator> lookup(std::string_view name) {
+    const auto found = exports_.find(name);
+    if (found != exports_.end()) return found;
+    if (name.empty()) return default_;
+    return fail(Errc::usage, fmt::format("there is no export \"{}\"", shortened(name)));
+  }
+
+  /// What `name` is, when `at` is the first export of that name or below it.
+  ExportEntry entry_at(Exports::iterator at, std::string_view name) const {
+    ExportEntry entry{std::string(name), {}, at->first == name, false, std::nullopt};
+    if (entry.is_export) {
+      entry.description = at->second.description;
+      ++at;
+    }
+    entry.is_directory = !name.empty() && at != exports_.end() && at->first.size() > name.size() &&
+                         at->first.starts_with(name) && at->first[name.size()] == '/';
+    return entry;
+  }
+
+  Exports exports_;
+  Exports::iterator default_ = exports_.end();
 };
 
-Result<std::vector<ExportEntry>> FixedExports::list(std::string_view directory,
+Result<std::vector<ExportEntry>> NamedExports::list(std::string_view directory,
                                                     std::optional<std::string_view> after,
                                                     std::size_t most) {
   const std::string prefix = directory.empty() ? std::string() : std::string(directory) + '/';
-  // A directory "a" and the names below it need not be neighbours in bytewise order of full names
-  // ("a", "a-b", "a/c"), so the level is gathered before it is paged.
-  std::map<std::string, ExportEntry, std::less<>> level;
-  for (auto at = exports_.lower_bound(prefix); at != exports_.end(); ++at) {
-    const auto& [name, exported] = *at;
-    if (!name.starts_with(prefix)) break;
-    const std::size_t slash = name.find('/', prefix.size());
-    const std::string child = name.substr(0, slash);
-    auto [entry, is_new] = level.try_emplace(child, ExportEntry{child, {}, false, false});
-    if (slash == std::string::npos) {
-      entry->second.is_export = true;
-      entry->second.description = exported.description;
-    } else {
-      entry->second.is_directory = true;
-    }
-  }
-  if (level.empty() && !directory.empty()) {
+  auto at = exports_.lower_bound(prefix);
+  if (!prefix.empty() && (at == exports_.end() || !at->first.starts_with(prefix))) {
     return fail(Errc::usage,
                 fmt::format("there is no directory \"{}\" of exports", shortened(directory)));
   }
+  if (after && after->starts_with(prefix)) at = exports_.lower_bound(behind(*after));
   std::vector<ExportEntry> page;
-  auto next = after ? level.upper_bound(*after) : level.begin();
-  for (; next != level.end() && page.size() < most; ++next) page.push_back(std::move(next->second));
+  while (page.size() < most && at != exports_.end() && at->first.starts_with(prefix)) {
+    page.push_back(entry_at(at, at->first.substr(0, at->first.find('/', prefix.size()))));
+    at = exports_.lower_bound(behind(page.back().name));
+  }
   return page;
+}
+
+Result<std::shared_ptr<ExportTree>> make_tree(const std::vector<LazyExport>& exports) {
+  if (exports.empty()) return fail(Errc::usage, "there is nothing to export");
+  auto tree = std::make_shared<NamedExports>();
+  for (const LazyExport& added : exports) {
+    const std::string shown = shortened(added.name);
+    if (!is_valid_export_name(added.name)) {
+      return fail(Errc::usage,
+                  fmt::format("\"{}\" can not be the name of an export: it takes at most {} bytes "
+                              "of UTF-8, with no empty, \".\" or \"..\" component",
+                              shown, kLongestString));
+    }
+    if (!is_protocol_string(added.description)) {
+      return fail(Errc::usage,
+                  fmt::format("the description of export \"{}\" is not a line of at most {} bytes "
+                              "of UTF-8",
+                              shown, kLongestString));
+    }
+    if (!tree->add(added)) {
+      return fail(Errc::usage, fmt::format("two exports have the name \"{}\"", shown));
+    }
+  }
+  return tree;
 }
 
 }  // namespace
@@ -103,34 +228,30 @@ bool is_valid_export_name(std::string_view name) noexcept {
 }
 
 Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>& exports) {
-  if (exports.empty()) return fail(Errc::usage, "there is nothing to export");
-  auto tree = std::make_shared<FixedExports>();
+  std::vector<LazyExport> lazy;
+  lazy.reserve(exports.size());
   for (const Export& added : exports) {
-    const std::string shown = shortened(added.name);
-    if (!is_valid_export_name(added.name)) {
-      return fail(Errc::usage,
-                  fmt::format("\"{}\" can not be the name of an export: it takes at most {} bytes "
-                              "of UTF-8, with no empty, \".\" or \"..\" component",
-                              shown, kLongestString));
-    }
-    if (!is_protocol_string(added.description)) {
-      return fail(Errc::usage,
-                  fmt::format("the description of export \"{}\" is not a line of at most {} bytes "
-                              "of UTF-8",
-                              shown, kLongestString));
-    }
     if (added.device == nullptr) {
-      return fail(Errc::usage, fmt::format("export \"{}\" has no device", shown));
+      return fail(Errc::usage, fmt::format("export \"{}\" has no device", shortened(added.name)));
     }
     if (added.device->geometry().size_bytes > kLargestExport) {
-      return fail(Errc::usage, fmt::format("export \"{}\" is {} bytes; NBD ends at {}", shown,
-                                           added.device->geometry().size_bytes, kLargestExport));
+      return fail(Errc::usage,
+                  fmt::format("export \"{}\" is {} bytes; NBD ends at {}", shortened(added.name),
+                              added.device->geometry().size_bytes, kLargestExport));
     }
-    if (tree->add(added) == nullptr) {
-      return fail(Errc::usage, fmt::format("two exports have the name \"{}\"", shown));
+    lazy.push_back({added.name, added.description, [device = added.device] { return device; }});
+  }
+  return make_tree(lazy);
+}
+
+Result<std::shared_ptr<ExportTree>> make_lazy_exports(const std::vector<LazyExport>& exports) {
+  for (const LazyExport& added : exports) {
+    if (!added.build) {
+      return fail(Errc::usage,
+                  fmt::format("export \"{}\" has no way to be built", shortened(added.name)));
     }
   }
-  return tree;
+  return make_tree(exports);
 }
 
 Result<std::shared_ptr<ExportTree>> make_single_export(std::shared_ptr<BlockDevice> device,

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +33,8 @@ struct ExportEntry {
   std::string description;
   bool is_export = true;      ///< open() takes it
   bool is_directory = false;  ///< list() takes it
+  /// How many entries the directory has, where that is known without looking.
+  std::optional<std::uint32_t> children;
 };
 
 /// The names a server offers, and the devices behind them. Knows nothing of sockets or clients.
@@ -46,9 +50,13 @@ class ExportTree {
                                                 std::optional<std::string_view> after,
                                                 std::size_t most) = 0;
 
+  /// What open() would give for `name`, under its canonical name, without opening it.
+  virtual Result<ExportEntry> find(std::string_view name) = 0;
+
   /// The export of that name; "" is the default export. Its device ends below 2^63 bytes. Two calls
   /// with one name give the same device while anyone holds it, so that all its clients see the
-  /// same bytes. The error text travels to the client.
+  /// same bytes. May take as long as building the device does. The error text travels to the
+  /// client.
   virtual Result<Export> open(std::string_view name) = 0;
 
  protected:
@@ -65,6 +73,19 @@ bool is_valid_export_name(std::string_view name) noexcept;
 /// list, a missing device, a malformed or repeated name, a description that is not a string of the
 /// protocol, or a device of 2^63 bytes or more.
 Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>& exports);
+
+/// An export whose device is made when a client needs it.
+struct LazyExport {
+  std::string name;
+  std::string description;
+  /// Makes the device. Never runs twice at once, but again when a client comes after the last
+  /// holder of the device has gone, and after a failure; that one's text travels to the clients.
+  std::function<Result<std::shared_ptr<BlockDevice>>()> build;
+};
+
+/// The same, with devices that are built on their first open() and shared while anyone holds them.
+/// Who opens while another builds waits for that build, and shares its failure.
+Result<std::shared_ptr<ExportTree>> make_lazy_exports(const std::vector<LazyExport>& exports);
 
 /// The common case: one device, which is the default export and answers to `name` as well.
 Result<std::shared_ptr<ExportTree>> make_single_export(std::shared_ptr<BlockDevice> device,

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nbd/export_tree.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <stdexcept>
+#include <thread>
 
 #include "nbd/testing/memory_device.h"
 
@@ -112,6 +116,137 @@ TEST_CASE("exports are listed one level at a time, in pages", "[export_tree]") {
   CHECK_FALSE((*below)[1].is_export);
   CHECK((*below)[1].is_directory);
   CHECK((*tree)->open("")->name.empty());
+}
+
+TEST_CASE("a level is the same in pages of any size", "[export_tree]") {
+  std::vector<Export> exports;
+  for (const char* name : {"a", "a!/x", "a-", "a-b/c", "a/b", "a/b/c", "a0", "aa/b", "b/a", "b/a/a",
+                           "b/b", "b/b-", "\xC3\xA9/x"}) {
+    exports.push_back({name, "", small_device()});
+  }
+  const auto tree = make_fixed_exports(exports);
+  REQUIRE(tree);
+  const std::vector<std::string> expected = {"a", "a!", "a-", "a-b", "a0", "aa", "b", "\xC3\xA9"};
+  for (std::size_t most = 1; most <= 9; ++most) {
+    std::vector<std::string> level;
+    std::optional<std::string> after;
+    while (true) {
+      const auto page = names((*tree)->list("", after, most));
+      level.insert(level.end(), page.begin(), page.end());
+      if (page.size() < most) break;
+      after = page.back();
+    }
+    CHECK(level == expected);
+  }
+  CHECK(names((*tree)->list("b", "b/a", 9)) == std::vector<std::string>{"b/b", "b/b-"});
+  // A place in another directory is none in this one.
+  CHECK(names((*tree)->list("b", "a", 9)).size() == 3);
+  CHECK(names((*tree)->list("a", "b", 9)).size() == 1);
+}
+
+TEST_CASE("a name is found without being opened", "[export_tree][L14]") {
+  int builds = 0;
+  std::vector<LazyExport> exports;
+  for (const char* name : {"tools/b", "tools", "deep/er/still"}) {
+    exports.push_back({name, std::string("about ") + name, [&builds] {
+                         ++builds;
+                         return small_device();
+                       }});
+  }
+  const auto tree = make_lazy_exports(exports);
+  REQUIRE(tree);
+  const auto tools = (*tree)->find("tools");
+  REQUIRE(tools);
+  CHECK(tools->is_export);
+  CHECK(tools->is_directory);
+  CHECK(tools->description == "about tools");
+  const auto first = (*tree)->find("");
+  REQUIRE(first);
+  CHECK(first->name == "tools/b");
+  CHECK_FALSE(first->is_directory);
+  CHECK_FALSE((*tree)->find("deep/er"));
+  CHECK_FALSE((*tree)->find("tool"));
+  CHECK(builds == 0);
+}
+
+TEST_CASE("a lazy device is built once while anyone holds it", "[export_tree][L14]") {
+  int builds = 0;
+  const auto tree = make_lazy_exports({{"disk", "", [&builds] {
+                                          ++builds;
+                                          return small_device();
+                                        }}});
+  REQUIRE(tree);
+  {
+    const auto first = (*tree)->open("disk");
+    const auto second = (*tree)->open("");
+    REQUIRE(first);
+    REQUIRE(second);
+    CHECK(first->device == second->device);
+    CHECK(builds == 1);
+  }
+  CHECK((*tree)->open("disk"));
+  CHECK(builds == 2);
+}
+
+TEST_CASE("fifty clients that open at once share one build, and its failure", "[export_tree]") {
+  const bool fails = GENERATE(false, true);
+  std::atomic<int> builds = 0;
+  std::atomic<bool> may_end = false;
+  const auto tree = make_lazy_exports({{"disk", "", [&]() -> Result<std::shared_ptr<BlockDevice>> {
+                                          ++builds;
+                                          while (!may_end) std::this_thread::yield();
+                                          if (fails)
+                                            return fail(Errc::unreadable, "the source is gone");
+                                          return small_device();
+                                        }}});
+  REQUIRE(tree);
+  std::vector<Result<Export>> opened(50, fail(Errc::io, "nothing"));
+  std::atomic<int> begun = 0;
+  std::vector<std::thread> clients;
+  for (Result<Export>& mine : opened) {
+    clients.emplace_back([&] {
+      ++begun;
+      mine = (*tree)->open("disk");
+    });
+  }
+  while (begun < 50 || builds == 0) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  may_end = true;
+  for (std::thread& client : clients) client.join();
+  for (const Result<Export>& mine : opened) {
+    REQUIRE(mine.has_value() != fails);
+    if (fails) CHECK(mine.error().what == "the source is gone");
+    if (!fails) CHECK(mine->device == opened.front()->device);
+  }
+  if (!fails) CHECK(builds == 1);
+  // The next one tries again.
+  const int before = builds;
+  opened.clear();
+  CHECK((*tree)->open("disk").has_value() != fails);
+  CHECK(builds == before + 1);
+}
+
+TEST_CASE("a build that throws, gives nothing or too much is a failure", "[export_tree]") {
+  int call = 0;
+  const auto tree =
+      make_lazy_exports({{"disk", "", [&call]() -> Result<std::shared_ptr<BlockDevice>> {
+                            switch (call++) {
+                              case 0:
+                                throw std::runtime_error("thrown");
+                              case 1:
+                                return nullptr;
+                              case 2:
+                                return std::make_shared<HugeDevice>(std::uint64_t{1} << 63);
+                              default:
+                                return small_device();
+                            }
+                          }}});
+  REQUIRE(tree);
+  CHECK((*tree)->open("disk").error().what == "thrown");
+  CHECK_FALSE((*tree)->open("disk"));
+  CHECK_THAT((*tree)->open("disk").error().what, Catch::Contains("9223372036854775808 bytes"));
+  CHECK((*tree)->open("disk"));
+  CHECK_FALSE(make_lazy_exports({{"disk", "", nullptr}}));
 }
 
 TEST_CASE("a list of exports that can not be served is refused", "[export_tree]") {

@@ -37,6 +37,7 @@ class CountingTree final : public ExportTree {
     ++opens;
     return tree_->open(name);
   }
+  Result<ExportEntry> find(std::string_view name) override { return tree_->find(name); }
   int lists = 0;
   int opens = 0;
   bool lists_fail = false;
