@@ -1,23 +1,32 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <string_view>
+#include <memory>
+#include <vector>
 
 #include "nbd/export_tree.h"
+#include "nbd/extension.h"
 
 namespace mkvirtfs::nbd {
 
-/// The one metadata context we know, and the number that stands for it in block status replies.
-inline constexpr std::string_view kBaseAllocation = "base:allocation";
-inline constexpr std::uint32_t kBaseAllocationId = 1;
+/// A metadata context and the number that stands for it in block status replies.
+struct SelectedContext {
+  std::uint32_t id = 0;
+  std::shared_ptr<const MetaContext> context;
+};
+
+/// A client may select so many contexts of one export.
+inline constexpr std::size_t kMostContexts = 16;
 
 /// What a client and the server settled in the handshake; it holds for the rest of the connection.
 struct Agreement {
   Export exported;
   std::uint16_t transmission_flags = 0;  ///< as advertised; requests are judged by them
   bool structured_replies = false;
-  bool base_allocation = false;  ///< the context was selected for this export
+  /// Selected for this export, none twice. At most kMostContexts.
+  std::vector<SelectedContext> contexts;
 };
 
 }  // namespace mkvirtfs::nbd

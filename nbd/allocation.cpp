@@ -12,7 +12,7 @@ namespace {
 class RunMaker {
  public:
   RunMaker(Range request, std::uint32_t block_bytes, std::size_t most_runs,
-           std::vector<AllocationRun>& runs)
+           std::vector<StatusRun>& runs)
       : request_(request),
         block_bytes_(block_bytes),
         most_runs_(runs.size() + most_runs),
@@ -48,20 +48,54 @@ class RunMaker {
   }
 
   void tell(std::uint64_t until, bool is_hole) {
-    if (runs_.size() < most_runs_) runs_.push_back({{told_, until - told_}, is_hole});
+    if (runs_.size() < most_runs_) {
+      runs_.push_back({{told_, until - told_}, is_hole ? kStateHole | kStateZero : 0U});
+    }
     told_ = until;
   }
 
   const Range request_;
   const std::uint32_t block_bytes_;
   const std::size_t most_runs_;
-  std::vector<AllocationRun>& runs_;
+  std::vector<StatusRun>& runs_;
   std::uint64_t told_;  // everything before it is in a run
   std::uint64_t seen_ = 0;
   Range hole_;  // the hole the walk is in; empty while it is in data
 };
 
+class BaseAllocation final : public MetaContext {
+ public:
+  std::string_view name() const noexcept override { return kBaseAllocation; }
+  void append_status(const BlockDevice& device, Range request, const StatusLimits& limits,
+                     std::vector<StatusRun>& runs) const override {
+    append_allocation(device, request, limits, runs);
+  }
+};
+
+class BaseNamespace final : public MetaNamespace {
+ public:
+  std::string_view name() const noexcept override { return "base"; }
+  void list(std::string_view query, QueriedExport&, ContextListing& listing) const override {
+    if (query.empty() || query == kLeaf) listing.tell(kBaseAllocation);
+  }
+  std::shared_ptr<const MetaContext> select(std::string_view query, QueriedExport&) const override {
+    return query == kLeaf ? allocation_ : nullptr;
+  }
+
+ private:
+  static constexpr std::string_view kLeaf = "allocation";
+  const std::shared_ptr<const MetaContext> allocation_ = make_base_allocation();
+};
+
 }  // namespace
+
+std::shared_ptr<const MetaContext> make_base_allocation() {
+  return std::make_shared<BaseAllocation>();
+}
+
+std::shared_ptr<const MetaNamespace> make_base_namespace() {
+  return std::make_shared<BaseNamespace>();
+}
 
 std::uint32_t allocation_block_bytes(const Geometry& geometry) noexcept {
   return std::clamp(std::bit_floor(geometry.preferred_block_bytes), 512U, 65536U);
@@ -76,10 +110,11 @@ Range tellable_hole(Range hole, Range request, std::uint32_t block_bytes) noexce
   return from < to ? Range{from, to - from} : Range{hole.offset, 0};
 }
 
-void append_allocation(const BlockDevice& device, Range request, std::size_t most_runs,
-                       std::size_t most_extents, std::vector<AllocationRun>& runs) {
-  assert(request.length > 0 && most_runs > 0 && most_extents > 0);
-  RunMaker maker(request, allocation_block_bytes(device.geometry()), most_runs, runs);
+void append_allocation(const BlockDevice& device, Range request, const StatusLimits& limits,
+                       std::vector<StatusRun>& runs) {
+  assert(request.length > 0 && limits.most_runs > 0 && limits.most_extents > 0);
+  std::size_t most_extents = limits.most_extents;
+  RunMaker maker(request, allocation_block_bytes(device.geometry()), limits.most_runs, runs);
   for_each_extent(device, request,
                   [&](const Extent& extent) { return maker.add(extent) && --most_extents > 0; });
   maker.finish();

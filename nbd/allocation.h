@@ -5,20 +5,20 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <string_view>
 #include <vector>
 
 #include "block/device.h"
 #include "block/extent.h"
+#include "nbd/extension.h"
 
 namespace mkvirtfs::nbd {
 
-/// A stretch of a device that a client is told to be a hole, or data.
-struct AllocationRun {
-  Range range;
-  bool is_hole = false;
-
-  friend bool operator==(const AllocationRun&, const AllocationRun&) = default;
-};
+/// The metadata context that every server has, and its namespace.
+inline constexpr std::string_view kBaseAllocation = "base:allocation";
+std::shared_ptr<const MetaContext> make_base_allocation();
+std::shared_ptr<const MetaNamespace> make_base_namespace();
 
 /// The blocks in which a device's holes are told: its preferred block, as far as that is sane. The
 /// protocol asks for multiples of 512 ("Metadata querying"), and clients fare badly with the many
@@ -31,10 +31,9 @@ std::uint32_t allocation_block_bytes(const Geometry& geometry) noexcept;
 Range tellable_hole(Range hole, Range request, std::uint32_t block_bytes) noexcept;
 
 /// What base:allocation says of `request`: runs in order, gapless, no two neighbours alike, holes
-/// exactly where the map has holes of whole blocks. At most `most_runs`, and of at most
-/// `most_extents` of the map: then the answer ends before the request does, but it has at least one
-/// run. Appends to `runs`.
-void append_allocation(const BlockDevice& device, Range request, std::size_t most_runs,
-                       std::size_t most_extents, std::vector<AllocationRun>& runs);
+/// exactly where the map has holes of whole blocks. Where a limit is met the answer ends before the
+/// request does, but it has at least one run. Appends to `runs`.
+void append_allocation(const BlockDevice& device, Range request, const StatusLimits& limits,
+                       std::vector<StatusRun>& runs);
 
 }  // namespace mkvirtfs::nbd

@@ -11,11 +11,13 @@ namespace {
 
 using testing::ExtentDevice;
 
-std::vector<AllocationRun> allocation(const BlockDevice& device, Range range,
-                                      std::size_t most_runs = 1000,
-                                      std::size_t most_extents = 1000) {
-  std::vector<AllocationRun> runs;
-  append_allocation(device, range, most_runs, most_extents, runs);
+constexpr std::uint32_t kData = 0;
+constexpr std::uint32_t kHole = kStateHole | kStateZero;
+
+std::vector<StatusRun> allocation(const BlockDevice& device, Range range,
+                                  std::size_t most_runs = 1000, std::size_t most_extents = 1000) {
+  std::vector<StatusRun> runs;
+  append_allocation(device, range, {most_runs, most_extents}, runs);
   return runs;
 }
 
@@ -37,34 +39,33 @@ TEST_CASE("holes and data are told by whole blocks", "[allocation]") {
   ExtentDevice device;
   SECTION("a file's tail does not make a hole") {
     device.computed(100).hole(3996).computed(4096);
-    CHECK(allocation(device, {0, 8192}) == std::vector<AllocationRun>{{{0, 8192}, false}});
+    CHECK(allocation(device, {0, 8192}) == std::vector<StatusRun>{{{0, 8192}, kData}});
   }
   SECTION("the whole blocks of an unaligned hole do") {
     device.computed(100).hole(3996 + 8192 + 50).computed(4046).hole(4096);
-    CHECK(allocation(device, {0, 20480}) == std::vector<AllocationRun>{{{0, 4096}, false},
-                                                                       {{4096, 8192}, true},
-                                                                       {{12288, 4096}, false},
-                                                                       {{16384, 4096}, true}});
+    CHECK(allocation(device, {0, 20480}) == std::vector<StatusRun>{{{0, 4096}, kData},
+                                                                   {{4096, 8192}, kHole},
+                                                                   {{12288, 4096}, kData},
+                                                                   {{16384, 4096}, kHole}});
   }
   SECTION("neighbouring extents of one kind are one run") {
     device.computed(4096).memory(std::vector<std::byte>(4096)).hole(2048).hole(2048).hole(4096);
     CHECK(allocation(device, {0, 16384}) ==
-          std::vector<AllocationRun>{{{0, 8192}, false}, {{8192, 8192}, true}});
+          std::vector<StatusRun>{{{0, 8192}, kData}, {{8192, 8192}, kHole}});
   }
   SECTION("the end of the device may lie inside a block") {
     device.computed(4096).hole(100);
     CHECK(allocation(device, {0, 4196}) ==
-          std::vector<AllocationRun>{{{0, 4096}, false}, {{4096, 100}, true}});
+          std::vector<StatusRun>{{{0, 4096}, kData}, {{4096, 100}, kHole}});
   }
   SECTION("a request inside a hole is all hole, aligned or not") {
     device.hole(1 << 20);
-    CHECK(allocation(device, {1000, 3}) == std::vector<AllocationRun>{{{1000, 3}, true}});
+    CHECK(allocation(device, {1000, 3}) == std::vector<StatusRun>{{{1000, 3}, kHole}});
   }
   SECTION("smaller blocks tell more") {
     device.block_bytes(512).computed(100).hole(3996).computed(4096);
-    CHECK(allocation(device, {0, 8192}) == std::vector<AllocationRun>{{{0, 512}, false},
-                                                                      {{512, 3584}, true},
-                                                                      {{4096, 4096}, false}});
+    CHECK(allocation(device, {0, 8192}) ==
+          std::vector<StatusRun>{{{0, 512}, kData}, {{512, 3584}, kHole}, {{4096, 4096}, kData}});
   }
 }
 
@@ -72,17 +73,16 @@ TEST_CASE("an answer can be cut short, but never empty or wrong", "[allocation]"
   ExtentDevice device;
   for (int i = 0; i < 100; ++i) device.computed(4096).hole(4096);
   CHECK(allocation(device, {0, 819200}).size() == 200);
-  CHECK(allocation(device, {0, 819200}, 3) == std::vector<AllocationRun>{{{0, 4096}, false},
-                                                                         {{4096, 4096}, true},
-                                                                         {{8192, 4096}, false}});
-  CHECK(allocation(device, {0, 819200}, 1) == std::vector<AllocationRun>{{{0, 4096}, false}});
-  CHECK(allocation(device, {4096, 8192}, 1) == std::vector<AllocationRun>{{{4096, 4096}, true}});
-  CHECK(allocation(device, {0, 819200}, 1000, 1) == std::vector<AllocationRun>{{{0, 4096}, false}});
+  CHECK(allocation(device, {0, 819200}, 3) ==
+        std::vector<StatusRun>{{{0, 4096}, kData}, {{4096, 4096}, kHole}, {{8192, 4096}, kData}});
+  CHECK(allocation(device, {0, 819200}, 1) == std::vector<StatusRun>{{{0, 4096}, kData}});
+  CHECK(allocation(device, {4096, 8192}, 1) == std::vector<StatusRun>{{{4096, 4096}, kHole}});
+  CHECK(allocation(device, {0, 819200}, 1000, 1) == std::vector<StatusRun>{{{0, 4096}, kData}});
   CHECK(allocation(device, {0, 819200}, 1000, 2).size() == 2);
   // Stopped inside a block: what was seen is told, as data when it is not a whole block of hole.
   ExtentDevice slivers;
   for (int i = 0; i < 100; ++i) slivers.computed(10).hole(10);
-  CHECK(allocation(slivers, {0, 2000}, 1000, 4) == std::vector<AllocationRun>{{{0, 40}, false}});
+  CHECK(allocation(slivers, {0, 2000}, 1000, 4) == std::vector<StatusRun>{{{0, 40}, kData}});
 }
 
 TEST_CASE("runs agree with the map on random devices", "[allocation]") {
@@ -106,7 +106,7 @@ TEST_CASE("runs agree with the map on random devices", "[allocation]") {
     for (std::size_t i = 0; i < runs.size(); ++i) {
       REQUIRE(runs[i].range.offset == at);
       REQUIRE(runs[i].range.length > 0);
-      if (i > 0) REQUIRE(runs[i].is_hole != runs[i - 1].is_hole);
+      if (i > 0) REQUIRE(runs[i].flags != runs[i - 1].flags);
       at = runs[i].range.end();
       if (at != range.end()) REQUIRE(at % block == 0);
       for (std::uint64_t b = runs[i].range.offset; b < at; b += block - b % block) {
@@ -115,7 +115,7 @@ TEST_CASE("runs agree with the map on random devices", "[allocation]") {
         const bool all_hole = std::all_of(is_hole.begin() + static_cast<std::ptrdiff_t>(b),
                                           is_hole.begin() + static_cast<std::ptrdiff_t>(end),
                                           [](bool hole) { return hole; });
-        REQUIRE(runs[i].is_hole == all_hole);
+        REQUIRE(runs[i].flags == (all_hole ? kHole : kData));
       }
     }
     REQUIRE(at == range.end());

@@ -98,12 +98,12 @@ std::optional<MetaRequest> MetaRequest::decode(std::span<const std::byte> data) 
   return request;
 }
 
-bool MetaRequest::has_query(std::string_view query) const noexcept {
+void MetaRequest::for_each_query(const std::function<bool(std::string_view)>& visit) const {
   Reader reader(queries_);
   for (std::uint32_t i = 0; i < query_count_; ++i) {
-    if (reader.string() == query) return true;
+    const auto query = reader.string();
+    if (!query || !visit(*query)) return;
   }
-  return false;
 }
 
 std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> bytes) noexcept {

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -52,7 +53,8 @@ class MetaRequest {
   static std::optional<MetaRequest> decode(std::span<const std::byte> data) noexcept;
   std::string_view name() const noexcept { return name_; }
   std::uint32_t query_count() const noexcept { return query_count_; }
-  bool has_query(std::string_view query) const noexcept;
+  /// Until `visit` says false.
+  void for_each_query(const std::function<bool(std::string_view query)>& visit) const;
 
  private:
   std::string_view name_;

@@ -116,7 +116,7 @@ Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOpt
 }
 
 std::string Connection::serve() {
-  Session session(exports_, options_.tuning, options_.tls);
+  Session session(exports_, options_.tuning, options_.tls, *options_.extensions);
   std::string reason = run(session);
   if (tls_) end_tls();
   // The descriptor lives until the connection is destroyed, but the client shall see the end now.

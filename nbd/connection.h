@@ -53,6 +53,8 @@ struct ConnectionOptions {
   TlsMode tls = TlsMode::off;
   /// Not null if there may be TLS.
   std::shared_ptr<const TlsCredentials> tls_credentials;
+  /// Live longer than the connection.
+  const Extensions* extensions = &Extensions::standard();
 };
 
 /// One client on a stream socket: moves bytes between the socket and a Session, and keeps the

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -18,10 +20,14 @@ namespace {
 /// asks nine questions about every export, over one connection.
 constexpr std::size_t kOptionBudget = 32;
 
-/// LIST tells no more names and bytes than this; GO takes every name, listed or not.
+/// LIST tells no more names than this; GO takes every name, listed or not.
 constexpr std::size_t kMostNamesListed = 1000;
-constexpr std::size_t kMostBytesListed = 1U << 20;
 constexpr std::size_t kListPage = 64;
+/// All replies to one option; whatever was there before it is small.
+constexpr std::size_t kMostReplyBytes = 1U << 20;
+constexpr std::size_t kMostContextsTold = 4096;
+/// So many queries of SET_META_CONTEXT are put to namespaces that we know.
+constexpr std::size_t kMostQueriesSelecting = 1000;
 
 /// Answers are handed over when they reach this size, before more options are looked at.
 constexpr std::size_t kEnoughOutput = 64U << 10;
@@ -36,12 +42,9 @@ std::string_view as_text(std::span<const std::byte> bytes) noexcept {
 
 }  // namespace
 
-/// One line of the option table.
+/// One line of the table of the protocol's own options.
 struct Negotiation::Rule {
-  Option option;
-  /// How long the data may be; other lengths are ERR_INVALID before anything looks at them.
-  std::uint32_t least_bytes;
-  std::uint32_t most_bytes;
+  OptionRule shape;
   /// Whether a client that did not take up fixed newstyle may send it.
   bool any_newstyle;
   void (Negotiation::*handler)(Option, Data);
@@ -54,22 +57,107 @@ const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
   using N = Negotiation;
   // Sorted by option. ABORT is not here because it has no rule at all: its data means nothing.
   static constexpr std::array kRules = {
-      Rule{Option::export_name, 0, kString, true, &N::on_export_name},
-      Rule{Option::list, 0, 0, false, &N::on_list},
-      Rule{Option::starttls, 0, 0, false, &N::on_starttls},
-      Rule{Option::info, 6, kMostInfo, false, &N::on_info_or_go},
-      Rule{Option::go, 6, kMostInfo, false, &N::on_info_or_go},
-      Rule{Option::structured_reply, 0, 0, false, &N::on_structured_reply},
-      Rule{Option::list_meta_context, 8, kLongestOption, false, &N::on_list_meta_context},
-      Rule{Option::set_meta_context, 8, kLongestOption, false, &N::on_set_meta_context},
+      Rule{{Option::export_name, 0, kString, true}, true, &N::on_export_name},
+      Rule{{Option::list, 0, 0, true}, false, &N::on_list},
+      Rule{{Option::starttls, 0, 0, false}, false, &N::on_starttls},
+      Rule{{Option::info, 6, kMostInfo, true}, false, &N::on_info_or_go},
+      Rule{{Option::go, 6, kMostInfo, true}, false, &N::on_info_or_go},
+      Rule{{Option::structured_reply, 0, 0, true}, false, &N::on_structured_reply},
+      Rule{{Option::list_meta_context, 8, kLongestOption, true}, false, &N::on_list_meta_context},
+      Rule{{Option::set_meta_context, 8, kLongestOption, true}, false, &N::on_set_meta_context},
   };
-  static_assert(std::ranges::is_sorted(kRules, {}, &Rule::option));
-  const auto found = std::ranges::lower_bound(kRules, option, {}, &Rule::option);
-  return found != kRules.end() && found->option == option ? &*found : nullptr;
+  constexpr auto kNumber = [](const Rule& rule) { return rule.shape.option; };
+  static_assert(std::ranges::is_sorted(kRules, {}, kNumber));
+  const auto found = std::ranges::lower_bound(kRules, option, {}, kNumber);
+  return found != kRules.end() && found->shape.option == option ? &*found : nullptr;
 }
 
-Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls)
-    : exports_(exports), out_(out), tls_(tls) {
+/// What the handler of an extension talks to.
+class Negotiation::Call final : public OptionCall {
+ public:
+  Call(Negotiation& negotiation, Option option)
+      : negotiation_(negotiation),
+        option_(option),
+        full_(negotiation.out_.size_bytes() + kMostReplyBytes) {}
+
+  ExportTree& exports() noexcept override { return negotiation_.exports_; }
+  bool reply(OptionReply type, std::span<const std::byte> data) override {
+    // ACK and errors are the envelope's.
+    assert(type != OptionReply::ack && std::to_underlying(type) < option_error(0));
+    if (kOptionReplyHeaderBytes + data.size() > room_bytes()) {
+      overflowed_ = true;
+      return false;
+    }
+    negotiation_.reply(option_, type, data);
+    return true;
+  }
+  std::size_t room_bytes() const noexcept override {
+    const std::size_t used = negotiation_.out_.size_bytes();
+    return full_ > used ? full_ - used : 0;
+  }
+  void count_names(std::size_t names) noexcept override {
+    negotiation_.names_told_ = std::max(negotiation_.names_told_, names);
+  }
+  bool overflowed() const noexcept { return overflowed_; }
+
+ private:
+  Negotiation& negotiation_;
+  const Option option_;
+  const std::size_t full_;
+  bool overflowed_ = false;
+};
+
+/// The answer to LIST_META_CONTEXT.
+class Negotiation::Listing final : public ContextListing {
+ public:
+  Listing(Negotiation& negotiation, Option option)
+      : negotiation_(negotiation),
+        option_(option),
+        full_(negotiation.out_.size_bytes() + kMostReplyBytes) {}
+
+  void tell(std::string_view name) override {
+    assert(name.size() <= kLongestString);
+    if (room() == 0) return;
+    // Counted also when it was told before: looking for it costs as much.
+    ++given_;
+    if (told_.emplace(name).second) negotiation_.tell_context(option_, 0, name);
+  }
+  std::size_t room() const noexcept override {
+    const std::size_t used = negotiation_.out_.size_bytes();
+    const std::size_t bytes = full_ > used ? full_ - used : 0;
+    return std::min(bytes / (kOptionReplyHeaderBytes + 4 + kLongestString),
+                    kMostContextsTold - given_);
+  }
+  void count_names(std::size_t names) noexcept override {
+    negotiation_.names_told_ = std::max(negotiation_.names_told_, names);
+  }
+
+ private:
+  Negotiation& negotiation_;
+  const Option option_;
+  const std::size_t full_;
+  std::size_t given_ = 0;
+  std::set<std::string, std::less<>> told_;
+};
+
+/// The export that a query is about.
+class Negotiation::Queried final : public QueriedExport {
+ public:
+  Queried(Negotiation& negotiation, std::string_view asked_name, const ExportEntry& entry)
+      : negotiation_(negotiation), asked_name_(asked_name), entry_(entry) {}
+
+  ExportTree& exports() noexcept override { return negotiation_.exports_; }
+  const ExportEntry& entry() const noexcept override { return entry_; }
+  Result<Export> open() override { return negotiation_.open(asked_name_); }
+
+ private:
+  Negotiation& negotiation_;
+  const std::string_view asked_name_;
+  const ExportEntry& entry_;
+};
+
+Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions)
+    : exports_(exports), extensions_(extensions), out_(out), tls_(tls) {
   out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
 }
 
@@ -128,24 +216,35 @@ std::size_t Negotiation::consume_option(Data input) {
     end(fmt::format("option {} came with {} bytes of data", std::to_underlying(option), length));
     return 0;
   }
-  const Rule* rule = find_rule(option);
-  const bool needs_tls = tls_ == TlsMode::require && !tls_is_on_ && option != Option::starttls;
+  const Rule* own = find_rule(option);
+  const OptionExtension* extension = own == nullptr ? extensions_.find_option(option) : nullptr;
+  const OptionRule* rule = own != nullptr         ? &own->shape
+                           : extension != nullptr ? &extension->rule
+                                                  : nullptr;
+  const bool needs_tls =
+      tls_ == TlsMode::require && !tls_is_on_ && (rule == nullptr || rule->needs_tls);
   const bool acceptable = rule != nullptr && !shutting_down_ && !needs_tls &&
-                          (fixed_newstyle_ || rule->any_newstyle) && length >= rule->least_bytes &&
-                          length <= rule->most_bytes;
+                          (fixed_newstyle_ || (own != nullptr && own->any_newstyle)) &&
+                          length >= rule->least_bytes && length <= rule->most_bytes;
   if (acceptable) {
     wanted_ = kOptionHeaderBytes + length;
     if (input.size() < wanted_) return 0;
   }
   // From here on the option is taken, whatever becomes of it.
-  if (++options_taken_ > kOptionBudget * (1 + names_told_)) {
+  const bool free = extension != nullptr && is_free(*extension);
+  if (!free && ++options_taken_ > kOptionBudget * (1 + names_told_)) {
     end("the client sent too many options");
     return 0;
   }
   // SET_META_CONTEXT replaces the former selection even when it fails.
   if (option == Option::set_meta_context) selection_.reset();
   if (acceptable) {
-    (this->*rule->handler)(option, input.subspan(kOptionHeaderBytes, length));
+    const Data data = input.subspan(kOptionHeaderBytes, length);
+    if (own != nullptr) {
+      (this->*own->handler)(option, data);
+    } else {
+      on_extension(*extension, data);
+    }
     return kOptionHeaderBytes + length;
   }
   if (option == Option::abort) {
@@ -222,7 +321,7 @@ void Negotiation::on_list(Option option, Data) {
   // that of the names, and the work by what may be told.
   std::vector<std::string> directories = {""};
   std::size_t told = 0;
-  const std::size_t full = out_.size_bytes() + kMostBytesListed;
+  const std::size_t full = out_.size_bytes() + kMostReplyBytes;
   std::size_t pages_left = kMostNamesListed;
   while (!directories.empty() && told < kMostNamesListed && pages_left > 0) {
     const std::string directory = std::move(directories.back());
@@ -265,6 +364,7 @@ void Negotiation::on_starttls(Option option, Data) {
   opened_.reset();
   options_taken_ = 0;
   names_told_ = 0;
+  extension_calls_.clear();
   reply(option, OptionReply::ack);
   phase_ = Phase::starting_tls;
 }
@@ -317,16 +417,24 @@ void Negotiation::on_list_meta_context(Option option, Data data) {
     refuse(option, OptionReply::err_invalid, "the lengths or strings in this option are wrong");
     return;
   }
-  if (const auto exported = open(request->name()); !exported) {
-    refuse(option, OptionReply::err_unknown, exported.error().what);
+  const auto entry = exports_.find(request->name());
+  if (!entry) {
+    refuse(option, OptionReply::err_unknown, entry.error().what);
     return;
   }
+  Queried queried(*this, request->name(), *entry);
+  Listing listing(*this, option);
   // "base:" asks for all contexts of that namespace, no query for all there are. Namespaces that
   // we do not know have no contexts: that is not an error.
-  if (request->query_count() == 0 || request->has_query("base:") ||
-      request->has_query(kBaseAllocation)) {
-    tell_context(option, 0);
+  if (request->query_count() == 0) {
+    for (const auto& known : extensions_.namespaces()) known->list({}, queried, listing);
   }
+  request->for_each_query([&](std::string_view query) {
+    if (const auto [known, rest] = find_namespace(query); known != nullptr) {
+      known->list(rest, queried, listing);
+    }
+    return listing.room() > 0;
+  });
   reply(option, OptionReply::ack);
 }
 
@@ -340,14 +448,66 @@ void Negotiation::on_set_meta_context(Option option, Data data) {
     refuse(option, OptionReply::err_invalid, "the lengths or strings in this option are wrong");
     return;
   }
-  const auto exported = open(request->name());
-  if (!exported) {
-    refuse(option, OptionReply::err_unknown, exported.error().what);
+  const auto entry = exports_.find(request->name());
+  if (!entry) {
+    refuse(option, OptionReply::err_unknown, entry.error().what);
     return;
   }
-  selection_ = {exported->name, request->has_query(kBaseAllocation)};
-  if (selection_->base_allocation) tell_context(option, kBaseAllocationId);
+  Queried queried(*this, request->name(), *entry);
+  Selection selection{entry->name, {}};
+  std::size_t queries = 0;
+  request->for_each_query([&](std::string_view query) {
+    const auto [known, rest] = find_namespace(query);
+    // A wildcard selects nothing.
+    if (known == nullptr || rest.empty()) return true;
+    if (++queries > kMostQueriesSelecting) return false;
+    auto context = known->select(rest, queried);
+    const auto is_same = [&](const SelectedContext& other) {
+      return other.context->name() == context->name();
+    };
+    if (context != nullptr && std::ranges::none_of(selection.contexts, is_same)) {
+      const auto id = static_cast<std::uint32_t>(selection.contexts.size() + 1);
+      selection.contexts.push_back({id, std::move(context)});
+    }
+    return selection.contexts.size() <= kMostContexts;
+  });
+  if (selection.contexts.size() > kMostContexts || queries > kMostQueriesSelecting) {
+    refuse(option, OptionReply::err_too_big,
+           fmt::format("at most {} contexts can be selected", kMostContexts));
+    return;
+  }
+  for (const SelectedContext& selected : selection.contexts) {
+    tell_context(option, selected.id, selected.context->name());
+  }
+  selection_ = std::move(selection);
   reply(option, OptionReply::ack);
+}
+
+std::pair<const MetaNamespace*, std::string_view> Negotiation::find_namespace(
+    std::string_view query) const noexcept {
+  const std::size_t colon = query.find(':');
+  if (colon == std::string_view::npos) return {};
+  return {extensions_.find_namespace(query.substr(0, colon)), query.substr(colon + 1)};
+}
+
+bool Negotiation::is_free(const OptionExtension& extension) {
+  extension_calls_.resize(extensions_.options().size());
+  const auto index = static_cast<std::size_t>(&extension - extensions_.options().data());
+  return ++extension_calls_[index] <= extension.free_calls;
+}
+
+void Negotiation::on_extension(const OptionExtension& extension, Data data) {
+  const Option option = extension.rule.option;
+  Call call(*this, option);
+  const auto done = extension.handler(data, call);
+  if (call.overflowed()) {
+    refuse(option, OptionReply::err_too_big, "the answer would be larger than it may be");
+  } else if (!done) {
+    assert(std::to_underlying(done.error().error) > option_error(0));
+    refuse(option, done.error().error, done.error().text);
+  } else {
+    reply(option, OptionReply::ack);
+  }
 }
 
 Result<Export> Negotiation::open(std::string_view name) {
@@ -366,8 +526,9 @@ void Negotiation::agree(Export exported) {
   agreement_.transmission_flags = transmission_flags();
   agreement_.structured_replies = structured_replies_;
   // A selection made for another export is void.
-  agreement_.base_allocation =
-      selection_ && selection_->export_name == exported.name && selection_->base_allocation;
+  if (selection_ && selection_->export_name == exported.name) {
+    agreement_.contexts = std::move(selection_->contexts);
+  }
   agreement_.exported = std::move(exported);
   opened_.reset();
   phase_ = Phase::agreed;
@@ -398,11 +559,11 @@ void Negotiation::tell_export(Option option, const ExportEntry& entry) {
   out_.append(as_bytes(description));
 }
 
-void Negotiation::tell_context(Option option, std::uint32_t id) {
+void Negotiation::tell_context(Option option, std::uint32_t id, std::string_view name) {
   out_.append(encode_option_reply(option, OptionReply::meta_context,
-                                  static_cast<std::uint32_t>(4 + kBaseAllocation.size())));
+                                  static_cast<std::uint32_t>(4 + name.size())));
   out_.append(pack(id));
-  out_.append(as_bytes(kBaseAllocation));
+  out_.append(as_bytes(name));
 }
 
 void Negotiation::reply(Option option, OptionReply reply, std::span<const std::byte> data) {

@@ -7,25 +7,29 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "nbd/agreement.h"
 #include "nbd/batch.h"
 #include "nbd/codec.h"
 #include "nbd/export_tree.h"
+#include "nbd/extension.h"
 #include "nbd/tls_mode.h"
 
 namespace mkvirtfs::nbd {
 
 /// The handshake of one client ("Newstyle negotiation", fixed newstyle only): bytes in, bytes out.
 ///
-/// A table says for each option how long its data may be, who may send it and what handles it; all
-/// that is alike for every option (magic, limits, dropping data, framing of replies, the budget)
-/// stands once, around the table. No socket, clock or thread. Belongs to one thread; the tree and
-/// the batch live longer.
+/// A table says for each option how long its data may be, who may send it and what handles it, and
+/// Extensions add lines to it; all that is alike for every option (magic, limits, dropping data,
+/// framing of replies, the budget) stands once, around the table. No socket, clock or thread.
+/// Belongs to one thread; the tree, the extensions and the batch live longer.
 class Negotiation {
  public:
   /// Puts the greeting into `out`.
-  Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off);
+  Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off,
+              const Extensions& extensions = Extensions::standard());
 
   /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
   /// it took. It takes none when it must see wanted_bytes() first, or when ended() or agreed().
@@ -50,16 +54,22 @@ class Negotiation {
   /// From now on every option but ABORT is refused with ERR_SHUTDOWN.
   void begin_shutdown() noexcept { shutting_down_ = true; }
 
-  /// The most names that one LIST told this client. Its budget of options grows with them, and its
-  /// time should: clients ask for each name they were told.
+  /// The most names that one option told this client. Its budget of options grows with them, and
+  /// its time should: clients ask for each name they were told.
   std::size_t names_told() const noexcept { return names_told_; }
 
  private:
   enum class Phase : std::uint8_t { client_flags, options, starting_tls, agreed, ended };
   struct Rule;
+  class Call;
+  class Listing;
+  class Queried;
   using Data = std::span<const std::byte>;
 
   static const Rule* find_rule(Option option) noexcept;
+
+  /// Takes an extension's option from its budget; false when the common one is to pay.
+  bool is_free(const OptionExtension& extension);
 
   std::size_t consume_client_flags(Data input);
   std::size_t consume_option(Data input);
@@ -74,17 +84,22 @@ class Negotiation {
   void on_structured_reply(Option option, Data data);
   void on_list_meta_context(Option option, Data data);
   void on_set_meta_context(Option option, Data data);
+  void on_extension(const OptionExtension& extension, Data data);
+  /// The namespace of "NAME:rest", nullptr when it is not known, and the rest.
+  std::pair<const MetaNamespace*, std::string_view> find_namespace(
+      std::string_view query) const noexcept;
 
   Result<Export> open(std::string_view name);
   void agree(Export exported);
   std::uint16_t transmission_flags() const noexcept;
   void tell_export(Option option, const ExportEntry& entry);
-  void tell_context(Option option, std::uint32_t id);
+  void tell_context(Option option, std::uint32_t id, std::string_view name);
   void reply(Option option, OptionReply reply, std::span<const std::byte> data = {});
   void refuse(Option option, OptionReply reply, std::string_view text);
   void end(std::string_view reason);
 
   ExportTree& exports_;
+  const Extensions& extensions_;
   Batch& out_;
   const TlsMode tls_;
   bool tls_is_on_ = false;
@@ -97,6 +112,8 @@ class Negotiation {
   std::size_t wanted_ = kClientFlagsBytes;
   std::size_t options_taken_ = 0;
   std::size_t names_told_ = 0;
+  /// How often each of the extensions' options was sent; empty until the first.
+  std::vector<std::size_t> extension_calls_;
 
   /// An option whose data is being dropped, and its answer.
   struct Dropping {
@@ -110,7 +127,7 @@ class Negotiation {
   /// What SET_META_CONTEXT selected, and the canonical name of the export for which it did.
   struct Selection {
     std::string export_name;
-    bool base_allocation = false;
+    std::vector<SelectedContext> contexts;
   };
   std::optional<Selection> selection_;
 

@@ -56,6 +56,15 @@ std::shared_ptr<CountingTree> disk_tree() {
   return std::make_shared<CountingTree>(*make_fixed_exports(exports));
 }
 
+/// "1=base:allocation 2=..."
+std::string names_of(const std::vector<SelectedContext>& contexts) {
+  std::string text;
+  for (const SelectedContext& selected : contexts) {
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", selected.id, selected.context->name());
+  }
+  return text;
+}
+
 /// A negotiation and the bytes it answers with.
 class Handshake {
  public:
@@ -303,7 +312,7 @@ TEST_CASE("GO hands over what was agreed", "[negotiation]") {
     CHECK(agreed.exported.name == "more/other");
     CHECK(agreed.exported.device->geometry().size_bytes == 5000);
     CHECK_FALSE(agreed.structured_replies);
-    CHECK_FALSE(agreed.base_allocation);
+    CHECK(agreed.contexts.empty());
     CHECK((agreed.transmission_flags & kSendDf) == 0);
   }
   SECTION("what follows GO is left for the transmission") {
@@ -320,7 +329,7 @@ TEST_CASE("GO hands over what was agreed", "[negotiation]") {
     handshake.all(option(Option::go, info_data("disk")));
     const Agreement agreed = handshake.negotiation().take_agreement();
     CHECK(agreed.structured_replies);
-    CHECK(agreed.base_allocation);
+    CHECK(names_of(agreed.contexts) == "1=base:allocation");
   }
 }
 
@@ -332,14 +341,14 @@ TEST_CASE("a selection of contexts holds for its export only", "[negotiation]") 
   };
   const auto selected_after_go = [&](std::string_view name) {
     handshake.all(option(Option::go, info_data(name)));
-    return handshake.negotiation().take_agreement().base_allocation;
+    return !handshake.negotiation().take_agreement().contexts.empty();
   };
 
   SECTION("it is told once, however often it is asked for") {
     const auto answers = select("disk", {"base:allocation", "x-none:x", "base:allocation"});
     REQUIRE(answers.size() == 2);
     Stream context(answers[0].data);
-    CHECK(context.number<std::uint32_t>() == kBaseAllocationId);
+    CHECK(context.number<std::uint32_t>() == 1);
     CHECK(testing::text_of(context.take(context.left())) == "base:allocation");
     CHECK(selected_after_go("disk"));
   }
@@ -616,7 +625,7 @@ TEST_CASE("STARTTLS forgets what was agreed before it", "[negotiation][tls][A3]"
     handshake.all(option(Option::go, info_data("disk")));
     const Agreement agreed = handshake.negotiation().take_agreement();
     CHECK_FALSE(agreed.structured_replies);
-    CHECK_FALSE(agreed.base_allocation);
+    CHECK(agreed.contexts.empty());
     CHECK((agreed.transmission_flags & kSendDf) == 0);
     CHECK(tree->opens == opens + 1);
   }

@@ -158,6 +158,7 @@ Result<void> Server::Implementation::adopt(UniqueFd socket) {
   options.handshake_timeout = options_.handshake_timeout;
   options.tls = options_.tls;
   options.tls_credentials = options_.tls_credentials;
+  if (options_.extensions) options.extensions = options_.extensions.get();
   const MutexLock lock(mutex_);
   if (running_ >= options_.most_connections) {
     return fail(Errc::no_space,

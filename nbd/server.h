@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "nbd/export_tree.h"
+#include "nbd/extension.h"
 #include "nbd/tls_credentials.h"
 #include "nbd/tls_mode.h"
 #include "support/error.h"
@@ -29,6 +30,8 @@ struct ServerOptions {
   TlsMode tls = TlsMode::off;
   /// Not null if there may be TLS.
   std::shared_ptr<const TlsCredentials> tls_credentials;
+  /// Options and metadata namespaces beyond the protocol's; nullptr: none.
+  std::shared_ptr<const Extensions> extensions;
   /// Lives as long as the server.
   LogSink* log = &null_log();
 };

@@ -5,10 +5,11 @@
 
 namespace mkvirtfs::nbd {
 
-Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls)
+Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls,
+                 const Extensions& extensions)
     : tuning_(tuning),
       batch_(tuning.batch_bytes),
-      phase_(std::in_place_type<Negotiation>, exports, batch_, tls) {}
+      phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions) {}
 
 std::size_t Session::consume(std::span<const std::byte> input) {
   std::size_t used = 0;

@@ -8,6 +8,7 @@
 
 #include "nbd/batch.h"
 #include "nbd/export_tree.h"
+#include "nbd/extension.h"
 #include "nbd/negotiation.h"
 #include "nbd/transmission.h"
 
@@ -23,10 +24,11 @@ namespace mkvirtfs::nbd {
 ///       else if (!session.finished()) input.receive(session.wanted_bytes());
 ///     }
 ///
-/// No socket, clock or thread. Belongs to one thread; the tree lives longer.
+/// No socket, clock or thread. Belongs to one thread; the tree and the extensions live longer.
 class Session {
  public:
-  Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls = TlsMode::off);
+  Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls = TlsMode::off,
+          const Extensions& extensions = Extensions::standard());
 
   /// Takes what it can from the front of `input`; says how many bytes that was. Having taken
   /// nothing and given no batch, it wants more input than this.

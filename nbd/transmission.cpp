@@ -66,10 +66,12 @@ std::uint16_t acceptable_flags(const CommandRule& rule, std::uint16_t transmissi
 }
 
 /// The most descriptors in one block status reply: clients ask on from where it ends.
+/// All its contexts share them.
 constexpr std::size_t kMostDescriptors = 8192;
 constexpr std::size_t kStatusRoom = kMostDescriptors * 8 + Batch::kPieceBytes;
+static_assert(kMostContexts * (kChunkHeaderBytes + 4) <= Batch::kPieceBytes);
 /// The most extents of a map that one block status looks at, so that one request of 4 GiB over
-/// tiny extents can not keep its thread for long.
+/// tiny extents can not keep its thread for long. All its contexts share them, too.
 constexpr std::size_t kMostExtentsWalked = 1U << 18;
 
 }  // namespace
@@ -117,7 +119,7 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
     return refuse(WireError::overflow, "the reply would be larger than a payload may be");
   }
   if (request.command == Command::block_status) {
-    if (!agreed.base_allocation) return refuse(WireError::inval, "no context was selected");
+    if (agreed.contexts.empty()) return refuse(WireError::inval, "no context was selected");
     // The answer must have a descriptor, and that must not be empty.
     if (request.length == 0) return refuse(WireError::inval, "the status of nothing was asked");
   }
@@ -216,17 +218,23 @@ void Transmission::handle(const Request& request) {
 }
 
 void Transmission::serve_block_status(const Request& request) {
-  runs_.clear();
-  append_allocation(*agreed_.exported.device, {request.offset, request.length},
-                    (request.flags & kReqOne) != 0 ? 1 : kMostDescriptors, kMostExtentsWalked,
-                    runs_);
-  assert(!runs_.empty());
-  out_.append(encode_chunk_header(kChunkDone, ChunkType::block_status, request.cookie,
-                                  narrow<std::uint32_t>(4 + 8 * runs_.size())));
-  out_.append(pack(kBaseAllocationId));
-  for (const AllocationRun& run : runs_) {
-    out_.append(pack(narrow<std::uint32_t>(run.range.length),
-                     run.is_hole ? kStateHole | kStateZero : std::uint32_t{0}));
+  const std::size_t contexts = agreed_.contexts.size();
+  const bool one = (request.flags & kReqOne) != 0;
+  const StatusLimits limits{one ? 1 : kMostDescriptors / contexts, kMostExtentsWalked / contexts};
+  for (std::size_t i = 0; i < contexts; ++i) {
+    const auto& [id, context] = agreed_.contexts[i];
+    runs_.clear();
+    context->append_status(*agreed_.exported.device, {request.offset, request.length}, limits,
+                           runs_);
+    assert(!runs_.empty() && runs_.size() <= limits.most_runs &&
+           runs_.front().range.offset == request.offset &&
+           runs_.back().range.end() <= request.offset + request.length);
+    out_.append(encode_chunk_header(i + 1 == contexts ? kChunkDone : 0, ChunkType::block_status,
+                                    request.cookie, narrow<std::uint32_t>(4 + 8 * runs_.size())));
+    out_.append(pack(id));
+    for (const StatusRun& run : runs_) {
+      out_.append(pack(narrow<std::uint32_t>(run.range.length), run.flags));
+    }
   }
 }
 

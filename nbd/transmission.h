@@ -84,7 +84,7 @@ class Transmission {
   bool ended_ = false;
   std::string end_reason_;
   ReadReply read_;
-  std::vector<AllocationRun> runs_;
+  std::vector<StatusRun> runs_;
 
   /// A refused request whose payload is being dropped.
   struct Dropping {

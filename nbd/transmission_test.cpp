@@ -32,7 +32,9 @@ Agreement agreement(std::shared_ptr<BlockDevice> device, bool structured = true,
   agreed.exported = {"disk", "", std::move(device)};
   agreed.transmission_flags = static_cast<std::uint16_t>(kOurFlags | (structured ? kSendDf : 0));
   agreed.structured_replies = structured;
-  agreed.base_allocation = base_allocation && structured;
+  if (base_allocation && structured) {
+    agreed.contexts.push_back({1, make_base_allocation()});
+  }
   return agreed;
 }
 
@@ -260,7 +262,7 @@ TEST_CASE("the remaining rules of single commands", "[transmission]") {
   CHECK(judged(Command::block_status, 0, 0xffffffff).action == Verdict::Action::serve);
   CHECK(judged(Command::block_status, 0, 0).error == WireError::inval);
   Agreement without = agreed;
-  without.base_allocation = false;
+  without.contexts.clear();
   CHECK(judge({0, Command::block_status, 1, 0, 512}, without).error == WireError::inval);
 }
 

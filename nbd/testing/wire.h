@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <map>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -183,7 +184,9 @@ struct Answer {
   Bytes data;  ///< of a read, assembled
   std::size_t hole_chunks = 0;
   std::size_t data_chunks = 0;
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> descriptors;  ///< length, status
+  using Descriptors = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  ///< length, status
+  Descriptors descriptors;                            ///< of the first context that was selected
+  std::map<std::uint32_t, Descriptors> other_status;  ///< of the others, by their numbers
 
   bool is(WireError expected) const { return error == std::to_underlying(expected); }
 };
@@ -262,10 +265,10 @@ inline Answer take_answer(Stream& stream, const Request& asked, bool structured)
       ++answer.hole_chunks;
     } else if (chunk->is(ChunkType::block_status)) {
       if (asked.command != Command::block_status) throw WireViolation("an unasked status");
-      if (!answer.descriptors.empty()) throw WireViolation("two chunks for one context");
-      if (body.number<std::uint32_t>() != kBaseAllocationId) {
-        throw WireViolation("an unknown context");
-      }
+      const auto id = body.number<std::uint32_t>();
+      if (id == 0) throw WireViolation("a context without a number");
+      Answer::Descriptors& told = id == 1 ? answer.descriptors : answer.other_status[id];
+      if (!told.empty()) throw WireViolation("two chunks for one context");
       std::uint64_t total = 0;
       if (body.left() == 0 || body.left() % 8 != 0) throw WireViolation("a bad status length");
       while (!body.empty()) {
@@ -274,10 +277,9 @@ inline Answer take_answer(Stream& stream, const Request& asked, bool structured)
         const auto status = body.number<std::uint32_t>();
         if (length == 0) throw WireViolation("an empty descriptor");
         total += length;
-        answer.descriptors.emplace_back(length, status);
+        told.emplace_back(length, status);
       }
-      if ((asked.flags & kReqOne) != 0 &&
-          (answer.descriptors.size() != 1 || total > asked.length)) {
+      if ((asked.flags & kReqOne) != 0 && (told.size() != 1 || total > asked.length)) {
         throw WireViolation("more than the one descriptor that was asked for");
       }
     } else if (chunk->is(ChunkType::error) || chunk->is(ChunkType::error_offset)) {
