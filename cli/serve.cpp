@@ -24,6 +24,7 @@
 #include "cli/service_manager.h"
 #include "cli/source_options.h"
 #include "cli/stop_watcher.h"
+#include "cli/tls_options.h"
 #include "nbd/export_tree.h"
 #include "nbd/server.h"
 #include "support/log.h"
@@ -67,13 +68,13 @@ Result<TcpAddress> parse_address(const std::string& text) {
                           text));
 }
 
-/// The port in "nbd://HOST:PORT/NAME"; "" when it has none.
+/// The port in "nbd://HOST:PORT/NAME" or "nbds://USER@HOST:PORT/NAME"; "" when it has none.
 std::string port_in(const std::string& uri) {
-  constexpr std::string_view kScheme = "nbd://";
-  if (!uri.starts_with(kScheme)) return {};
-  const std::size_t slash = uri.find('/', kScheme.size());
+  if (!uri.starts_with("nbd://") && !uri.starts_with("nbds://")) return {};
+  const std::size_t host = uri.find("//") + 2;
+  const std::size_t slash = uri.find('/', host);
   const std::size_t colon = uri.rfind(':', slash);
-  if (colon == std::string::npos || colon < kScheme.size()) return {};
+  if (colon == std::string::npos || colon < host) return {};
   return uri.substr(colon + 1, slash == std::string::npos ? slash : slash - colon - 1);
 }
 
@@ -105,6 +106,7 @@ class Serve final : public Command {
   std::string export_name_;
   std::string command_;
   std::string pid_file_;
+  TlsOptions tls_;
   bool read_only_ = false;
   bool exit_with_parent_ = false;
   bool verbose_ = false;
@@ -124,6 +126,7 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
   add_value(serve_app, "-e,--exportname", export_name_, "NAME",
             "The export's name (it is the default export too)")
       ->group(kGroup);
+  tls_.add_to(serve_app, kGroup);
   serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (always so)")->group(kGroup);
   add_value(
       serve_app, "--run", command_, "COMMAND",
@@ -215,6 +218,8 @@ Result<int> Serve::run(const Streams& streams) {
                                          "or .. components, UTF-8, up to {} bytes)",
                                          export_name_, nbd::kLongestString));
   }
+  Result<TlsOptions::Tls> tls = tls_.load();
+  if (!tls) return std::unexpected(std::move(tls.error()));
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
   Result<PreparedImage> prepared = prepare_image(source_, image_, log);
   if (!prepared) return std::unexpected(std::move(prepared.error()));
@@ -232,6 +237,8 @@ Result<int> Serve::run(const Streams& streams) {
       fmt::format("{} image of {}", image_.format(), printable(source_name)));
   if (!exports) return std::unexpected(std::move(exports.error()));
   nbd::ServerOptions options;
+  options.tls = tls->mode;
+  options.tls_credentials = std::move(tls->credentials);
   options.log = &log;
   Listening listening;  // outlives the server, which removes its socket from the directory
   Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(*exports, options);

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/tls_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <utility>
+
+namespace mkvirtfs::cli {
+namespace {
+
+/// A script whose variable is empty must not end up with a server that serves everybody.
+std::string not_empty(const std::string& value) {
+  return value.empty() ? "it can not be empty" : "";
+}
+
+}  // namespace
+
+void TlsOptions::add_to(CLI::App& app, const char* group) {
+  add_value(
+      app, "--tls", mode_, "MODE",
+      "Encrypt: off, on (for clients who ask), require\n(on if there are certificates or keys)")
+      ->check(CLI::IsMember({"off", "on", "require"}))
+      ->group(group);
+  add_value(app, "--tls-certificates", certificates_, "DIR",
+            "server-cert.pem, server-key.pem, ca-cert.pem\nand ca-crl.pem are there")
+      ->check(not_empty)
+      ->group(group);
+  add_value(app, "--tls-psk", keys_, "FILE", "Pre-shared keys, lines of USER:HEXKEY")
+      ->check(not_empty)
+      ->group(group);
+  app.add_flag("--tls-verify-peer", verify_peer_, "Refuse clients without key or certificate")
+      ->group(group);
+  add_value(app, "--tls-priority", priority_, "STRING", "GnuTLS's priority string")
+      ->check(not_empty)
+      ->group(group);
+}
+
+Result<TlsOptions::Tls> TlsOptions::load() const {
+  const bool has_files = !certificates_.empty() || !keys_.empty();
+  if (mode_ == "off") return Tls{};
+  if (!has_files && !mode_.empty()) {
+    return fail(Errc::usage,
+                fmt::format("--tls={} needs --tls-certificates=DIR or --tls-psk=FILE", mode_));
+  }
+  if (verify_peer_ && certificates_.empty()) {
+    return fail(Errc::usage, "--tls-verify-peer needs --tls-certificates=DIR");
+  }
+  if (!has_files) return Tls{};
+  auto credentials = nbd::TlsCredentials::load({.certificates_directory = certificates_,
+                                                .psk_file = keys_,
+                                                .verify_peer = verify_peer_,
+                                                .priority = priority_});
+  if (!credentials) return std::unexpected(std::move(credentials).error());
+  return Tls{mode_ == "require" ? nbd::TlsMode::require : nbd::TlsMode::on,
+             *std::move(credentials)};
+}
+
+}  // namespace mkvirtfs::cli
