@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <boost/filesystem/operations.hpp>
-#include <boost/filesystem/path.hpp>
 #include <charconv>
 #include <csignal>
 #include <cstdint>
@@ -19,16 +18,17 @@
 #include "cli/command.h"
 #include "cli/image_options.h"
 #include "cli/pid_file.h"
-#include "cli/prepared_image.h"
 #include "cli/private_directory.h"
+#include "cli/served_sources.h"
 #include "cli/service_manager.h"
 #include "cli/source_options.h"
 #include "cli/stop_watcher.h"
 #include "cli/tls_options.h"
 #include "nbd/export_tree.h"
+#include "nbd/extension.h"
+#include "nbd/list_hier.h"
 #include "nbd/server.h"
 #include "support/log.h"
-#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -93,11 +93,13 @@ class Serve final : public Command {
   Result<std::vector<TcpAddress>> tcp_addresses() const;
   Result<void> listen(nbd::Server& server, const std::vector<TcpAddress>& addresses,
                       Listening& listening) const;
-  Result<Child> start_child(const nbd::Server& server, const Listening& listening) const;
+  Result<Child> start_child(const nbd::Server& server, const Listening& listening,
+                            const std::string& name) const;
   /// Serves until a signal comes or the child ends; the exit status.
   Result<int> serve(nbd::Server& server, const BlockedSignals& signals,
                     std::optional<Child> child) const;
 
+  std::vector<std::string> sources_;
   SourceOptions source_;
   ImageOptions image_;
   std::string unix_path_;
@@ -113,7 +115,10 @@ class Serve final : public Command {
 };
 
 Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
-  source_.add_to(serve_app);
+  serve_app.add_option("SOURCE", sources_, "What to show: DIR or NAME=DIR[,OPTION...]")
+      ->option_text("...")
+      ->required();
+  source_.add_options_to(serve_app);
   add_value(serve_app, "-U,--unix", unix_path_, "PATH|-",
             "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
       ->group(kGroup);
@@ -123,8 +128,7 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
       ->option_text("ADDR:PORT")
       ->allow_extra_args(false)
       ->group(kGroup);
-  add_value(serve_app, "-e,--exportname", export_name_, "NAME",
-            "The export's name (it is the default export too)")
+  add_value(serve_app, "-e,--exportname", export_name_, "NAME", "The default export's name")
       ->group(kGroup);
   tls_.add_to(serve_app, kGroup);
   serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (always so)")->group(kGroup);
@@ -176,8 +180,9 @@ Result<void> Serve::listen(nbd::Server& server, const std::vector<TcpAddress>& a
   return {};
 }
 
-Result<Child> Serve::start_child(const nbd::Server& server, const Listening& listening) const {
-  const std::vector<std::string> uris = server.uris(export_name_);
+Result<Child> Serve::start_child(const nbd::Server& server, const Listening& listening,
+                                 const std::string& name) const {
+  const std::vector<std::string> uris = server.uris(name);
   std::string port;
   for (const std::string& uri : uris) {
     if (port.empty()) port = port_in(uri);
@@ -185,7 +190,7 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
   return Child::start(command_, {{"uri", uris.front()},
                                  {"unixsocket", listening.unix_socket},
                                  {"port", port},
-                                 {"exportname", export_name_}});
+                                 {"exportname", name}});
 }
 
 Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
@@ -221,8 +226,11 @@ Result<int> Serve::run(const Streams& streams) {
   Result<TlsOptions::Tls> tls = tls_.load();
   if (!tls) return std::unexpected(std::move(tls.error()));
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
-  Result<PreparedImage> prepared = prepare_image(source_, image_, log);
-  if (!prepared) return std::unexpected(std::move(prepared.error()));
+  const Result<ServedSources> sources =
+      ServedSources::parse(sources_, export_name_, app(), source_, image_);
+  if (!sources) return std::unexpected(sources.error());
+  Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
+  if (!exports) return std::unexpected(std::move(exports.error()));
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
   if (exit_with_parent_) {
@@ -230,15 +238,14 @@ Result<int> Serve::run(const Streams& streams) {
     if (::getppid() != parent) return 0;  // it ended before we could ask to be told
   }
 
-  const std::string source_name =
-      boost::filesystem::path(source_.source).lexically_normal().filename().string();
-  Result<std::shared_ptr<nbd::ExportTree>> exports = nbd::make_single_export(
-      prepared->device, export_name_,
-      fmt::format("{} image of {}", image_.format(), printable(source_name)));
-  if (!exports) return std::unexpected(std::move(exports.error()));
+  const auto extensions = std::make_shared<nbd::Extensions>();
+  if (Result<void> added = nbd::add_list_hier(*extensions); !added) {
+    return std::unexpected(std::move(added.error()));
+  }
   nbd::ServerOptions options;
   options.tls = tls->mode;
   options.tls_credentials = std::move(tls->credentials);
+  options.extensions = extensions;
   options.log = &log;
   Listening listening;  // outlives the server, which removes its socket from the directory
   Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(*exports, options);
@@ -255,13 +262,13 @@ Result<int> Serve::run(const Streams& streams) {
   }
   std::optional<Child> child;
   if (!command_.empty()) {
-    Result<Child> started = start_child(**server, listening);
+    Result<Child> started = start_child(**server, listening, sources->names().front());
     if (!started) return std::unexpected(std::move(started.error()));
     child.emplace(std::move(*started));
   } else {
     // The command of --run has the URI; its output shall be its own.
-    for (const std::string& uri : (*server)->uris(export_name_)) {
-      print(streams.out, uri + "\n");
+    for (const std::string& name : sources->names()) {
+      for (const std::string& uri : (*server)->uris(name)) print(streams.out, uri + "\n");
     }
   }
   notify_service_manager("READY=1");
@@ -272,7 +279,7 @@ Result<int> Serve::run(const Streams& streams) {
 
 std::unique_ptr<Command> make_serve(CLI::App& program) {
   return std::make_unique<Serve>(
-      *program.add_subcommand("serve", "Serve the image to NBD clients, read-only"));
+      *program.add_subcommand("serve", "Serve images to NBD clients, read-only"));
 }
 
 }  // namespace mkvirtfs::cli

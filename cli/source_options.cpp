@@ -114,8 +114,12 @@ Result<std::vector<IdMapping>> parse_mappings(const char* option,
 }  // namespace
 
 void SourceOptions::add_to(CLI::App& app) {
-  app_ = &app;
   app.add_option("SOURCE", source, "The directory to show")->required();
+  add_options_to(app);
+}
+
+void SourceOptions::add_options_to(CLI::App& app) {
+  app_ = &app;
   exclude_option_ = app.add_option("--exclude", excludes_, "Leave out what matches")
                         ->option_text("GLOB")
                         ->group(kGroup);

@@ -16,7 +16,9 @@ namespace mkvirtfs::cli {
 /// The options that say what is read and as whose: the same for every subcommand.
 class SourceOptions {
  public:
+  /// The options, and SOURCE itself.
   void add_to(CLI::App& app);
+  void add_options_to(CLI::App& app);
 
   /// The values after parsing; Errc::usage for what is malformed or contradictory.
   Result<ScanOptions> scan_options() const;

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/served_sources.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "nbd/export_tree.h"
+#include "tests/support/temp_dir.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+/// serve's command line as far as it is about sources.
+struct Line {
+  explicit Line(std::vector<std::string> words) {
+    app.add_option("SOURCE", sources);
+    source.add_options_to(app);
+    image.add_to(app);
+    std::ranges::reverse(words);
+    app.parse(words);
+  }
+  Result<ServedSources> parse(const std::string& default_name = {}) {
+    return ServedSources::parse(sources, default_name, app, source, image);
+  }
+
+  CLI::App app;
+  std::vector<std::string> sources;
+  SourceOptions source;
+  ImageOptions image;
+};
+
+struct Bench {
+  Bench() {
+    std::filesystem::create_directories(root.path() / "one/sub");
+    std::filesystem::create_directories(root.path() / "two,three");
+    write_file(root / "one/file", "contents");
+    write_file(root / "one/sub/secret", "x");
+    write_file(root / "two,three/file", "others");
+  }
+  std::string one() const { return (root / "one").string(); }
+  TempDir root;
+};
+
+std::string text(const std::vector<std::string>& words) {
+  std::string all;
+  for (const std::string& word : words) all += (all.empty() ? "" : " ") + word;
+  return all;
+}
+
+std::string error_of(const Result<ServedSources>& sources) {
+  REQUIRE_FALSE(sources);
+  CHECK(sources.error().what.find('\n') == std::string::npos);
+  return sources.error().what;
+}
+
+/// The text of an ext image's label, from its first superblock.
+std::string label_of(const nbd::Export& exported) {
+  std::array<std::byte, 16> label{};
+  REQUIRE(exported.device->read(1024 + 120, label));
+  const std::string raw(reinterpret_cast<const char*>(label.data()), label.size());
+  return raw.substr(0, raw.find('\0'));
+}
+
+}  // namespace
+
+TEST_CASE("a source is a directory, or a name, a directory and options") {
+  const auto [word, name, directory, options] =
+      GENERATE(table<const char*, const char*, const char*, const char*>({
+          {"dir", "", "dir", ""},
+          {"./a=b", "", "./a=b", ""},
+          {"/srv/a=b,c", "", "/srv/a=b,c", ""},
+          {"../a=b", "", "../a=b", ""},
+          {"a,b", "", "a,b", ""},
+          {"=b", "", "=b", ""},
+          {"a=./b", "a", "./b", ""},
+          {"tools/b=dir,fs=ext2,label=B", "tools/b", "dir", "fs=ext2 label=B"},
+          {"a=b=c", "a", "b=c", ""},
+          {"a=b,,c,label=x,,y", "a", "b,c", "label=x,y"},
+          {"a=b,,,no-journal", "a", "b,", "no-journal"},
+          {"a=b,", "a", "b", ""},
+          {"a=", "a", "", ""},
+          {"\xC3\xA9=b", "\xC3\xA9", "b", ""},
+      }));
+  CAPTURE(word);
+  const SourceWord parsed = parse_source_word(word);
+  CHECK(parsed.name == name);
+  CHECK(parsed.directory == directory);
+  CHECK(text(parsed.options) == options);
+}
+
+TEST_CASE("the default export is the plain directory, the one chosen, or the first") {
+  const Bench bench;
+  const std::string dir = bench.one();
+  CHECK(text(Line({dir}).parse()->names()).empty());
+  CHECK(Line({dir}).parse()->names().size() == 1);
+  CHECK(text(Line({dir}).parse("name")->names()) == "name");
+  CHECK(text(Line({"a=" + dir, dir}).parse("plain")->names()) == "plain a");
+  CHECK(text(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse()->names()) == "a x/b c");
+  CHECK(text(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse("c")->names()) == "c a x/b");
+  CHECK_THAT(error_of(Line({"a=" + dir}).parse("b")), Catch::Contains("--exportname=b"));
+  CHECK_THAT(error_of(Line({"a=" + dir, "a=" + dir}).parse()), Catch::Contains("the name a"));
+  CHECK_THAT(error_of(Line({"a=" + dir, dir}).parse("a")), Catch::Contains("the name a"));
+  CHECK_THAT(error_of(Line({dir, dir}).parse()), Catch::Contains("NAME="));
+}
+
+TEST_CASE("shared options are defaults that a source's own replace") {
+  const Bench bench;
+  FdLog log(-1, LogLevel::error);
+  Line line({"--label=shared", "--journal", "--exclude=secret", "--size=70M", "--features",
+             "^dir_index,64bit", "--fs=ext4", "plain=" + bench.one(),
+             "own=" + bench.one() +
+                 ",label=its own,no-journal,free=5M,include=secret,exclude=file,fs=ext2,features="
+                 "dir_index"});
+  const auto sources = line.parse();
+  REQUIRE(sources);
+  const auto exports = sources->make_exports(log);
+  REQUIRE(exports);
+  const auto plain = (*exports)->open("plain");
+  const auto own = (*exports)->open("own");
+  REQUIRE(plain);
+  REQUIRE(own);
+  CHECK(label_of(*plain) == "shared");
+  CHECK(plain->description == "ext4 image of one");
+  CHECK(plain->device->geometry().size_bytes == 70 << 20);
+  CHECK(label_of(*own) == "its own");
+  CHECK(own->description == "ext2 image of one");
+  CHECK(own->device->geometry().size_bytes < 40 << 20);
+
+  const auto has = [](const nbd::Export& exported, std::string_view name) {
+    std::vector<std::byte> bytes(exported.device->geometry().size_bytes);
+    REQUIRE(exported.device->read(0, bytes));
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()).find(name) !=
+           std::string_view::npos;
+  };
+  CHECK_FALSE(has(*plain, "secret"));
+  CHECK(has(*plain, "contents"));
+  CHECK(has(*own, "secret"));
+  CHECK_FALSE(has(*own, "contents"));
+}
+
+TEST_CASE("sources are scanned when they are opened, and again when nobody holds them") {
+  const Bench bench;
+  FdLog log(-1, LogLevel::error);
+  std::string directory = (bench.root / "two,three").string();
+  directory.replace(directory.find(','), 1, ",,");
+  Line line({"a=" + directory + ",free=1M"});
+  const auto exports = line.parse()->make_exports(log);
+  REQUIRE(exports);
+  const auto first_size = (*exports)->open("a")->device->geometry().size_bytes;
+  write_file(bench.root / "two,three/large", std::string(8 << 20, 'x'));
+  CHECK((*exports)->open("a")->device->geometry().size_bytes >= first_size + (8 << 20));
+  std::filesystem::remove_all(bench.root / "two,three");
+  const auto gone = (*exports)->open("a");
+  REQUIRE_FALSE(gone);
+  CHECK_THAT(gone.error().what, Catch::Contains("two,three"));
+  std::filesystem::create_directory(bench.root / "two,three");
+  CHECK((*exports)->open("a"));
+}
+
+TEST_CASE("what is wrong with a source is told before anything is scanned") {
+  const Bench bench;
+  const std::string dir = bench.one();
+  const auto [options, about] = GENERATE(table<const char*, const char*>({
+      {",lable=x", "lable"},
+      {",label", "needs a value"},
+      {",journal=yes", "has not a value"},
+      {",fs=ext9", "ext9"},
+      {",size=big", "--size=big"},
+      {",owner=no-such-user-here", "no-such-user-here"},
+      {",size=1G,free=1M", "--size"},
+      {",run=ls", "run"},
+      {",help", "help"},
+      {",", "option"},
+      {",=x", "option"},
+      {",-label=x", "-label"},
+  }));
+  CAPTURE(options);
+  const std::string told = error_of(Line({"a=" + dir + options}).parse());
+  CHECK_THAT(told, Catch::StartsWith("a=" + dir + options + ": "));
+  CHECK_THAT(told, Catch::Contains(about));
+  CHECK_THAT(error_of(Line({"a=" + dir + "/nothing"}).parse()), Catch::Contains("not a directory"));
+}
+
+}  // namespace mkvirtfs::cli
