@@ -276,6 +276,29 @@ TEST_CASE("a server with certificates alone knows no keys, and the other way rou
   }
 }
 
+TEST_CASE("the cipher is one that processors have instructions for", "[tls]") {
+  const std::string version = GENERATE(kTls12, kTls13);
+  // What libnbd and QEMU come with, and a client that would like to have it otherwise.
+  const std::string priority =
+      version + GENERATE(as<std::string>(), "", ":-CIPHER-ALL:+CHACHA20-POLY1305:+AES-128-GCM");
+  CAPTURE(priority);
+  std::vector<ClientFiles> clients = {party().with_certificate(nullptr, priority.c_str())};
+  // In TLS 1.2 no cipher suite joins ECDHE-PSK and AES-GCM.
+  if (version == kTls13) {
+    clients.push_back(Party::with_key("alice", std::string(32, '\x77'), priority.c_str()));
+  }
+  for (const ClientFiles& files : clients) {
+    Pair pair(files);
+    REQUIRE(pair.both_done());
+    const auto cipher = gnutls_cipher_get(pair.client.session());
+    CHECK((cipher == GNUTLS_CIPHER_AES_128_GCM || cipher == GNUTLS_CIPHER_AES_256_GCM));
+  }
+  // Who has nothing else gets it.
+  Pair other(
+      party().with_certificate(nullptr, (version + ":-CIPHER-ALL:+CHACHA20-POLY1305").c_str()));
+  CHECK(other.both_done());
+}
+
 TEST_CASE("versions before TLS 1.2 are refused", "[tls]") {
   const Pair pair(party().with_certificate(nullptr, "NORMAL:-VERS-ALL:+VERS-TLS1.1:+VERS-TLS1.0"));
   CHECK(pair.server.channel.failed());
