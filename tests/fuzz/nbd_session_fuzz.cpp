@@ -9,6 +9,7 @@
 #include <span>
 
 #include "fuzz_require.h"
+#include "nbd/list_hier.h"
 #include "nbd/session.h"
 #include "nbd/testing/wire.h"
 #include "nbd_fuzz_exports.h"
@@ -26,7 +27,12 @@ struct Outcome {
 
 Outcome run(ExportTree& exports, const TransmissionTuning& tuning, std::span<const std::byte> input,
             std::size_t step) {
-  Session session(exports, tuning);
+  static const Extensions extensions = [] {
+    Extensions added;
+    FUZZ_REQUIRE(add_list_hier(added));
+    return added;
+  }();
+  Session session(exports, tuning, TlsMode::off, extensions);
   testing::MemoryDriver driver(session, step);
   Outcome outcome;
   driver.exchange(input);
