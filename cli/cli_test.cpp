@@ -80,7 +80,7 @@ TEST_CASE("the help fits a screen and shows two examples") {
   CHECK(lines.size() <= 24);
   CHECK(std::ranges::count_if(
             lines, [](const auto& line) { return line.starts_with("  mkvirtfs "); }) == 2);
-  for (const char* command : {"serve", "dump", "inspect"}) {
+  for (const char* command : {"serve", "dump", "inspect", "list"}) {
     const Outcome help = run_here({command, "--help"});
     CHECK(help.status == 0);
     CHECK_THAT(help.out, Catch::Contains(std::string("Usage: mkvirtfs ") + command));
@@ -106,6 +106,9 @@ TEST_CASE("wrong usage is exit 2 and one line that names what is wrong") {
       {{"dump", "SRC"}, {"--output"}},
       {{"inspect"}, {"SOURCE"}},
       {{"serve", "SRC", "another"}, {"another"}},
+      {{"list"}, {"URI"}},
+      {{"list", "here"}, {"here"}},
+      {{"list", "nbd://host:x/"}, {"nbd://host:x/"}},
       {{"serve", "SRC", "--no-such-option"}, {"--no-such-option"}},
       {{"serve", "SRC", "--fs=ext5"}, {"--fs", "ext5"}},
       {{"serve", "SRC", "--fs"}, {"--fs"}},

@@ -58,7 +58,7 @@ std::string line_of(const nbd::ExportEntry& entry) {
 class List final : public Command {
  public:
   explicit List(CLI::App& list_app) : Command(list_app) {
-    list_app.add_option("URI", uri_, "nbd://HOST[:PORT][/PATH], nbd+unix:///[PATH]?socket=FILE")
+    list_app.add_option("URI", uri_, "The server, and what to list: nbd://HOST/PATH")
         ->option_text(" ")
         ->required();
     list_app.add_flag("-R,--recursive", recursive_, "All levels below, too");

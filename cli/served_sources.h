@@ -31,7 +31,8 @@ class ServedSources {
  public:
   /// Checks all there is to check without scanning. A plain DIR is the default export and is called
   /// `default_name`; without one, the source of that name is, or the first if it is "". `shared` is
-  /// serve's own command line, after parsing, and must outlive the sources.
+  /// serve's own command line, after parsing; `source` and `image` are its values, are given the
+  /// plain directory, and outlive the sources.
   static Result<ServedSources> parse(const std::vector<std::string>& words,
                                      const std::string& default_name, const CLI::App& shared,
                                      SourceOptions& source, const ImageOptions& image);

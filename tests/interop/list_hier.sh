@@ -44,6 +44,35 @@ import json, sys
 names = sorted(export["export-name"] for export in json.load(sys.stdin)["exports"])
 assert names == ["a", "tools", "tools-old", "tools/b", "tools/more/deep"], names'
 
+# Our own client shows the same, by whichever way a server has.
+equal "$("$MKVIRTFS" list "$(at '')")" "a  ext4 image of a
+tools  ext4 image of with,comma
+tools/
+tools-old  ext4 image of a" "the top level"
+equal "$("$MKVIRTFS" list "$(at tools)")" "tools/b  ext2 image of b
+tools/more/" "one level"
+"$MKVIRTFS" list -R --json "$(at '')" | python3 -c '
+import json, sys
+for entry in json.load(sys.stdin):
+    print(entry["name"], "export" if entry["export"] else "",
+          "directory" if entry["directory"] else "", entry["description"], sep="|")' |
+  diff - "$work/tree" || fail "list -R --json shows another tree"
+fails 1 'no directory .*nothing' "$MKVIRTFS" list "$(at nothing)"
+fails 2 'this is no URI' "$MKVIRTFS" list "$work/sock"
+fails 1 'No such file' "$MKVIRTFS" list "nbd+unix:///?socket=$work/none"
+"$MKVIRTFS" list -R "$(at '')" | head -n 1 >"$work/first"
+equal "$(cat "$work/first")" "a  ext4 image of a" "a reader that leaves"
+mkdir "$work/flat"
+touch "$work/flat"/{x,y}
+truncate -s 1M "$work/flat"/{x,y}
+# shellcheck disable=SC2016  # nbdkit gives $uri to its command
+equal "$(MKVIRTFS=$MKVIRTFS nbdkit -r -U - file dir="$work/flat" --run '"$MKVIRTFS" list -R "$uri"')" "x
+y" "nbdkit's flat list"
+qemu-nbd -r -f raw -x one/disk -k "$work/qemu" --fork --pid-file="$work/qemu.pid" "$work/flat/x"
+equal "$("$MKVIRTFS" list -R "nbd+unix:///?socket=$work/qemu")" "one/
+one/disk" "QEMU's flat list"
+kill "$(cat "$work/qemu.pid")"
+
 # A stock client walks the tree without knowing our option.
 python3 - "$work/sock" <<'END'
 import sys
