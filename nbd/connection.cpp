@@ -258,6 +258,7 @@ bool Connection::start_tls(Session& session) {
     std::size_t none = 0;
     if (!receive_through_tls({}, true, none)) return false;
   }
+  tls_->trim();
   session.tls_established();
   return true;
 }

@@ -7,7 +7,6 @@
 #include <gnutls/x509.h>
 
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <cstdlib>
 #include <cstring>
@@ -25,8 +24,6 @@ constexpr std::size_t kRecordExtraBytes = 512;
 /// Whatever the library wants to say by itself (handshake, alerts, key updates): it does not get
 /// beyond this without somebody sending it.
 constexpr std::size_t kMostCipherBytes = 1U << 20;
-/// What a quiet connection keeps.
-constexpr std::size_t kIdleCipherBytes = 20U << 10;
 
 /// Bytes that wait to be sent. Its functions do not throw: GnuTLS calls them.
 class CipherBuffer {
@@ -53,9 +50,9 @@ class CipherBuffer {
     if (begin_ == end_) begin_ = end_ = 0;
   }
 
-  /// Gives memory back that small answers do not need.
+  /// Gives the memory back if nothing waits in it.
   void shrink() noexcept {
-    if (capacity_ <= kIdleCipherBytes || end_ != 0) return;
+    if (end_ != 0) return;
     std::free(bytes_);
     bytes_ = nullptr;
     capacity_ = 0;
@@ -121,7 +118,7 @@ struct TlsChannel::Engine {
   bool failed = false;
   std::string failure;
   // Where small pieces are gathered, so that records are full; empty between calls of write().
-  std::array<std::byte, kRecordBytes> staged;
+  std::unique_ptr<std::byte[]> staged;
   std::size_t staged_bytes = 0;
 };
 
@@ -313,7 +310,10 @@ std::size_t TlsChannel::write(std::span<const iovec> plain) {
     if (count == engine.record_bytes) {
       if (engine.send_record(from, count)) taken += count;
     } else {
-      std::memcpy(engine.staged.data() + engine.staged_bytes, from, count);
+      if (!engine.staged) {
+        engine.staged = std::make_unique_for_overwrite<std::byte[]>(kRecordBytes);
+      }
+      std::memcpy(engine.staged.get() + engine.staged_bytes, from, count);
       engine.staged_bytes += count;
     }
     if (at == plain.front().iov_len) {
@@ -322,7 +322,7 @@ std::size_t TlsChannel::write(std::span<const iovec> plain) {
     }
     // A record goes when it is full, and the last one as it is.
     if (engine.staged_bytes == engine.record_bytes || (plain.empty() && engine.staged_bytes != 0)) {
-      if (engine.send_record(engine.staged.data(), engine.staged_bytes)) {
+      if (engine.send_record(engine.staged.get(), engine.staged_bytes)) {
         taken += engine.staged_bytes;
       }
       engine.staged_bytes = 0;
@@ -335,7 +335,10 @@ std::span<const std::byte> TlsChannel::cipher_out() const noexcept { return engi
 
 void TlsChannel::sent(std::size_t count) noexcept { engine_->out.drop(count); }
 
-void TlsChannel::trim() noexcept { engine_->out.shrink(); }
+void TlsChannel::trim() noexcept {
+  engine_->out.shrink();
+  engine_->staged.reset();
+}
 
 void TlsChannel::close() {
   if (!engine_->handshake_done || engine_->failed || engine_->closed) return;

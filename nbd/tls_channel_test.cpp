@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nbd/tls_channel.h"
 
+#include <malloc.h>
+
 #include <catch2/catch.hpp>
 #include <optional>
 #include <random>
@@ -176,6 +178,27 @@ TEST_CASE("records are full, and no more of them wait than may", "[tls]") {
   pair.server.take();
   pair.server.channel.trim();
   CHECK(pair.server.channel.write(all) == taken);
+}
+
+TEST_CASE("a quiet channel costs little memory", "[tls]") {
+  const auto credentials = party().credentials(false);
+  const ClientFiles files = GENERATE(0, 1) == 0 ? party().with_certificate() : Party::with_key();
+  const std::vector<std::byte> answer = testing::pattern_bytes(100'000);
+  constexpr std::size_t kChannels = 20;
+  std::vector<std::unique_ptr<TlsServer>> channels;
+  // What the clients take must not be counted: they are gone before.
+  const std::size_t before = ::mallinfo2().uordblks;
+  for (std::size_t i = 0; i < kChannels; ++i) {
+    channels.push_back(std::make_unique<TlsServer>(credentials));
+    TlsClient client(files);
+    converse(*channels.back(), client);
+    REQUIRE(channels.back()->channel.handshake_done());
+    send_all(*channels.back(), {segment(answer)});
+    channels.back()->channel.trim();
+  }
+  const std::size_t each = (::mallinfo2().uordblks - before) / kChannels;
+  CAPTURE(each);
+  CHECK(each < 32U << 10);
 }
 
 TEST_CASE("what was sent in part goes on where it stopped", "[tls]") {

@@ -26,13 +26,13 @@ struct Outcome {
 };
 
 Outcome run(ExportTree& exports, const TransmissionTuning& tuning, std::span<const std::byte> input,
-            std::size_t step) {
+            TlsMode tls, std::size_t step) {
   static const Extensions extensions = [] {
     Extensions added;
     FUZZ_REQUIRE(add_list_hier(added));
     return added;
   }();
-  Session session(exports, tuning, TlsMode::off, extensions);
+  Session session(exports, tuning, tls, extensions);
   testing::MemoryDriver driver(session, step);
   Outcome outcome;
   driver.exchange(input);
@@ -56,13 +56,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   TransmissionTuning tuning;
   tuning.batch_bytes = 128U << 10;
   tuning.file_runs = (data[0] & 4) != 0;
+  // Nobody puts TLS between here: a session that was asked for it may only wait, or end.
+  const TlsMode tls = (data[0] & 8) == 0    ? TlsMode::off
+                      : (data[0] & 16) == 0 ? TlsMode::on
+                                            : TlsMode::require;
   const auto input = std::as_bytes(std::span(data + 1, size - 1));
-  const Outcome at_once = run(*exports, tuning, input, SIZE_MAX);
+  const Outcome at_once = run(*exports, tuning, input, tls, SIZE_MAX);
   // Cutting costs time: not of long inputs into single bytes.
   const std::size_t step = std::max<std::size_t>(kSteps[data[0] & 3], size / 2000);
   // How answers are cut into chunks depends on what else is in the batch, so they are not compared:
   // nbd_requests does that.
-  const Outcome in_pieces = run(*exports, tuning, input, step);
+  const Outcome in_pieces = run(*exports, tuning, input, tls, step);
   // A simple reply can not take back an OK that was sent; when it is sent depends on the batches.
   if (at_once.device_failed || in_pieces.device_failed) return 0;
   FUZZ_REQUIRE(at_once.finished == in_pieces.finished);
