@@ -356,8 +356,8 @@ class ExportLister::PageMaker {
   Result<void> check(std::string_view name) const {
     const auto component = component_in(directory_, name);
     if (!component) {
-      return broken(fmt::format("\"{}\" can not be in the directory \"{}\"",
-                                name.substr(0, 80), directory_));
+      return broken(
+          fmt::format("\"{}\" can not be in the directory \"{}\"", name.substr(0, 80), directory_));
     }
     if (!page_.next.empty()) return broken("an entry behind the end of its page");
     if (page_.entries.size() >= most_) return broken("more entries than were asked for");
