@@ -42,6 +42,18 @@ class ContentStore {
   /// caller stays inside the size that was planned.
   virtual Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) = 0;
 
+  /// read(), when that takes no waiting for a disk or another machine, as far as the kernel can
+  /// tell: false, and `out` unspecified, when it would.
+  virtual Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
+                                    std::span<std::byte> out);
+
+  /// Whether pin() and a move of these bytes by the kernel would go without such waiting. A good
+  /// guess, and cheap.
+  virtual bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length);
+
+  /// Waits until the bytes are at hand. Tells of no failure: the read that follows does.
+  virtual void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length);
+
   /// A descriptor in which byte n of `content` stands at file offset n + `file_offset`, checked to
   /// be the planned file at this moment; or an empty PinnedFile when only read() will do. After
   /// bytes have been moved the caller must ask recheck() before it vouches for them.

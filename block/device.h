@@ -16,6 +16,8 @@ struct Geometry {
   /// Requests need not be aligned to anything; a client that aligns to this is served best.
   std::uint32_t preferred_block_bytes = 4096;
   bool writable = false;
+  /// zero() is never slower than writing zeroes would be.
+  bool zeroes_fast = false;
 };
 
 /// Random-access bytes, as an NBD client or a dump sees them.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "block/host_files.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -82,6 +84,10 @@ class HostFiles final : public ContentStore {
         shelves_(std::make_unique<Shelf[]>(shelf_count_)) {}
 
   Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override;
+  Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
+                            std::span<std::byte> out) override;
+  bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
   Result<Pin> pin(ContentNo content) override;
   Result<void> recheck(ContentNo content, const PinnedFile& file) override;
   std::string name(ContentNo content) const override { return table_->path(content); }
@@ -90,6 +96,8 @@ class HostFiles final : public ContentStore {
   using FdRef = std::shared_ptr<const UniqueFd>;
 
   static constexpr std::size_t kSlots = 16;
+  /// How far apart is_at_hand() looks: what the kernel reads ahead at a time.
+  static constexpr std::uint64_t kProbeBytes = 128U << 10;
 
   struct Slot {
     FdRef fd;
@@ -175,6 +183,62 @@ Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<
                         out);
   }
   return {};
+}
+
+Result<bool> HostFiles::read_at_once(ContentNo content, std::uint64_t offset,
+                                     std::span<std::byte> out) {
+  if (out.empty()) return true;
+  if (const Result<FdRef> fd = acquire(content)) {
+    const iovec into{out.data(), out.size()};
+    const ssize_t count = ::preadv2((*fd)->get(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+    const bool would_wait = count < 0 && errno == EAGAIN;
+    // The first part of it may be in the page cache and the rest not; or the file ends there.
+    const bool in_part = count >= 0 && static_cast<std::size_t>(count) < out.size();
+    if (!difference(content, (*fd)->get())) {
+      if (would_wait || in_part) return false;
+      if (count >= 0) return true;
+    }
+  }
+  // Whatever is wrong is said there, and file systems that know no RWF_NOWAIT are asked plainly.
+  const Result<void> result = read(content, offset, out);
+  if (!result) return std::unexpected(result.error());
+  return true;
+}
+
+bool HostFiles::is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) {
+  const Result<FdRef> fd = acquire(content);
+  if (!fd || length == 0) return true;  // pin() tells what is wrong
+  // Pages come and go in larger pieces than one, so a few of them speak for all.
+  constexpr std::uint64_t kMostProbes = 8;
+  const std::uint64_t step = std::max<std::uint64_t>(kProbeBytes, length / kMostProbes + 1);
+  std::byte byte;
+  const iovec into{&byte, 1};
+  for (std::uint64_t at = 0;; at += step) {
+    const std::uint64_t probed = std::min(at, length - 1);
+    if (::preadv2((*fd)->get(), &into, 1, static_cast<off_t>(offset + probed), RWF_NOWAIT) < 0 &&
+        errno == EAGAIN) {
+      return false;
+    }
+    if (probed == length - 1) return true;
+  }
+}
+
+void HostFiles::fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) {
+  if (is_at_hand(content, offset, length)) return;
+  const Result<FdRef> fd = acquire(content);
+  if (!fd) return;
+  const int file = (*fd)->get();
+  ::posix_fadvise(file, static_cast<off_t>(offset), static_cast<off_t>(length),
+                  POSIX_FADV_WILLNEED);
+  // The advice is only the beginning: what has been read is there.
+  std::array<std::byte, 64U << 10> scratch;
+  for (std::uint64_t done = 0; done < length;) {
+    const auto part = std::span(scratch).first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(length - done, scratch.size())));
+    const Result<std::size_t> count = read_fully(file, offset + done, part);
+    if (!count || *count < part.size()) return;
+    done += part.size();
+  }
 }
 
 Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {

@@ -151,6 +151,47 @@ TEST_CASE("a read of an open file allocates nothing") {
   CHECK(good);
 }
 
+TEST_CASE("what is not in the page cache can be told, and fetched") {
+  const TempDir directory;
+  const std::string name = (directory / "file").native();
+  constexpr std::size_t kBytes = 8U << 20;
+  std::string text(kBytes, 'x');
+  for (std::size_t i = 0; i < text.size(); i += 100) text[i] = static_cast<char>('a' + i % 23);
+  {
+    const UniqueFd file(::open(name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(::pwrite(file.get(), text.data(), text.size(), 0) == static_cast<ssize_t>(kBytes));
+    REQUIRE(::fsync(file.get()) == 0);
+    // Advice, which some file systems take and others do not.
+    ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
+  }
+  LogOfTest log;
+  const auto table = std::make_shared<DirectoryTable>(directory.path());
+  REQUIRE(table->add("file") == ContentNo{0});
+  const auto store = make_host_files(table, OnChange::error, log);
+  const auto read_at_once = [&](std::uint64_t offset, std::size_t length) {
+    std::string out(length, '?');
+    const Result<bool> result = store->read_at_once(ContentNo{0}, offset, bytes_of(out));
+    REQUIRE(result);
+    // Either way nobody is told anything wrong.
+    if (*result) CHECK(out == text.substr(offset, length));
+    return *result;
+  };
+  read_at_once(4U << 20, 10'000);
+  store->fetch(ContentNo{0}, 0, kBytes);
+  CHECK(store->is_at_hand(ContentNo{0}, 0, kBytes));
+  CHECK(read_at_once(0, kBytes));
+  CHECK(read_at_once(12'345, 67'890));
+  CHECK(read_at_once(0, 0));
+
+  let_the_clock_tick();
+  REQUIRE(::truncate(name.c_str(), 1000) == 0);
+  std::string out(100, '?');
+  const Result<bool> changed = store->read_at_once(ContentNo{0}, 0, bytes_of(out));
+  REQUIRE_FALSE(changed);
+  CHECK(changed.error().code == Errc::source_changed);
+  store->fetch(ContentNo{0}, 0, kBytes);  // says nothing
+}
+
 TEST_CASE("a changed file is seen and answered as the policy says, and named once", "[law5]") {
   const bool open_before = GENERATE(false, true);
   const Change& change = GENERATE(from_range(changes()));

@@ -39,6 +39,10 @@ class MKVIRTFS_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
 
+  /// To do something without the lock in between.
+  void unlock() MKVIRTFS_THREAD_ATTRIBUTE(release_capability()) { lock_.unlock(); }
+  void lock() MKVIRTFS_THREAD_ATTRIBUTE(acquire_capability()) { lock_.lock(); }
+
   /// Sleeps once; the caller loops on its condition.
   void wait(std::condition_variable_any& condition) { condition.wait(lock_); }
   template <class Clock, class Duration>

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "support/worker_pool.h"
+
+#include <csignal>
+#include <system_error>
+#include <utility>
+
+namespace mkvirtfs {
+namespace {
+
+/// Blocks asynchronous signals in this thread and in those it starts, while it lives. Signals that
+/// tell of a thread's own fault stay as they are.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t blocked;
+    ::sigfillset(&blocked);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS}) {
+      ::sigdelset(&blocked, fault);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &blocked, &before_);
+  }
+  ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+WorkerPool::~WorkerPool() {
+  std::list<std::thread> left;
+  {
+    MutexLock lock(mutex_);
+    ending_ = true;
+    work_or_end_.notify_all();
+    while (!threads_.empty()) lock.wait(thread_left_);
+    left.swap(left_);
+  }
+  for (std::thread& thread : left) thread.join();
+}
+
+bool WorkerPool::submit(std::shared_ptr<Task> task) {
+  std::list<std::thread> left;  // joined when the lock is left: they are all but gone
+  bool taken = true;
+  {
+    const MutexLock lock(mutex_);
+    left.swap(left_);
+    waiting_.push_back(std::move(task));
+    if (idle_ >= waiting_.size()) {
+      work_or_end_.notify_one();
+    } else if (threads_.size() < most_threads_ && !start_thread() && threads_.empty()) {
+      waiting_.pop_back();
+      taken = false;
+    }
+    tell_crowded();
+  }
+  for (std::thread& thread : left) thread.join();
+  return taken;
+}
+
+bool WorkerPool::start_thread() {
+  const auto self = threads_.emplace(threads_.end());
+  try {
+    // The new thread inherits the mask.
+    const SignalsBlocked blocked;
+    *self = std::thread([this, self] { work(self); });
+    return true;
+  } catch (const std::system_error&) {
+    threads_.erase(self);
+    return false;
+  }
+}
+
+void WorkerPool::tell_crowded() {
+  const bool crowded = waiting_.size() > idle_ && threads_.size() >= most_threads_;
+  if (crowded != crowded_.load(std::memory_order_relaxed)) {
+    crowded_.store(crowded, std::memory_order_relaxed);
+  }
+}
+
+void WorkerPool::work(std::list<std::thread>::iterator self) noexcept {
+  MutexLock lock(mutex_);
+  while (true) {
+    const auto leave_at = std::chrono::steady_clock::now() + leave_after_;
+    ++idle_;
+    while (waiting_.empty() && !ending_) {
+      if (lock.wait_until(work_or_end_, leave_at) == std::cv_status::timeout) break;
+    }
+    --idle_;
+    if (waiting_.empty()) break;
+    std::shared_ptr<Task> task = std::move(waiting_.front());
+    waiting_.pop_front();
+    tell_crowded();
+    lock.unlock();
+    task->run();
+    task.reset();
+    lock.lock();
+  }
+  left_.splice(left_.end(), threads_, self);
+  thread_left_.notify_all();
+}
+
+}  // namespace mkvirtfs
