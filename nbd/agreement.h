@@ -8,6 +8,7 @@
 
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
+#include "nbd/reply.h"
 
 namespace mkvirtfs::nbd {
 
@@ -25,8 +26,15 @@ struct Agreement {
   Export exported;
   std::uint16_t transmission_flags = 0;  ///< as advertised; requests are judged by them
   bool structured_replies = false;
+  bool extended_headers = false;
   /// Selected for this export, none twice. At most kMostContexts.
   std::vector<SelectedContext> contexts;
+
+  ReplyStyle reply_style() const noexcept {
+    return extended_headers     ? ReplyStyle::extended
+           : structured_replies ? ReplyStyle::structured
+                                : ReplyStyle::simple;
+  }
 };
 
 }  // namespace mkvirtfs::nbd

@@ -117,6 +117,18 @@ std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> 
   return request;
 }
 
+std::optional<Request> decode_extended_request(
+    std::span<const std::byte, kExtendedRequestBytes> bytes) noexcept {
+  if (load_be<std::uint32_t>(bytes) != kExtendedRequestMagic) return std::nullopt;
+  Request request;
+  request.flags = load_be<std::uint16_t>(bytes, 4);
+  request.command = Command{load_be<std::uint16_t>(bytes, 6)};
+  request.cookie = load_be<std::uint64_t>(bytes, 8);
+  request.offset = load_be<std::uint64_t>(bytes, 16);
+  request.length = load_be<std::uint64_t>(bytes, 24);
+  return request;
+}
+
 WireError wire_error(const Error& error) noexcept {
   switch (error.code) {
     case Errc::usage:

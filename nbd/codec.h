@@ -67,11 +67,13 @@ struct Request {
   Command command{};  // any number at all: the client chose it
   std::uint64_t cookie = 0;
   std::uint64_t offset = 0;
-  std::uint32_t length = 0;
+  std::uint64_t length = 0;  ///< of the payload, when kPayloadLen is set; else of the effect
 
   friend bool operator==(const Request&, const Request&) = default;
 };
 std::optional<Request> decode_request(std::span<const std::byte, kRequestBytes> bytes) noexcept;
+std::optional<Request> decode_extended_request(
+    std::span<const std::byte, kExtendedRequestBytes> bytes) noexcept;
 
 /// The values one behind the other, big-endian.
 template <std::unsigned_integral... T>
@@ -93,7 +95,11 @@ inline auto encode_option_reply(Option option, OptionReply reply, std::uint32_t 
 }
 inline auto encode_request(const Request& request) noexcept {
   return pack(kRequestMagic, request.flags, std::to_underlying(request.command), request.cookie,
-              request.offset, request.length);
+              request.offset, static_cast<std::uint32_t>(request.length));
+}
+inline auto encode_extended_request(const Request& request) noexcept {
+  return pack(kExtendedRequestMagic, request.flags, std::to_underlying(request.command),
+              request.cookie, request.offset, request.length);
 }
 inline auto encode_simple_reply(WireError error, std::uint64_t cookie) noexcept {
   return pack(kSimpleReplyMagic, std::to_underlying(error), cookie);
@@ -101,6 +107,10 @@ inline auto encode_simple_reply(WireError error, std::uint64_t cookie) noexcept 
 inline auto encode_chunk_header(std::uint16_t flags, ChunkType type, std::uint64_t cookie,
                                 std::uint32_t length) noexcept {
   return pack(kChunkMagic, flags, std::to_underlying(type), cookie, length);
+}
+inline auto encode_extended_chunk_header(std::uint16_t flags, ChunkType type, std::uint64_t cookie,
+                                         std::uint64_t offset, std::uint64_t length) noexcept {
+  return pack(kExtendedChunkMagic, flags, std::to_underlying(type), cookie, offset, length);
 }
 
 static_assert(std::tuple_size_v<decltype(encode_greeting(0))> == kGreetingBytes);
@@ -110,6 +120,9 @@ static_assert(std::tuple_size_v<decltype(encode_option_reply({}, {}, 0))> ==
 static_assert(std::tuple_size_v<decltype(encode_request({}))> == kRequestBytes);
 static_assert(std::tuple_size_v<decltype(encode_simple_reply({}, 0))> == kSimpleReplyBytes);
 static_assert(std::tuple_size_v<decltype(encode_chunk_header(0, {}, 0, 0))> == kChunkHeaderBytes);
+static_assert(std::tuple_size_v<decltype(encode_extended_request({}))> == kExtendedRequestBytes);
+static_assert(std::tuple_size_v<decltype(encode_extended_chunk_header(0, {}, 0, 0, 0))> ==
+              kExtendedChunkHeaderBytes);
 
 /// The one table from our errors to those of the protocol. Never WireError::ok.
 WireError wire_error(const Error& error) noexcept;

@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include <algorithm>
 #include <cassert>
@@ -28,9 +28,13 @@ constexpr int kSendBuffer = 4 << 20;
 
 std::string system_text(int error) { return std::generic_category().message(error); }
 
-void prepare_socket(int fd) noexcept {
+/// How often a call goes round before it lets others have the thread.
+constexpr int kTurns = 64;
+
+void prepare_socket(int fd, bool blocking) noexcept {
   const int flags = ::fcntl(fd, F_GETFL);
-  if (flags >= 0 && (flags & O_NONBLOCK) != 0) ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+  const int wanted = blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
+  if (flags >= 0 && wanted != flags) ::fcntl(fd, F_SETFL, wanted);
   // All of these are improvements: a socket that can not have them is served all the same.
   int domain = 0;
   socklen_t length = sizeof domain;
@@ -43,6 +47,16 @@ void prepare_socket(int fd) noexcept {
   } else {
     ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
   }
+  if (blocking) {
+    const timeval linger{0, std::chrono::microseconds(Connection::kLinger).count()};
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &linger, sizeof linger);
+    ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &linger, sizeof linger);
+  }
+}
+
+TransmissionTuning tuning_for(TransmissionTuning tuning, bool sigpipe_is_blocked) noexcept {
+  tuning.file_runs = tuning.file_runs && sigpipe_is_blocked;
+  return tuning;
 }
 
 /// Whether a failure of sendfile() says that the client is gone, rather than something about the
@@ -110,42 +124,80 @@ void ReceiveBuffer::reallocate(std::size_t capacity) {
   begin_ = 0;
 }
 
-Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options)
-    : socket_(std::move(socket)), exports_(exports), options_(options) {
-  prepare_socket(socket_.get());
+Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options,
+                       Patience most)
+    : socket_(std::move(socket)),
+      options_(options),
+      blocking_(most == Patience::linger),
+      session_(exports, tuning_for(options.tuning, blocking_), options.tls, *options.extensions) {
+  prepare_socket(socket_.get(), blocking_);
 }
 
-std::string Connection::serve() {
-  Session session(exports_, options_.tuning, options_.tls, *options_.extensions);
-  std::string reason = run(session);
-  if (tls_) end_tls();
-  // The descriptor lives until the connection is destroyed, but the client shall see the end now.
-  ::shutdown(socket_.get(), SHUT_RDWR);
-  return reason;
+std::optional<Connection::Clock::time_point> Connection::deadline() const noexcept {
+  if (ended_ || !session_.in_handshake()) return std::nullopt;
+  // A client that was told names asks for each of them; on a slow line that takes its time.
+  return connected_at_ + own_time_ +
+         options_.handshake_timeout * static_cast<std::int64_t>(1 + session_.names_told());
 }
 
-std::string Connection::run(Session& session) {
-  bool told_shutdown = false;
-  bool in_handshake = true;
-  while (!session.finished()) {
-    if (!told_shutdown && shutting_down_.load(std::memory_order_relaxed)) {
-      session.begin_shutdown();
-      told_shutdown = true;
+bool Connection::is_late() const noexcept {
+  const auto at = deadline();
+  return at && Clock::now() >= *at;
+}
+
+void Connection::on_ready(Patience patience) {
+  want_read_ = false;
+  want_write_ = false;
+  has_more_ = false;
+  dont_wait_ = patience == Patience::none ? MSG_DONTWAIT : 0;
+  for (int turn = 0; !ended_; ++turn) {
+    if (cut_.load(std::memory_order_relaxed)) return end("it was cut off");
+    if (is_late()) return end("the client did not finish its handshake in time");
+    if (!told_shutdown_ && shutting_down_.load(std::memory_order_relaxed)) {
+      told_shutdown_ = true;
+      session_.begin_shutdown();
     }
-    input_.drop(session.consume(input_.bytes()));
-    if (in_handshake && !session.in_handshake()) {
-      in_handshake = false;
+    if (turn == kTurns) {
+      has_more_ = true;
+      want_write_ = true;
+      return;
+    }
+    if (tls_ && send_cipher() != Moved::all) return;
+    if (sending_ && send() != Moved::all) return;
+    const Clock::time_point begun = in_handshake_ ? Clock::now() : Clock::time_point();
+    input_.drop(session_.consume(input_.bytes()));
+    // That an export takes long to be built is not the client's fault.
+    if (in_handshake_) own_time_ += Clock::now() - begun;
+    if (in_handshake_ && !session_.in_handshake()) {
+      in_handshake_ = false;
       input_.shrink_to(kSmallBuffer);
     }
-    if (!session.batch().empty()) {
-      if (!send(session)) return failure_;
-    } else if (session.wants_tls()) {
-      if (!start_tls(session)) return failure_;
-    } else if (!session.finished()) {
-      if (!receive(session)) return failure_;
+    if (!session_.batch().empty()) {
+      begin_send();
+    } else if (session_.finished()) {
+      end(std::string(session_.end_reason()));
+    } else if (session_.wants_tls() && tls_ && tls_->handshake_done()) {
+      tls_->trim();
+      session_.tls_established();
+    } else if (!session_.wants_input() || receive() != Moved::all) {
+      return;
     }
   }
-  return std::string(session.end_reason());
+}
+
+void Connection::end(std::string reason) {
+  ended_ = true;
+  want_read_ = false;
+  want_write_ = false;
+  end_reason_ = std::move(reason);
+  if (tls_) {
+    // The alert that says why, or the good-bye: whether it gets through does not matter any more.
+    tls_->close();
+    const std::span<const std::byte> cipher = tls_->cipher_out();
+    ::send(socket_.get(), cipher.data(), cipher.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  // The descriptor lives until the connection is destroyed, but the client shall see the end now.
+  ::shutdown(socket_.get(), SHUT_RDWR);
 }
 
 void Connection::begin_shutdown() noexcept {
@@ -154,59 +206,102 @@ void Connection::begin_shutdown() noexcept {
   ::shutdown(socket_.get(), SHUT_RD);
 }
 
-void Connection::cut() noexcept { ::shutdown(socket_.get(), SHUT_RDWR); }
-
-bool Connection::receive(const Session& session) {
-  const bool in_handshake = session.in_handshake();
-  if (in_handshake) set_deadline(session);
-  const std::span<std::byte> room = input_.room(filled_room_ && !in_handshake, kUsefulBuffer);
-  std::size_t received = 0;
-  if (!(tls_ ? receive_through_tls(room, in_handshake, received)
-             : receive_some(room, in_handshake, received))) {
-    return false;
-  }
-  input_.received(received);
-  filled_room_ = received == room.size();
-  return true;
+void Connection::cut() noexcept {
+  cut_.store(true, std::memory_order_relaxed);
+  ::shutdown(socket_.get(), SHUT_RDWR);
 }
 
-bool Connection::receive_some(std::span<std::byte> room, bool in_handshake, std::size_t& received) {
-  if (in_handshake && !wait_for(POLLIN)) return false;
+Connection::Moved Connection::receive() {
+  if (session_.wants_tls() && !tls_) tls_.emplace(options_.tls_credentials);
+  return tls_ ? receive_through_tls() : receive_some(input_, filled_room_);
+}
+
+Connection::Moved Connection::receive_some(ReceiveBuffer& into, bool& filled_room) {
+  const std::span<std::byte> room =
+      into.room(filled_room && !session_.in_handshake(), kUsefulBuffer);
   while (true) {
-    const ssize_t count = ::recv(socket_.get(), room.data(), room.size(), 0);
+    // Jobs that come back shall not find the thread asleep here.
+    const int flags = session_.has_jobs() ? MSG_DONTWAIT : dont_wait_;
+    const ssize_t count = ::recv(socket_.get(), room.data(), room.size(), flags);
     if (count > 0) {
-      received = static_cast<std::size_t>(count);
-      return true;
+      into.received(static_cast<std::size_t>(count));
+      filled_room = static_cast<std::size_t>(count) == room.size();
+      return Moved::all;
     }
     if (count == 0) {
-      failure_ = "the client hung up";
-      return false;
+      session_.input_ended("the client hung up");
+      return Moved::all;
     }
     if (errno == EINTR) continue;
-    failure_ = "receive: " + system_text(errno);
-    return false;
+    if (errno == EAGAIN) {
+      want_read_ = true;
+      return Moved::would_wait;
+    }
+    end("receive: " + system_text(errno));
+    return Moved::ended;
   }
 }
 
-bool Connection::send(Session& session) {
-  const bool in_handshake = session.in_handshake();
-  if (in_handshake) set_deadline(session);
-  const std::optional<Batch::FileRun>& file = session.batch().file();
+/// Gets some plain bytes, or one step further in TLS' own handshake.
+Connection::Moved Connection::receive_through_tls() {
+  // Before the handshake is done the session has no use for bytes.
+  const bool handshake = session_.wants_tls();
+  const std::span<std::byte> room =
+      handshake ? std::span<std::byte>()
+                : input_.room(filled_room_ && !session_.in_handshake(), kUsefulBuffer);
+  const TlsChannel::Moved moved = tls_->receive(cipher_.bytes(), room);
+  cipher_.drop(moved.cipher_bytes);
+  if (tls_->failed()) {
+    end(tls_->failure());
+    return Moved::ended;
+  }
+  if (moved.plain_bytes > 0) {
+    input_.received(moved.plain_bytes);
+    filled_room_ = moved.plain_bytes == room.size();
+    return Moved::all;
+  }
+  // What it has to say to the client goes first.
+  if (!tls_->cipher_out().empty() || (handshake && tls_->handshake_done())) return Moved::all;
+  if (tls_->closed_by_client()) {
+    session_.input_ended("the client hung up");
+    return Moved::all;
+  }
+  return receive_some(cipher_, filled_cipher_room_);
+}
+
+void Connection::trim() {
+  if (sending_ || session_.has_jobs()) return;
+  session_.trim();
+  input_.shrink_to(kSmallBuffer);
+  iovecs_ = {};
+  if (tls_) {
+    tls_->trim();
+    cipher_.shrink_to(kSmallBuffer);
+  }
+}
+
+void Connection::begin_send() {
+  sending_ = true;
   iovecs_.clear();
-  session.batch().gather(iovecs_);
-  if (!(tls_ ? send_through_tls(iovecs_, in_handshake)
-             : send_memory(iovecs_, file.has_value(), in_handshake))) {
-    return false;
-  }
-  FileMove move;
-  if (file && !send_file(*file, move)) return false;
-  session.batch_sent(move);
-  return true;
+  session_.batch().gather(iovecs_);
+  iovecs_left_ = iovecs_;
+  move_ = {};
 }
 
-bool Connection::send_memory(std::span<iovec> left, bool more_follows, bool in_handshake) {
-  const int flags =
-      MSG_NOSIGNAL | (more_follows ? MSG_MORE : 0) | (in_handshake ? MSG_DONTWAIT : 0);
+Connection::Moved Connection::send() {
+  const bool file = session_.batch().file().has_value();
+  Moved moved = tls_ ? send_through_tls(iovecs_left_) : send_memory(iovecs_left_, file);
+  if (moved == Moved::all && file) moved = send_file();
+  if (moved == Moved::would_wait) want_write_ = true;
+  if (moved == Moved::all) {
+    sending_ = false;
+    session_.batch_sent(move_);
+  }
+  return moved;
+}
+
+Connection::Moved Connection::send_memory(std::span<iovec>& left, bool more_follows) {
+  const int flags = MSG_NOSIGNAL | dont_wait_ | (more_follows ? MSG_MORE : 0);
   while (!left.empty()) {
     msghdr message{};
     message.msg_iov = left.data();
@@ -214,130 +309,65 @@ bool Connection::send_memory(std::span<iovec> left, bool more_follows, bool in_h
     const ssize_t count = ::sendmsg(socket_.get(), &message, flags);
     if (count < 0) {
       if (errno == EINTR) continue;
-      if (errno == EAGAIN && in_handshake) {
-        if (!wait_for(POLLOUT)) return false;
-        continue;
-      }
-      failure_ = "send: " + system_text(errno);
-      return false;
+      if (errno == EAGAIN) return Moved::would_wait;
+      end("send: " + system_text(errno));
+      return Moved::ended;
     }
     drop_front(left, static_cast<std::size_t>(count));
   }
-  return true;
+  return Moved::all;
 }
 
-bool Connection::send_file(const Batch::FileRun& run, FileMove& move) {
-  while (move.moved_bytes < run.length) {
-    auto offset = static_cast<off_t>(run.offset + move.moved_bytes);
-    const ssize_t count = ::sendfile(socket_.get(), run.file.fd(), &offset,
-                                     static_cast<std::size_t>(run.length - move.moved_bytes));
-    if (count > 0) {
-      move.moved_bytes += static_cast<std::uint64_t>(count);
-    } else if (count == 0) {
-      return true;  // the file ended: the session knows what to make of it
-    } else if (errno == EINTR) {
-      continue;
-    } else if (is_socket_failure(errno)) {
-      failure_ = "send: " + system_text(errno);
-      return false;
-    } else {
-      // The file system has no such operation, or the disk failed: the store's own read tells.
-      move.unsupported = true;
-      return true;
-    }
-  }
-  return true;
-}
-
-// --- TLS -------------------------------------------------------------------------------------
-
-bool Connection::start_tls(Session& session) {
-  set_deadline(session);
-  tls_.emplace(options_.tls_credentials);
-  while (!tls_->handshake_done()) {
-    std::size_t none = 0;
-    if (!receive_through_tls({}, true, none)) return false;
-  }
-  tls_->trim();
-  session.tls_established();
-  return true;
-}
-
-/// Fills some of the room, or, when there is none, gets one step further in the handshake.
-bool Connection::receive_through_tls(std::span<std::byte> room, bool in_handshake,
-                                     std::size_t& received) {
+Connection::Moved Connection::send_through_tls(std::span<iovec>& left) {
   while (true) {
-    const TlsChannel::Moved moved = tls_->receive(cipher_.bytes(), room);
-    cipher_.drop(moved.cipher_bytes);
-    if (tls_->failed()) {
-      failure_ = tls_->failure();
-      return false;
-    }
-    if (!send_cipher(in_handshake)) return false;
-    received = moved.plain_bytes;
-    if (received > 0 || (room.empty() && tls_->handshake_done())) return true;
-    if (tls_->closed_by_client()) {
-      failure_ = "the client hung up";
-      return false;
-    }
-    const std::span<std::byte> cipher_room =
-        cipher_.room(filled_cipher_room_ && !in_handshake, kUsefulBuffer);
-    std::size_t count = 0;
-    if (!receive_some(cipher_room, in_handshake, count)) return false;
-    cipher_.received(count);
-    filled_cipher_room_ = count == cipher_room.size();
-  }
-}
-
-bool Connection::send_through_tls(std::span<iovec> left, bool in_handshake) {
-  while (!left.empty()) {
+    if (const Moved moved = send_cipher(); moved != Moved::all || left.empty()) return moved;
     drop_front(left, tls_->write(left));
     if (tls_->failed()) {
-      failure_ = tls_->failure();
-      return false;
-    }
-    if (!send_cipher(in_handshake)) return false;
-  }
-  return true;
-}
-
-bool Connection::send_cipher(bool in_handshake) {
-  const std::span<const std::byte> cipher = tls_->cipher_out();
-  if (cipher.empty()) return true;
-  iovec segment{const_cast<std::byte*>(cipher.data()), cipher.size()};
-  if (!send_memory({&segment, 1}, false, in_handshake)) return false;
-  tls_->sent(cipher.size());
-  return true;
-}
-
-/// The alert that says why, or the good-bye: whether it gets through does not matter any more.
-void Connection::end_tls() noexcept {
-  tls_->close();
-  const std::span<const std::byte> cipher = tls_->cipher_out();
-  ::send(socket_.get(), cipher.data(), cipher.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-void Connection::set_deadline(const Session& session) {
-  // A client that was told names asks for each of them; on a slow line that takes its time.
-  deadline_ = connected_at_ +
-              options_.handshake_timeout * static_cast<std::int64_t>(1 + session.names_told());
-}
-
-bool Connection::wait_for(short events) {
-  while (true) {
-    const auto left =
-        std::chrono::ceil<std::chrono::milliseconds>(deadline_ - Clock::now()).count();
-    if (left <= 0) break;
-    pollfd waited{socket_.get(), events, 0};
-    const int ready = ::poll(&waited, 1, static_cast<int>(std::min<std::int64_t>(left, 1'000'000)));
-    if (ready > 0) return true;
-    if (ready < 0 && errno != EINTR) {
-      failure_ = "poll: " + system_text(errno);
-      return false;
+      end(tls_->failure());
+      return Moved::ended;
     }
   }
-  failure_ = "the client did not finish its handshake in time";
-  return false;
+}
+
+Connection::Moved Connection::send_cipher() {
+  while (!tls_->cipher_out().empty()) {
+    const std::span<const std::byte> cipher = tls_->cipher_out();
+    iovec segment{const_cast<std::byte*>(cipher.data()), cipher.size()};
+    std::span<iovec> left(&segment, 1);
+    const Moved moved = send_memory(left, false);
+    if (moved == Moved::ended) return moved;
+    tls_->sent(cipher.size() - (left.empty() ? 0 : segment.iov_len));
+    if (moved == Moved::would_wait) {
+      want_write_ = true;
+      return moved;
+    }
+  }
+  return Moved::all;
+}
+
+Connection::Moved Connection::send_file() {
+  const Batch::FileRun& run = *session_.batch().file();
+  while (move_.moved_bytes < run.length && !move_.unsupported) {
+    auto offset = static_cast<off_t>(run.offset + move_.moved_bytes);
+    const ssize_t count = ::sendfile(socket_.get(), run.file.fd(), &offset,
+                                     static_cast<std::size_t>(run.length - move_.moved_bytes));
+    if (count > 0) {
+      move_.moved_bytes += static_cast<std::uint64_t>(count);
+    } else if (count == 0) {
+      break;  // the file ended: the session knows what to make of it
+    } else if (errno == EINTR) {
+      continue;
+    } else if (errno == EAGAIN) {
+      return Moved::would_wait;
+    } else if (is_socket_failure(errno)) {
+      end("send: " + system_text(errno));
+      return Moved::ended;
+    } else {
+      // The file system has no such operation, or the disk failed: the store's own read tells.
+      move_.unsupported = true;
+    }
+  }
+  return Moved::all;
 }
 
 }  // namespace mkvirtfs::nbd

@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "nbd/export_tree.h"
+#include "nbd/extension.h"
 #include "nbd/session.h"
 #include "nbd/tls_channel.h"
+#include "nbd/tls_credentials.h"
 #include "nbd/tls_mode.h"
 #include "support/unique_fd.h"
 
@@ -48,6 +50,10 @@ class ReceiveBuffer {
 };
 
 struct ConnectionOptions {
+  using Clock = std::chrono::steady_clock;
+
+  /// How long a client may take from connect to the end of its handshake, and again for each name
+  /// that it was told.
   std::chrono::milliseconds handshake_timeout{10'000};
   TransmissionTuning tuning;
   TlsMode tls = TlsMode::off;
@@ -58,57 +64,110 @@ struct ConnectionOptions {
 };
 
 /// One client on a stream socket: moves bytes between the socket and a Session, and keeps the
-/// handshake's deadline.
+/// handshake's deadline. Any poll loop can drive it:
 ///
-/// serve() blocks its thread until the client is gone; that thread must have SIGPIPE blocked,
-/// because sendfile() can not be told to keep it to itself. A client that does not read makes
-/// serve() wait in a send with one batch in memory; nobody else waits for it. begin_shutdown() and
-/// cut() may be called from any thread while the connection lives.
+///     poll for want_read() and want_write() on fd(), at the latest until deadline();
+///     connection.on_ready();
+///     while (auto job = connection.take_job()) run it, on any thread; then
+///     connection.job_done(job) and on_ready() on the connection's own thread; until
+///     connection.ended().
+///
+/// Belongs to one thread at a time; only begin_shutdown() and cut() may be called from others.
 class Connection {
  public:
-  /// The socket is made blocking. The tree lives longer.
-  Connection(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options);
+  using Clock = ConnectionOptions::Clock;
 
-  /// Serves the client. Returns why that ended, "" when the client took its leave. Called once.
-  std::string serve();
+  /// How long a call with Patience::linger stays when there is nothing to do.
+  static constexpr std::chrono::milliseconds kLinger{10};
+  enum class Patience : std::uint8_t {
+    none,    ///< never waits for the client
+    linger,  ///< waits a little: a busy client saves its thread the way through a poll loop
+  };
 
-  /// Takes no new requests, lets the ones received be answered, then ends.
+  /// The tree lives longer. `linger`: calls with that patience will be made; the calling threads
+  /// have SIGPIPE blocked then, because sendfile() can not be told to keep it to itself. Without,
+  /// no sendfile() is used, and no signal raised.
+  Connection(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options,
+             Patience most = Patience::none);
+
+  int fd() const noexcept { return socket_.get(); }
+  /// What to wait for before the next on_ready(). Neither: for a job.
+  bool want_read() const noexcept { return want_read_; }
+  bool want_write() const noexcept { return want_write_; }
+  /// When on_ready() must be called at the latest; nothing when it can wait for ever.
+  std::optional<Clock::time_point> deadline() const noexcept;
+
+  /// Goes on as far as it can, but not for long at a time: a client that is busy without end comes
+  /// back as one that wants to write.
+  void on_ready(Patience patience = Patience::none);
+
+  /// The last call ended only so that others get their turn: another would go on at once.
+  bool has_more() const noexcept { return has_more_; }
+
+  /// Gives memory back that only a busy client needs: for drivers that see it go quiet.
+  void trim();
+
+  /// See Session::take_job().
+  std::shared_ptr<Job> take_job() { return session_.take_job(); }
+  void job_done(const std::shared_ptr<Job>& job) { session_.job_done(job); }
+  bool has_jobs() const noexcept { return session_.has_jobs(); }
+
+  /// The client is gone, or was sent away; the socket is shut.
+  bool ended() const noexcept { return ended_; }
+  /// Why, for the log; "" when the client took its leave.
+  const std::string& end_reason() const noexcept { return end_reason_; }
+
+  /// Takes no new requests, lets the ones received be answered, then ends. An on_ready() must
+  /// follow.
   void begin_shutdown() noexcept;
-  /// Ends it as soon as the thread is not in the device.
+  /// Ends it with the next on_ready().
   void cut() noexcept;
 
  private:
-  using Clock = std::chrono::steady_clock;
+  enum class Moved : std::uint8_t { all, would_wait, ended };
 
-  std::string run(Session& session);
-  bool receive(const Session& session);
-  bool receive_some(std::span<std::byte> room, bool in_handshake, std::size_t& received);
-  bool send(Session& session);
-  bool send_memory(std::span<iovec> left, bool more_follows, bool in_handshake);
-  bool send_file(const Batch::FileRun& run, FileMove& move);
-  bool start_tls(Session& session);
-  bool receive_through_tls(std::span<std::byte> room, bool in_handshake, std::size_t& received);
-  bool send_through_tls(std::span<iovec> left, bool in_handshake);
-  bool send_cipher(bool in_handshake);
-  void end_tls() noexcept;
-  bool wait_for(short events);
-  void set_deadline(const Session& session);
+  void begin_send();
+  Moved send();
+  Moved send_memory(std::span<iovec>& left, bool more_follows);
+  Moved send_file();
+  Moved receive();
+  Moved receive_some(ReceiveBuffer& into, bool& filled_room);
+  Moved receive_through_tls();
+  Moved send_through_tls(std::span<iovec>& left);
+  Moved send_cipher();
+  void end(std::string reason);
+  bool is_late() const noexcept;
 
   const UniqueFd socket_;
-  ExportTree& exports_;
   const ConnectionOptions options_;
+  const bool blocking_;  // a call may linger
   std::atomic<bool> shutting_down_ = false;
+  std::atomic<bool> cut_ = false;
 
-  // The serving thread's own.
+  // The owner's own.
   const Clock::time_point connected_at_ = Clock::now();
-  Clock::time_point deadline_;
+  Clock::duration own_time_{};  // of the handshake, spent by us
+  Session session_;
+  bool told_shutdown_ = false;
+  bool in_handshake_ = true;
+  bool ended_ = false;
+  bool want_read_ = false;
+  bool want_write_ = true;  // the greeting
+  bool has_more_ = false;
+  int dont_wait_ = 0;  // MSG_DONTWAIT, unless the call lingers
+  std::string end_reason_;
   ReceiveBuffer input_;
   bool filled_room_ = false;
+
+  // The batch on its way.
+  bool sending_ = false;
   std::vector<iovec> iovecs_;
+  std::span<iovec> iovecs_left_;
+  FileMove move_;
+
   std::optional<TlsChannel> tls_;
   ReceiveBuffer cipher_;
   bool filled_cipher_room_ = false;
-  std::string failure_;
 };
 
 }  // namespace mkvirtfs::nbd

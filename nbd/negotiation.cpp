@@ -65,6 +65,7 @@ const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
       Rule{{Option::structured_reply, 0, 0, true}, false, &N::on_structured_reply},
       Rule{{Option::list_meta_context, 8, kLongestOption, true}, false, &N::on_list_meta_context},
       Rule{{Option::set_meta_context, 8, kLongestOption, true}, false, &N::on_set_meta_context},
+      Rule{{Option::extended_headers, 0, 0, true}, false, &N::on_extended_headers},
   };
   constexpr auto kNumber = [](const Rule& rule) { return rule.shape.option; };
   static_assert(std::ranges::is_sorted(kRules, {}, kNumber));
@@ -303,12 +304,17 @@ void Negotiation::on_export_name(Option, Data data) {
     end("the client asked for an impossible export name");
     return;
   }
+  if (extended_headers_) {
+    end("EXPORT_NAME can not follow extended headers");
+    return;
+  }
   Result<Export> exported = open(as_text(data));
   if (!exported) {
     end(exported.error().what);
     return;
   }
-  out_.append(pack(exported->device->geometry().size_bytes, transmission_flags()));
+  const Geometry& geometry = exported->device->geometry();
+  out_.append(pack(geometry.size_bytes, transmission_flags(geometry)));
   if (!no_zeroes_) {
     static constexpr std::array<std::byte, kExportNamePadding> kPadding{};
     out_.append(kPadding);
@@ -360,6 +366,7 @@ void Negotiation::on_starttls(Option option, Data) {
   }
   // Nothing that was agreed so far counts: anybody may have said it.
   structured_replies_ = false;
+  extended_headers_ = false;
   selection_.reset();
   opened_.reset();
   options_taken_ = 0;
@@ -382,7 +389,7 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   }
   const Geometry& geometry = exported->device->geometry();
   reply(option, OptionReply::info,
-        pack(std::to_underlying(Info::export_), geometry.size_bytes, transmission_flags()));
+        pack(std::to_underlying(Info::export_), geometry.size_bytes, transmission_flags(geometry)));
   const auto tell_text = [&](Info item, std::string_view text) {
     std::vector<std::byte> body;
     std::ranges::copy(pack(std::to_underlying(item)), std::back_inserter(body));
@@ -402,7 +409,20 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   if (option == Option::go) agree(*std::move(exported));
 }
 
+void Negotiation::on_extended_headers(Option option, Data) {
+  if (extended_headers_) {
+    refuse(option, OptionReply::err_invalid, "extended headers are agreed already");
+    return;
+  }
+  extended_headers_ = true;
+  reply(option, OptionReply::ack);
+}
+
 void Negotiation::on_structured_reply(Option option, Data) {
+  if (extended_headers_) {
+    refuse(option, OptionReply::err_ext_header_reqd, "extended headers were agreed on");
+    return;
+  }
   if (structured_replies_) {
     refuse(option, OptionReply::err_invalid, "structured replies are agreed already");
     return;
@@ -439,7 +459,7 @@ void Negotiation::on_list_meta_context(Option option, Data data) {
 }
 
 void Negotiation::on_set_meta_context(Option option, Data data) {
-  if (!structured_replies_) {
+  if (!structured_replies_ && !extended_headers_) {
     refuse(option, OptionReply::err_invalid, "contexts need structured replies");
     return;
   }
@@ -523,8 +543,9 @@ Result<Export> Negotiation::open(std::string_view name) {
 }
 
 void Negotiation::agree(Export exported) {
-  agreement_.transmission_flags = transmission_flags();
+  agreement_.transmission_flags = transmission_flags(exported.device->geometry());
   agreement_.structured_replies = structured_replies_;
+  agreement_.extended_headers = extended_headers_;
   // A selection made for another export is void.
   if (selection_ && selection_->export_name == exported.name) {
     agreement_.contexts = std::move(selection_->contexts);
@@ -539,11 +560,18 @@ Agreement Negotiation::take_agreement() {
   return std::move(agreement_);
 }
 
-std::uint16_t Negotiation::transmission_flags() const noexcept {
-  // All exports are read-only by now, which makes many connections to one of them honest: there is
-  // nothing to flush. DF must not be offered without structured replies.
-  return static_cast<std::uint16_t>(kHasFlags | kReadOnly | kMultiConn | kSendCache |
-                                    (structured_replies_ ? kSendDf : 0));
+std::uint16_t Negotiation::transmission_flags(const Geometry& geometry) const noexcept {
+  // Many connections to one export are honest, because they share one device: what one of them
+  // flushed is flushed for all. DF must not be offered without chunks.
+  unsigned flags = kHasFlags | kMultiConn | kSendCache;
+  if (geometry.writable) {
+    flags |= kSendFlush | kSendFua | kSendTrim | kSendWriteZeroes;
+    if (geometry.zeroes_fast) flags |= kSendFastZero;
+  } else {
+    flags |= kReadOnly;
+  }
+  if (structured_replies_ || extended_headers_) flags |= kSendDf;
+  return static_cast<std::uint16_t>(flags);
 }
 
 void Negotiation::tell_export(Option option, const ExportEntry& entry) {

@@ -81,6 +81,7 @@ class Negotiation {
   void on_list(Option option, Data data);
   void on_starttls(Option option, Data data);
   void on_info_or_go(Option option, Data data);
+  void on_extended_headers(Option option, Data data);
   void on_structured_reply(Option option, Data data);
   void on_list_meta_context(Option option, Data data);
   void on_set_meta_context(Option option, Data data);
@@ -91,7 +92,7 @@ class Negotiation {
 
   Result<Export> open(std::string_view name);
   void agree(Export exported);
-  std::uint16_t transmission_flags() const noexcept;
+  std::uint16_t transmission_flags(const Geometry& geometry) const noexcept;
   void tell_export(Option option, const ExportEntry& entry);
   void tell_context(Option option, std::uint32_t id, std::string_view name);
   void reply(Option option, OptionReply reply, std::span<const std::byte> data = {});
@@ -109,6 +110,7 @@ class Negotiation {
   bool fixed_newstyle_ = false;
   bool no_zeroes_ = false;
   bool structured_replies_ = false;
+  bool extended_headers_ = false;
   std::size_t wanted_ = kClientFlagsBytes;
   std::size_t options_taken_ = 0;
   std::size_t names_told_ = 0;

@@ -190,11 +190,9 @@ TEST_CASE("every option has its answer in every state", "[negotiation]") {
        OptionReply::err_invalid, OptionReply::err_unknown},
       {"SET_META_CONTEXT too short", Option::set_meta_context, Bytes(7), OptionReply::err_invalid,
        OptionReply::err_invalid},
-      {"EXTENDED_HEADERS",
-       Option::extended_headers,
-       {},
-       OptionReply::err_unsup,
-       OptionReply::err_unsup},
+      {"EXTENDED_HEADERS", Option::extended_headers, {}, OptionReply::ack, OptionReply::ack},
+      {"EXTENDED_HEADERS with data", Option::extended_headers, Bytes(1), OptionReply::err_invalid,
+       OptionReply::err_invalid},
       {"option 0", Option{0}, Bytes(100), OptionReply::err_unsup, OptionReply::err_unsup},
       {"option 2^32 - 1", Option{0xffffffff}, {}, OptionReply::err_unsup, OptionReply::err_unsup},
       {"option \"mkv\" 1", Option{0x6d6b7601}, Bytes(16), OptionReply::err_unsup,
@@ -245,6 +243,27 @@ TEST_CASE("every option has its answer in every state", "[negotiation]") {
   }
 }
 
+TEST_CASE("extended headers stand in for structured replies", "[negotiation][X4]") {
+  FixedHandshake handshake;
+  REQUIRE(handshake.verdict(option(Option::extended_headers)) == OptionReply::ack);
+  CHECK(handshake.verdict(option(Option::extended_headers)) == OptionReply::err_invalid);
+  CHECK(handshake.verdict(option(Option::structured_reply)) == OptionReply::err_ext_header_reqd);
+  CHECK(handshake.verdict(option(Option::set_meta_context,
+                                 meta_data("disk", {"base:allocation"}))) == OptionReply::ack);
+  SECTION("GO keeps them") {
+    CHECK(handshake.verdict(option(Option::go, info_data("disk"))) == OptionReply::ack);
+    const Agreement agreed = handshake.negotiation().take_agreement();
+    CHECK(agreed.reply_style() == ReplyStyle::extended);
+    CHECK((agreed.transmission_flags & kSendDf) != 0);
+    CHECK(agreed.contexts.size() == 1);
+  }
+  SECTION("EXPORT_NAME has no form for them") {
+    handshake.send(option(Option::export_name, testing::bytes_of("disk")));
+    CHECK(handshake.negotiation().ended());
+    CHECK(handshake.stream().empty());
+  }
+}
+
 TEST_CASE("EXPORT_NAME is answered with exactly its bytes", "[negotiation][H4][A14]") {
   const auto [flags, padding] = GENERATE(table<std::uint16_t, std::size_t>({
       {kFixedNewstyle | kNoZeroes, 0},
@@ -273,6 +292,25 @@ TEST_CASE("an EXPORT_NAME that can not be had ends the connection", "[negotiatio
   CHECK(handshake.negotiation().ended());
   CHECK(handshake.stream().empty());
   CHECK_FALSE(handshake.negotiation().end_reason().empty());
+}
+
+TEST_CASE("a writable device is advertised as what it is", "[negotiation]") {
+  const bool zeroes_fast = GENERATE(false, true);
+  const auto device = std::make_shared<testing::WritableDevice>(1 << 20);
+  device->zeroes_are_fast(zeroes_fast);
+  const auto tree = *make_single_export(device, "disk");
+  Batch out;
+  Negotiation negotiation(*tree, out);
+  const auto hear = [&](const Bytes& message) {
+    negotiation.consume(message);
+    out.clear();
+  };
+  hear(client_flags());
+  hear(option(Option::go, info_data("disk")));
+  REQUIRE(negotiation.agreed());
+  CHECK(negotiation.take_agreement().transmission_flags ==
+        (kHasFlags | kMultiConn | kSendCache | kSendFlush | kSendFua | kSendTrim |
+         kSendWriteZeroes | (zeroes_fast ? kSendFastZero : 0)));
 }
 
 TEST_CASE("INFO and GO tell what was asked for", "[negotiation]") {

@@ -16,6 +16,8 @@ inline constexpr std::uint64_t kOptionReplyMagic = 0x0003e889045565a9;
 inline constexpr std::uint32_t kRequestMagic = 0x25609513;
 inline constexpr std::uint32_t kSimpleReplyMagic = 0x67446698;
 inline constexpr std::uint32_t kChunkMagic = 0x668e33ef;
+inline constexpr std::uint32_t kExtendedRequestMagic = 0x21e41c71;
+inline constexpr std::uint32_t kExtendedChunkMagic = 0x6e8a278c;
 
 // Sizes of what has a fixed size, in bytes.
 inline constexpr std::size_t kGreetingBytes = 18;
@@ -25,6 +27,8 @@ inline constexpr std::size_t kOptionReplyHeaderBytes = 20;
 inline constexpr std::size_t kRequestBytes = 28;
 inline constexpr std::size_t kSimpleReplyBytes = 16;
 inline constexpr std::size_t kChunkHeaderBytes = 20;
+inline constexpr std::size_t kExtendedRequestBytes = 32;
+inline constexpr std::size_t kExtendedChunkHeaderBytes = 32;
 /// What follows the export's size and flags in the answer to EXPORT_NAME, unless it is omitted.
 inline constexpr std::size_t kExportNamePadding = 124;
 
@@ -113,6 +117,7 @@ enum class ChunkType : std::uint16_t {
   offset_data = 1,
   offset_hole = 2,
   block_status = 5,
+  block_status_ext = 6,
   error = (1U << 15) + 1,
   error_offset = (1U << 15) + 2,
 };

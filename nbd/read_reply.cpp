@@ -20,56 +20,53 @@ constexpr std::uint64_t kBorrowBytes = 16U << 10;
 /// What is sent for holes to clients that do not know hole chunks, and as padding.
 constexpr std::array<std::byte, 64U << 10> kZeroes{};
 
-/// In front of the bytes of a data chunk: the chunk's header and the offset.
-constexpr std::size_t kDataHeaderBytes = kChunkHeaderBytes + 8;
+/// How much of a read is fetched at a time when other replies can go out in between.
+constexpr std::uint64_t kFetchBytes = 1U << 20;
 
-std::array<std::byte, kDataHeaderBytes> encode_data_header(std::uint16_t flags,
-                                                           std::uint64_t cookie,
-                                                           std::uint64_t offset,
-                                                           std::uint64_t length) {
-  std::array<std::byte, kDataHeaderBytes> bytes;
-  std::ranges::copy(
-      encode_chunk_header(flags, ChunkType::offset_data, cookie, narrow<std::uint32_t>(8 + length)),
-      bytes.begin());
-  store_be(std::span<std::byte>(bytes), kChunkHeaderBytes, offset);
-  return bytes;
+/// In front of the bytes of a data chunk: the chunk's header and the offset.
+std::size_t data_header_bytes(ReplyStyle style) noexcept { return chunk_header_bytes(style) + 8; }
+
+void write_data_header(std::span<std::byte> into, const ReplyTo& to, std::uint16_t flags,
+                       std::uint64_t offset, std::uint64_t length) {
+  write_chunk_header(into, to, flags, ChunkType::offset_data, 8 + length);
+  store_be(into, chunk_header_bytes(to.style), offset);
 }
 
 }  // namespace
 
-ReadReply::ReadReply(BlockDevice& device, Batch& out, bool structured, std::uint64_t file_run_bytes)
-    : device_(device),
-      out_(out),
-      structured_(structured),
-      file_run_bytes_(file_run_bytes),
-      block_bytes_(allocation_block_bytes(device.geometry())) {}
+ReadReply::ReadReply(Context& context, const Request& request)
+    : context_(context),
+      out_(context.out),
+      ahead_(context.ahead),
+      to_{context.style, request.cookie, request.offset},
+      range_{request.offset, request.length},
+      block_bytes_(allocation_block_bytes(context.device.geometry())),
+      one_chunk_(!to_.in_chunks() || (request.flags & kDf) != 0),
+      position_(request.offset) {}
 
-void ReadReply::begin(const Request& request) {
-  assert(!active_ && !moving_ && !chunk_is_open_ && owed_ == 0);
-  active_ = true;
-  cookie_ = request.cookie;
-  range_ = {request.offset, request.length};
-  position_ = request.offset;
-  one_chunk_ = !structured_ || (request.flags & kDf) != 0;
-  done_told_ = false;
-  failed_ = false;
-  planned_count_ = 0;
-  planned_next_ = 0;
-  if (!one_chunk_ || (structured_ && request.length == 0)) return;
+/// Puts the header of one_chunk_ into the batch.
+void ReadReply::promise() {
+  begun_ = true;
+  if (!one_chunk_ || (to_.in_chunks() && range_.length == 0)) return;
   header_ = out_.mark();
   revocable_ = true;
-  owed_ = request.length;
-  if (structured_) {
-    out_.append(encode_data_header(0, cookie_, range_.offset, range_.length));
+  owed_ = range_.length;
+  if (to_.in_chunks()) {
+    write_data_header(out_.extend(data_header_bytes(to_.style)), to_, 0, range_.offset,
+                      range_.length);
   } else {
-    out_.append(encode_simple_reply(WireError::ok, cookie_));
+    out_.append(encode_simple_reply(WireError::ok, to_.cookie));
   }
 }
 
 void ReadReply::advance() {
-  while (active_ && !moving_ && !broken_) {
+  assert(!waiting_);
+  if (!ahead_is_mine_) ahead_.clear();
+  ahead_is_mine_ = true;
+  if (!begun_) promise();
+  while (active_ && !moving_ && !broken_ && !waiting_) {
     if (failed_ && owed_ == 0) {
-      append_error(out_, cookie_, failure_, structured_);
+      append_error(out_, to_, failure_);
       active_ = false;
     } else if (!failed_ && position_ == range_.end()) {
       finish();
@@ -78,8 +75,8 @@ void ReadReply::advance() {
     } else if (failed_) {
       add_padding();
     } else {
-      if (planned_next_ == planned_count_) plan();
-      add(planned_[planned_next_]);
+      if (ahead_.empty()) plan();
+      add(ahead_.front());
     }
   }
   // The rest goes into another batch, and a chunk can not: its length must be told now.
@@ -87,26 +84,47 @@ void ReadReply::advance() {
 }
 
 void ReadReply::plan() {
-  planned_count_ = 0;
-  planned_next_ = 0;
+  ahead_.clear();
   bool complete = true;
   const Range rest{position_, range_.end() - position_};
-  for_each_extent(device_, rest, [&](const Extent& extent) {
-    Extent* const last = planned_count_ > 0 ? &planned_[planned_count_ - 1] : nullptr;
+  for_each_extent(context_.device, rest, [&](const Extent& extent) {
+    Extent* const last = ahead_.count > 0 ? &ahead_.extents[ahead_.count - 1] : nullptr;
     if (last != nullptr && last->kind == ExtentKind::hole && extent.kind == ExtentKind::hole) {
       last->length += extent.length;
       return true;
     }
-    if (planned_count_ == planned_.size()) {
+    if (ahead_.count == ahead_.extents.size()) {
       complete = false;
       return false;
     }
-    planned_[planned_count_++] = extent;
+    ahead_.extents[ahead_.count++] = extent;
     return true;
   });
   // A hole at the end may go on: the next plan shall see all of it.
-  if (!complete && planned_[planned_count_ - 1].kind == ExtentKind::hole) --planned_count_;
-  assert(planned_count_ > 0 && planned_[0].offset == position_);
+  if (!complete && ahead_.extents[ahead_.count - 1].kind == ExtentKind::hole) --ahead_.count;
+  assert(ahead_.count > 0 && ahead_.front().offset == position_);
+}
+
+void ReadReply::wait_for_bytes() {
+  waiting_ = true;
+  if (chunk_is_open_) close_chunk(0, 0);
+  if (revocable_) {
+    // Nothing of it was sent: it is begun again later, and others can go before it.
+    out_.rewind(header_);
+    revocable_ = false;
+    begun_ = false;
+    owed_ = 0;
+    position_ = range_.offset;
+  }
+  // One chunk comes at once when it comes: better not to stop again within it.
+  const std::uint64_t rest = range_.end() - position_;
+  wanted_ = {position_, one_chunk_ ? rest : std::min(rest, kFetchBytes)};
+  ahead_is_mine_ = false;
+}
+
+void ReadReply::fetched() noexcept {
+  waiting_ = false;
+  patient_until_ = wanted_.end();
 }
 
 void ReadReply::add(const Extent& extent) {
@@ -126,7 +144,7 @@ void ReadReply::add(const Extent& extent) {
       add_by_reading(piece);
       break;
     case ExtentKind::content:
-      if (file_runs_ && piece.length >= file_run_bytes_) {
+      if (context_.file_runs && piece.length >= context_.file_run_bytes) {
         add_file_run(piece);
       } else {
         add_by_reading(piece);
@@ -145,11 +163,11 @@ void ReadReply::add_hole(const Extent& hole) {
     if (chunk_is_open_) close_chunk(0, 0);
     const std::uint64_t length = told.end() - position_;
     done_told_ = told.end() == range_.end();
-    out_.append(encode_chunk_header(done_told_ ? kChunkDone : std::uint16_t{0},
-                                    ChunkType::offset_hole, cookie_, 12));
+    append_chunk_header(out_, to_, done_told_ ? kChunkDone : std::uint16_t{0},
+                        ChunkType::offset_hole, 12);
     out_.append(pack(position_, narrow<std::uint32_t>(length)));
     position_ += length;
-    if (position_ == hole.end()) ++planned_next_;
+    if (position_ == hole.end()) ++ahead_.next;
   }
 }
 
@@ -179,18 +197,33 @@ void ReadReply::add_by_reading(const Extent& piece) {
   open_chunk();
   const Batch::Mark before = out_.mark();
   const std::span<std::byte> into = out_.extend(fitting(piece.length));
-  const Result<void> result = piece.kind == ExtentKind::content
-                                  ? piece.store->read(piece.content, piece.content_offset, into)
-                                  : device_.read(piece.offset, into);
-  if (result) {
-    added(into.size());
+  Result<bool> result = true;
+  if (piece.kind == ExtentKind::content && may_wait_for(piece)) {
+    result = piece.store->read_at_once(piece.content, piece.content_offset, into);
   } else {
-    out_.rewind(before);
+    const Result<void> read = piece.kind == ExtentKind::content
+                                  ? piece.store->read(piece.content, piece.content_offset, into)
+                                  : context_.device.read(piece.offset, into);
+    if (!read) result = std::unexpected(read.error());
+  }
+  if (result && *result) {
+    added(into.size());
+    return;
+  }
+  out_.rewind(before);
+  if (result) {
+    wait_for_bytes();
+  } else {
     fail(result.error(), piece.offset);
   }
 }
 
 void ReadReply::add_file_run(const Extent& piece) {
+  if (may_wait_for(piece) &&
+      !piece.store->is_at_hand(piece.content, piece.content_offset, piece.length)) {
+    wait_for_bytes();
+    return;
+  }
   const Result<ContentStore::Pin> pin = piece.store->pin(piece.content);
   if (!pin) {
     fail(pin.error(), piece.offset);
@@ -225,7 +258,7 @@ void ReadReply::batch_sent(const FileMove& move) {
   if (!unchanged) {
     fail(unchanged.error(), run.offset);
   } else if (move.unsupported) {
-    file_runs_ = false;  // and what is still owed of this run is read
+    context_.file_runs = false;  // and what is still owed of this run is read
   } else if (move.moved_bytes < run.length) {
     fail({Errc::source_changed, 0,
           fmt::format("{} ended {} bytes early", run.store->name(run.content),
@@ -248,7 +281,7 @@ void ReadReply::added(std::uint64_t count) {
   } else {
     chunk_bytes_ += count;
   }
-  if (position_ == planned_[planned_next_].end()) ++planned_next_;
+  if (position_ == ahead_.front().end()) ++ahead_.next;
 }
 
 std::size_t ReadReply::fitting(std::uint64_t wanted) const noexcept {
@@ -264,7 +297,7 @@ void ReadReply::open_chunk() {
   chunk_is_open_ = true;
   chunk_bytes_ = 0;
   chunk_header_ = out_.mark();
-  out_.extend(kDataHeaderBytes);
+  out_.extend(data_header_bytes(to_.style));
 }
 
 void ReadReply::close_chunk(std::uint16_t flags, std::uint64_t still_to_come) {
@@ -274,20 +307,20 @@ void ReadReply::close_chunk(std::uint16_t flags, std::uint64_t still_to_come) {
     out_.rewind(chunk_header_);
     return;
   }
-  std::ranges::copy(encode_data_header(flags, cookie_, position_ - chunk_bytes_, length),
-                    out_.owned_at(chunk_header_, kDataHeaderBytes).begin());
+  write_data_header(out_.owned_at(chunk_header_, data_header_bytes(to_.style)), to_, flags,
+                    position_ - chunk_bytes_, length);
 }
 
 void ReadReply::finish() {
   assert(owed_ == 0);
   if (chunk_is_open_) {
     close_chunk(kChunkDone, 0);
-  } else if (structured_ && revocable_) {
+  } else if (to_.in_chunks() && revocable_) {
     // Nothing of it was sent, so that nothing can go wrong any more: the one chunk is the last.
-    std::ranges::copy(encode_data_header(kChunkDone, cookie_, range_.offset, range_.length),
-                      out_.owned_at(header_, kDataHeaderBytes).begin());
-  } else if (structured_ && !done_told_) {
-    out_.append(encode_chunk_header(kChunkDone, ChunkType::none, cookie_, 0));
+    write_data_header(out_.owned_at(header_, data_header_bytes(to_.style)), to_, kChunkDone,
+                      range_.offset, range_.length);
+  } else if (to_.in_chunks() && !done_told_) {
+    append_chunk_header(out_, to_, kChunkDone, ChunkType::none, 0);
   }
   revocable_ = false;
   active_ = false;
@@ -301,7 +334,7 @@ void ReadReply::fail(const Error& error, std::uint64_t offset) {
     out_.rewind(header_);
     revocable_ = false;
     owed_ = 0;
-  } else if (!structured_) {
+  } else if (!to_.in_chunks()) {
     broken_ = true;
   }
 }

@@ -19,7 +19,22 @@ struct FileMove {
   bool unsupported = false;       ///< the kernel can not move bytes of this file to this socket
 };
 
-/// Answers reads, one at a time: the device's map, put into batches.
+/// The extents ahead of the read that is being answered: scratch that all reads of a connection
+/// share, because only one of them is ever put into a batch.
+struct ReadAhead {
+  /// Extents are looked up this many at a time.
+  static constexpr std::size_t kExtents = 64;
+
+  std::array<Extent, kExtents> extents;  ///< adjacent holes made one
+  std::size_t count = 0;
+  std::size_t next = 0;
+
+  const Extent& front() const noexcept { return extents[next]; }
+  bool empty() const noexcept { return next == count; }
+  void clear() noexcept { next = count = 0; }
+};
+
+/// Answers one read: the device's map, put into batches.
 ///
 /// A hole becomes a hole chunk or zeroes, memory is copied or lent, small runs of files are read,
 /// and a long one is left to whoever sends the batch: it must then tell by batch_sent() how that
@@ -32,18 +47,41 @@ struct FileMove {
 /// a file run. What is owed must come even when it can not be read: then it is padded, and an error
 /// chunk behind it says so. A simple reply has no such way out: it is broken().
 ///
-/// Belongs to one thread; device and batch live longer.
+/// Bytes that would have to be waited for are not: the reply is waiting() for wanted() then. If it
+/// may be laid aside, other replies can go into the batch meanwhile.
+///
+/// Belongs to one thread; everything in Context lives longer.
 class ReadReply {
  public:
-  /// `file_run_bytes`: runs of files from this size on are left to the kernel.
-  ReadReply(BlockDevice& device, Batch& out, bool structured, std::uint64_t file_run_bytes);
+  /// What all reads of a connection have in common.
+  struct Context {
+    BlockDevice& device;
+    Batch& out;
+    ReadAhead& ahead;
+    ReplyStyle style = ReplyStyle::simple;
+    /// Runs of files from this size on are left to the kernel.
+    std::uint64_t file_run_bytes = 0;
+    bool file_runs = true;  ///< until the kernel has refused one
+    /// Whether reads may be waiting(); else the calling thread waits.
+    bool lays_aside = true;
+  };
 
-  /// Takes up a read that the command table found legal. Only when not active().
-  void begin(const Request& request);
+  /// Takes up a read that the command table found legal.
+  ReadReply(Context& context, const Request& request);
+
   /// The answer is not complete.
   bool active() const noexcept { return active_; }
-  /// Puts more of the answer into the batch, until that is full or the answer complete.
+  /// Puts more of the answer into the batch, until that is full, the answer complete, or the next
+  /// bytes would have to be waited for.
   void advance();
+
+  /// Nothing can be added before the device's bytes in wanted() were fetched.
+  bool waiting() const noexcept { return waiting_; }
+  Range wanted() const noexcept { return wanted_; }
+  /// While it is waiting() no other reply may come between: the client was promised more of this.
+  bool holds_the_line() const noexcept { return owed_ != 0; }
+  /// They were; or nothing more can be done about it.
+  void fetched() noexcept;
 
   /// The batch was sent and cleared; `move` says how its file run fared, if it had one.
   void batch_sent(const FileMove& move);
@@ -55,10 +93,13 @@ class ReadReply {
   const std::string& reason() const noexcept { return failure_.text; }
 
  private:
-  /// Extents are looked up this many at a time.
-  static constexpr std::size_t kPlannedExtents = 64;
-
+  void promise();
   void plan();
+  void wait_for_bytes();
+  /// Whether the reply may stop before this piece, because it did not yet.
+  bool may_wait_for(const Extent& piece) const noexcept {
+    return context_.lays_aside && piece.offset >= patient_until_;
+  }
   void add(const Extent& extent);
   void add_hole(const Extent& hole);
   void add_zeroes(std::uint64_t wanted);
@@ -73,24 +114,26 @@ class ReadReply {
   void finish();
   void fail(const Error& error, std::uint64_t offset);
 
-  BlockDevice& device_;
+  Context& context_;
   Batch& out_;
-  const bool structured_;
-  const std::uint64_t file_run_bytes_;
+  ReadAhead& ahead_;
+  const ReplyTo to_;
+  const Range range_;
   const std::uint32_t block_bytes_;
-  bool file_runs_ = true;  // until the kernel has refused one
+  const bool one_chunk_;  // DF, or a simple reply: one header for everything
   bool broken_ = false;
-
-  // The read that is being answered.
-  bool active_ = false;
-  std::uint64_t cookie_ = 0;
-  Range range_;
-  std::uint64_t position_ = 0;  // everything before it is in the batch or was sent
-  bool one_chunk_ = false;      // DF, or a simple reply: one header for everything
-  bool done_told_ = false;      // the last chunk said that it is the last
-  std::uint64_t owed_ = 0;      // bytes promised by a header and still to come
-  bool failed_ = false;         // nothing but padding and the error is still to come
+  bool active_ = true;
+  bool begun_ = false;
+  bool ahead_is_mine_ = false;
+  std::uint64_t position_;  // everything before it is in the batch or was sent
+  bool done_told_ = false;  // the last chunk said that it is the last
+  std::uint64_t owed_ = 0;  // bytes promised by a header and still to come
+  bool failed_ = false;     // nothing but padding and the error is still to come
   Failure failure_;
+
+  bool waiting_ = false;
+  Range wanted_;
+  std::uint64_t patient_until_ = 0;  // the bytes before it have been waited for once
 
   // The header of one_chunk_, while it is in the batch and can be taken back.
   bool revocable_ = false;
@@ -105,11 +148,6 @@ class ReadReply {
   bool moving_ = false;
   Extent moving_extent_;
   PinnedFile moving_file_;
-
-  // Extents from position_ on, adjacent holes made one.
-  std::array<Extent, kPlannedExtents> planned_;
-  std::size_t planned_count_ = 0;
-  std::size_t planned_next_ = 0;
 };
 
 }  // namespace mkvirtfs::nbd

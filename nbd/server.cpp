@@ -3,8 +3,7 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,14 +13,16 @@
 #include <cassert>
 #include <cerrno>
 #include <exception>
-#include <list>
+#include <memory>
 #include <system_error>
-#include <thread>
+#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "nbd/connection.h"
 #include "nbd/listener.h"
 #include "support/mutex.h"
+#include "support/worker_pool.h"
 
 namespace mkvirtfs::nbd {
 namespace {
@@ -30,6 +31,9 @@ using Clock = std::chrono::steady_clock;
 
 /// How long accepting rests when the machine has no descriptor or memory for one more client.
 constexpr std::chrono::milliseconds kAcceptRest{100};
+
+/// When clients that were found late are looked at again.
+constexpr std::chrono::milliseconds kLookAgain{50};
 
 /// An eventfd: notify() is safe in signal handlers and from any thread.
 class Wakeup {
@@ -52,39 +56,26 @@ class Wakeup {
   UniqueFd fd_;
 };
 
-/// Blocks asynchronous signals in this thread and in those it starts, while it lives. Signals that
-/// tell of a thread's own fault stay as they are.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t blocked;
-    ::sigfillset(&blocked);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS}) {
-      ::sigdelset(&blocked, fault);
-    }
-    ::pthread_sigmask(SIG_SETMASK, &blocked, &before_);
-  }
-  ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
+// What epoll tells of: clients by their number, listeners by their place, and the wakeup.
+constexpr std::uint64_t kListenerBit = std::uint64_t{1} << 63;
+constexpr std::uint64_t kWakeupTag = ~std::uint64_t{0};
 
 }  // namespace
 
 class Server::Implementation {
  public:
-  Implementation(std::shared_ptr<ExportTree> exports, ServerOptions options, Wakeup wakeup)
-      : exports_(std::move(exports)), options_(options), wakeup_(std::move(wakeup)) {}
+  Implementation(std::shared_ptr<ExportTree> exports, ServerOptions options, Wakeup wakeup,
+                 UniqueFd epoll)
+      : exports_(std::move(exports)),
+        options_(options),
+        wakeup_(std::move(wakeup)),
+        epoll_(std::move(epoll)),
+        connection_threads_(options.most_connection_threads),
+        job_threads_(options.most_job_threads) {}
+  ~Implementation();
 
-  ~Implementation() {
-    for_each_client([](Client& client) { client.connection.cut(); });
-    join_all();
-  }
-
-  void add_listener(Listener listener) { listeners_.push_back(std::move(listener)); }
+  Result<void> watch_wakeup() { return watch(wakeup_.fd(), EPOLLIN, kWakeupTag, EPOLL_CTL_ADD); }
+  Result<void> add_listener(Listener listener);
 
   std::vector<std::string> uris(std::string_view export_name) const {
     std::vector<std::string> result;
@@ -97,7 +88,7 @@ class Server::Implementation {
 
   std::size_t connection_count() const {
     const MutexLock lock(mutex_);
-    return running_;
+    return clients_.size();
   }
 
   Result<void> adopt(UniqueFd socket);
@@ -109,27 +100,66 @@ class Server::Implementation {
   }
 
  private:
-  /// A client and its thread. Made and destroyed by the server's thread.
-  struct Client {
-    Client(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options)
-        : connection(std::move(socket), exports, options) {}
-    Connection connection;
-    std::thread thread;
-    std::uint64_t number = 0;
-    bool gone = false;  // guarded by the server's mutex
+  /// A client, as a task that goes on with its connection. It is in one of three places: parked,
+  /// until the poll or a job wakes it; queued for a thread; running on one.
+  class Client final : public Task {
+   public:
+    Client(Implementation& server, std::uint64_t its_number, UniqueFd socket,
+           const ConnectionOptions& options)
+        : number(its_number),
+          connection(std::move(socket), *server.exports_, options, Connection::Patience::linger),
+          server_(server) {}
+    void run() noexcept override { server_.serve(*this); }
+
+    const std::uint64_t number;
+    Connection connection;  // of the thread that runs it
+    /// When it must be woken at the latest.
+    std::atomic<Clock::time_point> deadline = Clock::time_point::max();
+
+    enum class Place : std::uint8_t { parked, queued, running, gone };
+    Mutex mutex;
+    Place place GUARDED_BY(mutex) = Place::parked;
+    bool woken GUARDED_BY(mutex) = false;  // while it was running
+    std::vector<std::shared_ptr<Job>> done_jobs GUARDED_BY(mutex);
+    bool watched = false;  // known to epoll; of the thread that runs it
+    std::weak_ptr<Client> self;
+
+   private:
+    Implementation& server_;
   };
 
-  void serve(Client& client) noexcept;
-  void accept_from(const Listener& listener);
-  void reap();
-  void join_all();
-  void stop();
+  class ClientJob final : public Task {
+   public:
+    ClientJob(Implementation& server, std::shared_ptr<Client> client, std::shared_ptr<Job> job)
+        : server_(server), client_(std::move(client)), job_(std::move(job)) {}
+    void run() noexcept override {
+      job_->run();
+      {
+        const MutexLock lock(client_->mutex);
+        client_->done_jobs.push_back(job_);
+      }
+      server_.wake(*client_);
+    }
 
-  template <class Visit>
-  void for_each_client(Visit&& visit) {
-    const MutexLock lock(mutex_);
-    for (Client& client : clients_) visit(client);
-  }
+   private:
+    Implementation& server_;
+    const std::shared_ptr<Client> client_;
+    const std::shared_ptr<Job> job_;
+  };
+
+  Result<void> watch(int fd, std::uint32_t events, std::uint64_t tag, int operation);
+  void wake(Client& client) noexcept;
+  void serve(Client& client) noexcept;
+  void go_on(Client& client);
+  bool park(Client& client, std::vector<std::shared_ptr<Job>>& done_jobs);
+  void start_jobs(Client& client);
+  void remove(Client& client) noexcept;
+  void accept_from(const Listener& listener);
+  void dispatch(Clock::time_point until);
+  void watch_listeners(bool accepting);
+  void wake_late_clients(Clock::time_point now);
+  void stop();
+  std::vector<std::shared_ptr<Client>> clients() const;
 
   template <class... Arguments>
   void log(LogLevel level, fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -139,87 +169,205 @@ class Server::Implementation {
   const std::shared_ptr<ExportTree> exports_;
   const ServerOptions options_;
   const Wakeup wakeup_;
+  const UniqueFd epoll_;
   std::atomic<bool> stop_requested_ = false;
 
   // The server's thread's own.
   std::vector<Listener> listeners_;
-  std::uint64_t clients_accepted_ = 0;
+  bool accepting_ = true;
   bool told_full_ = false;
   Clock::time_point accept_again_at_;
 
   mutable Mutex mutex_;
-  std::list<Client> clients_ GUARDED_BY(mutex_);
-  std::size_t running_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t clients_accepted_ GUARDED_BY(mutex_) = 0;
+  Clock::time_point look_at_ GUARDED_BY(mutex_) = Clock::time_point::max();  // none is late before
+  std::unordered_map<std::uint64_t, std::shared_ptr<Client>> clients_ GUARDED_BY(mutex_);
+
+  // Last, so that they end first: connections give jobs away, and jobs wake connections.
+  WorkerPool connection_threads_;
+  WorkerPool job_threads_;
 };
 
+Server::Implementation::~Implementation() {
+  while (true) {
+    const auto left = clients();
+    if (left.empty()) break;
+    for (const auto& client : left) {
+      client->connection.cut();
+      wake(*client);
+    }
+    pollfd waited{wakeup_.fd(), POLLIN, 0};
+    ::poll(&waited, 1, 100);
+    wakeup_.clear();
+  }
+}
+
+Result<void> Server::Implementation::watch(int fd, std::uint32_t events, std::uint64_t tag,
+                                           int operation) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = tag;
+  if (::epoll_ctl(epoll_.get(), operation, fd, &event) != 0) return fail_errno(errno, "epoll_ctl");
+  return {};
+}
+
+Result<void> Server::Implementation::add_listener(Listener listener) {
+  const std::uint64_t tag = kListenerBit | listeners_.size();
+  if (auto watched = watch(listener.fd(), EPOLLIN, tag, EPOLL_CTL_ADD); !watched) return watched;
+  listeners_.push_back(std::move(listener));
+  return {};
+}
+
+std::vector<std::shared_ptr<Server::Implementation::Client>> Server::Implementation::clients()
+    const {
+  std::vector<std::shared_ptr<Client>> result;
+  const MutexLock lock(mutex_);
+  result.reserve(clients_.size());
+  for (const auto& [number, client] : clients_) result.push_back(client);
+  return result;
+}
+
 Result<void> Server::Implementation::adopt(UniqueFd socket) {
-  reap();
   ConnectionOptions options;
   options.handshake_timeout = options_.handshake_timeout;
   options.tls = options_.tls;
   options.tls_credentials = options_.tls_credentials;
   if (options_.extensions) options.extensions = options_.extensions.get();
-  const MutexLock lock(mutex_);
-  if (running_ >= options_.most_connections) {
-    return fail(Errc::no_space,
-                fmt::format("{} clients are connected, which is the limit", running_));
+  std::shared_ptr<Client> client;
+  {
+    const MutexLock lock(mutex_);
+    if (clients_.size() >= options_.most_connections) {
+      return fail(Errc::no_space,
+                  fmt::format("{} clients are connected, which is the limit", clients_.size()));
+    }
+    client = std::make_shared<Client>(*this, ++clients_accepted_, std::move(socket), options);
+    client->self = client;
+    client->deadline = client->connection.deadline().value_or(Clock::time_point::max());
+    look_at_ = std::min(look_at_, client->deadline.load());
+    clients_.emplace(client->number, client);
   }
-  Client& client = clients_.emplace_back(std::move(socket), *exports_, options);
-  client.number = ++clients_accepted_;
-  try {
-    // The new thread inherits the mask: it must not raise SIGPIPE, nor take the program's signals.
-    const SignalsBlocked blocked;
-    client.thread = std::thread([this, &client] { serve(client); });
-  } catch (const std::system_error& error) {
-    clients_.pop_back();
-    return fail(Errc::no_space, fmt::format("start a thread for a client: {}", error.what()));
-  }
-  ++running_;
+  log(LogLevel::debug, "client {}: connected", client->number);
+  wakeup_.notify();  // to look at the deadlines: this may be another thread
+  wake(*client);
   return {};
+}
+
+/// Sees to it that the client's connection is looked after: now, or once more when it is already.
+void Server::Implementation::wake(Client& client) noexcept {
+  {
+    const MutexLock lock(client.mutex);
+    if (client.place == Client::Place::running) client.woken = true;
+    if (client.place != Client::Place::parked) return;
+    client.place = Client::Place::queued;
+  }
+  if (connection_threads_.submit(client.self.lock())) return;
+  options_.log->write(LogLevel::error, "a client was cut off: no thread can be started");
+  remove(client);
 }
 
 void Server::Implementation::serve(Client& client) noexcept {
   // The thread's border: what a device throws, or a lack of memory, ends this client and no more.
   try {
-    log(LogLevel::debug, "client {}: connected", client.number);
-    const std::string reason = client.connection.serve();
-    log(LogLevel::debug, "client {}: gone{}{}", client.number, reason.empty() ? "" : ": ", reason);
+    go_on(client);
+    return;
   } catch (const std::exception& error) {
-    client.connection.cut();
     options_.log->write(LogLevel::error, "a client was cut off by an exception");
     options_.log->write(LogLevel::error, error.what());
   } catch (...) {
-    client.connection.cut();
     options_.log->write(LogLevel::error, "a client was cut off by an unknown exception");
   }
-  {
-    const MutexLock lock(mutex_);
-    client.gone = true;
-    --running_;
-  }
-  wakeup_.notify();
+  remove(client);
 }
 
-void Server::Implementation::reap() {
-  std::list<Client> gone;
+void Server::Implementation::go_on(Client& client) {
+  Connection& connection = client.connection;
+  std::vector<std::shared_ptr<Job>> done_jobs;
+  {
+    const MutexLock lock(client.mutex);
+    client.place = Client::Place::running;
+    client.woken = false;
+    done_jobs.swap(client.done_jobs);
+  }
+  do {
+    for (const auto& job : done_jobs) connection.job_done(job);
+    done_jobs.clear();
+    connection.on_ready(connection_threads_.is_crowded() ? Connection::Patience::none
+                                                         : Connection::Patience::linger);
+    start_jobs(client);
+    if (connection.ended()) {
+      const std::string& reason = connection.end_reason();
+      log(LogLevel::debug, "client {}: gone{}{}", client.number, reason.empty() ? "" : ": ",
+          reason);
+      remove(client);
+      return;
+    }
+  } while (!park(client, done_jobs));
+}
+
+/// Leaves the connection to the poll, or to another turn when others wait for a thread. False when
+/// there is something to do for it already: then `done_jobs` are what came back.
+bool Server::Implementation::park(Client& client, std::vector<std::shared_ptr<Job>>& done_jobs) {
+  const Connection& connection = client.connection;
+  const Clock::time_point deadline = connection.deadline().value_or(Clock::time_point::max());
+  client.deadline.store(deadline, std::memory_order_relaxed);
+  MutexLock lock(client.mutex);
+  const bool busy = client.woken || !client.done_jobs.empty() || connection.has_more();
+  if (busy && !connection_threads_.is_crowded()) {
+    client.woken = false;
+    done_jobs.swap(client.done_jobs);
+    return false;
+  }
+  if (busy) {
+    client.place = Client::Place::queued;
+    lock.unlock();
+    if (!connection_threads_.submit(client.self.lock())) remove(client);
+    return true;
+  }
+  client.place = Client::Place::parked;
+  std::uint32_t events = EPOLLONESHOT;
+  if (connection.want_read()) {
+    events |= EPOLLIN;
+    client.connection.trim();
+  }
+  if (connection.want_write()) events |= EPOLLOUT;
+  // Wanting nothing, it waits for a job; a client that hangs up meanwhile is seen later.
+  if (events == EPOLLONESHOT) return true;
+  const Result<void> watched =
+      watch(connection.fd(), events, client.number, client.watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
+  client.watched = true;
+  if (!watched) {
+    lock.unlock();
+    log(LogLevel::error, "client {}: cut off: {}", client.number, watched.error().what);
+    remove(client);
+  }
+  return true;
+}
+
+void Server::Implementation::start_jobs(Client& client) {
+  while (std::shared_ptr<Job> job = client.connection.take_job()) {
+    auto task = std::make_shared<ClientJob>(*this, client.self.lock(), std::move(job));
+    if (!job_threads_.submit(task)) task->run();
+  }
+}
+
+void Server::Implementation::remove(Client& client) noexcept {
+  {
+    const MutexLock lock(client.mutex);
+    client.place = Client::Place::gone;
+  }
+  client.connection.cut();
+  // Jobs may hold it for a while, and its descriptor with it.
+  if (client.watched) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, client.connection.fd(), nullptr);
+  std::shared_ptr<Client> last;  // freed when the lock is left
   {
     const MutexLock lock(mutex_);
-    for (auto at = clients_.begin(); at != clients_.end();) {
-      const auto next = std::next(at);
-      if (at->gone) gone.splice(gone.end(), clients_, at);
-      at = next;
+    const auto found = clients_.find(client.number);
+    if (found != clients_.end()) {
+      last = std::move(found->second);
+      clients_.erase(found);
     }
   }
-  for (Client& client : gone) client.thread.join();
-}
-
-void Server::Implementation::join_all() {
-  std::list<Client> all;
-  {
-    const MutexLock lock(mutex_);
-    all.swap(clients_);
-  }
-  for (Client& client : all) client.thread.join();
+  wakeup_.notify();
 }
 
 void Server::Implementation::accept_from(const Listener& listener) {
@@ -234,6 +382,7 @@ void Server::Implementation::accept_from(const Listener& listener) {
         log(LogLevel::warning, "accept a client: {}; waiting for others to leave",
             std::generic_category().message(errno));
         accept_again_at_ = Clock::now() + kAcceptRest;
+        watch_listeners(false);
         break;
       default:
         break;  // it left already, or something of that kind
@@ -248,30 +397,74 @@ void Server::Implementation::accept_from(const Listener& listener) {
   told_full_ = !adopted;
 }
 
-Result<void> Server::Implementation::run() {
-  std::vector<pollfd> waited;
-  while (!stop_requested_.load(std::memory_order_acquire)) {
-    waited.assign(1, {wakeup_.fd(), POLLIN, 0});
-    int timeout_ms = -1;
-    const auto rest = std::chrono::ceil<std::chrono::milliseconds>(accept_again_at_ - Clock::now());
-    if (rest.count() > 0) {
-      timeout_ms = static_cast<int>(rest.count());
-    } else {
-      for (const Listener& listener : listeners_) waited.push_back({listener.fd(), POLLIN, 0});
-    }
-    if (::poll(waited.data(), waited.size(), timeout_ms) < 0 && errno != EINTR) {
-      const int error = errno;
-      stop();
-      return fail_errno(error, "wait for clients");
-    }
-    if (waited[0].revents != 0) {
-      wakeup_.clear();
-      reap();
-    }
-    for (std::size_t i = 1; i < waited.size(); ++i) {
-      if (waited[i].revents != 0) accept_from(listeners_[i - 1]);
+void Server::Implementation::watch_listeners(bool accepting) {
+  accepting_ = accepting;
+  for (std::size_t i = 0; i < listeners_.size(); ++i) {
+    // Modifying what is watched needs no memory: it can not fail.
+    [[maybe_unused]] const auto watched =
+        watch(listeners_[i].fd(), accepting ? EPOLLIN : 0U, kListenerBit | i, EPOLL_CTL_MOD);
+  }
+}
+
+void Server::Implementation::wake_late_clients(Clock::time_point now) {
+  std::vector<std::shared_ptr<Client>> late;
+  {
+    const MutexLock lock(mutex_);
+    if (now < look_at_) return;
+    look_at_ = Clock::time_point::max();
+    for (const auto& [number, client] : clients_) {
+      const Clock::time_point deadline = client->deadline.load(std::memory_order_relaxed);
+      if (deadline <= now) {
+        late.push_back(client);
+        // It may have been given more time meanwhile, and ends else.
+        look_at_ = std::min(look_at_, now + kLookAgain);
+      } else {
+        look_at_ = std::min(look_at_, deadline);
+      }
     }
   }
+  for (const auto& client : late) wake(*client);
+}
+
+/// One round of the poll.
+void Server::Implementation::dispatch(Clock::time_point until) {
+  {
+    const MutexLock lock(mutex_);
+    until = std::min(until, look_at_);
+  }
+  if (!accepting_) until = std::min(until, accept_again_at_);
+  int timeout_ms = -1;
+  if (until != Clock::time_point::max()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
+    timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left, 0, 1'000'000));
+  }
+  std::array<epoll_event, 64> events;
+  const int count =
+      ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;
+    if (tag == kWakeupTag) {
+      wakeup_.clear();
+    } else if ((tag & kListenerBit) != 0) {
+      const std::size_t place = tag & ~kListenerBit;
+      if (place < listeners_.size()) accept_from(listeners_[place]);
+    } else {
+      std::shared_ptr<Client> client;
+      {
+        const MutexLock lock(mutex_);
+        const auto found = clients_.find(tag);
+        if (found != clients_.end()) client = found->second;
+      }
+      if (client) wake(*client);
+    }
+  }
+  const Clock::time_point now = Clock::now();
+  if (!accepting_ && now >= accept_again_at_) watch_listeners(true);
+  wake_late_clients(now);
+}
+
+Result<void> Server::Implementation::run() {
+  while (!stop_requested_.load(std::memory_order_acquire)) dispatch(Clock::time_point::max());
   stop();
   return {};
 }
@@ -279,22 +472,19 @@ Result<void> Server::Implementation::run() {
 void Server::Implementation::stop() {
   listeners_.clear();
   const Clock::time_point deadline = Clock::now() + options_.stop_grace;
-  for_each_client([](Client& client) { client.connection.begin_shutdown(); });
-  while (connection_count() > 0) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    if (left <= 0) break;
-    pollfd waited{wakeup_.fd(), POLLIN, 0};
-    ::poll(&waited, 1, static_cast<int>(std::min<std::int64_t>(left, 1'000'000)));
-    wakeup_.clear();
-    reap();
+  for (const auto& client : clients()) {
+    client->connection.begin_shutdown();
+    wake(*client);
   }
-  std::size_t cut_off = 0;
-  for_each_client([&](Client& client) {
-    if (!client.gone) ++cut_off;
-    client.connection.cut();
-  });
-  if (cut_off > 0) log(LogLevel::info, "{} clients did not leave in time: cut off", cut_off);
-  join_all();
+  while (connection_count() > 0 && Clock::now() < deadline) dispatch(deadline);
+  const auto stuck = clients();
+  for (const auto& client : stuck) {
+    client->connection.cut();
+    wake(*client);
+  }
+  if (!stuck.empty())
+    log(LogLevel::info, "{} clients did not leave in time: cut off", stuck.size());
+  while (connection_count() > 0) dispatch(Clock::time_point::max());
 }
 
 Server::Server(std::unique_ptr<Implementation> implementation)
@@ -308,21 +498,28 @@ Result<std::unique_ptr<Server>> Server::create(std::shared_ptr<ExportTree> expor
   assert(options.tls == TlsMode::off || options.tls_credentials != nullptr);
   UniqueFd wakeup(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wakeup) return fail_errno(errno, "make an eventfd");
-  return std::unique_ptr<Server>(new Server(
-      std::make_unique<Implementation>(std::move(exports), options, Wakeup(std::move(wakeup)))));
+  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return fail_errno(errno, "make an epoll descriptor");
+  auto implementation = std::make_unique<Implementation>(
+      std::move(exports), options, Wakeup(std::move(wakeup)), std::move(epoll));
+  if (auto watched = implementation->watch_wakeup(); !watched) {
+    return std::unexpected(std::move(watched).error());
+  }
+  return std::unique_ptr<Server>(new Server(std::move(implementation)));
 }
 
 Result<void> Server::listen_unix(const std::string& path) {
   Result<Listener> listener = Listener::on_unix(path);
   if (!listener) return std::unexpected(std::move(listener).error());
-  implementation_->add_listener(*std::move(listener));
-  return {};
+  return implementation_->add_listener(*std::move(listener));
 }
 
 Result<void> Server::listen_tcp(const std::string& host, std::uint16_t port) {
   Result<std::vector<Listener>> listeners = Listener::on_tcp(host, port);
   if (!listeners) return std::unexpected(std::move(listeners).error());
-  for (Listener& listener : *listeners) implementation_->add_listener(std::move(listener));
+  for (Listener& listener : *listeners) {
+    if (auto added = implementation_->add_listener(std::move(listener)); !added) return added;
+  }
   return {};
 }
 

@@ -32,18 +32,26 @@ struct ServerOptions {
   std::shared_ptr<const TlsCredentials> tls_credentials;
   /// Options and metadata namespaces beyond the protocol's; nullptr: none.
   std::shared_ptr<const Extensions> extensions;
+  /// Threads for clients that have something to do, started on demand. An idle client has none.
+  std::size_t most_connection_threads = 32;
+  /// Threads that wait for disks, started on demand.
+  std::size_t most_job_threads = 16;
   /// Lives as long as the server.
   LogSink* log = &null_log();
 };
 
-/// Serves an ExportTree to NBD clients: listeners, one thread a client, limits, a graceful stop.
+/// Serves an ExportTree to NBD clients: listeners, threads on demand, limits, a graceful stop.
+///
+/// A client that has something to do is served by a thread of a pool, which stays with it while it
+/// is busy; idle clients wait in one poll, and cost memory only. What would have to wait for a disk
+/// is done by a second pool, so that it holds up nobody else, not even the same client's other
+/// requests.
 ///
 /// Embeddable: it installs no signal handler, never exits, raises no SIGPIPE and holds nothing
 /// global; several servers live in one process. Its threads block all asynchronous signals, so the
-/// program's own handlers and signalfd see them. Clients are served read-only in this release,
-/// whatever their device could do.
+/// program's own handlers and signalfd see them.
 ///
-/// create(), the listen and adopt calls, uris() and run() belong to one thread; request_stop() and
+/// create(), the listen calls, uris() and run() belong to one thread; adopt(), request_stop() and
 /// connection_count() may be called from any.
 class Server {
  public:

@@ -498,6 +498,124 @@ TEST_CASE("a client that leaves at any byte of a session leaves nothing behind",
   CHECK(soon([&] { return open_descriptors() == descriptors_before; }));
 }
 
+namespace {
+
+/// A file whose first megabyte can be had at once, and the rest when the test says so.
+class SlowStore final : public ContentStore {
+ public:
+  Result<void> read(ContentNo, std::uint64_t, std::span<std::byte> out) override {
+    std::ranges::fill(out, std::byte{0x77});
+    return {};
+  }
+  Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
+                            std::span<std::byte> out) override {
+    if (!is_at_hand(content, offset, out.size())) return false;
+    std::ranges::fill(out, std::byte{0x77});
+    return true;
+  }
+  bool is_at_hand(ContentNo, std::uint64_t offset, std::uint64_t) override {
+    return offset < (1U << 20) || opened;
+  }
+  void fetch(ContentNo, std::uint64_t, std::uint64_t) override {
+    std::unique_lock lock(mutex);
+    ++waiting;
+    open.wait(lock, [&] { return opened.load(); });
+    --waiting;
+  }
+  Result<Pin> pin(ContentNo) override { return Pin{}; }
+  Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
+  std::string name(ContentNo) const override { return "slow"; }
+
+  void let_go() {
+    const std::lock_guard lock(mutex);
+    opened = true;
+    open.notify_all();
+  }
+
+  std::mutex mutex;
+  std::condition_variable open;
+  std::atomic<bool> opened = false;
+  std::atomic<int> waiting = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a cold read holds up nobody", "[server][L12]") {
+  const auto store = std::make_shared<SlowStore>();
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(store, ContentNo{0}, 0, 64U << 20);
+  RunningServer server(device);
+  const bool structured = GENERATE(false, true);
+  SocketClient client = server.ready_client(structured);
+  SocketClient other = server.ready_client();
+  const Request cold{0, Command::read, 1, 8U << 20, 32U << 20};
+  client.send_request(cold);
+  REQUIRE(soon([&] { return store->waiting == 1; }));
+  for (int i = 0; i < 10; ++i) {
+    CHECK(client.read(4096, 4096).data == Bytes(4096, std::byte{0x77}));
+    CHECK(other.read(4096, 4096).data == Bytes(4096, std::byte{0x77}));
+  }
+  // A crowd of them has a bounded number of threads.
+  std::vector<SocketClient> crowd;
+  for (int i = 0; i < 40; ++i) {
+    crowd.push_back(server.ready_client());
+    crowd.back().send_request({0, Command::read, 1, 8U << 20, 4096});
+  }
+  CHECK(soon([&] { return store->waiting >= 16; }));
+  CHECK(other.read(0, 4096).is(WireError::ok));
+  CHECK(store->waiting <= 16);
+  store->let_go();
+  CHECK(client.receive_answer(cold).data == Bytes(32U << 20, std::byte{0x77}));
+  for (SocketClient& one : crowd) {
+    CHECK(one.receive_answer({0, Command::read, 1, 8U << 20, 4096}).is(WireError::ok));
+  }
+  CHECK(client.read(0, 4096).is(WireError::ok));
+}
+
+TEST_CASE("a client that leaves while its job is done is forgotten", "[server][A22]") {
+  const auto store = std::make_shared<SlowStore>();
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(store, ContentNo{0}, 0, 64U << 20);
+  RunningServer server(device);
+  const std::size_t descriptors_before = open_descriptors();
+  {
+    SocketClient client = server.ready_client();
+    client.send_request({0, Command::read, 1, 8U << 20, 4096});
+    REQUIRE(soon([&] { return store->waiting == 1; }));
+  }
+  SECTION("and the job ends") {
+    store->let_go();
+    CHECK(soon([&] { return server->connection_count() == 0; }));
+    CHECK(soon([&] { return open_descriptors() == descriptors_before; }));
+  }
+  SECTION("and the server stops") {
+    std::thread later([&] {
+      std::this_thread::sleep_for(200ms);
+      store->let_go();
+    });
+    CHECK(server.stop() < 4s);
+    later.join();
+  }
+}
+
+TEST_CASE("an export may take longer to be built than a client's handshake", "[server][O10]") {
+  ServerOptions options;
+  options.handshake_timeout = 200ms;
+  const auto device = memory_device(4096);
+  const auto tree = *make_lazy_exports({LazyExport{
+      .name = "slow",
+      .description = {},
+      .build = [&]() -> Result<std::shared_ptr<BlockDevice>> {
+        std::this_thread::sleep_for(400ms);
+        return device;
+      },
+  }});
+  RunningServer server(tree, options);
+  SocketClient client = server.connect();
+  client.handshake(true, "slow");
+  CHECK(client.read(0, 512).is(WireError::ok));
+}
+
 TEST_CASE("thousands of connects leave nothing behind", "[server][A22]") {
   RunningServer server(memory_device(4096));
   const std::size_t threads_at_rest = threads();  // a sanitizer's own thread among them
@@ -668,6 +786,8 @@ TEST_CASE("a thousand idle clients do not hold up the stop", "[server][A6]") {
     if (i % 2 == 0) clients.back().handshake(i % 4 == 0);
   }
   REQUIRE(soon([&] { return server->connection_count() == count; }));
+  // They have no threads, and little memory.
+  CHECK(soon([&] { return threads() <= 5; }));
   CHECK(server.stop() < 4s);
   for (SocketClient& client : clients) client.receive_rest();
   CHECK_FALSE(std::filesystem::exists(server.path()));

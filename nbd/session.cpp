@@ -27,7 +27,35 @@ std::size_t Session::consume(std::span<const std::byte> input) {
 
 std::size_t Session::wanted_bytes() const noexcept {
   const auto* const negotiation = std::get_if<Negotiation>(&phase_);
-  return negotiation != nullptr ? negotiation->wanted_bytes() : kRequestBytes;
+  return negotiation != nullptr ? negotiation->wanted_bytes()
+                                : std::get<Transmission>(phase_).request_bytes();
+}
+
+bool Session::wants_input() const noexcept {
+  const auto* const transmission = std::get_if<Transmission>(&phase_);
+  return transmission != nullptr ? transmission->wants_input() : !ended();
+}
+
+void Session::input_ended(std::string_view reason) {
+  if (auto* const transmission = std::get_if<Transmission>(&phase_)) {
+    transmission->input_ended(reason);
+  } else if (!ended()) {
+    hang_up_reason_ = reason;
+  }
+}
+
+std::shared_ptr<Job> Session::take_job() {
+  auto* const transmission = std::get_if<Transmission>(&phase_);
+  return transmission != nullptr ? transmission->take_job() : nullptr;
+}
+
+void Session::job_done(const std::shared_ptr<Job>& job) {
+  if (auto* const transmission = std::get_if<Transmission>(&phase_)) transmission->job_done(job);
+}
+
+bool Session::has_jobs() const noexcept {
+  const auto* const transmission = std::get_if<Transmission>(&phase_);
+  return transmission != nullptr && transmission->has_jobs();
 }
 
 void Session::batch_sent(const FileMove& move) {
@@ -37,7 +65,7 @@ void Session::batch_sent(const FileMove& move) {
 
 std::string_view Session::end_reason() const noexcept {
   if (const auto* const negotiation = std::get_if<Negotiation>(&phase_)) {
-    return negotiation->end_reason();
+    return hang_up_reason_.empty() ? negotiation->end_reason() : hang_up_reason_;
   }
   return std::get_if<Transmission>(&phase_)->end_reason();
 }
@@ -59,7 +87,7 @@ void Session::tls_established() noexcept {
 
 bool Session::ended() const noexcept {
   if (const auto* const negotiation = std::get_if<Negotiation>(&phase_)) {
-    return negotiation->ended();
+    return negotiation->ended() || !hang_up_reason_.empty();
   }
   return std::get_if<Transmission>(&phase_)->ended();
 }

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <variant>
 
@@ -21,6 +23,7 @@ namespace mkvirtfs::nbd {
 ///       input.drop(session.consume(input.bytes()));
 ///       if (!session.batch().empty()) { move = send(session.batch()); session.batch_sent(move); }
 ///       else if (session.wants_tls()) { put TLS between; session.tls_established(); }
+///       else if (job = session.take_job()) { job->run(); session.job_done(job); }
 ///       else if (!session.finished()) input.receive(session.wanted_bytes());
 ///     }
 ///
@@ -40,6 +43,23 @@ class Session {
   const Batch& batch() const noexcept { return batch_; }
   /// All of the batch was sent, but for what `move` says of its file run.
   void batch_sent(const FileMove& move = {});
+
+  /// More input would be used: not so while jobs must be done first.
+  bool wants_input() const noexcept;
+  /// No more input will come: what was begun is finished, and then the session ends.
+  void input_ended(std::string_view reason);
+
+  /// Gives memory back that a busy client needs and a quiet one does not.
+  void trim() noexcept {
+    if (batch_.empty()) batch_.release();
+  }
+
+  /// Work that must be done elsewhere, because it may wait for a disk; nullptr when there is none.
+  /// Each job comes back by job_done(), and then consume() is called again, also without input.
+  std::shared_ptr<Job> take_job();
+  void job_done(const std::shared_ptr<Job>& job);
+  /// There are jobs that have not come back.
+  bool has_jobs() const noexcept;
 
   /// Nothing is left to be sent, and the client is to be disconnected.
   bool finished() const noexcept { return ended() && batch_.empty(); }
@@ -63,6 +83,7 @@ class Session {
 
   TransmissionTuning tuning_;
   bool shutting_down_ = false;
+  std::string hang_up_reason_;  // the input ended in the handshake
   Batch batch_;
   std::variant<Negotiation, Transmission> phase_;
 };

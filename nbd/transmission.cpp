@@ -55,21 +55,27 @@ const CommandRule* find_rule(Command command) noexcept {
   return found != kCommandRules.end() && found->command == command ? &*found : nullptr;
 }
 
-std::uint16_t acceptable_flags(const CommandRule& rule, std::uint16_t transmission_flags) noexcept {
+std::uint16_t acceptable_flags(const CommandRule& rule, const Agreement& agreed) noexcept {
   unsigned flags = rule.flags | kFua;
+  if (agreed.extended_headers && rule.has_payload) flags |= kPayloadLen;
   for (const FlagRule& limited : kFlagRules) {
-    if ((transmission_flags & limited.advertised) == 0) {
+    if ((agreed.transmission_flags & limited.advertised) == 0) {
       flags &= ~static_cast<unsigned>(limited.flag);
     }
   }
   return static_cast<std::uint16_t>(flags);
 }
 
-/// The most descriptors in one block status reply: clients ask on from where it ends.
-/// All its contexts share them.
-constexpr std::size_t kMostDescriptors = 8192;
-constexpr std::size_t kStatusRoom = kMostDescriptors * 8 + Batch::kPieceBytes;
-static_assert(kMostContexts * (kChunkHeaderBytes + 4) <= Batch::kPieceBytes);
+/// The descriptors of one block status reply take at most so many bytes, those of all its contexts
+/// together: clients ask on from where it ends.
+constexpr std::size_t kMostStatusBytes = 64U << 10;
+constexpr std::size_t kStatusRoom = kMostStatusBytes + Batch::kPieceBytes;
+constexpr std::size_t descriptor_bytes(ReplyStyle style) noexcept {
+  return style == ReplyStyle::extended ? 16 : 8;
+}
+static_assert(kMostContexts * (kExtendedChunkHeaderBytes + 8) <= Batch::kPieceBytes);
+/// The most that one CACHE brings in: it is only advice.
+constexpr std::uint64_t kMostCached = kLargestPayload;
 /// The most extents of a map that one block status looks at, so that one request of 4 GiB over
 /// tiny extents can not keep its thread for long. All its contexts share them, too.
 constexpr std::size_t kMostExtentsWalked = 1U << 18;
@@ -85,24 +91,26 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
     verdict.reason = reason;
     return verdict;
   };
-  const CommandRule* rule = find_rule(request.command);
-  if (rule == nullptr) return refuse(WireError::inval, "this command is not known here");
   if (request.command == Command::disc) {
     verdict.action = Action::finish;
     return verdict;
   }
-  if (rule->has_payload) {
+  // Without extended headers the flag is an unknown one, and the length that of the effect.
+  const bool flagged_payload = agreed.extended_headers && (request.flags & kPayloadLen) != 0;
+  const CommandRule* rule = find_rule(request.command);
+  if ((rule != nullptr && rule->has_payload) || flagged_payload) {
     if (request.length > kLargestPayload) {
       verdict.action = Action::disconnect;
       verdict.reason = "the client sent a larger payload than it may";
       return verdict;
     }
-    verdict.payload_bytes = request.length;
+    verdict.payload_bytes = narrow<std::uint32_t>(request.length);
   }
+  if (rule == nullptr) return refuse(WireError::inval, "this command is not known here");
   if (rule->writes && (agreed.transmission_flags & kReadOnly) != 0) {
     return refuse(WireError::perm, "the export is read-only");
   }
-  if ((request.flags & ~acceptable_flags(*rule, agreed.transmission_flags)) != 0) {
+  if ((request.flags & ~acceptable_flags(*rule, agreed)) != 0) {
     return refuse(WireError::inval, "the command can not have these flags");
   }
   if (rule->advertised != 0 && (agreed.transmission_flags & rule->advertised) == 0) {
@@ -129,52 +137,189 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
 Transmission::Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning)
     : agreed_(std::move(agreed)),
       out_(out),
-      read_(*agreed_.exported.device, out, agreed_.structured_replies,
-            tuning.file_runs ? tuning.file_run_bytes : std::numeric_limits<std::uint64_t>::max()) {
+      makes_jobs_(tuning.makes_jobs),
+      request_bytes_(agreed_.extended_headers ? kExtendedRequestBytes : kRequestBytes),
+      read_context_{*agreed_.exported.device,
+                    out,
+                    ahead_,
+                    agreed_.reply_style(),
+                    tuning.file_run_bytes,
+                    tuning.file_runs,
+                    tuning.makes_jobs} {
   assert(tuning.batch_bytes >= kStatusRoom + Batch::kPieceBytes);
 }
 
 std::size_t Transmission::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
   while (!ended_) {
-    if (read_.active()) {
-      read_.advance();
-      if (read_.broken()) end(read_.reason());
-      if (read_.active()) break;
-    }
-    if (out_.is_full()) break;
-    const auto rest = input.subspan(used);
-    if (dropping_) {
-      used += drop(rest);
-      if (dropping_) break;
-      continue;
-    }
-    if (rest.size() < kRequestBytes) break;
-    const auto request = decode_request(rest.first<kRequestBytes>());
-    if (!request) {
-      end("a request did not begin with its magic number");
+    if (current_) {
+      if (!advance_read()) break;
+    } else if (out_.is_full()) {
       break;
-    }
-    if (request->command == Command::block_status && !out_.empty() && out_.room() < kStatusRoom) {
+    } else if (done_count_ > 0) {
+      resume_one();
+    } else if (leaving_) {
+      ended_ = waiting_.empty();
       break;
+    } else {
+      const std::size_t taken = take_request(input.subspan(used));
+      if (taken == 0) break;
+      used += taken;
     }
-    used += kRequestBytes;
-    handle(*request);
   }
   return used;
 }
 
-void Transmission::batch_sent(const FileMove& move) { read_.batch_sent(move); }
+bool Transmission::wants_input() const noexcept {
+  return !ended_ && !leaving_ && !current_ && waiting_.size() < kMostWaiting;
+}
+
+void Transmission::batch_sent(const FileMove& move) {
+  if (current_) current_->batch_sent(move);
+}
+
+/// False when the read that goes into the batch can not be finished now.
+bool Transmission::advance_read() {
+  if (current_job_) return false;
+  current_->advance();
+  if (current_->broken()) {
+    end(current_->reason());
+    return false;
+  }
+  if (current_->waiting()) {
+    if (current_->holds_the_line()) {
+      current_job_ =
+          std::make_shared<Job>(agreed_.exported.device, Job::Work::fetch, current_->wanted());
+      new_jobs_.push_back(current_job_);
+      return false;
+    }
+    const Range wanted = current_->wanted();
+    start_job(Job::Work::fetch, wanted, {}, std::make_unique<ReadReply>(std::move(*current_)));
+  } else if (current_->active()) {
+    return false;
+  }
+  current_.reset();
+  return true;
+}
+
+void Transmission::start_job(Job::Work work, Range range, const ReplyTo& to,
+                             std::unique_ptr<ReadReply> read) {
+  auto job = std::make_shared<Job>(agreed_.exported.device, work, range);
+  waiting_.push_back({job, std::move(read), to, !makes_jobs_});
+  if (makes_jobs_) {
+    new_jobs_.push_back(std::move(job));
+  } else {
+    job->run();
+    ++done_count_;
+  }
+}
+
+std::shared_ptr<Job> Transmission::take_job() {
+  if (new_jobs_.empty()) return nullptr;
+  std::shared_ptr<Job> job = std::move(new_jobs_.front());
+  new_jobs_.pop_front();
+  return job;
+}
+
+void Transmission::job_done(const std::shared_ptr<Job>& job) {
+  if (job == current_job_) {
+    current_job_.reset();
+    current_->fetched();
+    return;
+  }
+  const auto waiting = std::ranges::find(waiting_, job, &Waiting::job);
+  assert(waiting != waiting_.end() && !waiting->done);
+  waiting->done = true;
+  ++done_count_;
+}
+
+/// Goes on with the request that waited longest of those whose job is done.
+void Transmission::resume_one() {
+  const auto at = std::ranges::find(waiting_, true, &Waiting::done);
+  const Waiting resumed = std::move(*at);
+  waiting_.erase(at);
+  --done_count_;
+  if (resumed.read) {
+    current_.emplace(std::move(*resumed.read));
+    current_->fetched();
+  } else if (resumed.job->result()) {
+    append_success(out_, resumed.to);
+  } else {
+    fail_request(resumed.to, resumed.job->result().error());
+  }
+}
+
+/// Takes a request, or bytes that belong to the last one. 0: it needs more bytes, or room.
+std::size_t Transmission::take_request(std::span<const std::byte> input) {
+  if (dropping_) return drop(input);
+  if (writing_) return take_payload(input);
+  if (waiting_.size() >= kMostWaiting || input.size() < request_bytes_) return 0;
+  const auto request = agreed_.extended_headers
+                           ? decode_extended_request(input.first<kExtendedRequestBytes>())
+                           : decode_request(input.first<kRequestBytes>());
+  if (!request) {
+    end("a request did not begin with its magic number");
+    return 0;
+  }
+  if (request->command == Command::block_status && !out_.empty() && out_.room() < kStatusRoom) {
+    return 0;
+  }
+  handle(*request);
+  return request_bytes_;
+}
 
 std::size_t Transmission::drop(std::span<const std::byte> input) {
-  if (!dropping_) return 0;
-  const std::size_t taken = std::min<std::size_t>(input.size(), dropping_->bytes_left);
-  dropping_->bytes_left -= static_cast<std::uint32_t>(taken);
+  const std::uint64_t taken = std::min<std::uint64_t>(input.size(), dropping_->bytes_left);
+  dropping_->bytes_left -= taken;
   if (dropping_->bytes_left == 0) {
-    append_error(out_, dropping_->cookie, dropping_->failure, agreed_.structured_replies);
+    append_error(out_, dropping_->to, dropping_->failure);
     dropping_.reset();
   }
-  return taken;
+  return static_cast<std::size_t>(taken);
+}
+
+/// Writes the payload as it comes, in whole blocks: a client that dies in the middle leaves no torn
+/// ones.
+std::size_t Transmission::take_payload(std::span<const std::byte> input) {
+  const Request& request = writing_->request;
+  BlockDevice& device = *agreed_.exported.device;
+  const std::uint64_t left = request.length - writing_->done;
+  const std::uint64_t at = request.offset + writing_->done;
+  std::uint64_t taken = std::min<std::uint64_t>(input.size(), left);
+  if (taken < left) {
+    const std::uint64_t end =
+        round_down<std::uint64_t>(at + taken, allocation_block_bytes(device.geometry()));
+    taken = end > at ? end - at : 0;
+  }
+  if (taken == 0) return 0;
+  if (writing_->result) {
+    writing_->result = device.write(at, input.first(static_cast<std::size_t>(taken)));
+  }
+  writing_->done += taken;
+  if (taken == left) {
+    const Writing written = *std::exchange(writing_, std::nullopt);
+    finish_write(written.request, written.result);
+  }
+  return static_cast<std::size_t>(taken);
+}
+
+void Transmission::finish_write(const Request& request, const Result<void>& result) {
+  const ReplyTo to = reply_to(request);
+  if (!result) {
+    fail_request(to, result.error());
+  } else if ((request.flags & kFua) != 0) {
+    start_job(Job::Work::flush, {}, to);
+  } else {
+    append_success(out_, to);
+  }
+}
+
+void Transmission::fail_request(const ReplyTo& to, const Error& error) {
+  append_error(out_, to, {wire_error(error), wire_text(error.what), std::nullopt});
+}
+
+ReplyTo Transmission::reply_to(const Request& request) const noexcept {
+  return {agreed_.reply_style(), request.cookie, request.offset};
 }
 
 void Transmission::handle(const Request& request) {
@@ -185,34 +330,58 @@ void Transmission::handle(const Request& request) {
     verdict.error = WireError::shutdown;
     verdict.reason = "the server stops";
   }
+  const ReplyTo to = reply_to(request);
   switch (verdict.action) {
     case Verdict::Action::finish:
-      end("");
+      input_ended("");
       return;
     case Verdict::Action::disconnect:
       end(verdict.reason);
       return;
     case Verdict::Action::refuse:
-      dropping_ = {verdict.payload_bytes,
-                   request.cookie,
-                   {verdict.error, std::string(verdict.reason), std::nullopt}};
-      drop({});
+      dropping_ = {
+          verdict.payload_bytes, to, {verdict.error, std::string(verdict.reason), std::nullopt}};
+      if (verdict.payload_bytes == 0) drop({});
       return;
     case Verdict::Action::serve:
       break;
   }
+  BlockDevice& device = *agreed_.exported.device;
+  const Range range{request.offset, request.length};
   switch (request.command) {
     case Command::read:
-      read_.begin(request);
+      current_.emplace(read_context_, request);
+      break;
+    case Command::write:
+      if (request.length == 0) {
+        finish_write(request, {});
+      } else {
+        writing_ = Writing{request, 0, {}};
+      }
+      break;
+    case Command::trim:
+      finish_write(request, device.trim(range));
+      break;
+    case Command::write_zeroes:
+      finish_write(request, device.zero(range, (request.flags & kNoHole) != 0));
+      break;
+    case Command::flush:
+      // Of a device that nobody can write everything is on stable storage.
+      if (device.geometry().writable) {
+        start_job(Job::Work::flush, {}, to);
+      } else {
+        append_success(out_, to);
+      }
+      break;
+    case Command::cache:
+      start_job(Job::Work::fetch, {range.offset, std::min(range.length, kMostCached)}, to);
       break;
     case Command::block_status:
       serve_block_status(request);
       break;
-    default:
-      // FLUSH and CACHE: everything is on stable storage, and the page cache does its own
-      // reading ahead. Only reads must be answered with chunks.
-      assert(request.command == Command::flush || request.command == Command::cache);
-      out_.append(encode_simple_reply(WireError::ok, request.cookie));
+    case Command::disc:
+    case Command::resize:
+      assert(false);  // judged otherwise
       break;
   }
 }
@@ -220,7 +389,9 @@ void Transmission::handle(const Request& request) {
 void Transmission::serve_block_status(const Request& request) {
   const std::size_t contexts = agreed_.contexts.size();
   const bool one = (request.flags & kReqOne) != 0;
-  const StatusLimits limits{one ? 1 : kMostDescriptors / contexts, kMostExtentsWalked / contexts};
+  const ReplyTo to = reply_to(request);
+  const std::size_t most_runs = kMostStatusBytes / descriptor_bytes(to.style) / contexts;
+  const StatusLimits limits{one ? 1 : most_runs, kMostExtentsWalked / contexts};
   for (std::size_t i = 0; i < contexts; ++i) {
     const auto& [id, context] = agreed_.contexts[i];
     runs_.clear();
@@ -229,13 +400,31 @@ void Transmission::serve_block_status(const Request& request) {
     assert(!runs_.empty() && runs_.size() <= limits.most_runs &&
            runs_.front().range.offset == request.offset &&
            runs_.back().range.end() <= request.offset + request.length);
-    out_.append(encode_chunk_header(i + 1 == contexts ? kChunkDone : 0, ChunkType::block_status,
-                                    request.cookie, narrow<std::uint32_t>(4 + 8 * runs_.size())));
-    out_.append(pack(id));
+    append_status(to, i + 1 == contexts ? kChunkDone : std::uint16_t{0}, id);
+  }
+}
+
+/// One chunk: what runs_ say of a context.
+void Transmission::append_status(const ReplyTo& to, std::uint16_t flags, std::uint32_t context) {
+  if (to.style == ReplyStyle::extended) {
+    append_chunk_header(out_, to, flags, ChunkType::block_status_ext, 8 + 16 * runs_.size());
+    out_.append(pack(context, narrow<std::uint32_t>(runs_.size())));
+    for (const StatusRun& run : runs_) {
+      out_.append(pack(run.range.length, std::uint64_t{run.flags}));
+    }
+  } else {
+    append_chunk_header(out_, to, flags, ChunkType::block_status, 4 + 8 * runs_.size());
+    out_.append(pack(context));
     for (const StatusRun& run : runs_) {
       out_.append(pack(narrow<std::uint32_t>(run.range.length), run.flags));
     }
   }
+}
+
+void Transmission::input_ended(std::string_view reason) {
+  if (ended_ || leaving_) return;
+  leaving_ = true;
+  end_reason_ = reason;
 }
 
 void Transmission::end(std::string_view reason) {

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +15,7 @@
 #include "nbd/allocation.h"
 #include "nbd/batch.h"
 #include "nbd/codec.h"
+#include "nbd/job.h"
 #include "nbd/read_reply.h"
 #include "nbd/reply.h"
 
@@ -29,7 +32,7 @@ struct Verdict {
   Action action = Action::serve;
   WireError error = WireError::ok;
   std::string_view reason;          ///< for people
-  std::uint32_t payload_bytes = 0;  ///< behind the request, to be dropped
+  std::uint32_t payload_bytes = 0;  ///< behind the request
 };
 
 /// Judges a request: the one place where a client's command, flags and range are checked, so that
@@ -46,20 +49,44 @@ struct TransmissionTuning {
   std::uint64_t file_run_bytes = 32U << 10;
   /// Whether the kernel can move file bytes to this client at all.
   bool file_runs = true;
+  /// Whether requests that would have to wait for a disk are laid aside as jobs; else the thread
+  /// that calls consume() waits.
+  bool makes_jobs = true;
 };
 
 /// The transmission phase of one client: requests in, a batch of replies out.
 ///
-/// The batch is the bound of its memory: no request is looked at while the batch is full, and the
-/// reply to a long read is made in as many batches as it takes (see ReadReply). No socket, clock or
-/// thread. Belongs to one thread; the batch lives longer.
+/// Requests are answered at once and in order, but for those that would have to wait for a disk:
+/// they become jobs, and are answered when these are done, while others pass them. The batch and
+/// kMostWaiting are the bounds of its memory: no request is looked at while the batch is full or so
+/// many wait; the reply to a long read is made in as many batches as it takes (see ReadReply); the
+/// payload of a write goes to the device as it comes. No socket, clock or thread. Belongs to one
+/// thread; the batch lives longer.
 class Transmission {
  public:
+  /// Requests under way that may wait at a time.
+  static constexpr std::size_t kMostWaiting = 64;
+
   Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning);
 
   /// Takes requests from the front of `input` and puts replies into the batch; says how many bytes
-  /// it took. Call it again after the batch was sent, also without new input.
+  /// it took. Call it again after the batch was sent or a job done, also without new input.
   std::size_t consume(std::span<const std::byte> input);
+  /// More input would be used: not so when jobs must be done first.
+  bool wants_input() const noexcept;
+
+  /// A job to be run; nullptr when there is none. Each must come back by job_done(), until the
+  /// session ended.
+  std::shared_ptr<Job> take_job();
+  void job_done(const std::shared_ptr<Job>& job);
+  /// There are jobs that have not come back.
+  bool has_jobs() const noexcept { return !waiting_.empty() || current_job_ != nullptr; }
+
+  /// No more input will come: what was begun is finished, and then it ends for `reason`.
+  void input_ended(std::string_view reason);
+
+  /// How many bytes of input a request takes, without its payload.
+  std::size_t request_bytes() const noexcept { return request_bytes_; }
 
   /// The batch was sent and cleared; `move` says how its file run fared, if it had one.
   void batch_sent(const FileMove& move);
@@ -73,23 +100,61 @@ class Transmission {
   void begin_shutdown() noexcept { shutting_down_ = true; }
 
  private:
+  /// A request that waits for its job.
+  struct Waiting {
+    std::shared_ptr<Job> job;
+    /// The read that goes on then; without one, the job's result is the answer.
+    std::unique_ptr<ReadReply> read;
+    ReplyTo to;
+    bool done = false;
+  };
+
+  bool advance_read();
+  void resume_one();
+  std::size_t take_request(std::span<const std::byte> input);
   std::size_t drop(std::span<const std::byte> input);
+  std::size_t take_payload(std::span<const std::byte> input);
   void handle(const Request& request);
   void serve_block_status(const Request& request);
+  void append_status(const ReplyTo& to, std::uint16_t flags, std::uint32_t context);
+  void finish_write(const Request& request, const Result<void>& result);
+  void start_job(Job::Work work, Range range, const ReplyTo& to,
+                 std::unique_ptr<ReadReply> read = nullptr);
+  void fail_request(const ReplyTo& to, const Error& error);
+  ReplyTo reply_to(const Request& request) const noexcept;
   void end(std::string_view reason);
 
   const Agreement agreed_;
   Batch& out_;
+  const bool makes_jobs_;
+  const std::size_t request_bytes_;
   bool shutting_down_ = false;
   bool ended_ = false;
+  bool leaving_ = false;  // takes no more input; ends when nothing is under way
   std::string end_reason_;
-  ReadReply read_;
+
+  ReadAhead ahead_;
+  ReadReply::Context read_context_;
+  std::optional<ReadReply> current_;  // the read that goes into the batch now
+  std::shared_ptr<Job> current_job_;  // it waits, and nothing may come between
+
+  std::vector<Waiting> waiting_;
+  std::size_t done_count_ = 0;  // of these
+  std::deque<std::shared_ptr<Job>> new_jobs_;
   std::vector<StatusRun> runs_;
+
+  /// A write whose payload is on its way.
+  struct Writing {
+    Request request;
+    std::uint64_t done = 0;
+    Result<void> result;
+  };
+  std::optional<Writing> writing_;
 
   /// A refused request whose payload is being dropped.
   struct Dropping {
-    std::uint32_t bytes_left = 0;
-    std::uint64_t cookie = 0;
+    std::uint64_t bytes_left = 0;
+    ReplyTo to;
     Failure failure;
   };
   std::optional<Dropping> dropping_;

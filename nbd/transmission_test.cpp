@@ -23,6 +23,7 @@ using testing::FileStore;
 using testing::MemoryDevice;
 using testing::pattern_bytes;
 using testing::request;
+using testing::WritableDevice;
 
 constexpr std::uint16_t kOurFlags = kHasFlags | kReadOnly | kMultiConn | kSendCache;
 
@@ -42,18 +43,28 @@ std::shared_ptr<MemoryDevice> memory_device(std::size_t size) {
   return std::make_shared<MemoryDevice>(pattern_bytes(size));
 }
 
+Bytes bytes_of_pattern(std::size_t size) {
+  const auto bytes = pattern_bytes(size);
+  return {bytes.begin(), bytes.end()};
+}
+
 /// A session whose handshake is done, and a client that reads its answers.
 class Client {
  public:
   explicit Client(std::shared_ptr<BlockDevice> device, bool structured = true,
                   TransmissionTuning tuning = {}, std::size_t step = SIZE_MAX)
+      : Client(std::move(device), structured ? ReplyStyle::structured : ReplyStyle::simple, tuning,
+               step) {}
+  Client(std::shared_ptr<BlockDevice> device, ReplyStyle style, TransmissionTuning tuning = {},
+         std::size_t step = SIZE_MAX)
       : tree_(*make_single_export(std::move(device), "disk")),
         session_(*tree_, tuning),
         driver(session_, step),
-        structured_(structured) {
+        structured_(style != ReplyStyle::simple),
+        extended_(style == ReplyStyle::extended) {
     Bytes hello = testing::client_flags();
-    if (structured) {
-      hello += testing::option(Option::structured_reply);
+    if (structured_) {
+      hello += testing::option(extended_ ? Option::extended_headers : Option::structured_reply);
       hello += testing::option(Option::set_meta_context,
                                testing::meta_data("disk", {"base:allocation"}));
     }
@@ -62,24 +73,28 @@ class Client {
     testing::take_greeting(answers);
     int acks = 0;
     while (!answers.empty()) acks += testing::take_option_answer(answers).is(OptionReply::ack);
-    CHECK(acks == (structured ? 3 : 1));
+    CHECK(acks == (structured_ ? 3 : 1));
     CHECK_FALSE(session_.in_handshake());
   }
 
   /// Sends one request, and takes its whole answer, which is all that may come.
   Answer ask(const Request& asked, std::span<const std::byte> payload = {}) {
     Bytes message;
-    message += encode_request(asked);
+    if (extended_) {
+      message += encode_extended_request(asked);
+    } else {
+      message += encode_request(asked);
+    }
     message += payload;
     testing::Stream stream(driver.exchange(message));
-    Answer answer = testing::take_answer(stream, asked, structured_);
+    Answer answer = testing::take_answer(stream, asked, structured_, extended_);
     CHECK(stream.empty());
     return answer;
   }
   Answer read(std::uint64_t offset, std::uint32_t length, std::uint16_t flags = 0) {
     return ask({flags, Command::read, ++cookie_, offset, length});
   }
-  Answer status(std::uint64_t offset, std::uint32_t length, std::uint16_t flags = 0) {
+  Answer status(std::uint64_t offset, std::uint64_t length, std::uint16_t flags = 0) {
     return ask({flags, Command::block_status, ++cookie_, offset, length});
   }
 
@@ -94,6 +109,7 @@ class Client {
 
  private:
   bool structured_;
+  bool extended_;
   std::uint64_t cookie_ = 0xfeedfacecafebeef;
 };
 
@@ -243,7 +259,7 @@ TEST_CASE("the remaining rules of single commands", "[transmission]") {
     void map(Range, ExtentSink&) const override {}
 
    private:
-    Geometry geometry_{std::uint64_t{1} << 40, 4096, false};
+    Geometry geometry_{.size_bytes = std::uint64_t{1} << 40};
   };
   const Agreement agreed = agreement(std::make_shared<Huge>());
   const auto judged = [&](Command command, std::uint64_t offset, std::uint32_t length) {
@@ -305,6 +321,95 @@ TEST_CASE("a client that speaks any command gets its answer and stays", "[transm
 
   CHECK(client.read(0, 512).data == device_bytes(*device, 0, 512));
   CHECK_FALSE(client.session().finished());
+}
+
+TEST_CASE("writes reach the device whole, however their payload comes", "[transmission]") {
+  const std::size_t step = GENERATE(std::size_t{7}, std::size_t{4096}, SIZE_MAX);
+  const ReplyStyle style =
+      GENERATE(ReplyStyle::simple, ReplyStyle::structured, ReplyStyle::extended);
+  const auto device = std::make_shared<WritableDevice>(1 << 20);
+  Client client(device, style, {}, step);
+  const std::uint16_t payload_flag = style == ReplyStyle::extended ? kPayloadLen : 0;
+  const auto write = [&](std::uint64_t offset, std::size_t length, std::uint16_t flags = 0) {
+    const auto flagged = static_cast<std::uint16_t>(flags | payload_flag);
+    return client.ask({flagged, Command::write, 1, offset, length}, pattern_bytes(length));
+  };
+
+  CHECK(write(1000, 50'000).is(WireError::ok));
+  CHECK(client.read(1000, 50'000).data == bytes_of_pattern(50'000));
+  CHECK(client.read(0, 1000).data == Bytes(1000));
+  CHECK(device->flushes == 0);
+  CHECK(write(1 << 19, 4096, kFua).is(WireError::ok));
+  CHECK(device->flushes == 1);
+  CHECK(write(77, 0, kFua).is(WireError::ok));
+  CHECK(device->flushes == 2);
+  CHECK(client.ask({0, Command::flush, 2, 0, 0}).is(WireError::ok));
+  CHECK(device->flushes == 3);
+  CHECK(client.ask({kNoHole, Command::write_zeroes, 3, 2000, 3000}).is(WireError::ok));
+  CHECK(device->kept_allocated);
+  CHECK(client.ask({kFastZero, Command::write_zeroes, 3, 2000, 3000}).is(WireError::ok));
+  CHECK_FALSE(device->kept_allocated);
+  CHECK(client.read(2000, 3000).data == Bytes(3000));
+  CHECK(client.ask({kFua, Command::trim, 4, 10'000, 3000}).is(WireError::ok));
+  CHECK(device->trims == 1);
+  CHECK(device->flushes == 4);
+
+  // What is outside is refused before anything is touched, and its payload dropped.
+  const int writes = device->writes;
+  CHECK(write((1 << 20) - 10, 4096).is(WireError::nospc));
+  CHECK(client.ask({0, Command::write_zeroes, 3, 1 << 20, 1}).is(WireError::nospc));
+  CHECK(client.ask({0, Command::trim, 3, 1 << 20, 1}).is(WireError::inval));
+  CHECK(device->writes == writes);
+  device->full = true;
+  CHECK(write(0, 70'000).is(WireError::nospc));
+  CHECK(client.ask({0, Command::flush, 2, 0, 0}).is(WireError::io));
+  CHECK(client.ask({kFua, Command::write_zeroes, 2, 0, 512}).is(WireError::io));
+  CHECK(client.read(1000, 10).is(WireError::ok));
+}
+
+TEST_CASE("a write that is cut off leaves no torn block", "[transmission][A7]") {
+  const std::size_t cut = GENERATE(0U, 1U, 4095U, 4096U, 5000U, 8191U, 8192U, 12'287U);
+  const auto device = std::make_shared<WritableDevice>(1 << 16);
+  Client client(device);
+  Bytes message;
+  message += encode_request({0, Command::write, 1, 4096, 12'288});
+  message += Bytes(cut, std::byte{0xee});
+  client.driver.exchange(message);
+  client.session().input_ended("gone");
+  CHECK(client.driver.exchange({}).empty());
+  CHECK(client.session().finished());
+  const std::size_t written = cut / 4096 * 4096;
+  CHECK(std::ranges::count(device->bytes, std::byte{0xee}) == static_cast<std::ptrdiff_t>(written));
+}
+
+TEST_CASE("extended headers carry all there is", "[transmission][X1][X2][X3]") {
+  const std::uint64_t huge = std::uint64_t{1} << 36;
+  const auto device = std::make_shared<ExtentDevice>();
+  device->hole(huge).computed(8192);
+  Client client(device, ReplyStyle::extended);
+  // More than 32 bits could say, in one descriptor.
+  CHECK(client.status(0, huge + 8192).descriptors ==
+        Answer::Descriptors{{huge, kStateHole | kStateZero}, {8192, 0}});
+  CHECK(client.status(huge - 4096, 8192, kReqOne).descriptors ==
+        Answer::Descriptors{{4096, kStateHole | kStateZero}});
+  CHECK(client.read(huge - 4096, 8192).hole_chunks == 1);
+  CHECK(client.read(huge - 4096, 8192, kDf).data == device_bytes(*device, huge - 4096, 8192));
+  CHECK(client.ask({0, Command::cache, 7, 0, huge}).is(WireError::ok));
+  CHECK(client.ask({0, Command::flush, 7, 0, 0}).is(WireError::ok));
+  CHECK(client.ask({0, Command::read, 7, huge, 8193}).is(WireError::inval));
+  CHECK(client.ask({0, Command::read, 7, 0, kLargestPayload + 1}).is(WireError::overflow));
+  CHECK(client.ask({0, Command::read, 7, 0, ~std::uint64_t{0}}).is(WireError::inval));
+  CHECK(client.ask({kPayloadLen, Command::write, 7, 0, 5}, Bytes(5)).is(WireError::perm));
+  // A payload where none belongs is dropped, and the client told.
+  CHECK(client.ask({kPayloadLen, Command::read, 7, 0, 50}, Bytes(50)).is(WireError::inval));
+  CHECK(client.ask({kPayloadLen, Command{99}, 7, 0, 50}, Bytes(50)).is(WireError::inval));
+  CHECK(client.ask({0, Command::trim, 7, 0, 512}).is(WireError::perm));
+  CHECK_FALSE(client.session().finished());
+  // One that is too long is the end.
+  Bytes message;
+  message += encode_extended_request({kPayloadLen, Command::read, 7, 0, kLargestPayload + 1});
+  client.driver.exchange(message);
+  CHECK(client.session().finished());
 }
 
 TEST_CASE("DISC ends the session after everything before it was answered", "[transmission][A20]") {
@@ -698,7 +803,7 @@ TEST_CASE("block status is the map", "[transmission]") {
   device->computed(8192).hole(1 << 20).computed(100).hole(10'000);
   const std::uint64_t size = device->geometry().size_bytes;
   Client client(device);
-  using Descriptors = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
+  using Descriptors = Answer::Descriptors;
   constexpr std::uint32_t kBoth = kStateHole | kStateZero;
   CHECK(client.status(0, static_cast<std::uint32_t>(size)).descriptors ==
         Descriptors{{8192, 0}, {1 << 20, kBoth}, {4096, 0}, {6004, kBoth}});

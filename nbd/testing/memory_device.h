@@ -47,6 +47,62 @@ class MemoryDevice final : public BlockDevice {
   Geometry geometry_;
 };
 
+/// A MemoryDevice that can be written, and counts what it is asked. Tests only, on one thread.
+class WritableDevice final : public BlockDevice {
+ public:
+  explicit WritableDevice(std::size_t size) : bytes(size) {
+    geometry_.size_bytes = size;
+    geometry_.writable = true;
+    geometry_.zeroes_fast = true;
+  }
+
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    std::copy_n(bytes.data() + offset, out.size(), out.data());
+    return {};
+  }
+  void map(Range range, ExtentSink& sink) const override {
+    if (range.length == 0) return;
+    Extent all;
+    all.offset = range.offset;
+    all.length = range.length;
+    all.kind = ExtentKind::computed;
+    sink.extent(all);
+  }
+  Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override {
+    if (full) return fail(Errc::no_space, "the disk is full");
+    ++writes;
+    std::ranges::copy(data, bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+    return {};
+  }
+  Result<void> zero(Range range, bool keep_allocated) override {
+    kept_allocated = keep_allocated;
+    std::ranges::fill(std::span(bytes).subspan(range.offset, range.length), std::byte{0});
+    return {};
+  }
+  Result<void> trim(Range range) override {
+    ++trims;
+    return zero(range, false);
+  }
+  Result<void> flush() override {
+    if (full) return fail(Errc::io, "the disk broke");
+    ++flushes;
+    return {};
+  }
+
+  void zeroes_are_fast(bool fast) { geometry_.zeroes_fast = fast; }
+
+  std::vector<std::byte> bytes;
+  bool full = false;
+  bool kept_allocated = false;
+  int writes = 0;
+  int trims = 0;
+  int flushes = 0;
+
+ private:
+  Geometry geometry_;
+};
+
 /// `size` bytes that differ from block to block and from byte to byte.
 inline std::vector<std::byte> pattern_bytes(std::size_t size) {
   std::vector<std::byte> bytes(size);

@@ -167,6 +167,8 @@ struct Chunk {
   std::uint16_t flags = 0;
   std::uint16_t type = 0;
   std::uint64_t cookie = 0;
+  bool extended = false;
+  std::uint64_t offset = 0;  ///< of extended ones
   Bytes data;
 
   bool is(ChunkType expected) const { return type == std::to_underlying(expected); }
@@ -184,7 +186,7 @@ struct Answer {
   Bytes data;  ///< of a read, assembled
   std::size_t hole_chunks = 0;
   std::size_t data_chunks = 0;
-  using Descriptors = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  ///< length, status
+  using Descriptors = std::vector<std::pair<std::uint64_t, std::uint64_t>>;  ///< length, status
   Descriptors descriptors;                            ///< of the first context that was selected
   std::map<std::uint32_t, Descriptors> other_status;  ///< of the others, by their numbers
 
@@ -198,12 +200,17 @@ inline std::optional<Chunk> take_chunk_or_simple(Stream& stream, Answer& simple)
     simple.cookie = stream.number<std::uint64_t>();
     return std::nullopt;
   }
-  if (magic != kChunkMagic) throw WireViolation("a reply without a magic number");
   Chunk chunk;
+  chunk.extended = magic == kExtendedChunkMagic;
+  if (magic != kChunkMagic && !chunk.extended) {
+    throw WireViolation("a reply without a magic number");
+  }
   chunk.flags = stream.number<std::uint16_t>();
   chunk.type = stream.number<std::uint16_t>();
   chunk.cookie = stream.number<std::uint64_t>();
-  const auto length = stream.number<std::uint32_t>();
+  if (chunk.extended) chunk.offset = stream.number<std::uint64_t>();
+  const std::uint64_t length =
+      chunk.extended ? stream.number<std::uint64_t>() : stream.number<std::uint32_t>();
   const auto data = stream.take(length);
   chunk.data.assign(data.begin(), data.end());
   if ((chunk.flags & ~kChunkDone) != 0) throw WireViolation("an unknown chunk flag");
@@ -217,7 +224,8 @@ inline bool is_wire_error(std::uint32_t error) {
 
 /// Takes the whole answer to `asked`, checking every rule on the way. `structured` says what was
 /// negotiated.
-inline Answer take_answer(Stream& stream, const Request& asked, bool structured) {
+inline Answer take_answer(Stream& stream, const Request& asked, bool structured,
+                          bool extended = false) {
   Answer answer;
   const bool is_read = asked.command == Command::read;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> covered;  // offset, length
@@ -227,6 +235,7 @@ inline Answer take_answer(Stream& stream, const Request& asked, bool structured)
     if (!chunk) {
       if (!first) throw WireViolation("a simple reply among chunks");
       if (is_read && structured) throw WireViolation("a simple reply to a structured read");
+      if (extended) throw WireViolation("a simple reply in spite of extended headers");
       if (answer.cookie != asked.cookie) throw WireViolation("another request's cookie");
       if (answer.error != 0 && !is_wire_error(answer.error)) throw WireViolation("a raw errno");
       if (is_read && answer.error == 0) {
@@ -240,6 +249,8 @@ inline Answer take_answer(Stream& stream, const Request& asked, bool structured)
     answer.structured = true;
     answer.cookie = chunk->cookie;
     if (chunk->cookie != asked.cookie) throw WireViolation("another request's cookie");
+    if (chunk->extended != extended) throw WireViolation("a header of the wrong kind");
+    if (extended && chunk->offset != asked.offset) throw WireViolation("another offset");
     Stream body(chunk->data);
     const auto cover = [&](std::uint64_t offset, std::uint64_t length) {
       if (!is_read || length == 0 || offset < asked.offset ||
@@ -263,18 +274,23 @@ inline Answer take_answer(Stream& stream, const Request& asked, bool structured)
       const auto offset = body.number<std::uint64_t>();
       cover(offset, body.number<std::uint32_t>());
       ++answer.hole_chunks;
-    } else if (chunk->is(ChunkType::block_status)) {
+    } else if (chunk->is(extended ? ChunkType::block_status_ext : ChunkType::block_status)) {
       if (asked.command != Command::block_status) throw WireViolation("an unasked status");
       const auto id = body.number<std::uint32_t>();
       if (id == 0) throw WireViolation("a context without a number");
       Answer::Descriptors& told = id == 1 ? answer.descriptors : answer.other_status[id];
       if (!told.empty()) throw WireViolation("two chunks for one context");
       std::uint64_t total = 0;
+      if (extended && body.number<std::uint32_t>() * std::size_t{16} != body.left()) {
+        throw WireViolation("a wrong count of descriptors");
+      }
       if (body.left() == 0 || body.left() % 8 != 0) throw WireViolation("a bad status length");
       while (!body.empty()) {
         if (total >= asked.length) throw WireViolation("a descriptor behind the request");
-        const auto length = body.number<std::uint32_t>();
-        const auto status = body.number<std::uint32_t>();
+        const std::uint64_t length =
+            extended ? body.number<std::uint64_t>() : body.number<std::uint32_t>();
+        const std::uint64_t status =
+            extended ? body.number<std::uint64_t>() : body.number<std::uint32_t>();
         if (length == 0) throw WireViolation("an empty descriptor");
         total += length;
         told.emplace_back(length, status);
@@ -334,6 +350,7 @@ class MemoryDriver {
   std::size_t largest_batch = 0;  ///< owned bytes
   std::size_t batches = 0;
   std::size_t file_runs = 0;
+  std::size_t jobs = 0;
 
   /// Feeds `more`, and returns what the server answered.
   Bytes exchange(std::span<const std::byte> more) {
@@ -354,7 +371,14 @@ class MemoryDriver {
     while (true) {
       const std::size_t used = session_.consume(input_);
       input_.erase(input_.begin(), input_.begin() + static_cast<std::ptrdiff_t>(used));
-      if (session_.batch().empty()) return;
+      if (session_.batch().empty()) {
+        const auto job = session_.take_job();
+        if (!job) return;
+        ++jobs;
+        job->run();
+        session_.job_done(job);
+        continue;
+      }
       ++batches;
       largest_batch = std::max(largest_batch, session_.batch().owned_bytes());
       std::vector<iovec> parts;

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/job.h"
+
+#include <catch2/catch.hpp>
+#include <deque>
+#include <set>
+
+#include "nbd/session.h"
+#include "nbd/testing/extent_device.h"
+#include "nbd/testing/memory_device.h"
+#include "nbd/testing/wire.h"
+
+// Requests that would have to wait for a disk are laid aside; everything else passes them.
+
+namespace mkvirtfs::nbd {
+namespace {
+
+using testing::Answer;
+using testing::Bytes;
+using testing::ExtentDevice;
+using testing::WritableDevice;
+
+/// A store whose bytes must be fetched before they can be read at once, a block at a time.
+class ColdStore final : public ContentStore {
+ public:
+  static constexpr std::uint64_t kBlock = 4096;
+  static std::byte byte_at(std::uint64_t offset) {
+    return static_cast<std::byte>((offset * 5 + offset / kBlock) & 0xFF);
+  }
+
+  Result<void> read(ContentNo, std::uint64_t offset, std::span<std::byte> out) override {
+    ++patient_reads;
+    fill(offset, out);
+    return {};
+  }
+  Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
+                            std::span<std::byte> out) override {
+    if (!is_at_hand(content, offset, out.size())) return false;
+    fill(offset, out);
+    return true;
+  }
+  bool is_at_hand(ContentNo, std::uint64_t offset, std::uint64_t length) override {
+    for (std::uint64_t block = offset / kBlock; block * kBlock < offset + length; ++block) {
+      if (!warm.contains(block)) return false;
+    }
+    return true;
+  }
+  void fetch(ContentNo, std::uint64_t offset, std::uint64_t length) override {
+    if (forgetful) return;
+    for (std::uint64_t block = offset / kBlock; block * kBlock < offset + length; ++block) {
+      warm.insert(block);
+    }
+  }
+  Result<Pin> pin(ContentNo) override { return Pin{}; }
+  Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
+  std::string name(ContentNo) const override { return "cold"; }
+
+  std::set<std::uint64_t> warm;
+  bool forgetful = false;  // what was fetched is gone again when it is asked for
+  int patient_reads = 0;
+
+ private:
+  static void fill(std::uint64_t offset, std::span<std::byte> out) {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = byte_at(offset + i);
+  }
+};
+
+Bytes cold_bytes(std::uint64_t offset, std::size_t length) {
+  Bytes bytes(length);
+  for (std::size_t i = 0; i < length; ++i) bytes[i] = ColdStore::byte_at(offset + i);
+  return bytes;
+}
+
+/// A session in transmission whose jobs wait until the test runs them.
+class Client {
+ public:
+  explicit Client(std::shared_ptr<BlockDevice> device, bool structured = true)
+      : structured_(structured),
+        tree_(*make_single_export(std::move(device), "disk")),
+        session_(*tree_, {}) {
+    Bytes hello = testing::client_flags();
+    if (structured) hello += testing::option(Option::structured_reply);
+    hello += testing::option(Option::go, testing::info_data("disk"));
+    send(hello);
+    testing::take_greeting(stream_);
+    for (int acks = structured ? 2 : 1; acks > 0;) {
+      if (testing::take_option_answer(stream_).is(OptionReply::ack)) --acks;
+    }
+    REQUIRE(stream_.empty());
+  }
+
+  void send(std::span<const std::byte> bytes) {
+    input_ += bytes;
+    pump();
+  }
+  void ask(const Request& asked) { send(Bytes() += encode_request(asked)); }
+  void run_job(std::size_t which = 0) {
+    REQUIRE(which < jobs.size());
+    const auto job = jobs[which];
+    jobs.erase(jobs.begin() + static_cast<std::ptrdiff_t>(which));
+    job->run();
+    session_.job_done(job);
+    pump();
+  }
+  Answer take(const Request& asked) { return testing::take_answer(stream_, asked, structured_); }
+  bool silent() const { return stream_.empty(); }
+  Session& session() { return session_; }
+  std::size_t unused_input() const { return input_.size(); }
+  void pump() {
+    while (true) {
+      const std::size_t used = session_.consume(input_);
+      input_.erase(input_.begin(), input_.begin() + static_cast<std::ptrdiff_t>(used));
+      while (auto job = session_.take_job()) jobs.push_back(std::move(job));
+      if (session_.batch().empty()) return;
+      REQUIRE_FALSE(session_.batch().file());
+      std::vector<iovec> parts;
+      session_.batch().gather(parts);
+      Bytes sent;
+      for (const iovec& part : parts) {
+        sent += std::span(static_cast<const std::byte*>(part.iov_base), part.iov_len);
+      }
+      stream_.add(sent);
+      session_.batch_sent();
+    }
+  }
+
+  std::deque<std::shared_ptr<Job>> jobs;
+
+ private:
+  bool structured_;
+  std::shared_ptr<ExportTree> tree_;
+  Session session_;
+  Bytes input_;
+  testing::Stream stream_;
+};
+
+struct ColdDevice {
+  std::shared_ptr<ColdStore> store = std::make_shared<ColdStore>();
+  std::shared_ptr<ExtentDevice> device = std::make_shared<ExtentDevice>();
+  explicit ColdDevice(std::uint64_t size = 64U << 20) {
+    device->content(store, ContentNo{0}, 0, size);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a small read passes a large cold one", "[job]") {
+  const bool structured = GENERATE(false, true);
+  CAPTURE(structured);
+  const ColdDevice cold;
+  cold.store->warm = {0};
+  Client client(cold.device, structured);
+  const Request large{0, Command::read, 1, 1 << 20, 32U << 20};
+  const Request small{0, Command::read, 2, 100, 3000};
+  client.ask(large);
+  CHECK(client.silent());
+  REQUIRE(client.jobs.size() == 1);
+  client.ask(small);
+  CHECK(client.take(small).data == cold_bytes(100, 3000));
+  CHECK(client.silent());
+  while (!client.jobs.empty()) client.run_job();
+  CHECK(client.take(large).data == cold_bytes(1 << 20, 32U << 20));
+  CHECK(client.silent());
+  CHECK_FALSE(client.session().has_jobs());
+}
+
+TEST_CASE("cold reads are answered as their jobs are done", "[job][D1]") {
+  const ColdDevice cold;
+  Client client(cold.device);
+  std::vector<Request> asked;
+  for (std::uint64_t i = 0; i < 5; ++i) {
+    asked.push_back({0, Command::read, i, i << 20, 5000});
+    client.ask(asked.back());
+  }
+  REQUIRE(client.jobs.size() == 5);
+  client.run_job(4);
+  CHECK(client.take(asked[4]).data == cold_bytes(4U << 20, 5000));
+  client.run_job(0);
+  CHECK(client.take(asked[0]).data == cold_bytes(0, 5000));
+  client.run_job(1);
+  CHECK(client.take(asked[2]).data == cold_bytes(2U << 20, 5000));
+  client.run_job(1);
+  client.run_job(0);
+  CHECK(client.take(asked[3]).data == cold_bytes(3U << 20, 5000));
+  CHECK(client.take(asked[1]).data == cold_bytes(1U << 20, 5000));
+  CHECK(client.silent());
+}
+
+TEST_CASE("what was fetched and lost again is waited for", "[job]") {
+  const std::uint16_t flags = GENERATE(std::uint16_t{0}, kDf);
+  const ColdDevice cold;
+  cold.store->forgetful = true;
+  Client client(cold.device);
+  const Request asked{flags, Command::read, 1, 0, 3U << 20};
+  client.ask(asked);
+  for (int i = 0; i < 100 && !client.jobs.empty(); ++i) client.run_job();
+  CHECK(client.take(asked).data == cold_bytes(0, 3U << 20));
+  CHECK(cold.store->patient_reads > 0);
+}
+
+TEST_CASE("the window of waiting requests is bounded", "[job][A16][L11]") {
+  const ColdDevice cold;
+  Client client(cold.device);
+  for (std::uint64_t i = 0; i < 200; ++i) client.ask({0, Command::read, i, i << 16, 512});
+  CHECK(client.jobs.size() == Transmission::kMostWaiting);
+  CHECK_FALSE(client.session().wants_input());
+  CHECK(client.unused_input() == (200 - Transmission::kMostWaiting) * kRequestBytes);
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    client.run_job();
+    CHECK(client.take({0, Command::read, i, i << 16, 512}).is(WireError::ok));
+  }
+  CHECK(client.silent());
+  CHECK(client.session().wants_input());
+}
+
+TEST_CASE("whoever leaves is answered first", "[job][D2][A20]") {
+  const ColdDevice cold;
+  Client client(cold.device);
+  const Request asked{0, Command::read, 1, 0, 4096};
+  client.ask(asked);
+  SECTION("by DISC") { client.ask({0, Command::disc, 2, 0, 0}); }
+  SECTION("by closing its end") { client.session().input_ended("gone"); }
+  client.pump();
+  CHECK_FALSE(client.session().finished());
+  CHECK_FALSE(client.session().wants_input());
+  // What comes behind is not looked at.
+  client.ask({0, Command::read, 3, 0, 4096});
+  client.run_job();
+  CHECK(client.take(asked).data == cold_bytes(0, 4096));
+  CHECK(client.silent());
+  CHECK(client.session().finished());
+}
+
+TEST_CASE("CACHE brings in what it is asked for", "[job]") {
+  const ColdDevice cold;
+  Client client(cold.device);
+  const Request asked{0, Command::cache, 1, 4096, 100'000};
+  client.ask(asked);
+  REQUIRE(client.jobs.size() == 1);
+  client.run_job();
+  CHECK(client.take(asked).is(WireError::ok));
+  const Request read{0, Command::read, 2, 4096, 100'000};
+  client.ask(read);
+  CHECK(client.jobs.empty());
+  CHECK(client.take(read).data == cold_bytes(4096, 100'000));
+}
+
+TEST_CASE("a flush holds up nobody, and tells how it went", "[job]") {
+  const auto device = std::make_shared<WritableDevice>(1 << 20);
+  Client client(device);
+  const Request flush{0, Command::flush, 1, 0, 0};
+  const Request read{0, Command::read, 2, 0, 4096};
+  client.ask(flush);
+  client.ask(read);
+  CHECK(client.take(read).is(WireError::ok));
+  CHECK(device->flushes == 0);
+  device->full = GENERATE(false, true);
+  client.run_job();
+  CHECK(client.take(flush).is(device->full ? WireError::io : WireError::ok));
+}
+
+TEST_CASE("a job outlives its session", "[job]") {
+  const ColdDevice cold;
+  std::shared_ptr<Job> job;
+  {
+    Client client(cold.device);
+    client.ask({0, Command::read, 1, 0, 4096});
+    job = client.jobs.front();
+  }
+  job->run();
+  CHECK(cold.store->warm.contains(0));
+}
+
+}  // namespace mkvirtfs::nbd
