@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <optional>
@@ -55,13 +56,22 @@ const char* gone_reason(int os_errno) noexcept {
   }
 }
 
-std::size_t default_most_open_files() noexcept {
+/// What all stores of the process may keep open together: descriptors are the process's, and so is
+/// the kernel's memory for them.
+std::size_t most_open_files_of_process() noexcept {
   // Half of the limit: sockets, pinned files and the scan's directories need descriptors too.
-  constexpr rlim_t kMost = 4096;
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 64;
-  return static_cast<std::size_t>(std::min(limit.rlim_cur / 2, kMost));
+  // An open file takes the kernel some 2 KiB, which it can not reclaim: at most 1 % of the memory.
+  constexpr std::uint64_t kMemoryPerFile = 256U << 10;
+  const auto pages = static_cast<std::uint64_t>(std::max(::sysconf(_SC_PHYS_PAGES), 1L));
+  const auto page_bytes = static_cast<std::uint64_t>(std::max(::sysconf(_SC_PAGESIZE), 1L));
+  const std::uint64_t by_memory = std::max<std::uint64_t>(pages * page_bytes / kMemoryPerFile, 64);
+  return static_cast<std::size_t>(std::min<std::uint64_t>(limit.rlim_cur / 2, by_memory));
 }
+
+/// How many they keep.
+std::atomic<std::size_t> open_files_of_process = 0;
 
 /// The store of make_host_files().
 ///
@@ -82,6 +92,7 @@ class HostFiles final : public ContentStore {
         shelf_count_(std::max<std::size_t>(1, most_open_files / kSlots)),
         slots_used_(std::clamp<std::size_t>(most_open_files, 1, kSlots)),
         shelves_(std::make_unique<Shelf[]>(shelf_count_)) {}
+  ~HostFiles() override { open_files_of_process -= open_files_; }
 
   Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override;
   Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
@@ -121,6 +132,10 @@ class HostFiles final : public ContentStore {
   /// Puts `fd` on its shelf, unless another thread was faster; returns the one that stands there.
   FdRef keep(ContentNo file, FdRef fd);
   void drop(ContentNo file);
+  /// Counts a file that is to be kept; false when the process keeps enough.
+  bool count_one_more() noexcept;
+  /// Empties a slot that has a file; gives its descriptor.
+  FdRef empty(Slot& slot) noexcept;
   /// Opens by path; out of descriptors, gives up those that nobody uses and tries again.
   Result<UniqueFd> open(ContentNo file);
   bool drop_oldest_of_each_shelf();
@@ -141,6 +156,8 @@ class HostFiles final : public ContentStore {
   const std::size_t shelf_count_;
   const std::size_t slots_used_;
   const std::unique_ptr<Shelf[]> shelves_;
+  const std::size_t most_of_process_ = most_open_files_of_process();
+  std::atomic<std::size_t> open_files_ = 0;  // on the shelves
 
   Mutex named_mutex_;
   std::unordered_set<std::uint32_t> named_ GUARDED_BY(named_mutex_);  // in the log already
@@ -288,19 +305,41 @@ HostFiles::FdRef HostFiles::keep(ContentNo file, FdRef fd) {
   Shelf& shelf = shelf_of(file);
   FdRef given_up;  // closed after the lock is left: close() may take its time
   const MutexLock lock(shelf.mutex);
-  Slot* place = &shelf.slots.front();
+  Slot* empty = nullptr;
+  Slot* oldest = nullptr;
   for (std::size_t i = 0; i < slots_used_; ++i) {
     Slot& slot = shelf.slots[i];
-    if (slot.fd && slot.file == file) {
+    if (!slot.fd) {
+      empty = &slot;
+    } else if (slot.file == file) {
       given_up = std::move(fd);
       return slot.fd;
+    } else if (oldest == nullptr || slot.last_use < oldest->last_use) {
+      oldest = &slot;
     }
-    // An empty slot has the last use 0, before all others.
-    if (slot.last_use < place->last_use) place = &slot;
   }
+  Slot* const place = empty != nullptr && count_one_more() ? empty : oldest;
+  if (place == nullptr) return fd;  // used once and closed
   given_up = std::exchange(place->fd, fd);
   place->file = file;
   place->last_use = ++shelf.clock;
+  return fd;
+}
+
+bool HostFiles::count_one_more() noexcept {
+  if (open_files_of_process.fetch_add(1, std::memory_order_relaxed) >= most_of_process_) {
+    open_files_of_process.fetch_sub(1, std::memory_order_relaxed);
+    return false;
+  }
+  open_files_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+HostFiles::FdRef HostFiles::empty(Slot& slot) noexcept {
+  FdRef fd = std::move(slot.fd);
+  slot = Slot{};
+  open_files_.fetch_sub(1, std::memory_order_relaxed);
+  open_files_of_process.fetch_sub(1, std::memory_order_relaxed);
   return fd;
 }
 
@@ -309,10 +348,7 @@ void HostFiles::drop(ContentNo file) {
   FdRef given_up;
   const MutexLock lock(shelf.mutex);
   for (Slot& slot : shelf.slots) {
-    if (slot.fd && slot.file == file) {
-      given_up = std::move(slot.fd);
-      slot = Slot{};
-    }
+    if (slot.fd && slot.file == file) given_up = empty(slot);
   }
 }
 
@@ -336,8 +372,7 @@ bool HostFiles::drop_oldest_of_each_shelf() {
       if (slot.fd && (oldest == nullptr || slot.last_use < oldest->last_use)) oldest = &slot;
     }
     if (oldest == nullptr) continue;
-    given_up = std::move(oldest->fd);
-    *oldest = Slot{};
+    given_up = empty(*oldest);
     dropped = true;
   }
   return dropped;
@@ -433,9 +468,8 @@ FileIdentity identity_of(const struct stat& status) noexcept {
 std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
                                               OnChange on_change, LogSink& log,
                                               std::size_t most_open_files) {
-  return std::make_shared<HostFiles>(
-      std::move(table), on_change, log,
-      most_open_files != 0 ? most_open_files : default_most_open_files());
+  return std::make_shared<HostFiles>(std::move(table), on_change, log,
+                                     std::min(most_open_files, most_open_files_of_process()));
 }
 
 }  // namespace mkvirtfs

@@ -56,8 +56,12 @@ enum class OnChange : std::uint8_t {
 /// Reads host files through a bounded set of open descriptors, and sees when they change. The
 /// descriptors are a least-recently-used set, sharded so that connections do not meet on one lock;
 /// a descriptor that a PinnedFile still holds is closed when the last holder lets go.
+///
+/// It has room for `most_open_files`: as many as the table has files is enough. All stores of the
+/// process together keep at most half of RLIMIT_NOFILE open, and what takes about 1 % of the
+/// host's memory.
 std::shared_ptr<ContentStore> make_host_files(
     std::shared_ptr<const HostFileTable> table, OnChange on_change, LogSink& log,
-    std::size_t most_open_files = 0 /* from RLIMIT_NOFILE */);
+    std::size_t most_open_files = 4096);
 
 }  // namespace mkvirtfs

@@ -298,6 +298,39 @@ TEST_CASE("no more files stay open than were allowed, and the last used ones do"
   CHECK(table->opened == opened + 1);
 }
 
+TEST_CASE("all stores together keep half of the descriptors at most") {
+  const TempDir dir;
+  auto table = std::make_shared<DirectoryTable>(dir.path());
+  std::vector<ContentNo> files;
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = std::to_string(i);
+    write_file(dir / name, name);
+    files.push_back(table->add(name));
+  }
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  rlimit narrow = before;
+  narrow.rlim_cur = 160;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &narrow) == 0);
+  const int open_before = open_descriptors();
+  {
+    const auto first = make_host_files(table, OnChange::error, null_log(), 100);
+    const auto second = make_host_files(table, OnChange::error, null_log(), 100);
+    for (const ContentNo file : files) {
+      CHECK(read_text(*first, file, 0, 1).size() == 1);
+      CHECK(read_text(*second, file, 0, 1).size() == 1);
+    }
+    CHECK(open_descriptors() - open_before <= 80);
+    CHECK(open_descriptors() - open_before >= 70);
+  }
+  CHECK(open_descriptors() == open_before);
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  // And what they gave back is there for others.
+  const auto third = make_host_files(table, OnChange::error, null_log(), 100);
+  for (const ContentNo file : files) read_text(*third, file, 0, 1);
+  CHECK(open_descriptors() - open_before >= 90);
+}
+
 TEST_CASE("a pinned file outlives its place among the open ones") {
   const TempDir dir;
   write_file(dir / "a", "pinned");

@@ -79,7 +79,8 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
                                          prepared.scan.tree->node_count(), prepared.scan_seconds,
                                          prepared.plan_seconds));
   prepared.device = std::make_shared<ImageDevice>(
-      prepared.image, make_host_files(prepared.scan.files, source.on_change(), log));
+      prepared.image, make_host_files(prepared.scan.files, source.on_change(), log,
+                                      prepared.scan.tree->node_count()));
   return prepared;
 }
 
