@@ -60,8 +60,8 @@ enum class OnChange : std::uint8_t {
 /// It has room for `most_open_files`: as many as the table has files is enough. All stores of the
 /// process together keep at most half of RLIMIT_NOFILE open, and what takes about 1 % of the
 /// host's memory.
-std::shared_ptr<ContentStore> make_host_files(
-    std::shared_ptr<const HostFileTable> table, OnChange on_change, LogSink& log,
-    std::size_t most_open_files = 4096);
+std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
+                                              OnChange on_change, LogSink& log,
+                                              std::size_t most_open_files = 4096);
 
 }  // namespace mkvirtfs

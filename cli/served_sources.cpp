@@ -44,7 +44,8 @@ std::vector<std::string> shared_words(const CLI::App& shared, CLI::App& own,
       // These two must keep the order that they have among each other.
       words.push_back(name + "=" + given->results().at(nth));
     } else if (nth == 0) {
-      for (const std::string& value : given->results()) words.push_back(name + "=" + value);
+      for (const std::string& value : given->results())
+        words.push_back(fmt::format("{}={}", name, value));
     }
   }
   return words;

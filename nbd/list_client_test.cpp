@@ -139,11 +139,12 @@ class RealServer {
     if (ways == Ways::contexts) REQUIRE(extensions->add_namespace(with_list.namespaces().back()));
     options.extensions = extensions;
     server_ = *Server::create(std::move(tree), options);
-    thread_ = std::thread([this] { static_cast<void>(server_->run()); });
+    thread_ = std::thread([this] { result_ = server_->run(); });
   }
   ~RealServer() {
     server_->request_stop();
     thread_.join();
+    CHECK(result_);
   }
   RealServer(const RealServer&) = delete;
   RealServer& operator=(const RealServer&) = delete;
@@ -160,6 +161,7 @@ class RealServer {
 
  private:
   std::unique_ptr<Server> server_;
+  Result<void> result_;  // of run(), when the thread has ended
   std::thread thread_;
 };
 

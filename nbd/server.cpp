@@ -102,7 +102,7 @@ class Server::Implementation {
  private:
   /// A client, as a task that goes on with its connection. It is in one of three places: parked,
   /// until the poll or a job wakes it; queued for a thread; running on one.
-  class Client final : public Task {
+  class Client final : public Task, public std::enable_shared_from_this<Client> {
    public:
     Client(Implementation& server, std::uint64_t its_number, UniqueFd socket,
            const ConnectionOptions& options)
@@ -122,7 +122,6 @@ class Server::Implementation {
     bool woken GUARDED_BY(mutex) = false;  // while it was running
     std::vector<std::shared_ptr<Job>> done_jobs GUARDED_BY(mutex);
     bool watched = false;  // known to epoll; of the thread that runs it
-    std::weak_ptr<Client> self;
 
    private:
     Implementation& server_;
@@ -241,7 +240,6 @@ Result<void> Server::Implementation::adopt(UniqueFd socket) {
                   fmt::format("{} clients are connected, which is the limit", clients_.size()));
     }
     client = std::make_shared<Client>(*this, ++clients_accepted_, std::move(socket), options);
-    client->self = client;
     client->deadline = client->connection.deadline().value_or(Clock::time_point::max());
     look_at_ = std::min(look_at_, client->deadline.load());
     clients_.emplace(client->number, client);
@@ -260,7 +258,7 @@ void Server::Implementation::wake(Client& client) noexcept {
     if (client.place != Client::Place::parked) return;
     client.place = Client::Place::queued;
   }
-  if (connection_threads_.submit(client.self.lock())) return;
+  if (connection_threads_.submit(client.shared_from_this())) return;
   options_.log->write(LogLevel::error, "a client was cut off: no thread can be started");
   remove(client);
 }
@@ -320,7 +318,7 @@ bool Server::Implementation::park(Client& client, std::vector<std::shared_ptr<Jo
   if (busy) {
     client.place = Client::Place::queued;
     lock.unlock();
-    if (!connection_threads_.submit(client.self.lock())) remove(client);
+    if (!connection_threads_.submit(client.shared_from_this())) remove(client);
     return true;
   }
   client.place = Client::Place::parked;
@@ -345,7 +343,7 @@ bool Server::Implementation::park(Client& client, std::vector<std::shared_ptr<Jo
 
 void Server::Implementation::start_jobs(Client& client) {
   while (std::shared_ptr<Job> job = client.connection.take_job()) {
-    auto task = std::make_shared<ClientJob>(*this, client.self.lock(), std::move(job));
+    auto task = std::make_shared<ClientJob>(*this, client.shared_from_this(), std::move(job));
     if (!job_threads_.submit(task)) task->run();
   }
 }

@@ -170,7 +170,7 @@ Result<void> TlsCredentials::load_certificates(const std::string& directory, boo
     unsigned count = 0;
     ~Chain() {
       for (unsigned i = 0; i < count; ++i) gnutls_x509_crt_deinit(list[i]);
-      gnutls_free(list);
+      gnutls_free(static_cast<void*>(list));
     }
   } chain;
   gnutls_datum_t data = datum(*chain_file);
