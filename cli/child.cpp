@@ -24,7 +24,7 @@ std::vector<std::string> child_environment(
   for (char** each = environ; each != nullptr && *each != nullptr; ++each) {
     const std::string_view entry = *each;
     const std::string_view name = entry.substr(0, entry.find('='));
-    bool ours = name == "NOTIFY_SOCKET";
+    bool ours = name == "NOTIFY_SOCKET" || name.starts_with("LISTEN_");
     for (const auto& [key, value] : variables) ours = ours || name == key;
     if (!ours) result.emplace_back(entry);
   }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <boost/filesystem/operations.hpp>
 #include <charconv>
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <optional>
@@ -78,6 +81,40 @@ std::string port_in(const std::string& uri) {
   return uri.substr(colon + 1, slash == std::string::npos ? slash : slash - colon - 1);
 }
 
+Result<std::size_t> parse_count(std::string_view option, const std::string& text) {
+  std::size_t count = 0;
+  if (text.empty()) return count;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || end != text.data() + text.size() || count == 0) {
+    return fail(Errc::usage, fmt::format("{}={} is not a number above 0", option, text));
+  }
+  return count;
+}
+
+/// Of --exit-on-last[=SECONDS], which CLI11 calls "true" without seconds.
+Result<std::chrono::milliseconds> parse_grace(const std::string& text) {
+  if (text.empty() || text == "true") return std::chrono::milliseconds(0);
+  unsigned seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || seconds > 1'000'000) {
+    return fail(Errc::usage,
+                fmt::format("--exit-on-last={} is not a number of seconds up to 1000000", text));
+  }
+  return std::chrono::seconds(seconds);
+}
+
+/// inetd's way, and that of clients which start their server: one client, on standard input.
+Result<void> adopt_standard_input(nbd::Server& server) {
+  UniqueFd client(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
+  int type = 0;
+  socklen_t type_bytes = sizeof type;
+  if (!client || ::getsockopt(client.get(), SOL_SOCKET, SO_TYPE, &type, &type_bytes) != 0 ||
+      type != SOCK_STREAM) {
+    return fail(Errc::usage, "--single: standard input is not a stream socket");
+  }
+  return server.adopt(std::move(client));
+}
+
 class Serve final : public Command {
  public:
   explicit Serve(CLI::App& serve_app);
@@ -109,6 +146,9 @@ class Serve final : public Command {
   std::string command_;
   std::string pid_file_;
   TlsOptions tls_;
+  std::string max_connections_;
+  std::string exit_on_last_;
+  bool single_client_ = false;
   bool read_only_ = false;
   bool exit_with_parent_ = false;
   bool verbose_ = false;
@@ -138,6 +178,15 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
       ->group(kGroup);
   add_value(serve_app, "-P,--pidfile", pid_file_, "FILE", "Write the process id when ready")
       ->group(kGroup);
+  serve_app.add_flag("-s,--single", single_client_, "Serve one client, on standard input")
+      ->group(kGroup);
+  add_value(serve_app, "--max-conn", max_connections_, "N",
+            "Turn clients beyond so many away (1024)")
+      ->group(kGroup);
+  serve_app
+      .add_flag("--exit-on-last", exit_on_last_,
+                "Stop when the last client is gone, or so many\nseconds later (=SECONDS)")
+      ->group(kGroup);
   serve_app.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
       ->group(kGroup);
   serve_app.add_flag("-v,--verbose", verbose_, "Tell more on standard error")->group(kGroup);
@@ -161,7 +210,11 @@ Result<std::vector<TcpAddress>> Serve::tcp_addresses() const {
 
 Result<void> Serve::listen(nbd::Server& server, const std::vector<TcpAddress>& addresses,
                            Listening& listening) const {
-  if (unix_path_ == "-" || (unix_path_.empty() && addresses.empty())) {
+  const std::vector<int> inherited = sockets_of_service_manager();
+  for (const int socket : inherited) {
+    if (Result<void> on = server.listen_on(UniqueFd(socket)); !on) return on;
+  }
+  if (unix_path_ == "-" || (unix_path_.empty() && addresses.empty() && inherited.empty())) {
     Result<PrivateDirectory> directory = PrivateDirectory::create();
     if (!directory) return std::unexpected(std::move(directory.error()));
     listening.unix_socket = directory->path_of("socket");
@@ -187,7 +240,7 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
   for (const std::string& uri : uris) {
     if (port.empty()) port = port_in(uri);
   }
-  return Child::start(command_, {{"uri", uris.front()},
+  return Child::start(command_, {{"uri", uris.empty() ? std::string() : uris.front()},
                                  {"unixsocket", listening.unix_socket},
                                  {"port", port},
                                  {"exportname", name}});
@@ -196,7 +249,8 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
 Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
                          std::optional<Child> child) const {
   StopWatcher::Reactions reactions;
-  reactions.on_signal = [&](int) {
+  reactions.on_signal = [&](int signal) {
+    if (signal == SIGHUP) return;  // a terminal that closes is no reason to leave clients alone
     if (child) child->send(SIGTERM);
     server.request_stop();
   };
@@ -223,6 +277,13 @@ Result<int> Serve::run(const Streams& streams) {
                                          "or .. components, UTF-8, up to {} bytes)",
                                          export_name_, nbd::kLongestString));
   }
+  if (single_client_ && !(unix_path_.empty() && addresses->empty() && command_.empty())) {
+    return fail(Errc::usage, "--single serves standard input alone: no -U, -p, --listen or --run");
+  }
+  const Result<std::size_t> max_connections = parse_count("--max-conn", max_connections_);
+  if (!max_connections) return std::unexpected(max_connections.error());
+  const Result<std::chrono::milliseconds> exit_on_last = parse_grace(exit_on_last_);
+  if (!exit_on_last) return std::unexpected(exit_on_last.error());
   Result<TlsOptions::Tls> tls = tls_.load();
   if (!tls) return std::unexpected(std::move(tls.error()));
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
@@ -247,10 +308,15 @@ Result<int> Serve::run(const Streams& streams) {
   options.tls_credentials = std::move(tls->credentials);
   options.extensions = extensions;
   options.log = &log;
+  if (!max_connections_.empty()) options.most_connections = *max_connections;
+  if (single_client_) options.stop_after_last = std::chrono::milliseconds(0);
+  if (!exit_on_last_.empty()) options.stop_after_last = *exit_on_last;
   Listening listening;  // outlives the server, which removes its socket from the directory
   Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(*exports, options);
   if (!server) return std::unexpected(std::move(server.error()));
-  if (Result<void> on = listen(**server, *addresses, listening); !on) {
+  if (Result<void> on =
+          single_client_ ? adopt_standard_input(**server) : listen(**server, *addresses, listening);
+      !on) {
     return std::unexpected(std::move(on.error()));
   }
 
@@ -267,7 +333,7 @@ Result<int> Serve::run(const Streams& streams) {
     child.emplace(std::move(*started));
   } else {
     // The command of --run has the URI; its output shall be its own.
-    for (const std::string& name : sources->names()) {
+    for (const std::string& name : single_client_ ? std::vector<std::string>() : sources->names()) {
       for (const std::string& uri : (*server)->uris(name)) print(streams.out, uri + "\n");
     }
   }

@@ -79,7 +79,7 @@ void check_clean_end(Process& server) {
 
 TEST_CASE("a server tells its URI, serves, and ends clean at a signal") {
   const Bench bench;
-  const int signal = GENERATE(SIGTERM, SIGINT, SIGHUP);
+  const int signal = GENERATE(SIGTERM, SIGINT);
   Process server = bench.serve({});
   const std::string path = socket_in(server.read_line());
   CHECK_THAT(path, Catch::StartsWith(bench.scratch.path().string()));
@@ -89,6 +89,18 @@ TEST_CASE("a server tells its URI, serves, and ends clean at a signal") {
   server.send(signal);
   check_clean_end(server);
   CHECK(std::filesystem::is_empty(bench.scratch.path()));
+}
+
+TEST_CASE("a server outlives the terminal it was started from") {
+  const Bench bench;
+  Process server = bench.serve({});
+  const std::string path = socket_in(server.read_line());
+  server.send(SIGHUP);
+  check_greeting(connect_unix(path));
+  server.send(SIGHUP);
+  check_greeting(connect_unix(path));
+  server.send(SIGTERM);
+  check_clean_end(server);
 }
 
 TEST_CASE("every way to listen is told, and nothing is left of it") {

@@ -3,7 +3,10 @@
 
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <cstring>
 #include <optional>
@@ -26,6 +29,22 @@ void notify_service_manager(std::string_view state) {
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path->size());
   ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
            reinterpret_cast<const sockaddr*>(&address), length);
+}
+
+std::vector<int> sockets_of_service_manager() {
+  constexpr int kFirst = 3;
+  constexpr int kMost = 1000;
+  const auto number = [](const char* name) {
+    const std::string text = environment(name).value_or("");
+    int value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc() && end == text.data() + text.size() ? value : 0;
+  };
+  std::vector<int> sockets;
+  if (number("LISTEN_PID") != static_cast<int>(::getpid())) return sockets;
+  const int count = std::clamp(number("LISTEN_FDS"), 0, kMost);
+  for (int i = 0; i < count; ++i) sockets.push_back(kFirst + i);
+  return sockets;
 }
 
 }  // namespace mkvirtfs::cli

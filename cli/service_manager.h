@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 namespace mkvirtfs::cli {
 
@@ -9,5 +10,9 @@ namespace mkvirtfs::cli {
 /// datagram to the socket that NOTIFY_SOCKET names. Does nothing when there is none. What fails is
 /// not our failure.
 void notify_service_manager(std::string_view state);
+
+/// The sockets that it hands over ("LISTEN_FDS"), as sd_listen_fds(3) describes: they are the
+/// caller's from now on. None when they are meant for another process.
+std::vector<int> sockets_of_service_manager();
 
 }  // namespace mkvirtfs::cli

@@ -14,6 +14,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -276,6 +277,44 @@ Result<std::vector<Listener>> Listener::on_tcp(const std::string& host, std::uin
   return fail_errno(failed, fmt::format("listen on {} port {}", printable(host), port));
 }
 
+Result<Listener> Listener::on_socket(UniqueFd socket) {
+  int type = 0;
+  int listening = 0;
+  socklen_t type_bytes = sizeof type;
+  socklen_t listening_bytes = sizeof listening;
+  Address address;
+  address.length = sizeof address.storage;
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_TYPE, &type, &type_bytes) != 0 ||
+      ::getsockopt(socket.get(), SOL_SOCKET, SO_ACCEPTCONN, &listening, &listening_bytes) != 0 ||
+      ::getsockname(socket.get(), address.get(), &address.length) != 0) {
+    return fail_errno(errno, fmt::format("look at descriptor {}", socket.get()));
+  }
+  if (type != SOCK_STREAM || listening == 0) {
+    return fail(Errc::usage,
+                fmt::format("descriptor {} is no socket that listens for streams", socket.get()));
+  }
+  ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC);
+  ::fcntl(socket.get(), F_SETFL, ::fcntl(socket.get(), F_GETFL) | O_NONBLOCK);
+  Listener listener(std::move(socket));
+  switch (address.storage.ss_family) {
+    case AF_INET:
+    case AF_INET6:
+      listener.authority_ = authority(address.reachable());
+      break;
+    case AF_UNIX: {
+      // The kernel ends the path with NUL where there is room; abstract names begin with one, and
+      // URIs have no form for them.
+      const auto* const local = reinterpret_cast<const sockaddr_un*>(&address.storage);
+      const std::size_t room = address.length - offsetof(sockaddr_un, sun_path);
+      listener.socket_path_.assign(local->sun_path, ::strnlen(local->sun_path, room));
+      break;
+    }
+    default:
+      break;  // clients have to know the way
+  }
+  return listener;
+}
+
 Listener::~Listener() {
   if (!socket_ || file_.path.empty()) return;
   struct stat status;
@@ -287,6 +326,7 @@ Listener::~Listener() {
 
 std::string Listener::uri(std::string_view export_name, const TlsCredentials* tls) const {
   const bool is_unix = !socket_path_.empty();
+  if (!is_unix && authority_.empty()) return {};
   std::string uri = fmt::format("nbd{}{}://", tls != nullptr ? "s" : "", is_unix ? "+unix" : "");
   if (tls != nullptr && !tls->uri_user().empty())
     uri += percent_encoded(tls->uri_user(), false) + "@";

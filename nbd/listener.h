@@ -19,14 +19,17 @@ class Listener {
   /// See Server::listen_unix and Server::listen_tcp.
   static Result<Listener> on_unix(const std::string& path);
   static Result<std::vector<Listener>> on_tcp(const std::string& host, std::uint16_t port);
+  /// See Server::listen_on. The file of a Unix socket stays where it is.
+  static Result<Listener> on_socket(UniqueFd socket);
 
   Listener(Listener&& other) noexcept = default;
   Listener& operator=(Listener&& other) noexcept = delete;
   ~Listener();
 
   int fd() const noexcept { return socket_.get(); }
-  /// Percent-encoded, for the export of that name ("NBD URI specification", doc/uri.md). With
-  /// `tls`, for clients that use TLS and these files.
+  /// Percent-encoded, for the export of that name ("NBD URI specification", doc/uri.md); "" when
+  /// URIs have no form for this kind of socket. With `tls`, for clients that use TLS and these
+  /// files.
   std::string uri(std::string_view export_name, const TlsCredentials* tls) const;
 
  private:

@@ -48,8 +48,8 @@ class Wakeup {
     errno = kept;
   }
   void clear() const noexcept {
-    std::uint64_t count;
-    [[maybe_unused]] const ssize_t taken = ::read(fd_.get(), &count, sizeof count);
+    eventfd_t count;
+    ::eventfd_read(fd_.get(), &count);  // it never waits, and fails when there is nothing to clear
   }
 
  private:
@@ -82,7 +82,10 @@ class Server::Implementation {
     result.reserve(listeners_.size());
     const TlsCredentials* const tls =
         options_.tls != TlsMode::off ? options_.tls_credentials.get() : nullptr;
-    for (const Listener& listener : listeners_) result.push_back(listener.uri(export_name, tls));
+    for (const Listener& listener : listeners_) {
+      std::string uri = listener.uri(export_name, tls);
+      if (!uri.empty()) result.push_back(std::move(uri));
+    }
     return result;
   }
 
@@ -93,6 +96,11 @@ class Server::Implementation {
 
   Result<void> adopt(UniqueFd socket);
   Result<void> run();
+  /// There were clients, and there are none any more.
+  bool is_deserted() const {
+    const MutexLock lock(mutex_);
+    return clients_accepted_ > 0 && clients_.empty();
+  }
 
   void request_stop() noexcept {
     stop_requested_.store(true, std::memory_order_release);
@@ -462,7 +470,16 @@ void Server::Implementation::dispatch(Clock::time_point until) {
 }
 
 Result<void> Server::Implementation::run() {
-  while (!stop_requested_.load(std::memory_order_acquire)) dispatch(Clock::time_point::max());
+  Clock::time_point leave_at = Clock::time_point::max();
+  while (!stop_requested_.load(std::memory_order_acquire) && Clock::now() < leave_at) {
+    dispatch(leave_at);
+    if (!options_.stop_after_last) continue;
+    if (!is_deserted()) {
+      leave_at = Clock::time_point::max();
+    } else if (leave_at == Clock::time_point::max()) {
+      leave_at = Clock::now() + *options_.stop_after_last;
+    }
+  }
   stop();
   return {};
 }
@@ -519,6 +536,12 @@ Result<void> Server::listen_tcp(const std::string& host, std::uint16_t port) {
     if (auto added = implementation_->add_listener(std::move(listener)); !added) return added;
   }
   return {};
+}
+
+Result<void> Server::listen_on(UniqueFd socket) {
+  Result<Listener> listener = Listener::on_socket(std::move(socket));
+  if (!listener) return std::unexpected(std::move(listener).error());
+  return implementation_->add_listener(*std::move(listener));
 }
 
 Result<void> Server::adopt(UniqueFd connected) {

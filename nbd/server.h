@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,8 @@ struct ServerOptions {
   std::shared_ptr<const TlsCredentials> tls_credentials;
   /// Options and metadata namespaces beyond the protocol's; nullptr: none.
   std::shared_ptr<const Extensions> extensions;
+  /// run() returns when the last client has been gone for so long; nothing: it does not.
+  std::optional<std::chrono::milliseconds> stop_after_last;
   /// Threads for clients that have something to do, started on demand. An idle client has none.
   std::size_t most_connection_threads = 32;
   /// Threads that wait for disks, started on demand.
@@ -71,10 +74,15 @@ class Server {
   /// stands for. Port 0 lets the kernel choose one free port, the same for all those addresses.
   Result<void> listen_tcp(const std::string& host, std::uint16_t port);
 
+  /// Listens on a socket that somebody else has made, bound and set to listen: a stream socket of
+  /// any kind (Errc::usage else). The file of a Unix socket is left alone in the end.
+  Result<void> listen_on(UniqueFd socket);
+
   /// Serves a client that is already connected: a stream socket of any kind.
   Result<void> adopt(UniqueFd connected);
 
-  /// One URI for each address listened on, in that order, true from this machine and
+  /// One URI for each address listened on (but for those that URIs can not tell), in that order,
+  /// true from this machine and
   /// percent-encoded: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME. The empty name is the
   /// default export. If there may be TLS they are nbds:// and nbds+unix://, with libnbd's
   /// parameters for the files that the server's credentials came from.
@@ -83,9 +91,10 @@ class Server {
   /// Clients connected at this moment.
   std::size_t connection_count() const;
 
-  /// Accepts and serves clients until request_stop(). Then it stops listening, removes its Unix
-  /// sockets, lets clients have the replies to what they asked for until then, and returns when
-  /// the last one is gone, at the latest shortly after ServerOptions::stop_grace.
+  /// Accepts and serves clients until request_stop(), or ServerOptions::stop_after_last. Then it
+  /// stops listening, removes its Unix sockets, lets clients have the replies to what they asked
+  /// for until then, and returns when the last one is gone, at the latest shortly after
+  /// ServerOptions::stop_grace.
   Result<void> run();
 
   /// Makes run() return, also when it is called before run(). Safe in a signal handler.

@@ -360,6 +360,83 @@ TEST_CASE("a client that is connected already can be handed over", "[server]") {
   CHECK(client.receive_rest().empty());
 }
 
+TEST_CASE("a socket that listens already is taken over", "[server]") {
+  const TempDir directory;
+  const std::string path = (directory / "socket").native();
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const auto bound_socket = [&] {
+    UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM, 0));
+    REQUIRE(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    return socket;
+  };
+  auto server = *Server::create(*make_single_export(memory_device(4096)));
+  SECTION("when it listens") {
+    UniqueFd socket = bound_socket();
+    REQUIRE(::listen(socket.get(), 5) == 0);
+    const auto taken = server->listen_on(std::move(socket));
+    REQUIRE(taken);
+    CHECK(server->uris() == std::vector{"nbd+unix:///?socket=" + path});
+    std::thread runner([&] { CHECK(server->run()); });
+    SocketClient client = SocketClient::on_unix(path);
+    client.handshake(true);
+    CHECK(client.read(0, 512).is(WireError::ok));
+    server->request_stop();
+    runner.join();
+    server.reset();
+    CHECK(std::filesystem::exists(path));  // its maker's to remove
+  }
+  SECTION("not when it does not") {
+    const auto result = server->listen_on(bound_socket());
+    REQUIRE_FALSE(result);
+    CHECK(result.error().code == Errc::usage);
+  }
+  SECTION("an abstract one has no URI") {
+    address.sun_path[0] = '\0';
+    UniqueFd socket = bound_socket();
+    REQUIRE(::listen(socket.get(), 5) == 0);
+    const auto taken = server->listen_on(std::move(socket));
+    REQUIRE(taken);
+    CHECK(server->uris().empty());
+  }
+  SECTION("nor what is no socket") {
+    CHECK_FALSE(server->listen_on(UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC))));
+  }
+}
+
+TEST_CASE("a server may end with its last client", "[server]") {
+  ServerOptions options;
+  options.stop_after_last = GENERATE(0ms, 200ms);
+  auto server = *Server::create(*make_single_export(memory_device(4096)), options);
+  const TempDir directory;
+  const std::string path = (directory / "socket").native();
+  REQUIRE(server->listen_unix(path));
+  std::atomic<bool> ended = false;
+  Result<void> result;
+  std::thread runner([&] {
+    result = server->run();
+    ended = true;
+  });
+  std::this_thread::sleep_for(50ms);
+  CHECK_FALSE(ended);  // nobody has come yet
+  auto left = Clock::now();
+  {
+    SocketClient first = SocketClient::on_unix(path);
+    first.handshake(true);
+    {
+      SocketClient second = SocketClient::on_unix(path);
+      second.handshake(true);
+    }
+    std::this_thread::sleep_for(*options.stop_after_last + 50ms);
+    CHECK(first.read(0, 512).is(WireError::ok));
+    left = Clock::now();
+  }
+  runner.join();
+  CHECK(result);
+  CHECK(Clock::now() - left >= *options.stop_after_last);
+}
+
 TEST_CASE("two servers live in one process", "[server]") {
   const auto small = memory_device(4096);
   const auto large = memory_device(8192);
