@@ -16,9 +16,10 @@ function(mkvirtfs_room name)
   get_filename_component(room_parent ${room_path} DIRECTORY)
   file(MAKE_DIRECTORY ${include_root}/${room_parent})
   file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${include_root}/${room_path} SYMBOLIC)
-  target_include_directories(${target} PUBLIC ${include_root})
-  target_sources(${target} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}
-                                  FILES ${ROOM_HEADERS})
+  # The base directory of the headers is that of the links, not this one: an include of <error.h> must
+  # not find ours.
+  list(TRANSFORM ROOM_HEADERS PREPEND ${include_root}/${room_path}/)
+  target_sources(${target} PUBLIC FILE_SET HEADERS BASE_DIRS ${include_root} FILES ${ROOM_HEADERS})
   set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
   target_link_libraries(${target} PUBLIC ${ROOM_USES} PRIVATE ${ROOM_PRIVATE_USES})
   if(MKVIRTFS_TESTS AND ROOM_TESTS)
