@@ -57,6 +57,23 @@ start_server() {
   uri=$(grep -m 1 '^nbd' "$out")
 }
 
+# start NAME PROGRAM ARGUMENT... SOCKET: a server that is not mkvirtfs, in the background; returns when
+# its socket is there. Sets $server_pid and $server_log.
+start() {
+  local name=$1 socket=${*: -1}
+  shift
+  server_log=$work/$name.log
+  "$@" >"$work/$name.out" 2>"$server_log" </dev/null &
+  server_pid=$!
+  server_pids+=("$server_pid")
+  local deadline=$((SECONDS + 30))
+  until [[ -S $socket ]]; do
+    kill -0 "$server_pid" 2>/dev/null || fail "$name ended: $*"
+    ((SECONDS < deadline)) || fail "$name was not ready in time: $*"
+    sleep 0.02
+  done
+}
+
 # The path of the socket in a URI.
 socket_of() {
   python3 -c 'import sys, urllib.parse as u; print(u.unquote(sys.argv[1].split("socket=")[1]))' "$1"

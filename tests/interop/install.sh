@@ -1,0 +1,66 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# install.sh BUILD-DIR OUT-DIR: installs what was built, and builds examples/nbd from that alone, by CMake
+# and by pkg-config. Leaves the examples in OUT-DIR for the tests that run them.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+
+build=$1 out=$2
+examples=$here/../../examples/nbd
+rm -rf "$out"
+mkdir -p "$out"
+quietly() { "$@" >"$work/out" 2>&1 || fail "$*: $(tail -n 30 "$work/out")"; }
+quietly cmake --install "$build" --prefix "$out/first"
+# Nothing may remember where it was installed.
+mv "$out/first" "$out/prefix"
+prefix=$out/prefix
+
+# --- The program ---------------------------------------------------------------------------------
+
+contains "$("$prefix/bin/mkvirtfs" --version)" '^mkvirtfs [0-9]'
+contains "$(head -n 5 "$prefix/share/man/man1/mkvirtfs.1")" '^\.TH MKVIRTFS 1'
+completed() {
+  local line=$1
+  PATH=$prefix/bin:$PATH bash -c '
+    source "$1/share/bash-completion/completions/mkvirtfs"
+    read -ra COMP_WORDS <<<"$2"
+    [[ $2 != *" " ]] || COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _mkvirtfs mkvirtfs "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+    echo "${COMPREPLY[*]}"' bash "$prefix" "$line"
+}
+equal "$(completed 'mkvirtfs se')" serve
+equal "$(completed 'mkvirtfs serve --exit-with')" --exit-with-parent
+equal "$(completed 'mkvirtfs serve --fs = ext')" 'ext2 ext3 ext4'
+equal "$(completed 'mkvirtfs serve --tls = r')" require
+equal "$(completed 'mkvirtfs list --recu')" --recursive
+contains "$(completed 'mkvirtfs ')" 'serve dump inspect list'
+
+# --- The library ---------------------------------------------------------------------------------
+
+headers=$prefix/include/mkvirtfs
+[[ -f $headers/nbd/server.h && -f $headers/block/device.h && -f $headers/support/error.h ]] ||
+  fail "headers are missing"
+[[ ! -e $headers/nbd/tls_gnutls.h && ! -e $headers/nbd/testing ]] || fail "a private header is there"
+if grep -rnE 'gnutls/|gnutls_|libext2fs|fmt/' "$headers"; then fail "a public header shows a foreign type"; fi
+if grep -rlF "$build" "$prefix/lib" "$prefix/include" --include='*.cmake' --include='*.pc' --include='*.h'; then
+  fail "an installed file knows the build tree"
+fi
+
+# All headers at once, by a compiler that knows nothing but pkg-config's words.
+export PKG_CONFIG_PATH
+PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name mkvirtfs-nbd.pc)")
+read -ra cflags < <(pkg-config --cflags mkvirtfs-nbd)
+read -ra libs < <(pkg-config --libs mkvirtfs-nbd)
+(cd "$prefix/include" && find mkvirtfs -name '*.h' -printf '#include <%p>\n' | sort) >"$work/all.cpp"
+(($(wc -l <"$work/all.cpp") > 20)) || fail "few headers: $(cat "$work/all.cpp")"
+quietly g++ -std=c++23 -Wall -Wextra -fsyntax-only "${cflags[@]}" "$work/all.cpp" &
+syntax=$!
+quietly g++ -std=c++23 "${cflags[@]}" "$examples/generated_disk.cpp" "${libs[@]}" -o "$out/generated_disk"
+wait $syntax || exit 1
+
+# And by CMake, which builds all three.
+quietly cmake -S "$examples" -B "$out/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug
+quietly cmake --build "$out/build" -j "$(nproc)"
+contains "$(cat "$out/build/CMakeCache.txt")" "mkvirtfs-nbd_DIR:PATH=$prefix/"
+if "$out/build/generated_disk" 2>"$work/out"; then fail "generated_disk took no argument for one"; fi
