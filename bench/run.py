@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(sys.argv[1]).resolve() / "bin"
 MKVIRTFS = str(BIN / "mkvirtfs")
 WALK = str(BIN / "walk")
+BARE_LOOP = str(BIN / "bare_loop")
 DATA = pathlib.Path(os.environ.get("MKVIRTFS_BENCH_DIR", ROOT / "build/bench-data"))
 RUNS = 5
 
@@ -177,13 +178,34 @@ def paired(runs, *measurements):
     return [statistics.median(collected) for collected in values]
 
 
+def random_io(socket, block, depth, jobs=1, kind="randread"):
+    """Requests a second by fio."""
+    result = f"{socket}.json"  # not from stdout: the nbd engine says a word of its own there
+    subprocess.run(
+        ["fio", "--name=r", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket}", f"--rw={kind}",
+         f"--bs={block}", f"--iodepth={depth}", f"--numjobs={jobs}", "--time_based", "--runtime=3",
+         "--output-format=json", f"--output={result}"], check=True, stdout=subprocess.DEVNULL)
+    with open(result) as file:
+        text = file.read()
+    each = json.loads(text[text.index("{"):])["jobs"]
+    return sum(job["read" if kind == "randread" else "write"]["iops"] for job in each)
+
+
+def bare_loop(file, reply_bytes, depth, connections=1, seconds_long=3):
+    """What the kernel can do: replies a second, without a protocol."""
+    answer = subprocess.run([BARE_LOOP, file, str(reply_bytes), str(depth), str(connections),
+                             str(seconds_long)], check=True, stdout=subprocess.PIPE).stdout
+    return float(answer)
+
+
 # The rows.
 
 rows = []
 
 
 def row(what, ours, peer, peer_value, relation, target, met):
-    rows.append((what, ours, f"{peer}: {peer_value}", relation, target, "yes" if met else "**no**"))
+    rows.append((what, ours, f"{peer}: {peer_value}", relation, target,
+                 "" if not target else "yes" if met else "**no**"))
     tell(f"{what}: {ours}; {peer}: {peer_value}; {relation} (target {target})")
 
 
@@ -273,27 +295,57 @@ def bench_reads():
             def copy(socket):
                 return seconds("nbdcopy", f"nbd+unix:///?socket={socket}", "null:")
 
-            def random_reads(socket):
-                # Not from stdout: the nbd engine says a word of its own there.
-                result = f"{place}/fio.json"
-                subprocess.run(
-                    ["fio", "--name=r", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket}",
-                     "--rw=randread", "--bs=4k", "--iodepth=16", "--time_based", "--runtime=5",
-                     "--output-format=json", f"--output={result}"], check=True,
-                    stdout=subprocess.DEVNULL)
-                with open(result) as file:
-                    text = file.read()
-                return json.loads(text[text.index("{"):])["jobs"][0]["read"]["iops"]
-
             first_block(ours_socket)
             copy(ours_socket)
             ours, theirs = paired(2 * RUNS + 1, lambda: copy(ours_socket), lambda: copy(peer_socket))
             faster("nbdcopy of linux-source to null", ours, "nbdkit file, ext4 image", theirs, 1.5)
-            ours, theirs = paired(RUNS, lambda: random_reads(ours_socket),
-                                  lambda: random_reads(peer_socket))
+            ours, theirs = paired(RUNS, lambda: random_io(ours_socket, "4k", 16),
+                                  lambda: random_io(peer_socket, "4k", 16))
             row("4 KiB random reads, depth 16", f"{ours / 1000:.1f}k a second",
                 "nbdkit file, ext4 image", f"{theirs / 1000:.1f}k a second",
                 f"{ours / theirs:.2f}x", ">= 1.3x", ours / theirs >= 1.3)
+
+
+def bench_core():
+    """The server core alone: one file of 1 GiB, a Unix socket."""
+    tree = made("gigabyte", make_gigabyte)
+    warm_files(tree)
+    file = f"{tree}/0.bin"
+    size = os.path.getsize(file)
+    with sockets() as place, contextlib.ExitStack() as servers:
+        ours, nbdkit_file, qemu = (f"{place}/{name}" for name in ("ours", "nbdkit", "qemu"))
+        for command, socket in [
+                (mkvirtfs_serve(tree, ours), ours), (nbdkit(nbdkit_file, "file", file), nbdkit_file),
+                (["qemu-nbd", "-r", "-t", "-e", "8", "-f", "raw", "-k", qemu, file], qemu)]:
+            servers.enter_context(server(command, socket))
+
+        def copy(socket):
+            return seconds("nbdcopy", f"nbd+unix:///?socket={socket}", "null:")
+
+        for socket in (ours, nbdkit_file, qemu):
+            first_block(socket)
+            copy(socket)
+        mine, *others, bare = paired(
+            2 * RUNS + 1, *(lambda socket=socket: copy(socket) for socket in (ours, nbdkit_file, qemu)),
+            lambda: size / (bare_loop(file, 256 << 10, 16, 2, 0) * (256 << 10)))
+        for peer, theirs, target in zip(("nbdkit file", "qemu-nbd", "bare loop"), (*others, bare),
+                                        (2.5, 1.0, None)):
+            row("nbdcopy of 1 GiB to null", s(mine), peer, s(theirs), f"{theirs / mine:.2f}x as fast",
+                f">= {target}x" if target else "", target is None or theirs / mine >= target)
+        for what, block, depth, jobs, target in [
+                ("4 KiB random reads, depth 1", 4 << 10, 1, 1, 2.0),
+                ("4 KiB random reads, depth 32", 4 << 10, 32, 1, 1.6),
+                ("4 KiB random reads, 2 connections of depth 64", 4 << 10, 64, 2, 1.8),
+                ("256 KiB random reads, depth 8", 256 << 10, 8, 1, 2.0)]:
+            mine, *others, bare = paired(
+                RUNS, *(lambda socket=socket: random_io(socket, block, depth, jobs)
+                        for socket in (ours, nbdkit_file, qemu)),
+                lambda: bare_loop(file, block, depth, jobs))
+            for peer, theirs, wanted in zip(("nbdkit file", "qemu-nbd", "bare loop"), (*others, bare),
+                                            (target, 1.0, None)):
+                row(what, f"{mine / 1000:.1f}k a second", peer, f"{theirs / 1000:.1f}k a second",
+                    f"{mine / theirs:.2f}x", f">= {wanted}x" if wanted else "",
+                    wanted is None or mine / theirs >= wanted)
 
 
 def make_certificates(directory):
@@ -363,7 +415,7 @@ def bench_dump():
 
 
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
-           "reads": bench_reads, "tls": bench_tls, "dump": bench_dump}
+           "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump}
 
 
 def main():

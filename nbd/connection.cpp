@@ -219,27 +219,34 @@ Connection::Moved Connection::receive() {
 Connection::Moved Connection::receive_some(ReceiveBuffer& into, bool& filled_room) {
   const std::span<std::byte> room =
       into.room(filled_room && !session_.in_handshake(), kUsefulBuffer);
-  while (true) {
-    // Jobs that come back shall not find the thread asleep here.
-    const int flags = session_.has_jobs() ? MSG_DONTWAIT : dont_wait_;
-    const ssize_t count = ::recv(socket_.get(), room.data(), room.size(), flags);
-    if (count > 0) {
-      into.received(static_cast<std::size_t>(count));
-      filled_room = static_cast<std::size_t>(count) == room.size();
-      return Moved::all;
-    }
-    if (count == 0) {
-      session_.input_ended("the client hung up");
-      return Moved::all;
-    }
-    if (errno == EINTR) continue;
-    if (errno == EAGAIN) {
-      want_read_ = true;
-      return Moved::would_wait;
-    }
-    end("receive: " + system_text(errno));
-    return Moved::ended;
+  // Jobs that come back shall not find the thread asleep here.
+  const bool waits = dont_wait_ == 0 && !session_.has_jobs();
+  ssize_t count = -1;
+  const auto try_once = [&] {
+    count = ::recv(socket_.get(), room.data(), room.size(), MSG_DONTWAIT);
+    return count >= 0 || errno != EAGAIN;
+  };
+  if (!try_once() && waits && !eager_.look_out(try_once)) {
+    eager_.sleep_begins();
+    count = ::recv(socket_.get(), room.data(), room.size(), 0);
+    eager_.sleep_ended();
   }
+  if (count > 0) {
+    into.received(static_cast<std::size_t>(count));
+    filled_room = static_cast<std::size_t>(count) == room.size();
+    return Moved::all;
+  }
+  if (count == 0) {
+    session_.input_ended("the client hung up");
+    return Moved::all;
+  }
+  if (errno == EINTR) return Moved::all;
+  if (errno == EAGAIN) {
+    want_read_ = true;
+    return Moved::would_wait;
+  }
+  end("receive: " + system_text(errno));
+  return Moved::ended;
 }
 
 /// Gets some plain bytes, or one step further in TLS' own handshake.

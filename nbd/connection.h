@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "nbd/eager_wait.h"
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/session.h"
@@ -158,6 +159,7 @@ class Connection {
   std::string end_reason_;
   ReceiveBuffer input_;
   bool filled_room_ = false;
+  EagerWait eager_;
 
   // The batch on its way.
   bool sending_ = false;
