@@ -220,6 +220,28 @@ TEST_CASE("every option has its answer in every state", "[negotiation]") {
       CHECK(handshake.stream().empty());
       if (!c.fixed_ends) CHECK(handshake.verdict(option(Option::list)) == OptionReply::ack);
     }
+    SECTION(std::string("with extended headers: ") + c.name) {
+      FixedHandshake handshake;
+      handshake.next(option(Option::extended_headers));
+      // They are more than structured replies: those can not be had any more, nor they once again.
+      OptionReply expected = c.structured;
+      if (c.number == Option::structured_reply && c.data.empty()) {
+        expected = OptionReply::err_ext_header_reqd;
+      }
+      if (c.number == Option::extended_headers) expected = OptionReply::err_invalid;
+      CHECK(handshake.verdict(message) == expected);
+      CHECK(handshake.stream().empty());
+      if (!c.fixed_ends) CHECK(handshake.verdict(option(Option::list)) == OptionReply::ack);
+    }
+    SECTION(std::string("with an export opened and a context selected: ") + c.name) {
+      FixedHandshake handshake;
+      handshake.next(option(Option::structured_reply));
+      handshake.all(option(Option::set_meta_context, meta_data("disk", {"base:allocation"})));
+      handshake.all(option(Option::info, info_data("disk")));
+      CHECK(handshake.verdict(message) == c.structured);
+      CHECK(handshake.stream().empty());
+      if (!c.fixed_ends) CHECK(handshake.verdict(option(Option::list)) == OptionReply::ack);
+    }
     SECTION(std::string("without the fixed flag: ") + c.name) {
       Handshake handshake;
       handshake.send(client_flags(kNoZeroes));
@@ -282,6 +304,36 @@ TEST_CASE("EXPORT_NAME is answered with exactly its bytes", "[negotiation][H4][A
   CHECK(stream.number<std::uint64_t>() == kDiskBytes);
   CHECK(stream.number<std::uint16_t>() == (kHasFlags | kReadOnly | kMultiConn | kSendCache));
   for (const std::byte byte : stream.take(padding)) CHECK(byte == std::byte{0});
+}
+
+TEST_CASE("EXPORT_NAME ends the handshake in every state", "[negotiation]") {
+  FixedHandshake handshake;
+  Negotiation& negotiation = handshake.negotiation();
+  const Bytes message = option(Option::export_name, testing::bytes_of("disk"));
+  SECTION("with structured replies, a context selected and an export opened") {
+    handshake.next(option(Option::structured_reply));
+    handshake.all(option(Option::set_meta_context, meta_data("disk", {"base:allocation"})));
+    handshake.all(option(Option::info, info_data("disk")));
+    handshake.send(message);
+    REQUIRE(negotiation.agreed());
+    CHECK(handshake.stream().left() == 10);
+    const Agreement agreed = negotiation.take_agreement();
+    CHECK(agreed.reply_style() == ReplyStyle::structured);
+    CHECK(agreed.contexts.size() == 1);
+  }
+  SECTION("after contexts of another export") {
+    handshake.next(option(Option::structured_reply));
+    handshake.all(option(Option::set_meta_context, meta_data("more/other", {"base:allocation"})));
+    handshake.send(message);
+    REQUIRE(negotiation.agreed());
+    CHECK(negotiation.take_agreement().contexts.empty());
+  }
+  SECTION("while the server stops") {
+    negotiation.begin_shutdown();
+    handshake.send(message);
+    CHECK(negotiation.ended());
+    CHECK(handshake.stream().empty());
+  }
 }
 
 TEST_CASE("an EXPORT_NAME that can not be had ends the connection", "[negotiation]") {
@@ -615,7 +667,15 @@ TEST_CASE("every option has its answer in every mode of TLS", "[negotiation][tls
       {"GO", Option::go, info_data("disk"), kAck, kBarred, kAck},
       {"GO of nothing", Option::go, info_data("x"), OptionReply::err_unknown, kBarred,
        OptionReply::err_unknown},
+      {"ABORT with data", Option::abort, Bytes(9), kAck, kAck, kAck},
+      {"PEEK_EXPORT", Option::peek_export, Bytes(4), kUnsup, kBarred, kUnsup},
+      {"INFO too short", Option::info, Bytes(5), kInvalid, kBarred, kInvalid},
+      {"EXTENDED_HEADERS", Option::extended_headers, {}, kAck, kBarred, kAck},
+      {"EXTENDED_HEADERS with data", Option::extended_headers, Bytes(1), kInvalid, kBarred,
+       kInvalid},
       {"STRUCTURED_REPLY", Option::structured_reply, {}, kAck, kBarred, kAck},
+      {"STRUCTURED_REPLY with data", Option::structured_reply, Bytes(1), kInvalid, kBarred,
+       kInvalid},
       {"LIST_META_CONTEXT", Option::list_meta_context, meta_data("disk", {}), kAck, kBarred, kAck},
       {"SET_META_CONTEXT", Option::set_meta_context, meta_data("disk", {}), kInvalid, kBarred,
        kInvalid},

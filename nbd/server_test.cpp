@@ -693,20 +693,6 @@ TEST_CASE("an export may take longer to be built than a client's handshake", "[s
   CHECK(client.read(0, 512).is(WireError::ok));
 }
 
-TEST_CASE("thousands of connects leave nothing behind", "[server][A22]") {
-  RunningServer server(memory_device(4096));
-  const std::size_t threads_at_rest = threads();  // a sanitizer's own thread among them
-  {
-    SocketClient warm_up = server.ready_client();
-  }
-  REQUIRE(soon([&] { return server->connection_count() == 0 && threads() == threads_at_rest; }));
-  const std::size_t descriptors_before = open_descriptors();
-  for (int i = 0; i < 3000; ++i) server.connect();
-  CHECK(soon([&] { return server->connection_count() == 0; }));
-  CHECK(soon([&] { return threads() == threads_at_rest; }));
-  CHECK(soon([&] { return open_descriptors() == descriptors_before; }));
-}
-
 TEST_CASE("an exception of a device ends its client and nothing else", "[server]") {
   const auto device = std::make_shared<CountingDevice>(1 << 20);
   RunningServer server(device);
