@@ -23,6 +23,23 @@ struct ImageFact {
   std::variant<std::uint64_t, std::string> value;
 };
 
+/// Something that the image does not show as the source has it.
+struct Difference {
+  std::string kind;  ///< one word, kept like an API: "skipped", "mapped", "followed"
+  std::string path;  ///< in the source, raw bytes
+  std::string what;  ///< in words that follow the path: "is a symlink"
+};
+
+/// Receives differences one after the other.
+class DifferenceSink {
+ public:
+  /// Returns false to stop.
+  virtual bool difference(const Difference& difference) = 0;
+
+ protected:
+  ~DifferenceSink() = default;
+};
+
 /// What a plan() returns: where every byte of a file system lies. Immutable, so every method may
 /// run on several threads at once; the same source and options give the same image anywhere (law
 /// 1).
@@ -49,6 +66,11 @@ class Image {
 
   /// Sizes, counts and features, in the order in which they are worth reading.
   virtual std::vector<ImageFact> facts() const = 0;
+
+  /// On one line, how much the image does not show as the source has it; empty when that is
+  /// nothing. differences() lists it.
+  virtual std::string remark() const { return {}; }
+  virtual void differences(DifferenceSink& sink) const { static_cast<void>(sink); }
 
  protected:
   Image() = default;

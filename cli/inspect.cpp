@@ -164,6 +164,35 @@ std::string text_of(const Json& facts) {
   return text;
 }
 
+/// Prints differences as they come.
+class DifferenceReport final : public DifferenceSink {
+ public:
+  DifferenceReport(Report& report, bool json) : report_(report), json_(json) {
+    if (json_) report_.add("[");
+  }
+  bool difference(const Difference& difference) override {
+    const std::string path = printable(difference.path);
+    if (json_) {
+      const Json row = {
+          {"kind", difference.kind}, {"path", path}, {"what", printable(difference.what)}};
+      report_.add(first_ ? "\n" : ",\n");
+      report_.add(row.dump());
+    } else {
+      report_.add(fmt::format("{:<8}  {} {}\n", difference.kind, path, printable(difference.what)));
+    }
+    first_ = false;
+    return report_.good();
+  }
+  void end() {
+    if (json_) report_.add(first_ ? "]\n" : "\n]\n");
+  }
+
+ private:
+  Report& report_;
+  const bool json_;
+  bool first_ = true;
+};
+
 class Inspect final : public Command {
  public:
   explicit Inspect(CLI::App& inspect_app);
@@ -177,6 +206,7 @@ class Inspect final : public Command {
 
   SourceOptions source_;
   ImageOptions image_;
+  bool differences_ = false;
   CLI::Option* map_option_ = nullptr;
   std::string map_;
   std::optional<std::uint64_t> map_offset_;
@@ -192,6 +222,11 @@ Inspect::Inspect(CLI::App& inspect_app) : Command(inspect_app) {
                     ->option_text("[OFFSET]")
                     ->expected(0, 1)
                     ->group(kGroup);
+  inspect_app
+      .add_flag("--differences", differences_,
+                "List what is not in the image as it is in\nthe source")
+      ->excludes(map_option_)
+      ->group(kGroup);
   inspect_app.add_flag("--json", json_, "Print JSON")->group(kGroup);
   image_.add_to(inspect_app);
 }
@@ -256,6 +291,10 @@ Result<int> Inspect::run(const Streams& streams) {
     }
   } else if (map_option_->count() != 0) {
     report_map(report, *prepared->image);
+  } else if (differences_) {
+    DifferenceReport rows(report, json_);
+    prepared->image->differences(rows);
+    rows.end();
   } else {
     const Json facts = describe(source_.source, *prepared);
     report.add(json_ ? facts.dump(2) + "\n" : text_of(facts));

@@ -30,9 +30,15 @@ ScanOptions scan_options(const std::vector<std::string>& words) {
 }
 
 ext2::Options ext2_options(const std::vector<std::string>& words) {
-  const Result<ext2::Options> options = Parsed(words).image.ext2_options();
+  const Result<PlanOptions> options = Parsed(words).image.plan_options();
   REQUIRE(options);
-  return *options;
+  return std::get<ext2::Options>(*options);
+}
+
+fat32::Options fat_options(const std::vector<std::string>& words) {
+  const Result<PlanOptions> options = Parsed(words).image.plan_options();
+  REQUIRE(options);
+  return std::get<fat32::Options>(*options);
 }
 
 /// Sets an environment variable for the life of the object.
@@ -125,6 +131,74 @@ TEST_CASE("all other options arrive") {
   CHECK(std::get<ext2::FreeBytes>(*ext2_options({"--free=3M"}).free).bytes == 3u << 20);
 }
 
+TEST_CASE("the options of FAT arrive") {
+  CHECK_FALSE(fat_options({"--fs=fat"}).width);
+  CHECK(fat_options({"--fs=fat12"}).width == fat32::Width::fat12);
+  CHECK(fat_options({"--fs=fat16"}).width == fat32::Width::fat16);
+  const fat32::Options plain = fat_options({"--fs=fat32"});
+  CHECK(plain.width == fat32::Width::fat32);
+  CHECK(plain.sector_bytes == 512);
+  CHECK(plain.symlinks == fat32::Symlinks::skip);
+  CHECK(plain.bad_names == fat32::BadNames::escape);
+  CHECK(plain.case_clashes == fat32::CaseClashes::error);
+  CHECK_FALSE(plain.skip_unfit);
+  CHECK(plain.time_zone.offset_minutes == 0);
+  const fat32::Options all = fat_options(
+      {"--fs=fat", "--size=1G", "--cluster-size=4K", "--sector-size=1024", "--label=boot",
+       "--uuid=12ab-34CD", "--symlinks=follow", "--names=skip", "--case-clashes=escape",
+       "--skip-unfit", "--time-zone=-03:30", "--hidden-sectors=2048"});
+  CHECK(all.size_bytes == 1u << 30);
+  CHECK(all.cluster_bytes == 4096);
+  CHECK(all.sector_bytes == 1024);
+  CHECK(all.label == "boot");
+  CHECK(all.volume_id == 0x12AB34CD);
+  CHECK(all.symlinks == fat32::Symlinks::follow);
+  CHECK(all.bad_names == fat32::BadNames::skip);
+  CHECK(all.case_clashes == fat32::CaseClashes::escape);
+  CHECK(all.skip_unfit);
+  CHECK(all.time_zone.offset_minutes == -210);
+  CHECK(all.hidden_sectors == 2048);
+  CHECK(fat_options({"--fs=fat", "--time-zone=local"}).time_zone.local);
+  CHECK(fat_options({"--fs=fat", "--time-zone=utc"}).time_zone.offset_minutes == 0);
+  CHECK(fat_options({"--fs=fat", "--symlinks=error"}).symlinks == fat32::Symlinks::error);
+  CHECK(fat_options({"--fs=fat", "--names=error"}).bad_names == fat32::BadNames::error);
+  CHECK(fat_options({"--fs=fat", "--case-clashes=skip"}).case_clashes == fat32::CaseClashes::skip);
+  CHECK(std::get<fat32::FreePercent>(*fat_options({"--fs=fat", "--free=25%"}).free).percent == 25);
+  CHECK_FALSE(Parsed({"--fs=fat"}).image.has_xattrs());
+  CHECK(Parsed({"--fs=ext4"}).image.has_xattrs());
+}
+
+TEST_CASE("options of another format are refused") {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"--fs=fat", "--inodes=5"},
+           {"--fs=fat32", "--no-journal"},
+           {"--fs=fat16", "--features=dir_index"},
+           {"--fs=ext4", "--cluster-size=4096"},
+           {"--fs=ext2", "--skip-unfit"},
+           {"--fs=ext3", "--symlinks=skip"},
+       }) {
+    CAPTURE(words);
+    const Result<PlanOptions> options = Parsed(words).image.plan_options();
+    REQUIRE_FALSE(options);
+    CHECK(options.error().code == Errc::usage);
+    CHECK(options.error().what ==
+          words[1].substr(0, words[1].find('=')) + " does not go with " + words[0]);
+  }
+}
+
+TEST_CASE("malformed values of FAT are named") {
+  for (const char* bad :
+       {"--cluster-size=0", "--cluster-size=x", "--sector-size=5G",
+        "--uuid=d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f", "--time-zone=CET", "--time-zone=+24:00",
+        "--time-zone=+1:00", "--time-zone=+01:60", "--hidden-sectors=-1", "--size=big"}) {
+    CAPTURE(bad);
+    const Result<PlanOptions> options = Parsed({"--fs=fat", bad}).image.plan_options();
+    REQUIRE_FALSE(options);
+    CHECK(options.error().code == Errc::usage);
+    CHECK_THAT(options.error().what, Catch::Contains(bad));
+  }
+}
+
 TEST_CASE("malformed values are named") {
   const std::vector<std::string> bad = GENERATE(values<std::vector<std::string>>({
       {"--owner=no-such-user-here"},
@@ -156,7 +230,7 @@ TEST_CASE("malformed values are named") {
   CAPTURE(bad);
   const Parsed parsed(bad);
   const Result<ScanOptions> scan = parsed.source.scan_options();
-  const Result<ext2::Options> image = parsed.image.ext2_options();
+  const Result<PlanOptions> image = parsed.image.plan_options();
   REQUIRE((!scan || !image));
   const Error& error = scan ? image.error() : scan.error();
   CHECK(error.code == Errc::usage);
@@ -183,7 +257,7 @@ TEST_CASE("SOURCE_DATE_EPOCH clamps the tree's times and dates the file system")
     REQUIRE_FALSE(options);
     CHECK(options.error().code == Errc::usage);
     CHECK_THAT(options.error().what, Catch::Contains(bad));
-    CHECK_FALSE(Parsed({}).image.ext2_options());
+    CHECK_FALSE(Parsed({}).image.plan_options());
   }
 }
 

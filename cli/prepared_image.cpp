@@ -56,10 +56,11 @@ class Stopwatch {
 Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
                                     LogSink& log) {
   // All of the command line first: a typing error must not wait for a scan.
-  const Result<ScanOptions> scan_options = source.scan_options();
+  Result<ScanOptions> scan_options = source.scan_options();
   if (!scan_options) return std::unexpected(scan_options.error());
-  const Result<ext2::Options> plan_options = image.ext2_options();
+  const Result<PlanOptions> plan_options = image.plan_options();
   if (!plan_options) return std::unexpected(plan_options.error());
+  if (!image.has_xattrs()) scan_options->xattrs = false;
   raise_open_file_limit();
 
   PreparedImage prepared;
@@ -71,10 +72,14 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
   tell_what_was_passed_over(prepared.scan.report, log);
 
   const Stopwatch plan_time;
-  Result<std::shared_ptr<const Image>> planned = ext2::plan(prepared.scan.tree, *plan_options);
+  Result<std::shared_ptr<const Image>> planned = std::visit(
+      [&](const auto& options) { return plan(prepared.scan.tree, options); }, *plan_options);
   if (!planned) return std::unexpected(std::move(planned.error()));
   prepared.image = std::move(*planned);
   prepared.plan_seconds = plan_time.seconds();
+  if (const std::string remark = prepared.image->remark(); !remark.empty()) {
+    log.write(LogLevel::warning, remark + " (mkvirtfs inspect --differences lists them)");
+  }
   log.write(LogLevel::debug, fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s",
                                          prepared.scan.tree->node_count(), prepared.scan_seconds,
                                          prepared.plan_seconds));

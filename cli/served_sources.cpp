@@ -144,7 +144,7 @@ Result<ServedSources> ServedSources::parse(const std::vector<std::string>& words
     if (const auto checked = named->source.scan_options(); !checked) {
       return wrong(checked.error().what);
     }
-    if (const auto checked = named->image.ext2_options(); !checked) {
+    if (const auto checked = named->image.plan_options(); !checked) {
       return wrong(checked.error().what);
     }
     boost::system::error_code error;

@@ -9,10 +9,7 @@
 #include "support/arithmetic.h"
 
 namespace mkvirtfs {
-namespace {
 
-/// Length of the well-formed UTF-8 sequence at the start of `bytes`, 0 if there is none (RFC 3629,
-/// section 4).
 std::size_t utf8_sequence_length(std::string_view bytes) noexcept {
   const auto at = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
   const auto continues = [&](std::size_t from, std::size_t count) {
@@ -39,8 +36,6 @@ std::size_t utf8_sequence_length(std::string_view bytes) noexcept {
   }
   return 0;
 }
-
-}  // namespace
 
 std::string printable(std::string_view raw) {
   std::string out;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -15,6 +16,10 @@ std::string printable(std::string_view raw);
 /// Whether `bytes` is well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). NUL is
 /// allowed.
 bool is_valid_utf8(std::string_view bytes) noexcept;
+
+/// Length of the well-formed UTF-8 sequence at the start of `bytes`, which is not empty; 0 when
+/// there is none (RFC 3629, section 4).
+std::size_t utf8_sequence_length(std::string_view bytes) noexcept;
 
 /// "1536" -> 1536, "64M" and "64Mi" and "64MiB" -> 64 * 2^20. Units K M G T P E are binary, as in
 /// qemu-img, nbdkit and mke2fs; no sign, no fraction. nullopt when malformed or beyond 64 bits.

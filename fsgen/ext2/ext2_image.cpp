@@ -302,7 +302,7 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
   if (block >= volume_->layout().block_count()) return "behind the file system";
   const Place place = place_of(block);
   const auto path_of = [&](NodeNo node) {
-    return node == kRootNode ? std::string("/") : "/" + printable(contents_->tree->path(node));
+    return node == kRootNode ? std::string("/") : "/" + contents_->tree->path(node);
   };
   const auto directory_path = [&] {
     const auto directories = contents_->tree->directories();

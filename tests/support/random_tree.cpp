@@ -92,7 +92,7 @@ class Grower {
         return one_of(kSpecial);
       }
       case 1:
-        return bytes(255 - below(2) * below(20));
+        return bytes(options_.most_name_bytes - below(2) * below(20));
       case 2:
         return bytes(1 + below(40));
       default:
@@ -226,7 +226,8 @@ class Grower {
     if (path.empty()) return;
     builder_.directory(path);
     directories_.push_back(path);
-    const std::string stem = bytes(below(200));
+    const std::string stem =
+        bytes(below(std::min<std::uint64_t>(options_.most_name_bytes - 20, 200)));
     std::uint64_t count = below(options_.most_in_a_crowd + 1);
     if (path.size() + stem.size() + 10 > options_.most_path_bytes) count = 0;
     for (std::uint64_t i = 0; i < count; ++i) {

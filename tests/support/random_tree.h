@@ -28,6 +28,7 @@ struct RandomTreeOptions {
   std::size_t most_xattr_bytes = 600;  ///< of all names and values of one node together
   bool devices = true;
   std::size_t most_symlink_bytes = 1000;
+  std::size_t most_name_bytes = 255;
   /// Of a whole path; the default leaves simple tools a chance, PATH_MAX is 4096.
   std::size_t most_path_bytes = 3000;
 };

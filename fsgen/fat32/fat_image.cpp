@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/fat32/fat_image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstring>
+#include <utility>
+
+#include "support/arithmetic.h"
+
+namespace mkvirtfs::fat32 {
+namespace {
+
+constexpr std::size_t kMostSectorBytes = 4096;
+constexpr std::uint32_t kFirstCopy = 6;  // of the reserved sectors, 0 to 2 and 6 to 8 are in use
+constexpr std::uint32_t kCopied = 3;
+
+/// "1 symlink", "3 symlinks".
+std::string counted(std::uint64_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
+}  // namespace
+
+FatImage::FatImage(std::unique_ptr<const Contents> contents, const Layout& layout,
+                   std::uint32_t volume_id, std::uint64_t size_bytes)
+    : contents_(std::move(contents)),
+      volume_(*contents_, layout, volume_id),
+      size_bytes_(size_bytes) {
+  assert(size_bytes_ >= layout.size_bytes());
+}
+
+FatImage::Place FatImage::place_of(std::uint64_t offset) const noexcept {
+  const Layout& layout = volume_.layout();
+  const std::uint64_t sector_bytes = layout.sector_bytes;
+  const auto rounded = [&](std::uint64_t bytes) { return round_up(bytes, sector_bytes); };
+  Place place;
+
+  const std::uint64_t fats = layout.reserved_sectors * sector_bytes;
+  if (offset < fats) {
+    place = {Kind::reserved, 0, fats, sector_bytes, 0};
+    if (layout.width != Width::fat32) return place;
+    place.end = kFirstCopy * sector_bytes;
+    place.data_end = kCopied * sector_bytes;
+    if (offset < place.end) return place;
+    place.start = place.end;
+    place.data_end += place.end;
+    place.end = fats;
+    return place;
+  }
+  const std::uint64_t root = layout.root_start() * sector_bytes;
+  if (offset < root) {
+    const std::uint64_t fat_bytes = layout.fat_sectors * sector_bytes;
+    const auto which = static_cast<std::uint32_t>((offset - fats) / fat_bytes);
+    const std::uint64_t start = fats + which * fat_bytes;
+    return {Kind::fat, start, start + fat_bytes, start + rounded(used_fat_bytes(volume_)), which};
+  }
+  const auto directory_bytes = [&](std::uint32_t directory) {
+    return rounded(std::uint64_t{contents_->directories()[directory].slot_count} * kSlotBytes);
+  };
+  const std::uint64_t data = layout.data_start() * sector_bytes;
+  if (offset < data) return {Kind::root_directory, root, data, root + directory_bytes(0), 0};
+
+  const std::uint64_t free = layout.cluster_offset(volume_.used_end());
+  if (offset < free) {
+    const auto cluster =
+        static_cast<ClusterNo>(kFirstCluster + (offset - data) / layout.cluster_bytes);
+    const std::uint32_t chain = volume_.chain_at(cluster);
+    const std::uint64_t start = layout.cluster_offset(volume_.chain_start(chain));
+    const std::uint64_t end = layout.cluster_offset(volume_.chain_end(chain));
+    const auto directories = static_cast<std::uint32_t>(contents_->directories().size());
+    if (chain < directories) {
+      return {Kind::directory, start, end, start + directory_bytes(chain), chain};
+    }
+    const std::uint32_t item = chain - directories;
+    return {Kind::file, start, end, start + contents_->size_bytes(contents_->items()[item]), item};
+  }
+  if (offset < layout.size_bytes()) return {Kind::unused, free, layout.size_bytes(), free, 0};
+  return {Kind::behind, layout.size_bytes(), size_bytes_, layout.size_bytes(), 0};
+}
+
+Extent FatImage::file_extent(const Place& place, std::uint64_t offset) const {
+  const NodeNo node = contents_->items()[place.which].target;
+  const std::uint64_t at = offset - place.start;
+  Extent extent;
+  Range dense;
+  const auto runs = contents_->tree().data_runs(node, dense);
+  const auto after = std::ranges::upper_bound(runs, at, {}, &Range::offset);
+  if (after != runs.begin() && std::prev(after)->end() > at) {
+    const Range& run = *std::prev(after);
+    extent.kind = ExtentKind::content;
+    extent.offset = place.start + run.offset;
+    extent.length = run.length;
+    extent.content = ContentNo{node};
+    extent.content_offset = run.offset;
+    return extent;
+  }
+  extent.offset = place.start + (after == runs.begin() ? 0 : std::prev(after)->end());
+  extent.length = (after == runs.end() ? place.end : place.start + after->offset) - extent.offset;
+  return extent;
+}
+
+Extent FatImage::extent_at(std::uint64_t offset) const {
+  const Place place = place_of(offset);
+  if (place.kind == Kind::file) return file_extent(place, offset);
+  Extent extent;
+  if (offset < place.data_end) {
+    extent.kind = ExtentKind::computed;
+    extent.offset = place.start;
+    extent.length = place.data_end - place.start;
+  } else {
+    extent.offset = place.data_end;
+    extent.length = place.end - place.data_end;
+  }
+  return extent;
+}
+
+void FatImage::map(Range range, ExtentSink& sink) const {
+  assert(range.end() <= size_bytes_);
+  Extent pending;  // neighbours of one kind are told as one, but for those that name a file
+  std::uint64_t at = range.offset;
+  while (at < range.end()) {
+    const Extent extent = extent_at(at).clipped(at, range.end());
+    at = extent.end();
+    const bool joins =
+        pending.length > 0 && pending.kind == extent.kind && extent.kind != ExtentKind::content;
+    if (joins) {
+      pending.length += extent.length;
+      continue;
+    }
+    if (pending.length > 0 && !sink.extent(pending)) return;
+    pending = extent;
+  }
+  if (pending.length > 0) sink.extent(pending);
+}
+
+void FatImage::compute(std::uint64_t offset, std::span<std::byte> out) const {
+  const std::uint32_t bytes = volume_.layout().sector_bytes;
+  std::array<std::byte, kMostSectorBytes> scratch;
+  while (!out.empty()) {
+    const std::uint64_t sector = offset / bytes;
+    const std::size_t skip = offset % bytes;
+    const std::size_t length = std::min<std::size_t>(bytes - skip, out.size());
+    if (length == bytes) {
+      write_sector(sector, out.first(bytes));
+    } else {
+      write_sector(sector, std::span(scratch).first(bytes));
+      std::memcpy(out.data(), scratch.data() + skip, length);
+    }
+    offset += length;
+    out = out.subspan(length);
+  }
+}
+
+void FatImage::write_sector(std::uint64_t sector, std::span<std::byte> out) const {
+  const std::uint64_t offset = sector * out.size();
+  const Place place = place_of(offset);
+  const auto index = static_cast<std::uint32_t>((offset - place.start) / out.size());
+  switch (place.kind) {
+    case Kind::reserved:
+      write_reserved_sector(volume_, static_cast<std::uint32_t>(sector), out);
+      return;
+    case Kind::fat:
+      write_fat_sector(volume_, index, out);
+      return;
+    case Kind::root_directory:
+    case Kind::directory:
+      write_directory_sector(volume_, place.which, index, out);
+      return;
+    case Kind::file:
+    case Kind::unused:
+    case Kind::behind:
+      assert(false && "not a computed sector");
+      std::ranges::fill(out, std::byte{0});
+      return;
+  }
+}
+
+std::uint32_t FatImage::directory_of_item(std::uint32_t item) const noexcept {
+  // Directories have their items in the order of their own numbers.
+  const auto directories = contents_->directories();
+  const auto after =
+      std::ranges::upper_bound(directories, item, {}, &Contents::Directory::first_item);
+  return static_cast<std::uint32_t>(after - directories.begin()) - 1;
+}
+
+std::string FatImage::item_path(std::uint32_t item) const {
+  return contents_->path(directory_of_item(item), contents_->items()[item].entry);
+}
+
+std::string FatImage::describe(std::uint64_t offset) const {
+  const Layout& layout = volume_.layout();
+  const Place place = place_of(offset);
+  const std::uint64_t sector = offset / layout.sector_bytes;
+  switch (place.kind) {
+    case Kind::reserved: {
+      const bool copy = sector >= kFirstCopy && sector < kFirstCopy + kCopied;
+      if (sector != 0 && layout.width != Width::fat32) return "reserved";
+      switch (copy ? sector - kFirstCopy : sector) {
+        case 0:
+          return copy ? "copy of the boot sector" : "boot sector";
+        case 1:
+          return copy ? "copy of FSInfo" : "FSInfo";
+        case 2:
+          return copy ? "copy of the second boot sector" : "second boot sector";
+        default:
+          return "reserved";
+      }
+    }
+    case Kind::fat: {
+      const std::uint64_t bits = layout.width == Width::fat12   ? 12
+                                 : layout.width == Width::fat16 ? 16
+                                                                : 32;
+      const std::uint64_t first = (sector * layout.sector_bytes - place.start) * 8 / bits;
+      const std::uint64_t end =
+          ceil_div<std::uint64_t>(((sector + 1) * layout.sector_bytes - place.start) * 8, bits);
+      return fmt::format("FAT {}, entries {}-{}", place.which + 1, first, end - 1);
+    }
+    case Kind::root_directory:
+    case Kind::directory:
+      return fmt::format("directory /{}, entries {}-{}", contents_->path(place.which),
+                         (sector * layout.sector_bytes - place.start) / kSlotBytes,
+                         ((sector + 1) * layout.sector_bytes - place.start) / kSlotBytes - 1);
+    case Kind::file:
+      return fmt::format("file /{} at {}", item_path(place.which), offset - place.start);
+    case Kind::unused:
+      return "free";
+    case Kind::behind:
+      return "behind the file system";
+  }
+  std::unreachable();
+}
+
+std::vector<ImageFact> FatImage::facts() const {
+  const Layout& layout = volume_.layout();
+  std::uint64_t directories = 0;
+  for (const Contents::Item& item : contents_->items()) directories += item.is_directory;
+  return {
+      {"format", std::string(name_of(layout.width))},
+      {"size_bytes", size_bytes_},
+      {"label", contents_->label()},
+      {"volume_id", volume_id()},
+      {"sector_bytes", std::uint64_t{layout.sector_bytes}},
+      {"cluster_bytes", std::uint64_t{layout.cluster_bytes}},
+      {"cluster_count", std::uint64_t{layout.cluster_count}},
+      {"free_cluster_count", std::uint64_t{volume_.free_clusters()}},
+      {"reserved_sector_count", std::uint64_t{layout.reserved_sectors}},
+      {"fat_sector_count", std::uint64_t{layout.fat_sectors}},
+      {"root_entry_count", std::uint64_t{layout.root_entries}},
+      {"hidden_sector_count", std::uint64_t{contents_->options().hidden_sectors}},
+      {"directory_count", directories + 1},
+      {"file_count", contents_->items().size() - directories},
+      {"mapped_name_count", contents_->mapped_count()},
+      {"followed_symlink_count", contents_->followed_count()},
+      {"skipped_count", std::uint64_t{contents_->skipped().size()}},
+  };
+}
+
+std::string FatImage::remark() const {
+  struct Group {
+    std::string_view one, many;
+    std::vector<Reason> reasons;
+  };
+  static const std::array<Group, 6> kGroups = {{
+      {"symlink",
+       "symlinks",
+       {Reason::symlink, Reason::symlink_dangling, Reason::symlink_outside, Reason::symlink_loop}},
+      {"device", "devices", {Reason::character_device, Reason::block_device}},
+      {"FIFO or socket", "FIFOs and sockets", {Reason::fifo, Reason::socket}},
+      {"name that is not UTF-8", "names that are not UTF-8", {Reason::not_utf8}},
+      {"name that differs only in case", "names that differ only in case", {Reason::case_clash}},
+      {"entry too large for FAT",
+       "entries too large for FAT",
+       {Reason::too_large, Reason::directory_full}},
+  }};
+  std::string skipped;
+  for (const Group& group : kGroups) {
+    std::uint64_t count = 0;
+    for (const Reason reason : group.reasons) count += contents_->skipped_count(reason);
+    if (count == 0) continue;
+    if (!skipped.empty()) skipped += ", ";
+    skipped += counted(count, group.one, group.many);
+  }
+  std::string text;
+  if (!skipped.empty()) text = "left out: " + skipped;
+  if (contents_->mapped_count() != 0) {
+    text += fmt::format("{}{} mapped", text.empty() ? "" : "; ",
+                        counted(contents_->mapped_count(), "name was", "names were"));
+  }
+  return text;
+}
+
+void FatImage::differences(DifferenceSink& sink) const {
+  for (const Contents::Skipped& skipped : contents_->skipped()) {
+    if (!sink.difference({"skipped", contents_->path(skipped.directory, skipped.entry),
+                          std::string(words_of(skipped.reason))})) {
+      return;
+    }
+  }
+  if (contents_->mapped_count() == 0 && contents_->followed_count() == 0) return;
+  const auto directories = contents_->directories();
+  for (std::uint32_t d = 0; d < directories.size(); ++d) {
+    for (const Contents::Item& item : contents_->items_of(directories[d])) {
+      const LongName name = contents_->name(directories[d], item);
+      if (name.is_mapped() && !sink.difference({"mapped", contents_->path(d, item.entry),
+                                                "is named " + readable_name(name.units())})) {
+        return;
+      }
+      if (contents_->is_followed(directories[d], item) &&
+          !sink.difference(
+              {"followed", contents_->path(d, item.entry),
+               "is a copy of /" + contents_->tree().path(
+                                      item.is_directory ? contents_->node_of_directory(item.target)
+                                                        : item.target)})) {
+        return;
+      }
+    }
+  }
+}
+
+}  // namespace mkvirtfs::fat32

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "block/image.h"
+#include "fsgen/fat32/volume.h"
+
+namespace mkvirtfs::fat32 {
+
+/// A placed volume seen as an Image: tells for every byte whether it is a hole, computed metadata
+/// or a file's. Immutable; nothing but the placement is stored.
+class FatImage final : public Image {
+ public:
+  FatImage(std::unique_ptr<const Contents> contents, const Layout& layout, std::uint32_t volume_id,
+           std::uint64_t size_bytes);
+
+  std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
+  std::uint32_t block_bytes() const noexcept override { return volume_.layout().sector_bytes; }
+  void map(Range range, ExtentSink& sink) const override;
+  void compute(std::uint64_t offset, std::span<std::byte> out) const override;
+  std::string describe(std::uint64_t offset) const override;
+  std::string volume_id() const override { return volume_id_text(volume_.volume_id()); }
+  std::vector<ImageFact> facts() const override;
+  std::string remark() const override;
+  void differences(DifferenceSink& sink) const override;
+
+  const Volume& volume() const noexcept { return volume_; }
+
+ private:
+  enum class Kind : std::uint8_t { reserved, fat, root_directory, directory, file, unused, behind };
+  /// A stretch of bytes that is one thing: where it begins and ends, and how much of its start is
+  /// not all zeroes.
+  struct Place {
+    Kind kind = Kind::behind;
+    std::uint64_t start = 0;
+    std::uint64_t end = 0;
+    std::uint64_t data_end = 0;
+    std::uint32_t which = 0;  ///< FAT, directory, or item
+  };
+
+  Place place_of(std::uint64_t offset) const noexcept;
+  Extent extent_at(std::uint64_t offset) const;
+  Extent file_extent(const Place& place, std::uint64_t offset) const;
+  void write_sector(std::uint64_t sector, std::span<std::byte> out) const;
+  std::uint32_t directory_of_item(std::uint32_t item) const noexcept;
+  std::string item_path(std::uint32_t item) const;
+
+  std::unique_ptr<const Contents> contents_;
+  Volume volume_;
+  std::uint64_t size_bytes_;
+};
+
+}  // namespace mkvirtfs::fat32

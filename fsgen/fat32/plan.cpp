@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/fat32/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cassert>
+#include <utility>
+#include <vector>
+
+#include "fsgen/fat32/contents.h"
+#include "fsgen/fat32/fat_image.h"
+#include "fsgen/fat32/layout.h"
+#include "fsgen/fat32/volume.h"
+#include "support/arithmetic.h"
+#include "support/byte_order.h"
+#include "support/sha256.h"
+#include "support/text.h"
+
+namespace mkvirtfs::fat32 {
+namespace {
+
+constexpr std::uint64_t kMi = 1u << 20;
+constexpr std::uint64_t kRoundSizeBytes = kMi;  // images without a given size are whole MiB
+constexpr std::uint64_t kDefaultFreePercent = 10;
+constexpr std::uint64_t kLeastDefaultFreeBytes = 64 * kMi;
+constexpr std::uint64_t kFat12Below = 16 * kMi;
+constexpr std::uint64_t kFat16Below = 512 * kMi;
+constexpr std::uint32_t kUsualRootEntries = 512;
+constexpr std::uint32_t kMostRootEntries = 65535;
+/// Windows takes 4085 and 4086 clusters for FAT12: never chosen where there is a choice.
+constexpr std::uint32_t kLeastChosenOfFat16 = 4087;
+constexpr std::size_t kLabelBytes = 11;
+constexpr std::array<Width, 3> kWidths = {Width::fat12, Width::fat16, Width::fat32};
+
+std::string shown(std::uint64_t size_bytes) {
+  return fmt::format("{} ({})", size_bytes, human_size(size_bytes));
+}
+
+std::string upper(std::string_view name) {
+  std::string out(name);
+  std::ranges::transform(out, out.begin(), [](char c) {
+    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c;
+  });
+  return out;
+}
+
+/// Chooses width, cluster size and number of clusters.
+class Sizer {
+ public:
+  Sizer(const Contents& contents, const Options& options)
+      : contents_(contents), options_(options) {}
+
+  struct Sized {
+    Layout layout;
+    std::uint64_t size_bytes;
+  };
+
+  Result<Sized> choose() const {
+    if (Result<void> root = check_root(); !root) return std::unexpected(std::move(root.error()));
+    return options_.size_bytes ? choose_in(*options_.size_bytes) : choose_free();
+  }
+
+ private:
+  Shape shape(Width width, std::uint32_t cluster_bytes) const noexcept {
+    Shape shape{width, options_.sector_bytes, cluster_bytes, 0};
+    if (width != Width::fat32) {
+      shape.root_entries =
+          round_up(std::max(kUsualRootEntries, root_slots()), options_.sector_bytes / kSlotBytes);
+    }
+    return shape;
+  }
+  std::uint32_t root_slots() const noexcept { return contents_.directories()[0].slot_count; }
+
+  /// The root directory of FAT12 and FAT16 counts its slots in 16 bits.
+  bool root_fits(Width width) const noexcept {
+    return width == Width::fat32 || shape(width, 512).root_entries <= kMostRootEntries;
+  }
+  Result<void> check_root() const {
+    if (!options_.width || root_fits(*options_.width)) return {};
+    return fail(Errc::does_not_fit,
+                fmt::format("the source's root needs {} slots; with --fs={} they end at {} (try "
+                            "--fs=fat32)",
+                            root_slots(), name_of(*options_.width), kMostRootEntries));
+  }
+
+  /// Cluster sizes that may be chosen, ascending.
+  std::vector<std::uint32_t> cluster_sizes() const {
+    if (options_.cluster_bytes != 0) return {options_.cluster_bytes};
+    std::vector<std::uint32_t> sizes;
+    for (std::uint32_t bytes = options_.sector_bytes; bytes <= kMostAutoCluster; bytes *= 2) {
+      sizes.push_back(bytes);
+    }
+    return sizes;
+  }
+
+  std::vector<Width> widths(std::uint64_t size_bytes) const {
+    if (options_.width) return {*options_.width};
+    const Width best = size_bytes < kFat12Below   ? Width::fat12
+                       : size_bytes < kFat16Below ? Width::fat16
+                                                  : Width::fat32;
+    // What the size asks for, then wider, then narrower.
+    std::vector<Width> order;
+    for (const Width width : kWidths) {
+      if (width >= best) order.push_back(width);
+    }
+    for (const Width width : {Width::fat16, Width::fat12}) {
+      if (width < best) order.push_back(width);
+    }
+    std::erase_if(order, [this](Width width) { return !root_fits(width); });
+    return order;
+  }
+
+  std::uint64_t needed(const Layout& layout) const noexcept {
+    return clusters_needed(contents_, layout.width, layout.cluster_bytes);
+  }
+
+  // With a given size.
+
+  Result<Sized> choose_in(std::uint64_t size_bytes) const {
+    if (const std::optional<Layout> floppy = usual_floppy(size_bytes)) {
+      return Sized{*floppy, size_bytes};
+    }
+    const std::uint64_t sectors = size_bytes / options_.sector_bytes;
+    bool any_legal = false;
+    for (const Width width : widths(size_bytes)) {
+      const std::vector<std::uint32_t> sizes = cluster_sizes();
+      std::vector<std::uint32_t> order = sizes;
+      if (width == Width::fat32) {
+        // The usual size first, then larger ones, then smaller ones.
+        const auto usual = std::ranges::lower_bound(order, usual_cluster_bytes(size_bytes));
+        std::reverse(order.begin(), usual);
+        std::rotate(order.begin(), usual, order.end());
+      }
+      for (const bool chosen : {true, false}) {
+        for (const std::uint32_t cluster_bytes : order) {
+          const auto layout = layout_in_sectors(shape(width, cluster_bytes), sectors);
+          if (!layout || !layout->is_legal()) continue;
+          any_legal = true;
+          if (chosen && width == Width::fat16 && layout->cluster_count < kLeastChosenOfFat16) {
+            continue;
+          }
+          if (needed(*layout) <= layout->cluster_count) return Sized{*layout, size_bytes};
+        }
+      }
+    }
+    return any_legal ? too_small(size_bytes) : illegal(size_bytes);
+  }
+
+  std::optional<Layout> usual_floppy(std::uint64_t size_bytes) const {
+    if (options_.width.value_or(Width::fat12) != Width::fat12 || options_.sector_bytes != 512) {
+      return std::nullopt;
+    }
+    std::optional<Layout> floppy = floppy_layout(size_bytes);
+    if (!floppy || root_slots() > floppy->root_entries || needed(*floppy) > floppy->cluster_count ||
+        (options_.cluster_bytes != 0 && options_.cluster_bytes != floppy->cluster_bytes)) {
+      return std::nullopt;
+    }
+    return floppy;
+  }
+
+  /// The smallest and the largest volume of a width, with the clusters that it may have.
+  struct Bounds {
+    std::uint64_t least_bytes;
+    std::uint64_t most_bytes;
+  };
+  std::optional<Bounds> bounds(Width width, std::uint64_t least_clusters_wanted) const {
+    std::optional<Bounds> all;
+    for (const std::uint32_t cluster_bytes : cluster_sizes()) {
+      const std::uint64_t least = std::max<std::uint64_t>(
+          least_clusters(width),
+          least_clusters_wanted != 0 ? clusters_needed(contents_, width, cluster_bytes) : 0);
+      if (least > most_clusters(width)) continue;
+      const Layout smallest =
+          layout_of_clusters(shape(width, cluster_bytes), static_cast<std::uint32_t>(least));
+      if (!smallest.is_legal()) continue;
+      Layout largest = layout_of_clusters(shape(width, cluster_bytes), most_clusters(width));
+      if (!largest.is_legal()) {
+        const auto cut = layout_in_sectors(shape(width, cluster_bytes), ~std::uint32_t{0});
+        if (cut) largest = *cut;
+      }
+      if (!all) all = Bounds{smallest.size_bytes(), largest.size_bytes()};
+      all->least_bytes = std::min(all->least_bytes, smallest.size_bytes());
+      all->most_bytes = std::max(all->most_bytes, largest.size_bytes());
+    }
+    return all;
+  }
+
+  std::unexpected<Error> illegal(std::uint64_t size_bytes) const {
+    std::string sizes;
+    for (const Width width : kWidths) {
+      if (options_.width && width != *options_.width) continue;
+      const std::optional<Bounds> can = bounds(width, 0);
+      if (!can) continue;
+      if (!sizes.empty()) sizes += ", ";
+      sizes += fmt::format("{} from {} to {}", upper(name_of(width)), shown(can->least_bytes),
+                           shown(can->most_bytes));
+    }
+    const std::string clusters =
+        options_.cluster_bytes == 0
+            ? ""
+            : fmt::format(" with clusters of {} bytes", options_.cluster_bytes);
+    return fail(Errc::does_not_fit,
+                fmt::format("--size={} can not be {}{}: {}", size_bytes,
+                            options_.width ? upper(name_of(*options_.width)) : "FAT", clusters,
+                            sizes.empty() ? "no size can" : "these sizes can: " + sizes));
+  }
+
+  std::unexpected<Error> too_small(std::uint64_t size_bytes) const {
+    std::optional<std::uint64_t> smallest;
+    for (const Width width : kWidths) {
+      if ((options_.width && width != *options_.width) || !root_fits(width)) continue;
+      const std::optional<Bounds> can = bounds(width, 1);
+      if (can && (!smallest || can->least_bytes < *smallest)) smallest = can->least_bytes;
+    }
+    if (!smallest || *smallest <= size_bytes) {
+      const std::vector<Width> order = widths(size_bytes);
+      return too_big(*std::ranges::max_element(order));
+    }
+    return fail(Errc::does_not_fit,
+                fmt::format("--size={} is too small; the smallest size that fits is {}", size_bytes,
+                            shown(*smallest)));
+  }
+
+  // Without a given size.
+
+  std::uint64_t free_clusters(Width width, std::uint32_t cluster_bytes, std::uint64_t used) const {
+    const auto percent = [&](std::uint64_t of_hundred) {
+      return used / 100 * of_hundred + used % 100 * of_hundred / 100;
+    };
+    if (!options_.free) {
+      if (width == Width::fat12) return percent(kDefaultFreePercent);
+      return std::max(percent(kDefaultFreePercent), kLeastDefaultFreeBytes / cluster_bytes);
+    }
+    if (const auto* given = std::get_if<FreePercent>(&*options_.free)) {
+      return percent(given->percent);
+    }
+    return ceil_div<std::uint64_t>(std::get<FreeBytes>(*options_.free).bytes, cluster_bytes);
+  }
+
+  /// The volume with clusters of this size; nullopt when it can not be.
+  std::optional<Layout> with_free(Width width, std::uint32_t cluster_bytes,
+                                  bool less_free_will_do) const {
+    const std::uint64_t used = clusters_needed(contents_, width, cluster_bytes);
+    const std::uint64_t most = most_clusters(width);
+    if (used > most) return std::nullopt;
+    std::uint64_t wanted = used + std::min(free_clusters(width, cluster_bytes, used), 2 * most);
+    wanted = std::max<std::uint64_t>(
+        wanted, width == Width::fat16 ? kLeastChosenOfFat16 : least_clusters(width));
+    if (wanted > most && less_free_will_do) wanted = most;
+    if (wanted > most) return std::nullopt;
+    const Shape chosen = shape(width, cluster_bytes);
+    const Layout exact = layout_of_clusters(chosen, static_cast<std::uint32_t>(wanted));
+    if (!exact.is_legal()) return std::nullopt;
+    // Whole MiB, with clusters in what that adds.
+    const auto rounded = layout_in_sectors(
+        chosen, round_up(exact.size_bytes(), kRoundSizeBytes) / options_.sector_bytes);
+    return rounded && rounded->is_legal() ? *rounded : exact;
+  }
+
+  Result<Sized> choose_free() const {
+    const auto sized = [](const Layout& layout) {
+      return Sized{layout, round_up(layout.size_bytes(), kRoundSizeBytes)};
+    };
+    const std::vector<std::uint32_t> sizes = cluster_sizes();
+    const std::uint32_t middle = options_.cluster_bytes != 0
+                                     ? options_.cluster_bytes
+                                     : std::max(options_.sector_bytes, 4096u);
+    const std::uint64_t used = clusters_needed(contents_, Width::fat32, middle);
+    const std::uint64_t about =
+        (used + free_clusters(Width::fat16, middle, used)) * std::uint64_t{middle};
+    const std::vector<Width> order = widths(about);
+    for (const bool less_free_will_do : {false, true}) {
+      if (less_free_will_do && options_.free) continue;  // it was asked for
+      for (const Width width : order) {
+        for (const std::uint32_t cluster_bytes : sizes) {
+          const auto layout = with_free(width, cluster_bytes, less_free_will_do);
+          if (!layout) continue;
+          const bool smaller_than_usual =
+              width == Width::fat32 && cluster_bytes < usual_cluster_bytes(layout->size_bytes()) &&
+              cluster_bytes != sizes.back();
+          if (!smaller_than_usual) return sized(*layout);
+        }
+      }
+    }
+    return too_big(*std::ranges::max_element(order));
+  }
+
+  std::unexpected<Error> too_big(Width width) const {
+    const std::uint32_t cluster_bytes = cluster_sizes().back();
+    const std::uint64_t used = clusters_needed(contents_, width, cluster_bytes);
+    const std::uint64_t wanted =
+        used + (options_.free ? free_clusters(width, cluster_bytes, used) : 0);
+    const std::optional<Bounds> can = bounds(width, 0);
+    const char* way_out = width != Width::fat32          ? "--fs=fat32"
+                          : options_.cluster_bytes != 0  ? "a larger --cluster-size"
+                          : options_.sector_bytes < 4096 ? "--sector-size=4096 or --fs=ext4"
+                                                         : "--fs=ext4";
+    return fail(Errc::does_not_fit,
+                fmt::format("the image needs {} of clusters; {} with sectors of {} bytes and "
+                            "clusters of {} ends at {} (try {})",
+                            human_size(wanted * cluster_bytes), upper(name_of(width)),
+                            options_.sector_bytes, cluster_bytes,
+                            can ? human_size(can->most_bytes) : "nothing", way_out));
+  }
+
+  const Contents& contents_;
+  const Options& options_;
+};
+
+/// The label as the volume has it.
+Result<std::string> checked_label(const std::string& given) {
+  constexpr std::string_view kForbidden = "\"*+,./:;<=>?[\\]|";
+  std::string label;
+  for (const char c : given) {
+    if (c < 0x20 || c >= 0x7F || kForbidden.find(c) != kForbidden.npos) {
+      return fail(Errc::usage, fmt::format("--label={}: FAT labels are ASCII without any of {}",
+                                           given, kForbidden));
+    }
+  }
+  if (given.size() > kLabelBytes) {
+    return fail(Errc::usage, fmt::format("--label={}: FAT labels are up to {} characters, this one "
+                                         "is {}",
+                                         given, kLabelBytes, given.size()));
+  }
+  if (given.starts_with(' ')) {
+    return fail(Errc::usage,
+                fmt::format("--label={}: FAT labels do not begin with a blank", given));
+  }
+  label = upper(given);
+  while (label.ends_with(' ')) label.pop_back();
+  return label;
+}
+
+Result<void> check(const Options& options) {
+  if (!std::has_single_bit(options.sector_bytes) || options.sector_bytes < 512 ||
+      options.sector_bytes > 4096) {
+    return fail(Errc::usage,
+                fmt::format("--sector-size={}: FAT sectors are 512, 1024, 2048 or 4096 "
+                            "bytes",
+                            options.sector_bytes));
+  }
+  if (options.cluster_bytes != 0 &&
+      (!std::has_single_bit(options.cluster_bytes) || options.cluster_bytes < 512 ||
+       options.cluster_bytes > kMostCluster)) {
+    return fail(Errc::usage, fmt::format("--cluster-size={}: FAT clusters are a power of two from "
+                                         "512 to {} bytes",
+                                         options.cluster_bytes, kMostCluster));
+  }
+  if (options.cluster_bytes != 0 && options.cluster_bytes < options.sector_bytes) {
+    return fail(Errc::usage, fmt::format("--cluster-size={} is less than --sector-size={}",
+                                         options.cluster_bytes, options.sector_bytes));
+  }
+  if (options.size_bytes && options.free) {
+    return fail(Errc::usage,
+                "--size and --free contradict each other: a size leaves what it leaves");
+  }
+  return {};
+}
+
+/// The volume id derives from the source and the options alone (law 1).
+std::uint32_t derived_id(const Contents& contents, const Layout& layout) {
+  const Options& options = contents.options();
+  Sha256 digest;
+  const TreeId tree_id = contents.tree().id();
+  const std::string what = fmt::format(
+      "mkvirtfs fat 1\n{}\n{}\n{} {} {} {}\n{} {} {} {}\n{} {}\n", name_of(layout.width),
+      contents.label(), layout.sector_bytes, layout.cluster_bytes, layout.cluster_count,
+      options.hidden_sectors, std::to_underlying(options.symlinks),
+      std::to_underlying(options.bad_names), std::to_underlying(options.case_clashes),
+      options.skip_unfit, options.time_zone.local,
+      options.time_zone.local ? 0 : options.time_zone.offset_minutes);
+  digest.update(std::as_bytes(std::span(what)));
+  digest.update(tree_id);
+  const auto bytes = digest.finish();
+  return load_le<std::uint32_t>(bytes, 0);
+}
+
+}  // namespace
+
+std::optional<std::uint32_t> parse_volume_id(std::string_view text) noexcept {
+  const bool has_dash = text.size() == 9 && text[4] == '-';
+  if (text.size() != 8 && !has_dash) return std::nullopt;
+  std::uint32_t id = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (has_dash && i == 4) continue;
+    const char c = text[i];
+    unsigned digit;
+    if (c >= '0' && c <= '9') {
+      digit = static_cast<unsigned>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      digit = static_cast<unsigned>(c - 'a') + 10;
+    } else if (c >= 'A' && c <= 'F') {
+      digit = static_cast<unsigned>(c - 'A') + 10;
+    } else {
+      return std::nullopt;
+    }
+    id = id << 4 | digit;
+  }
+  return id;
+}
+
+std::string volume_id_text(std::uint32_t id) {
+  return fmt::format("{:04X}-{:04X}", id >> 16, id & 0xFFFF);
+}
+
+Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
+                                          const Options& given) {
+  if (Result<void> good = check(given); !good) return std::unexpected(std::move(good.error()));
+  Options options = given;
+  Result<std::string> label = checked_label(given.label);
+  if (!label) return std::unexpected(std::move(label.error()));
+  options.label = std::move(*label);
+  Result<std::unique_ptr<const Contents>> contents = Contents::make(std::move(tree), options);
+  if (!contents) return std::unexpected(std::move(contents.error()));
+  const Result<Sizer::Sized> sized = Sizer(**contents, options).choose();
+  if (!sized) return std::unexpected(sized.error());
+  const std::uint32_t id =
+      options.volume_id ? *options.volume_id : derived_id(**contents, sized->layout);
+  return std::make_shared<FatImage>(std::move(*contents), sized->layout, id, sized->size_bytes);
+}
+
+}  // namespace mkvirtfs::fat32

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fsgen/fat32/contents.h"
+#include "fsgen/fat32/layout.h"
+
+namespace mkvirtfs::fat32 {
+
+/// The contents, placed: one contiguous chain of clusters for each directory, then for each file,
+/// in the order of their numbers. Where the chains begin is all that is kept, 4 bytes each; the FAT
+/// follows from it. Immutable; refers to the contents.
+class Volume {
+ public:
+  /// The layout has room for them.
+  Volume(const Contents& contents, const Layout& layout, std::uint32_t volume_id);
+
+  const Contents& contents() const noexcept { return contents_; }
+  const Layout& layout() const noexcept { return layout_; }
+  std::uint32_t volume_id() const noexcept { return volume_id_; }
+
+  /// One past the last cluster in use.
+  ClusterNo used_end() const noexcept { return starts_.back(); }
+  std::uint32_t free_clusters() const noexcept { return layout_.cluster_end() - used_end(); }
+
+  /// Chains: directories by their number, then items by theirs. Many are empty: directories' items,
+  /// files of no bytes, the root directory of FAT12 and FAT16.
+  std::uint32_t chain_of_item(std::uint32_t item) const noexcept {
+    return static_cast<std::uint32_t>(contents_.directories().size()) + item;
+  }
+  ClusterNo chain_start(std::uint32_t chain) const noexcept { return starts_[chain]; }
+  ClusterNo chain_end(std::uint32_t chain) const noexcept { return starts_[chain + 1]; }
+  /// The chain that a cluster in use belongs to.
+  std::uint32_t chain_at(ClusterNo cluster) const noexcept;
+
+  /// First cluster as a directory entry names it: 0 for no bytes, and for the root.
+  ClusterNo entry_cluster(std::uint32_t chain) const noexcept {
+    return chain == 0 || chain_start(chain) == chain_end(chain) ? 0 : chain_start(chain);
+  }
+
+ private:
+  const Contents& contents_;
+  Layout layout_;
+  std::uint32_t volume_id_;
+  std::vector<ClusterNo> starts_;  // one more than there are chains
+};
+
+/// Clusters that the contents take in a volume of this width and cluster size.
+std::uint64_t clusters_needed(const Contents& contents, Width width,
+                              std::uint32_t cluster_bytes) noexcept;
+
+// Every fixed sector of a volume as a pure function of its number. All fill the whole of `out`,
+// which is one sector, and may run on any thread.
+
+/// Of the reserved sectors: boot sector, FSInfo and their copies; zeroes for the others.
+void write_reserved_sector(const Volume& volume, std::uint32_t sector, std::span<std::byte> out);
+/// Sector `index` of a FAT; both are equal.
+void write_fat_sector(const Volume& volume, std::uint32_t index, std::span<std::byte> out);
+/// Sector `index` of a directory.
+void write_directory_sector(const Volume& volume, std::uint32_t directory, std::uint32_t index,
+                            std::span<std::byte> out);
+
+/// Bytes at the start of a FAT that are not zero.
+std::uint64_t used_fat_bytes(const Volume& volume) noexcept;
+
+}  // namespace mkvirtfs::fat32
