@@ -75,7 +75,14 @@ class List final : public Command {
 Result<int> List::run(const Streams& streams) {
   const Result<nbd::ServerAddress> server = nbd::parse_uri(uri_);
   if (!server) return std::unexpected(server.error());
-  nbd::ExportLister lister([&] { return nbd::connect_to(*server, kPatience); }, kPatience);
+  std::shared_ptr<const nbd::TlsCredentials> credentials;
+  if (server->tls) {
+    auto loaded = nbd::TlsCredentials::load_client(*server->tls);
+    if (!loaded) return std::unexpected(std::move(loaded.error()));
+    credentials = *std::move(loaded);
+  }
+  nbd::ExportLister lister([&] { return nbd::connect_to(*server, kPatience); }, kPatience,
+                           credentials);
   Lines lines(streams.out);
   const auto unwritable = [] { return fail(Errc::io, "the list can not be written"); };
   bool first = true;

@@ -269,7 +269,7 @@ Connection::Moved Connection::receive_through_tls() {
   }
   // What it has to say to the client goes first.
   if (!tls_->cipher_out().empty() || (handshake && tls_->handshake_done())) return Moved::all;
-  if (tls_->closed_by_client()) {
+  if (tls_->closed_by_peer()) {
     session_.input_ended("the client hung up");
     return Moved::all;
   }

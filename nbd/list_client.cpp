@@ -62,16 +62,35 @@ std::optional<std::string> percent_decoded(std::string_view text) {
   return decoded;
 }
 
-/// The value of socket= in a URI's query.
-std::optional<std::string> socket_in(std::string_view query) {
+/// The value of a parameter in a URI's query, decoded.
+std::optional<std::string> parameter_in(std::string_view query, std::string_view key) {
   while (!query.empty()) {
     const std::size_t end = query.find('&');
     const std::string_view pair = query.substr(0, end);
-    constexpr std::string_view kKey = "socket=";
-    if (pair.starts_with(kKey)) return percent_decoded(pair.substr(kKey.size()));
+    if (pair.starts_with(key) && pair.substr(key.size()).starts_with('=')) {
+      return percent_decoded(pair.substr(key.size() + 1));
+    }
     query = end == std::string_view::npos ? "" : query.substr(end + 1);
   }
   return std::nullopt;
+}
+
+/// What a URI says about TLS, but for the user before its host.
+std::optional<TlsClientFiles> tls_files_in(std::string_view query) {
+  TlsClientFiles files;
+  const auto set = [&](std::string& value, std::string_view key) {
+    value = parameter_in(query, key).value_or("");
+    return value.find('\0') == std::string::npos;
+  };
+  if (!set(files.certificates_directory, "tls-certificates") ||
+      !set(files.psk_file, "tls-psk-file") || !set(files.user, "tls-username") ||
+      !set(files.server_name, "tls-hostname")) {
+    return std::nullopt;
+  }
+  const std::string verify = parameter_in(query, "tls-verify-peer").value_or("1");
+  files.verify_peer = verify == "1" || verify == "true";
+  if (!files.verify_peer && verify != "0" && verify != "false") return std::nullopt;
+  return files;
 }
 
 /// Waits until a socket that is connecting is connected.
@@ -135,10 +154,12 @@ Result<ServerAddress> parse_uri(std::string_view uri) {
   const std::size_t colon = uri.find("://");
   if (colon == std::string_view::npos) return wrong("this is no URI");
   const std::string_view scheme = uri.substr(0, colon);
-  if (scheme == "nbds" || scheme == "nbds+unix") {
-    return fail(Errc::unsupported, fmt::format("{}: TLS is not there for this command yet", uri));
+  const bool has_tls = scheme.starts_with("nbds");
+  const std::string_view transport =
+      scheme.substr(std::min<std::size_t>(has_tls ? 4 : 3, scheme.size()));
+  if (!scheme.starts_with("nbd") || (!transport.empty() && transport != "+unix")) {
+    return wrong("this is no URI of NBD");
   }
-  if (scheme != "nbd" && scheme != "nbd+unix") return wrong("this is no URI of NBD");
   std::string_view rest = uri.substr(colon + 3);
   std::string_view query;
   if (const std::size_t mark = rest.find('?'); mark != std::string_view::npos) {
@@ -146,13 +167,24 @@ Result<ServerAddress> parse_uri(std::string_view uri) {
     rest = rest.substr(0, mark);
   }
   const std::size_t slash = std::min(rest.find('/'), rest.size());
-  const std::string_view authority = rest.substr(0, slash);
+  std::string_view authority = rest.substr(0, slash);
   ServerAddress server;
+  if (has_tls) {
+    server.tls = tls_files_in(query);
+    if (!server.tls) return wrong("what it says about TLS is malformed");
+  }
+  if (const std::size_t at = authority.find('@'); at != std::string_view::npos) {
+    const auto user = percent_decoded(authority.substr(0, at));
+    if (!user || user->find('\0') != std::string::npos) return wrong("the user is malformed");
+    // Of use to TLS alone.
+    if (server.tls) server.tls->user = *user;
+    authority.remove_prefix(at + 1);
+  }
   const auto name = percent_decoded(rest.substr(std::min(slash + 1, rest.size())));
   if (!name || !is_request_string(*name)) return wrong("the name is malformed");
   server.name = *name;
-  if (scheme == "nbd+unix") {
-    const auto socket = socket_in(query);
+  if (!transport.empty()) {
+    const auto socket = parameter_in(query, "socket");
     if (!authority.empty()) return wrong("a Unix socket has no host");
     if (!socket || socket->empty()) return wrong("there is no socket=PATH");
     if (socket->size() >= sizeof sockaddr_un::sun_path || socket->find('\0') != std::string::npos) {
@@ -170,11 +202,13 @@ Result<ServerAddress> parse_uri(std::string_view uri) {
   } else {
     const std::size_t at = std::min(authority.find(':'), authority.size());
     const auto host = percent_decoded(authority.substr(0, at));
-    if (!host || host->find('\0') != std::string::npos) return wrong("the host is malformed");
+    if (!host) return wrong("the host is malformed");
     server.host = *host;
     port = authority.substr(at);
   }
+  if (server.host.find('\0') != std::string::npos) return wrong("the host is malformed");
   if (server.host.empty()) return wrong("there is no host");
+  if (server.tls && server.tls->server_name.empty()) server.tls->server_name = server.host;
   if (!port.empty()) {
     const char* const last = port.data() + port.size();
     const auto [end, error] = std::from_chars(port.data() + 1, last, server.port);
@@ -220,7 +254,8 @@ Result<UniqueFd> connect_to(const ServerAddress& server, std::chrono::millisecon
 // --- One connection ----------------------------------------------------------------------------
 
 Result<HandshakeClient> HandshakeClient::start(UniqueFd connected,
-                                               std::chrono::milliseconds patience) {
+                                               std::chrono::milliseconds patience,
+                                               std::shared_ptr<const TlsCredentials> credentials) {
   HandshakeClient client(std::move(connected), patience);
   const Deadline deadline = Clock::now() + patience;
   std::array<std::byte, kGreetingBytes> greeting{};
@@ -238,7 +273,36 @@ Result<HandshakeClient> HandshakeClient::start(UniqueFd connected,
   if (auto done = client.send(answer, deadline); !done) {
     return std::unexpected(std::move(done.error()));
   }
+  if (credentials != nullptr) {
+    if (auto done = client.start_tls(std::move(credentials), deadline); !done) {
+      return std::unexpected(std::move(done.error()));
+    }
+  }
   return client;
+}
+
+Result<void> HandshakeClient::start_tls(std::shared_ptr<const TlsCredentials> credentials,
+                                        Deadline deadline) {
+  const auto unexpected_reply = [](OptionReply, std::span<const std::byte>) -> Result<void> {
+    return broken("an answer to STARTTLS that is none");
+  };
+  const Result<Verdict> verdict = ask(Option::starttls, {}, unexpected_reply);
+  if (!verdict) return std::unexpected(verdict.error());
+  if (*verdict) {
+    return fail(Errc::bad_peer,
+                fmt::format("the server has no TLS{}{}", (*verdict)->text.empty() ? "" : ": ",
+                            (*verdict)->text));
+  }
+  tls_ = std::make_unique<TlsChannel>(std::move(credentials));
+  while (true) {
+    const Result<std::size_t> plain = turn_tls({}, deadline);
+    if (!plain) return std::unexpected(plain.error());
+    if (tls_->handshake_done()) return {};
+    std::array<std::byte, 4096> room{};
+    const Result<std::size_t> count = receive_raw(room, deadline);
+    if (!count) return std::unexpected(count.error());
+    cipher_.insert(cipher_.end(), room.begin(), room.begin() + static_cast<std::ptrdiff_t>(*count));
+  }
 }
 
 Result<HandshakeClient::Verdict> HandshakeClient::ask(
@@ -274,11 +338,39 @@ Result<HandshakeClient::Verdict> HandshakeClient::ask(
 
 void HandshakeClient::abort() noexcept {
   const auto message = encode_option_header({Option::abort, 0});
+  std::span<const std::byte> bytes = message;
+  if (tls_ != nullptr) {
+    const iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
+    if (tls_->write({&part, 1}) == 0) return;
+    tls_->close();
+    bytes = tls_->cipher_out();
+  }
   [[maybe_unused]] const ssize_t sent =
-      ::send(socket_.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 Result<void> HandshakeClient::send(std::span<const std::byte> bytes, Deadline deadline) {
+  if (tls_ == nullptr) return send_raw(bytes, deadline);
+  while (!bytes.empty()) {
+    const iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
+    const std::size_t taken = tls_->write({&part, 1});
+    if (taken == 0) return fail(Errc::io, tls_->failure());
+    bytes = bytes.subspan(taken);
+    if (auto done = send_raw(tls_->cipher_out(), deadline); !done) {
+      // A server that hung up may have said why: in TLS 1.3 it judges when we think that all is
+      // well.
+      tls_->sent(tls_->cipher_out().size());
+      std::array<std::byte, 4096> room{};
+      while (receive(room, deadline)) {
+      }
+      return tls_->failed() ? fail(Errc::bad_peer, tls_->failure()) : done;
+    }
+    tls_->sent(tls_->cipher_out().size());
+  }
+  return {};
+}
+
+Result<void> HandshakeClient::send_raw(std::span<const std::byte> bytes, Deadline deadline) {
   while (!bytes.empty()) {
     const ssize_t count =
         ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -295,18 +387,49 @@ Result<void> HandshakeClient::send(std::span<const std::byte> bytes, Deadline de
 
 Result<void> HandshakeClient::receive(std::span<std::byte> room, Deadline deadline) {
   while (!room.empty()) {
+    Result<std::size_t> count =
+        tls_ == nullptr ? receive_raw(room, deadline) : turn_tls(room, deadline);
+    if (count && tls_ != nullptr && *count == 0) {
+      std::array<std::byte, 4096> cipher{};
+      const Result<std::size_t> more = receive_raw(cipher, deadline);
+      if (!more) return std::unexpected(more.error());
+      cipher_.insert(cipher_.end(), cipher.begin(),
+                     cipher.begin() + static_cast<std::ptrdiff_t>(*more));
+      continue;
+    }
+    if (!count) return std::unexpected(std::move(count.error()));
+    room = room.subspan(*count);
+  }
+  return {};
+}
+
+Result<std::size_t> HandshakeClient::turn_tls(std::span<std::byte> room, Deadline deadline) {
+  const TlsChannel::Moved moved = tls_->receive(cipher_, room);
+  cipher_.erase(cipher_.begin(), cipher_.begin() + static_cast<std::ptrdiff_t>(moved.cipher_bytes));
+  // A failed channel has an alert for the server: whether that arrives is another matter.
+  Result<void> sent = send_raw(tls_->cipher_out(), deadline);
+  if (sent) tls_->sent(tls_->cipher_out().size());
+  if (tls_->failed()) return fail(Errc::bad_peer, tls_->failure());
+  if (!sent) return std::unexpected(std::move(sent.error()));
+  if (moved.plain_bytes == 0 && tls_->closed_by_peer()) {
+    return fail(Errc::io, "the server closed the connection");
+  }
+  return moved.plain_bytes;
+}
+
+Result<std::size_t> HandshakeClient::receive_raw(std::span<std::byte> room, Deadline deadline) {
+  while (true) {
     const ssize_t count = ::recv(socket_.get(), room.data(), room.size(), MSG_DONTWAIT);
-    if (count > 0) {
-      room = room.subspan(static_cast<std::size_t>(count));
-    } else if (count == 0) {
-      return fail(Errc::io, "the server closed the connection");
-    } else if (errno == EAGAIN) {
-      if (auto ready = wait_for(POLLIN, deadline); !ready) return ready;
+    if (count > 0) return static_cast<std::size_t>(count);
+    if (count == 0) return fail(Errc::io, "the server closed the connection");
+    if (errno == EAGAIN) {
+      if (auto ready = wait_for(POLLIN, deadline); !ready) {
+        return std::unexpected(std::move(ready.error()));
+      }
     } else if (errno != EINTR) {
       return fail_errno(Errc::io, errno, "receive from the server");
     }
   }
-  return {};
 }
 
 Result<void> HandshakeClient::wait_for(short events, Deadline deadline) {
@@ -372,8 +495,9 @@ class ExportLister::PageMaker {
   Page page_;
 };
 
-ExportLister::ExportLister(Connect connect, std::chrono::milliseconds patience)
-    : connect_(std::move(connect)), patience_(patience) {}
+ExportLister::ExportLister(Connect connect, std::chrono::milliseconds patience,
+                           std::shared_ptr<const TlsCredentials> credentials)
+    : connect_(std::move(connect)), patience_(patience), credentials_(std::move(credentials)) {}
 
 ExportLister::~ExportLister() {
   if (client_) client_->abort();
@@ -392,7 +516,8 @@ Result<HandshakeClient::Verdict> ExportLister::ask(
     if (fresh) {
       Result<UniqueFd> socket = connect_();
       if (!socket) return std::unexpected(std::move(socket.error()));
-      Result<HandshakeClient> client = HandshakeClient::start(*std::move(socket), patience_);
+      Result<HandshakeClient> client =
+          HandshakeClient::start(*std::move(socket), patience_, credentials_);
       if (!client) return std::unexpected(std::move(client.error()));
       client_.emplace(*std::move(client));
     }

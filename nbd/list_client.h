@@ -15,6 +15,8 @@
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/protocol.h"
+#include "nbd/tls_channel.h"
+#include "nbd/tls_credentials.h"
 #include "support/error.h"
 #include "support/unique_fd.h"
 
@@ -29,12 +31,16 @@ struct ServerAddress {
   std::string host;
   std::uint16_t port = 10809;
   std::string name;  ///< decoded: an export or a directory of exports
+  /// Nothing: without TLS.
+  std::optional<TlsClientFiles> tls;
 
   friend bool operator==(const ServerAddress&, const ServerAddress&) = default;
 };
 
-/// nbd://HOST[:PORT][/NAME] or nbd+unix:///[NAME]?socket=PATH. Errc::usage; Errc::unsupported for
-/// schemes with TLS.
+/// nbd://HOST[:PORT][/NAME] or nbd+unix:///[NAME]?socket=PATH. With TLS nbds:// and nbds+unix://,
+/// USER@ before the host, and libnbd's parameters: tls-certificates=DIR, tls-psk-file=FILE,
+/// tls-username=USER, tls-hostname=NAME and tls-verify-peer=0|1; the certificate must be the
+/// host's, and over a Unix socket that of tls-hostname, if there is one. Errc::usage.
 Result<ServerAddress> parse_uri(std::string_view uri);
 
 Result<UniqueFd> connect_to(const ServerAddress& server, std::chrono::milliseconds patience);
@@ -44,7 +50,9 @@ class HandshakeClient {
  public:
   /// Takes the greeting, and answers it. Errc::bad_peer: that is no NBD server of the kind that has
   /// options.
-  static Result<HandshakeClient> start(UniqueFd connected, std::chrono::milliseconds patience);
+  /// With credentials (a client's), everything behind that goes through TLS, or it fails.
+  static Result<HandshakeClient> start(UniqueFd connected, std::chrono::milliseconds patience,
+                                       std::shared_ptr<const TlsCredentials> credentials = nullptr);
 
   /// What an option was answered with in the end: nothing is ACK. The text is the server's, raw.
   using Verdict = std::optional<OptionRefusal>;
@@ -66,9 +74,17 @@ class HandshakeClient {
   Result<void> send(std::span<const std::byte> bytes, Deadline deadline);
   Result<void> receive(std::span<std::byte> room, Deadline deadline);
   Result<void> wait_for(short events, Deadline deadline);
+  Result<void> start_tls(std::shared_ptr<const TlsCredentials> credentials, Deadline deadline);
+  Result<void> send_raw(std::span<const std::byte> bytes, Deadline deadline);
+  /// At least one byte.
+  Result<std::size_t> receive_raw(std::span<std::byte> room, Deadline deadline);
+  /// Lets TLS take what has come and say what it has to; how many plain bytes it gave.
+  Result<std::size_t> turn_tls(std::span<std::byte> room, Deadline deadline);
 
   UniqueFd socket_;
   std::chrono::milliseconds patience_;
+  std::unique_ptr<TlsChannel> tls_;
+  std::vector<std::byte> cipher_;  // received, and not yet taken by TLS
 };
 
 /// Lists the exports of any server: with LIST_HIER, by the contexts x-mkvirtfs:, or from the flat
@@ -80,8 +96,10 @@ class ExportLister {
   using Visit = std::function<Result<void>(const ExportEntry&)>;
 
   /// `connect` is called again when a server ends a connection that has answered something.
+  /// `credentials` as for HandshakeClient.
   explicit ExportLister(Connect connect,
-                        std::chrono::milliseconds patience = std::chrono::seconds(30));
+                        std::chrono::milliseconds patience = std::chrono::seconds(30),
+                        std::shared_ptr<const TlsCredentials> credentials = nullptr);
   ~ExportLister();
   ExportLister(const ExportLister&) = delete;
   ExportLister& operator=(const ExportLister&) = delete;
@@ -112,6 +130,7 @@ class ExportLister {
 
   const Connect connect_;
   const std::chrono::milliseconds patience_;
+  const std::shared_ptr<const TlsCredentials> credentials_;
   std::optional<HandshakeClient> client_;
   Way way_ = Way::unknown;
 };

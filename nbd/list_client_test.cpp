@@ -13,6 +13,7 @@
 #include "nbd/server.h"
 #include "nbd/testing/generated_tree.h"
 #include "nbd/testing/memory_device.h"
+#include "nbd/testing/tls_party.h"
 #include "nbd/testing/wire.h"
 #include "support/text.h"
 
@@ -130,8 +131,7 @@ std::string scripted(std::deque<Bytes> scripts, const std::string& directory = {
 class RealServer {
  public:
   enum class Ways : std::uint8_t { both, contexts, flat };
-  RealServer(std::shared_ptr<ExportTree> tree, Ways ways) {
-    ServerOptions options;
+  RealServer(std::shared_ptr<ExportTree> tree, Ways ways, ServerOptions options = {}) {
     Extensions with_list;
     REQUIRE(add_list_hier(with_list));
     auto extensions = std::make_shared<Extensions>();
@@ -178,16 +178,17 @@ std::shared_ptr<ExportTree> small_tree() {
 
 TEST_CASE("URIs of NBD say where a server is", "[list_client]") {
   const auto tcp = [](const char* host, std::uint16_t port, const char* name) {
-    return ServerAddress{"", host, port, name};
+    return ServerAddress{"", host, port, name, {}};
   };
   CHECK(parse_uri("nbd://host").value() == tcp("host", 10809, ""));
   CHECK(parse_uri("nbd://host/").value() == tcp("host", 10809, ""));
   CHECK(parse_uri("nbd://127.0.0.1:5/tools/b").value() == tcp("127.0.0.1", 5, "tools/b"));
   CHECK(parse_uri("nbd://[::1]:65535/a%20b?x=y").value() == tcp("::1", 65535, "a b"));
   CHECK(parse_uri("nbd://[::1]/a").value() == tcp("::1", 10809, "a"));
-  CHECK(parse_uri("nbd+unix:///?socket=/tmp/s").value() == ServerAddress{"/tmp/s", "", 10809, ""});
+  CHECK(parse_uri("nbd+unix:///?socket=/tmp/s").value() ==
+        ServerAddress{"/tmp/s", "", 10809, "", {}});
   CHECK(parse_uri("nbd+unix:///a/b?x=y&socket=/tmp/a%3db").value() ==
-        ServerAddress{"/tmp/a=b", "", 10809, "a/b"});
+        ServerAddress{"/tmp/a=b", "", 10809, "a/b", {}});
   for (const char* uri : {"",
                           "host",
                           "http://host",
@@ -208,13 +209,37 @@ TEST_CASE("URIs of NBD say where a server is", "[list_client]") {
                           "nbd+unix:///?socket=",
                           "nbd+unix://host/?socket=/s",
                           "nbd+unix:///?socket=%00",
-                          "nbds://host"}) {
+                          "nbd+tcp://host",
+                          "nbdsx://host",
+                          "nbds:///name",
+                          "nbds+unix:///",
+                          "nbds://%00@host",
+                          "nbds://host/?tls-psk-file=%00",
+                          "nbds://host/?tls-verify-peer=maybe"}) {
     CAPTURE(uri);
     const auto parsed = parse_uri(uri);
     REQUIRE_FALSE(parsed);
     CHECK_THAT(parsed.error().what, Catch::StartsWith(uri));
   }
   CHECK_FALSE(parse_uri("nbd+unix:///?socket=/" + std::string(200, 'x')));
+}
+
+TEST_CASE("URIs say what TLS shall be like", "[list_client][tls]") {
+  CHECK_FALSE(parse_uri("nbd://alice@host")->tls);
+  CHECK(parse_uri("nbd://alice@host")->host == "host");
+  const auto plain = parse_uri("nbds://host:5/a").value();
+  CHECK(plain.name == "a");
+  CHECK(plain.port == 5);
+  CHECK(plain.tls.value() == TlsClientFiles{"", "", "", "host", true});
+  CHECK(parse_uri("nbds://a%40b@[::1]/?tls-psk-file=/k%26&tls-certificates=/pki")
+            .value()
+            .tls.value() == TlsClientFiles{"/pki", "/k&", "a@b", "::1", true});
+  CHECK(parse_uri("nbds://host/?tls-hostname=other&tls-username=eve&tls-verify-peer=0")
+            .value()
+            .tls.value() == TlsClientFiles{"", "", "eve", "other", false});
+  const auto local = parse_uri("nbds+unix://alice@/x?tls-psk-file=/k&socket=/s").value();
+  CHECK(local.unix_socket == "/s");
+  CHECK(local.tls.value() == TlsClientFiles{"", "/k", "alice", "", true});
 }
 
 TEST_CASE("a tree looks the same by whichever way a server has", "[list_client]") {
@@ -283,6 +308,102 @@ TEST_CASE("what a visitor refuses ends the walk", "[list_client]") {
   REQUIRE_FALSE(result);
   CHECK(result.error().what == "enough");
   CHECK(seen == 3);
+}
+
+TEST_CASE("a tree is listed through TLS, or not at all", "[list_client][tls]") {
+  static const testing::Party kParty;
+  const TempDir known;  // what a client with a certificate has
+  write_file(known / "ca-cert.pem", kParty.authority.self().crt_pem());
+  write_file(known / "client-cert.pem", kParty.client.crt_pem());
+  write_file(known / "client-key.pem", kParty.client.key_pem());
+  const TempDir nobody;
+  write_file(nobody / "ca-cert.pem", kParty.authority.self().crt_pem());
+  const TempDir misled;
+  write_file(misled / "ca-cert.pem", kParty.other.self().crt_pem());
+  write_file(misled / "keys", "alice:" + std::string(64, '8') + "\nmallory:0102030405060708\n");
+
+  const auto served = [&](TlsMode mode, bool verify_peer, bool keys, bool certificates) {
+    ServerOptions options;
+    options.tls = mode;
+    if (mode != TlsMode::off) {
+      options.tls_credentials = kParty.credentials(verify_peer, keys, certificates);
+    }
+    return std::make_unique<RealServer>(small_tree(), RealServer::Ways::both, options);
+  };
+  const auto listed = [&](RealServer& server, const TlsClientFiles& files) -> std::string {
+    const auto credentials = TlsCredentials::load_client(files);
+    if (!credentials) return credentials.error().what;
+    ExportLister lister([&] { return server.connect(); }, kPatience, *credentials);
+    return listing(lister, "a");
+  };
+  const auto refused = [&](RealServer& server, const TlsClientFiles& files, const char* why) {
+    CHECK_THAT(listed(server, files), Catch::Contains("ERROR: ") && Catch::Contains(why));
+  };
+  const std::string expected = R"("a/b"+/ "a/d"(about))";
+  TlsClientFiles certificate{known.path().string(), "", "", "localhost", true};
+  TlsClientFiles key{"", (kParty.root / "keys.psk").string(), "alice", "", true};
+
+  SECTION("certificates") {
+    const auto server = served(TlsMode::require, true, false, true);
+    CHECK(listed(*server, certificate) == expected);
+    CHECK(listed(*server, {known.path().string(), "", "", "", true}) == expected);
+    refused(*server, {nobody.path().string(), "", "", "localhost", true}, "TLS: ");
+    certificate.server_name = "elsewhere";
+    refused(*server, certificate, "name in the certificate does not match");
+    certificate.server_name = "127.0.0.1";
+    refused(*server, certificate, "name in the certificate does not match");
+    certificate.verify_peer = false;
+    CHECK(listed(*server, certificate) == expected);
+    // Another authority's word does not count.
+    refused(*server, {misled.path().string(), "", "", "localhost", true}, "NOT trusted");
+    refused(*server, key, "and no pre-shared keys");
+  }
+  SECTION("keys") {
+    const auto server = served(TlsMode::require, false, true, false);
+    CHECK(listed(*server, key) == expected);
+    key.user = "bob";
+    CHECK(listed(*server, key) == expected);
+    const std::string wrong = (misled / "keys").string();
+    refused(*server, {"", wrong, "alice", "", true}, "TLS: ");
+    refused(*server, {"", wrong, "mallory", "", true}, "TLS: ");
+    refused(*server, certificate, "TLS: the server refused");
+  }
+  SECTION("a server with a certificate and without the key does not get past a client with one") {
+    const auto server = served(TlsMode::require, false, false, true);
+    for (const bool verify_peer : {true, false}) {
+      key.verify_peer = verify_peer;
+      CHECK_THAT(listed(*server, key), Catch::StartsWith("ERROR: TLS: "));
+    }
+  }
+  SECTION("a server without TLS is not listed without it") {
+    const auto server = served(TlsMode::off, false, false, false);
+    refused(*server, certificate, "the server has no TLS: ");
+  }
+  SECTION("a client without TLS") {
+    const auto server = served(TlsMode::require, false, true, true);
+    ExportLister lister([&] { return server->connect(); }, kPatience);
+    CHECK_THAT(listing(lister, ""), Catch::StartsWith("ERROR: "));
+  }
+  SECTION("hostile servers") {
+    const auto credentials = *TlsCredentials::load_client(key);
+    const Bytes ack = reply(Option::starttls, OptionReply::ack);
+    const auto against = [&](const Bytes& script) {
+      ScriptedServer server({script});
+      ExportLister lister([&] { return server.connect(); }, kPatience, credentials);
+      return listing(lister, "");
+    };
+    CHECK_THAT(against(join(greeting(), ack)), Catch::Contains("closed the connection"));
+    // What somebody put behind the ACK is no TLS, and is not taken for the server's word either.
+    CHECK_THAT(against(join(greeting(), ack, an_export("evil"), done())),
+               Catch::StartsWith("ERROR: TLS: "));
+    CHECK_THAT(against(join(greeting(), ack, Bytes(300'000, std::byte{0x16}))),
+               Catch::StartsWith("ERROR: TLS: "));
+    CHECK_THAT(against(join(greeting(), reply(Option::starttls, OptionReply::server, Bytes(4)))),
+               Catch::Contains("STARTTLS that is none"));
+    CHECK_THAT(against(join(greeting(), reply(Option::starttls, OptionReply::err_policy,
+                                              testing::bytes_of("no\x1b")))),
+               Catch::Equals("ERROR: the server has no TLS: no\\x1b"));
+  }
 }
 
 TEST_CASE("hostile answers are refused", "[list_client][A24]") {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nbd/tls_channel.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fmt/format.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cstdlib>
 #include <cstring>
@@ -80,6 +82,14 @@ class CipherBuffer {
   std::size_t end_ = 0;
 };
 
+/// Names in a ClientHello are never addresses (RFC 6066, 3).
+bool is_address(const std::string& name) {
+  in_addr four{};
+  in6_addr six{};
+  return ::inet_pton(AF_INET, name.c_str(), &four) == 1 ||
+         ::inet_pton(AF_INET6, name.c_str(), &six) == 1;
+}
+
 }  // namespace
 
 struct TlsChannel::Engine {
@@ -101,6 +111,10 @@ struct TlsChannel::Engine {
     failure = std::move(text);
   }
   std::string why_not_verified() const;
+  int set_peer_checks();
+  const char* peer() const noexcept {
+    return credentials->loaded().is_client ? "server" : "client";
+  }
 
   static ssize_t pull(gnutls_transport_ptr_t self, void* to, std::size_t count) noexcept;
   static int pull_timeout(gnutls_transport_ptr_t self, unsigned milliseconds) noexcept;
@@ -113,13 +127,14 @@ struct TlsChannel::Engine {
   CipherBuffer out;
   std::size_t record_bytes = kRecordBytes;
   bool handshake_done = false;
-  bool closed_by_client = false;
+  bool closed_by_peer = false;
   bool closed = false;
   bool failed = false;
   std::string failure;
   // Where small pieces are gathered, so that records are full; empty between calls of write().
   std::unique_ptr<std::byte[]> staged;
   std::size_t staged_bytes = 0;
+  std::array<gnutls_typed_vdata_st, 2> checks{};  // of a client, which GnuTLS looks at later
 };
 
 // --- What GnuTLS calls: nothing here may throw. --------------------------------------------------
@@ -160,7 +175,8 @@ ssize_t TlsChannel::Engine::push(gnutls_transport_ptr_t self, const giovec_t* pa
 void TlsChannel::Engine::begin() {
   const TlsCredentials::Loaded& loaded = credentials->loaded();
   // Sessions are not resumed: clients stay for long, and a ticket would outlive the wiped state.
-  int status = gnutls_init(&session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS);
+  const unsigned side = loaded.is_client ? GNUTLS_CLIENT : GNUTLS_SERVER;
+  int status = gnutls_init(&session, side | GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS);
   if (status == 0) status = gnutls_priority_set(session, loaded.priority);
   if (status == 0 && loaded.certificates != nullptr) {
     status = gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, loaded.certificates);
@@ -168,18 +184,13 @@ void TlsChannel::Engine::begin() {
   if (status == 0 && loaded.psk != nullptr) {
     status = gnutls_credentials_set(session, GNUTLS_CRD_PSK, loaded.psk);
   }
+  if (status == 0 && loaded.client_psk != nullptr) {
+    status = gnutls_credentials_set(session, GNUTLS_CRD_PSK, loaded.client_psk);
+  }
+  if (status == 0) status = set_peer_checks();
   if (status != 0) {
     fail(status);
     return;
-  }
-  if (loaded.verify_peer) {
-    // What was issued to a server must not open the door to a client. GnuTLS keeps the pointer, and
-    // its type has no const form.
-    static gnutls_typed_vdata_st purpose = {
-        GNUTLS_DT_KEY_PURPOSE_OID,
-        reinterpret_cast<unsigned char*>(const_cast<char*>(GNUTLS_KP_TLS_WWW_CLIENT)), 0};
-    gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
-    gnutls_session_set_verify_cert2(session, &purpose, 1, 0);
   }
   gnutls_session_set_ptr(session, const_cast<TlsCredentials::Loaded*>(&loaded));
   gnutls_handshake_set_max_packet_length(session, kLongestHandshakeBytes);
@@ -187,6 +198,32 @@ void TlsChannel::Engine::begin() {
   gnutls_transport_set_pull_function(session, pull);
   gnutls_transport_set_pull_timeout_function(session, pull_timeout);
   gnutls_transport_set_vec_push_function(session, push);
+}
+
+int TlsChannel::Engine::set_peer_checks() {
+  const TlsCredentials::Loaded& loaded = credentials->loaded();
+  // What was issued to a server must not open the door to a client, and the other way round. GnuTLS
+  // keeps the pointer, and its type has no const form.
+  const auto purpose = [](const char* of) {
+    return gnutls_typed_vdata_st{GNUTLS_DT_KEY_PURPOSE_OID,
+                                 reinterpret_cast<unsigned char*>(const_cast<char*>(of)), 0};
+  };
+  if (!loaded.is_client) {
+    if (!loaded.verify_peer) return 0;
+    static gnutls_typed_vdata_st of_clients = purpose(GNUTLS_KP_TLS_WWW_CLIENT);
+    gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
+    gnutls_session_set_verify_cert2(session, &of_clients, 1, 0);
+    return 0;
+  }
+  // A client with a key takes no certificate at all: nothing of what it could show is believed.
+  if (!loaded.verify_peer && loaded.client_psk == nullptr) return 0;
+  const std::string& name = loaded.server_name;
+  checks[0] = purpose(GNUTLS_KP_TLS_WWW_SERVER);
+  checks[1] = {GNUTLS_DT_DNS_HOSTNAME,
+               reinterpret_cast<unsigned char*>(const_cast<char*>(name.c_str())), 0};
+  gnutls_session_set_verify_cert2(session, checks.data(), name.empty() ? 1 : 2, 0);
+  if (name.empty() || is_address(name)) return 0;
+  return gnutls_server_name_set(session, GNUTLS_NAME_DNS, name.data(), name.size());
 }
 
 void TlsChannel::Engine::shake_hands() {
@@ -211,17 +248,17 @@ void TlsChannel::Engine::shake_hands() {
 
 std::size_t TlsChannel::Engine::read(std::span<std::byte> room) {
   std::size_t filled = 0;
-  while (filled < room.size() && !closed_by_client) {
+  while (filled < room.size() && !closed_by_peer) {
     const std::size_t before = input.size();
     const ssize_t status = gnutls_record_recv(session, room.data() + filled, room.size() - filled);
     if (status > 0) {
       filled += static_cast<std::size_t>(status);
     } else if (status == 0) {
-      closed_by_client = true;
+      closed_by_peer = true;
     } else if (status == GNUTLS_E_REHANDSHAKE) {
       // Of no use to NBD, and work that the client could ask for again and again.
       gnutls_alert_send(session, GNUTLS_AL_FATAL, GNUTLS_A_NO_RENEGOTIATION);
-      fail("TLS: the client asked for another handshake");
+      fail(fmt::format("TLS: the {} asked for another handshake", peer()));
       break;
     } else if (gnutls_error_is_fatal(static_cast<int>(status)) != 0) {
       fail(static_cast<int>(status));
@@ -252,11 +289,14 @@ void TlsChannel::Engine::fail(int error) {
   if (error == GNUTLS_E_FATAL_ALERT_RECEIVED) {
     const char* const name = gnutls_alert_get_name(gnutls_alert_get(session));
     return fail(
-        fmt::format("TLS: the client refused: {}", name != nullptr ? name : "unknown alert"));
+        fmt::format("TLS: the {} refused: {}", peer(), name != nullptr ? name : "unknown alert"));
   }
   std::string text = gnutls_text(error);
+  if (error == GNUTLS_E_INSUFFICIENT_CREDENTIALS && credentials->loaded().client_psk != nullptr) {
+    text = "the server has a certificate, and no pre-shared keys";
+  }
   if (error == GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR) text += why_not_verified();
-  // The client shall know, too. Whether that can be sent is another matter.
+  // The peer shall know, too. Whether that can be sent is another matter.
   if (session != nullptr) gnutls_alert_send_appropriate(session, error);
   fail(fmt::format("TLS: {}", text));
 }
@@ -287,7 +327,7 @@ TlsChannel::~TlsChannel() = default;
 TlsChannel::Moved TlsChannel::receive(std::span<const std::byte> cipher,
                                       std::span<std::byte> room) {
   Moved moved;
-  if (engine_->failed || engine_->closed_by_client) return moved;
+  if (engine_->failed || engine_->closed_by_peer) return moved;
   engine_->input = cipher;
   if (!engine_->handshake_done) engine_->shake_hands();
   if (engine_->handshake_done && !engine_->failed) moved.plain_bytes = engine_->read(room);
@@ -347,7 +387,7 @@ void TlsChannel::close() {
 }
 
 bool TlsChannel::handshake_done() const noexcept { return engine_->handshake_done; }
-bool TlsChannel::closed_by_client() const noexcept { return engine_->closed_by_client; }
+bool TlsChannel::closed_by_peer() const noexcept { return engine_->closed_by_peer; }
 bool TlsChannel::failed() const noexcept { return engine_->failed; }
 const std::string& TlsChannel::failure() const noexcept { return engine_->failure; }
 

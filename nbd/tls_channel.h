@@ -12,9 +12,10 @@
 
 namespace mkvirtfs::nbd {
 
-/// The TLS of one connection, on the server's side: cipher bytes from the client in, plain bytes
-/// for the session out, and the other way round. Whoever drives it moves the bytes:
+/// The TLS of one connection, on the side whose credentials it is given: cipher bytes from the peer
+/// in, plain bytes out, and the other way round. Whoever drives it moves the bytes:
 ///
+///     a client begins       channel.receive({}, {})
 ///     cipher bytes came     channel.receive(cipher, room_for_plain), until it takes and gives none
 ///     bytes are to be sent  channel.write(plain), as often as it takes any
 ///     after either          send cipher_out(), then sent(); a failed channel has an alert in it
@@ -26,7 +27,7 @@ class TlsChannel {
  public:
   /// write() takes no more when so much waits to be sent.
   static constexpr std::size_t kCipherBytes = 256U << 10;
-  /// A handshake in which the client says more than this is refused.
+  /// A handshake in which the peer says more than this is refused.
   static constexpr std::size_t kLongestHandshakeBytes = 128U << 10;
 
   explicit TlsChannel(std::shared_ptr<const TlsCredentials> credentials);
@@ -53,12 +54,12 @@ class TlsChannel {
   /// Gives memory back that a busy connection has use for, and a quiet one has not.
   void trim() noexcept;
 
-  /// Says good-bye to the client (close_notify). Nothing is written afterwards.
+  /// Says good-bye to the peer (close_notify). Nothing is written afterwards.
   void close();
 
   bool handshake_done() const noexcept;
-  /// The client said good-bye: an end of the connection that nobody has forged.
-  bool closed_by_client() const noexcept;
+  /// The peer said good-bye: an end of the connection that nobody has forged.
+  bool closed_by_peer() const noexcept;
   /// The connection is to be ended.
   bool failed() const noexcept;
   /// Why, for the log.

@@ -114,7 +114,7 @@ TEST_CASE("bytes travel both ways, whatever the client comes with", "[tls]") {
   client.write(question);
   gnutls_bye(client.session(), GNUTLS_SHUT_WR);
   server.give(client.take(), step);
-  CHECK(server.channel.closed_by_client());
+  CHECK(server.channel.closed_by_peer());
   CHECK_FALSE(server.channel.failed());
   server.channel.close();
   client.give(server.take());
@@ -448,7 +448,7 @@ TEST_CASE("a stream that ends early was not closed by the client", "[tls]") {
   const Bytes cipher = pair.client.take();
   pair.server.give(std::span(cipher).first(cipher.size() - 1));
   CHECK(pair.server.received.empty());
-  CHECK_FALSE(pair.server.channel.closed_by_client());
+  CHECK_FALSE(pair.server.channel.closed_by_peer());
   CHECK_FALSE(pair.server.channel.failed());
 }
 

@@ -115,6 +115,7 @@ std::string gnutls_text(int error) {
 TlsCredentials::Loaded::~Loaded() {
   if (priority != nullptr) gnutls_priority_deinit(priority);
   if (psk != nullptr) gnutls_psk_free_server_credentials(psk);
+  if (client_psk != nullptr) gnutls_psk_free_client_credentials(client_psk);
   if (certificates != nullptr) gnutls_certificate_free_credentials(certificates);
 }
 
@@ -133,9 +134,30 @@ Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load(const TlsFile
   Result<void> done =
       credentials->load_priority(files.priority + (files.psk_file.empty() ? "" : kPskKeyExchanges));
   if (done && !files.certificates_directory.empty()) {
-    done = credentials->load_certificates(files.certificates_directory, files.verify_peer);
+    done = credentials->load_server_certificates(files.certificates_directory, files.verify_peer);
   }
-  if (done && !files.psk_file.empty()) done = credentials->load_keys(files.psk_file);
+  if (done && !files.psk_file.empty()) done = credentials->load_server_keys(files.psk_file);
+  if (!done) return std::unexpected(std::move(done).error());
+  return credentials;
+}
+
+Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load_client(
+    const TlsClientFiles& files) {
+  std::shared_ptr<TlsCredentials> credentials(new TlsCredentials);
+  Loaded& loaded = *credentials->loaded_;
+  loaded.is_client = true;
+  loaded.verify_peer = files.verify_peer;
+  loaded.server_name = files.server_name;
+  const bool by_key = !files.psk_file.empty();
+  // A client with a key offers nothing else: a server without that key could come with any
+  // certificate.
+  Result<void> done = credentials->load_priority(
+      std::string(kDefaultTlsPriority) +
+      (by_key ? fmt::format(":-KX-ALL{}", kPskKeyExchanges) : std::string()));
+  if (done) {
+    done = by_key ? credentials->load_client_key(files.psk_file, files.user)
+                  : credentials->load_client_certificates(files);
+  }
   if (!done) return std::unexpected(std::move(done).error());
   return credentials;
 }
@@ -149,17 +171,51 @@ Result<void> TlsCredentials::load_priority(const std::string& text) {
                           wrong != nullptr ? wrong : text.c_str(), gnutls_text(status)));
 }
 
-Result<void> TlsCredentials::load_certificates(const std::string& directory, bool verify_peer) {
+Result<void> TlsCredentials::load_server_certificates(const std::string& directory,
+                                                      bool verify_peer) {
   const std::filesystem::path root(directory);
-  const std::string authority_path = root / "ca-cert.pem";
-  const std::string revoked_path = root / "ca-crl.pem";
-  const std::string chain_path = root / "server-cert.pem";
-  const std::string key_path = root / "server-key.pem";
+  if (auto done = load_identity(root / "server-cert.pem", root / "server-key.pem"); !done) {
+    return done;
+  }
+  gnutls_certificate_set_known_dh_params(loaded_->certificates, GNUTLS_SEC_PARAM_MEDIUM);
+  if (verify_peer) {
+    if (auto done = load_authorities(directory); !done) return done;
+    loaded_->verify_peer = true;
+  }
+  // libnbd wants the authority there, and would complain otherwise.
+  if (exists(root / "ca-cert.pem")) {
+    uri_parameters_.emplace_back("tls-certificates", std::filesystem::absolute(root).string());
+  }
+  return {};
+}
 
+Result<void> TlsCredentials::load_client_certificates(const TlsClientFiles& files) {
+  if (files.certificates_directory.empty()) {
+    int status = gnutls_certificate_allocate_credentials(&loaded_->certificates);
+    if (status < 0) return fail(Errc::no_space, gnutls_text(status));
+    if (!files.verify_peer) return {};
+    status = gnutls_certificate_set_x509_system_trust(loaded_->certificates);
+    if (status > 0) return {};
+    return fail(Errc::unreadable,
+                "this system has no certificate authorities (tls-certificates=DIR names others)");
+  }
+  const std::filesystem::path root(files.certificates_directory);
+  if (exists(root / "client-cert.pem")) {
+    if (auto done = load_identity(root / "client-cert.pem", root / "client-key.pem"); !done) {
+      return done;
+    }
+  } else {
+    const int status = gnutls_certificate_allocate_credentials(&loaded_->certificates);
+    if (status < 0) return fail(Errc::no_space, gnutls_text(status));
+  }
+  return files.verify_peer ? load_authorities(files.certificates_directory) : Result<void>{};
+}
+
+/// Makes the certificate credentials, with a certificate and its key.
+Result<void> TlsCredentials::load_identity(const std::string& chain_path,
+                                           const std::string& key_path) {
   int status = gnutls_certificate_allocate_credentials(&loaded_->certificates);
   if (status < 0) return fail(Errc::no_space, gnutls_text(status));
-  gnutls_certificate_set_known_dh_params(loaded_->certificates, GNUTLS_SEC_PARAM_MEDIUM);
-
   const Result<Secret> chain_file = read_file(chain_path);
   if (!chain_file) return std::unexpected(chain_file.error());
   const Result<Secret> key_file = read_file(key_path);
@@ -190,36 +246,33 @@ Result<void> TlsCredentials::load_certificates(const std::string& directory, boo
   if (status < 0) return fail_file(key_path, "holds no key in PEM without a password", status);
   status = gnutls_certificate_set_x509_key(loaded_->certificates, chain.list,
                                            static_cast<int>(chain.count), key.key);
-  if (status < 0) return fail_file(key_path, "does not belong to server-cert.pem", status);
-
-  const bool has_authority = exists(authority_path);
-  if (verify_peer) {
-    const Result<Secret> authority = read_file(authority_path);
-    if (!authority) return std::unexpected(authority.error());
-    data = datum(*authority);
-    status =
-        gnutls_certificate_set_x509_trust_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
-    if (status <= 0) return fail_file(authority_path, "holds no certificates in PEM", status);
-    if (exists(revoked_path)) {
-      const Result<Secret> revoked = read_file(revoked_path);
-      if (!revoked) return std::unexpected(revoked.error());
-      data = datum(*revoked);
-      status =
-          gnutls_certificate_set_x509_crl_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
-      if (status <= 0) {
-        return fail_file(revoked_path, "holds no list of revoked certificates in PEM", status);
-      }
-    }
-    loaded_->verify_peer = true;
-  }
-  // libnbd wants the authority there, and would complain otherwise.
-  if (has_authority) {
-    uri_parameters_.emplace_back("tls-certificates", std::filesystem::absolute(root).string());
-  }
+  if (status < 0)
+    return fail_file(
+        key_path,
+        fmt::format("does not belong to {}", std::filesystem::path(chain_path).filename().native()),
+        status);
   return {};
 }
 
-Result<void> TlsCredentials::load_keys(const std::string& path) {
+Result<void> TlsCredentials::load_authorities(const std::string& directory) {
+  const std::string authority_path = std::filesystem::path(directory) / "ca-cert.pem";
+  const std::string revoked_path = std::filesystem::path(directory) / "ca-crl.pem";
+  const Result<Secret> authority = read_file(authority_path);
+  if (!authority) return std::unexpected(authority.error());
+  gnutls_datum_t data = datum(*authority);
+  int status =
+      gnutls_certificate_set_x509_trust_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
+  if (status <= 0) return fail_file(authority_path, "holds no certificates in PEM", status);
+  if (!exists(revoked_path)) return {};
+  const Result<Secret> revoked = read_file(revoked_path);
+  if (!revoked) return std::unexpected(revoked.error());
+  data = datum(*revoked);
+  status = gnutls_certificate_set_x509_crl_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
+  if (status > 0) return {};
+  return fail_file(revoked_path, "holds no list of revoked certificates in PEM", status);
+}
+
+Result<std::string> TlsCredentials::load_keys(const std::string& path) {
   const Result<Secret> file = read_file(path);
   if (!file) return std::unexpected(file.error());
   std::string_view rest = file->text();
@@ -248,12 +301,39 @@ Result<void> TlsCredentials::load_keys(const std::string& path) {
   if (loaded_->keys.empty()) {
     return fail(Errc::unreadable, fmt::format("{} has no line of USER:HEXKEY", path));
   }
+  return first_user;
+}
+
+Result<void> TlsCredentials::load_client_key(const std::string& path, const std::string& user) {
+  Result<std::string> first = load_keys(path);
+  if (!first) return std::unexpected(std::move(first).error());
+  if (user.empty() && loaded_->keys.size() > 1) {
+    return fail(Errc::usage,
+                fmt::format("{} has several users: which one? (nbds://USER@...)", path));
+  }
+  const auto found = loaded_->keys.find(user.empty() ? *first : user);
+  if (found == loaded_->keys.end()) {
+    return fail(Errc::unreadable, fmt::format("{} has no key of {}", path, user));
+  }
+  int status = gnutls_psk_allocate_client_credentials(&loaded_->client_psk);
+  if (status < 0) return fail(Errc::no_space, gnutls_text(status));
+  const gnutls_datum_t key = datum(found->second);
+  status = gnutls_psk_set_client_credentials(loaded_->client_psk, found->first.c_str(), &key,
+                                             GNUTLS_PSK_KEY_RAW);
+  if (status < 0) return fail_file(path, "holds a key that can not be used", status);
+  loaded_->keys.clear();
+  return {};
+}
+
+Result<void> TlsCredentials::load_server_keys(const std::string& path) {
+  Result<std::string> first_user = load_keys(path);
+  if (!first_user) return std::unexpected(std::move(first_user).error());
   const int status = gnutls_psk_allocate_server_credentials(&loaded_->psk);
   if (status < 0) return fail(Errc::no_space, gnutls_text(status));
   gnutls_psk_set_server_known_dh_params(loaded_->psk, GNUTLS_SEC_PARAM_MEDIUM);
   gnutls_psk_set_server_credentials_function2(loaded_->psk, find_key);
   // A client that is given a key file has no use for certificates.
-  uri_user_ = std::move(first_user);
+  uri_user_ = *std::move(first_user);
   uri_parameters_.assign({{"tls-psk-file", std::filesystem::absolute(path).string()}});
   return {};
 }

@@ -31,12 +31,31 @@ struct TlsFiles {
   std::string priority = kDefaultTlsPriority;
 };
 
-/// A server's certificates and keys: read and checked once, then shared by all its connections.
-/// Immutable, so every method may run on several threads. Forgets its keys when it is destroyed.
+/// What a client believes, and by what it is known; by libnbd's rules.
+struct TlsClientFiles {
+  /// A directory with ca-cert.pem, if there is one ca-crl.pem, and for servers that verify their
+  /// clients client-cert.pem and client-key.pem. "": the system's authorities, no certificate.
+  std::string certificates_directory;
+  /// Lines of USER:HEXKEY. With such a key, certificates are of no use. "" for none.
+  std::string psk_file;
+  /// Whose key it is; "": the only one in the file.
+  std::string user;
+  /// The name or address that the server's certificate must have; "": any.
+  std::string server_name;
+  /// Without, any certificate will do: whoever sits on the way can read and change everything.
+  bool verify_peer = true;
+
+  friend bool operator==(const TlsClientFiles&, const TlsClientFiles&) = default;
+};
+
+/// The certificates and keys of a server or a client: read and checked once, then shared by all its
+/// connections. Immutable, so every method may run on several threads. Forgets its keys when it is
+/// destroyed.
 class TlsCredentials {
  public:
   /// Reads the files. An error names the file; Errc::usage when the files can not be meant.
   static Result<std::shared_ptr<const TlsCredentials>> load(const TlsFiles& files);
+  static Result<std::shared_ptr<const TlsCredentials>> load_client(const TlsClientFiles& files);
 
   ~TlsCredentials();
   TlsCredentials(const TlsCredentials&) = delete;
@@ -55,8 +74,14 @@ class TlsCredentials {
 
  private:
   TlsCredentials();
-  Result<void> load_certificates(const std::string& directory, bool verify_peer);
-  Result<void> load_keys(const std::string& path);
+  Result<void> load_server_certificates(const std::string& directory, bool verify_peer);
+  Result<void> load_client_certificates(const TlsClientFiles& files);
+  Result<void> load_identity(const std::string& chain_path, const std::string& key_path);
+  Result<void> load_authorities(const std::string& directory);
+  Result<void> load_server_keys(const std::string& path);
+  Result<void> load_client_key(const std::string& path, const std::string& user);
+  /// Fills Loaded::keys; gives the user of the first line.
+  Result<std::string> load_keys(const std::string& path);
   Result<void> load_priority(const std::string& text);
 
   std::unique_ptr<Loaded> loaded_;

@@ -187,4 +187,42 @@ TEST_CASE("options of TLS that can not be meant are wrong usage", "[tls]") {
   CHECK(code_of(files) == Errc::usage);
 }
 
+TEST_CASE("what a client has is checked as well", "[tls]") {
+  const Directory directory;
+  const auto failure = [](const TlsClientFiles& files) {
+    const auto loaded = TlsCredentials::load_client(files);
+    return loaded ? "" : loaded.error().what;
+  };
+  TlsClientFiles files;
+  files.certificates_directory = directory.path();
+  CHECK(failure(files).empty());
+  write_file(directory.root / "client-cert.pem", directory.server.crt_pem());
+  CHECK_THAT(failure(files), Catch::Contains("client-key.pem: No such file"));
+  write_file(directory.root / "client-key.pem", Authority().self().key_pem());
+  CHECK_THAT(failure(files), Catch::Contains("client-key.pem does not belong to client-cert.pem"));
+  write_file(directory.root / "client-key.pem", directory.server.key_pem());
+  CHECK(failure(files).empty());
+  write_file(directory.root / "ca-crl.pem", "garbage");
+  CHECK_THAT(failure(files), Catch::Contains("ca-crl.pem holds no list"));
+  std::filesystem::remove(directory.root / "ca-cert.pem");
+  CHECK_THAT(failure(files), Catch::Contains("ca-cert.pem: No such file"));
+  files.verify_peer = false;
+  CHECK(failure(files).empty());
+  const auto loaded = *TlsCredentials::load_client(files);
+  CHECK(loaded->uri_parameters().empty());
+
+  TlsClientFiles key;
+  key.psk_file = (directory.root / "keys").string();
+  CHECK_THAT(failure(key), Catch::Contains("keys: No such file"));
+  write_file(directory.root / "keys", "alice:0011\nbob:2233\n");
+  CHECK_THAT(failure(key), Catch::Contains("several users"));
+  key.user = "eve";
+  CHECK_THAT(failure(key), Catch::Contains("has no key of eve"));
+  key.user = "bob";
+  CHECK(failure(key).empty());
+  write_file(directory.root / "keys", "carol:0011\n");
+  key.user = "";
+  CHECK(failure(key).empty());
+}
+
 }  // namespace mkvirtfs::nbd

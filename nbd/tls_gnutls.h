@@ -49,11 +49,15 @@ struct TlsCredentials::Loaded {
   Loaded& operator=(const Loaded&) = delete;
   ~Loaded();
 
+  bool is_client = false;
   // Each may be null, but for the priority.
   gnutls_certificate_credentials_t certificates = nullptr;
   gnutls_psk_server_credentials_t psk = nullptr;
+  gnutls_psk_client_credentials_t client_psk = nullptr;
   gnutls_priority_t priority = nullptr;
   bool verify_peer = false;
+  /// Of a client: what the server's certificate must be for; "": any.
+  std::string server_name;
   /// By user; the callback of `psk` looks them up. Sessions have this object as their pointer.
   std::map<std::string, Secret, std::less<>> keys;
 };

@@ -150,6 +150,7 @@ class ExtentDevice final : public BlockDevice {
   void map(Range range, ExtentSink& sink) const override {
     assert(range.offset <= geometry_.size_bytes &&
            range.length <= geometry_.size_bytes - range.offset);
+    if (range.length == 0) return;
     const auto first = std::ranges::upper_bound(extents_, range.offset, {}, &Extent::end);
     for (auto at = first; at != extents_.end() && at->offset < range.end(); ++at) {
       if (!sink.extent(at->clipped(range.offset, range.end()))) return;

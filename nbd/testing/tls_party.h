@@ -336,7 +336,7 @@ class TlsServer {
         received += std::span(room).first(moved.plain_bytes);
         if (moved.cipher_bytes == 0 && moved.plain_bytes == 0) break;
       }
-      if (channel.failed() || channel.closed_by_client()) return;
+      if (channel.failed() || channel.closed_by_peer()) return;
       if (!part.empty()) throw std::runtime_error("the channel leaves bytes where they are");
     }
   }

@@ -105,6 +105,16 @@ refused nbdinfo "$(uri_with "$pki/nobody")"
 refused nbdinfo "$(uri_with "$pki/stranger")"
 refused nbdinfo "$(uri_with "$pki/impostor")"
 refused nbdinfo "$(uri_with "$pki/revoked")"
+# Our own client is known by the same files.
+described='""  ext4 image of tree'
+equal "$("$MKVIRTFS" list "$(uri_with "$pki/client")")" "$described" "mkvirtfs list with a certificate"
+fails 1 'TLS: ' "$MKVIRTFS" list "$(uri_with "$pki/nobody")"
+fails 1 'TLS: .*NOT trusted' "$MKVIRTFS" list "$(uri_with "$pki/stranger")"
+fails 1 'TLS: ' "$MKVIRTFS" list "$(uri_with "$pki/impostor")"
+fails 1 'TLS: ' "$MKVIRTFS" list "$(uri_with "$pki/revoked")"
+fails 1 'name in the certificate does not match' "$MKVIRTFS" list "$(uri_with "$pki/client")&tls-hostname=elsewhere"
+equal "$("$MKVIRTFS" list "$(uri_with "$pki/client")&tls-hostname=localhost")" "$described" "a name that is right"
+fails 1 'server ' "$MKVIRTFS" list "$plain"
 quietly qemu-img info --object "$x509/client" --image-opts "$image"
 refused qemu-img info --object "$x509/impostor" --image-opts "$image"
 nbdcopy "$(uri_with "$pki/client")" - | cmp - "$work/dump" || fail "after the refusals"
@@ -128,6 +138,8 @@ nbdcopy "$uri" - | cmp - "$work/dump" || fail "through TLS with a key"
 nbdcopy "${uri/alice/bob}" - | cmp - "$work/dump" || fail "through TLS with the second key"
 wrong=${uri%tls-psk-file=*}tls-psk-file=$pki/wrong.psk
 refused nbdinfo "$wrong"
+equal "$("$MKVIRTFS" list "$uri")" '""  ext4 image of tree' "mkvirtfs list with a key"
+fails 1 'TLS: ' "$MKVIRTFS" list "$wrong"
 refused nbdinfo "${wrong/alice/mallory}"
 refused nbdinfo "$(uri_with "$pki/client")"
 refused nbdinfo "$plain"
@@ -160,6 +172,33 @@ serve --tls=off --tls-certificates="$pki/server"
 equal "$uri" "$plain" "the URI without TLS"
 contains "$(nbdinfo "$uri")" 'without TLS'
 refused nbdinfo "$(uri_with "$pki/client")"
+stop_server
+
+# --- mkvirtfs list and other servers ---------------------------------------------------------------
+
+mkdir "$work/files"
+touch "$work/files"/{one,two}
+other() {
+  rm -f "$work/other"
+  nbdkit -r -U "$work/other" --tls=require "$@"
+}
+listed="nbds+unix://alice@/?socket=$work/other"
+equal "$(other --tls-certificates="$pki/server" --tls-verify-peer file dir="$work/files" \
+  --run "'$MKVIRTFS' list '$listed&tls-certificates=$pki/client'")" "one
+two" "nbdkit's exports through TLS, with a certificate"
+equal "$(other --tls-psk="$pki/psk/keys.psk" file dir="$work/files" \
+  --run "'$MKVIRTFS' list '$listed&tls-psk-file=$pki/psk/keys.psk'")" "one
+two" "nbdkit's exports through TLS, with a key"
+qemu-nbd -r -f raw -x one/disk -k "$work/qemu" --fork --pid-file="$work/qemu.pid" \
+  --object "tls-creds-x509,id=tls,endpoint=server,dir=$pki/server,verify-peer=off" --tls-creds tls "$work/dump"
+equal "$("$MKVIRTFS" list -R "nbds+unix:///?socket=$work/qemu&tls-certificates=$pki/nobody&tls-hostname=localhost")" \
+  "one/
+one/disk" "QEMU's exports through TLS"
+kill "$(cat "$work/qemu.pid")"
+# Over TCP the certificate must be the host's.
+start_server "$work/tree" --fs=ext4 -p 0 --tls=require --tls-certificates="$pki/server"
+port=$(grep -oE ':[0-9]+' <<<"$uri" | head -n 1)
+equal "$("$MKVIRTFS" list "nbds://127.0.0.1$port/?tls-certificates=$pki/nobody")" "$described" "an address in a certificate"
 stop_server
 
 # --- The program ---------------------------------------------------------------------------------
