@@ -18,6 +18,8 @@ struct Geometry {
   bool writable = false;
   /// zero() is never slower than writing zeroes would be.
   bool zeroes_fast = false;
+  /// How many overlays lie above the device that nobody writes: see Extent::layer.
+  std::uint16_t overlays = 0;
 };
 
 /// Random-access bytes, as an NBD client or a dump sees them.

@@ -38,6 +38,8 @@ struct Extent {
   ContentStore* store = nullptr;      ///< kind content only; lives as long as the device
   ContentNo content{};                ///< kind content only
   std::uint64_t content_offset = 0;   ///< kind content only
+  /// How many overlays lie between the device that was asked and the one that holds this.
+  std::uint16_t layer = 0;
 
   constexpr std::uint64_t end() const noexcept { return offset + length; }
 

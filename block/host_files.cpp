@@ -18,6 +18,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "block/page_cache.h"
 #include "support/mutex.h"
 
 namespace mkvirtfs {
@@ -107,8 +108,6 @@ class HostFiles final : public ContentStore {
   using FdRef = std::shared_ptr<const UniqueFd>;
 
   static constexpr std::size_t kSlots = 16;
-  /// How far apart is_at_hand() looks: what the kernel reads ahead at a time.
-  static constexpr std::uint64_t kProbeBytes = 128U << 10;
 
   struct Slot {
     FdRef fd;
@@ -163,20 +162,6 @@ class HostFiles final : public ContentStore {
   std::unordered_set<std::uint32_t> named_ GUARDED_BY(named_mutex_);  // in the log already
 };
 
-/// Reads until `out` is full or the file ends; tells how far it came.
-Result<std::size_t> read_fully(int fd, std::uint64_t offset, std::span<std::byte> out) {
-  std::size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t count =
-        ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return fail_errno(errno, "read");
-    if (count == 0) break;
-    done += static_cast<std::size_t>(count);
-  }
-  return done;
-}
-
 Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) {
   if (out.empty()) return {};
   const Result<FdRef> fd = acquire(content);
@@ -224,38 +209,14 @@ Result<bool> HostFiles::read_at_once(ContentNo content, std::uint64_t offset,
 
 bool HostFiles::is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) {
   const Result<FdRef> fd = acquire(content);
-  if (!fd || length == 0) return true;  // pin() tells what is wrong
-  // Pages come and go in larger pieces than one, so a few of them speak for all.
-  constexpr std::uint64_t kMostProbes = 8;
-  const std::uint64_t step = std::max<std::uint64_t>(kProbeBytes, length / kMostProbes + 1);
-  std::byte byte;
-  const iovec into{&byte, 1};
-  for (std::uint64_t at = 0;; at += step) {
-    const std::uint64_t probed = std::min(at, length - 1);
-    if (::preadv2((*fd)->get(), &into, 1, static_cast<off_t>(offset + probed), RWF_NOWAIT) < 0 &&
-        errno == EAGAIN) {
-      return false;
-    }
-    if (probed == length - 1) return true;
-  }
+  // pin() tells what is wrong.
+  return !fd || length == 0 || is_in_page_cache((*fd)->get(), {offset, length});
 }
 
 void HostFiles::fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) {
   if (is_at_hand(content, offset, length)) return;
-  const Result<FdRef> fd = acquire(content);
-  if (!fd) return;
-  const int file = (*fd)->get();
-  ::posix_fadvise(file, static_cast<off_t>(offset), static_cast<off_t>(length),
-                  POSIX_FADV_WILLNEED);
-  // The advice is only the beginning: what has been read is there.
-  std::array<std::byte, 64U << 10> scratch;
-  for (std::uint64_t done = 0; done < length;) {
-    const auto part = std::span(scratch).first(
-        static_cast<std::size_t>(std::min<std::uint64_t>(length - done, scratch.size())));
-    const Result<std::size_t> count = read_fully(file, offset + done, part);
-    if (!count || *count < part.size()) return;
-    done += part.size();
-  }
+  if (const Result<FdRef> fd = acquire(content))
+    bring_into_page_cache((*fd)->get(), {offset, length});
 }
 
 Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {

@@ -20,6 +20,7 @@
 #include "cli/child.h"
 #include "cli/command.h"
 #include "cli/image_options.h"
+#include "cli/overlay_options.h"
 #include "cli/pid_file.h"
 #include "cli/private_directory.h"
 #include "cli/served_sources.h"
@@ -27,6 +28,7 @@
 #include "cli/source_options.h"
 #include "cli/stop_watcher.h"
 #include "cli/tls_options.h"
+#include "nbd/allocation_depth.h"
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/list_hier.h"
@@ -146,6 +148,7 @@ class Serve final : public Command {
   std::string command_;
   std::string pid_file_;
   TlsOptions tls_;
+  OverlayOptions overlay_;
   std::string max_connections_;
   std::string exit_on_last_;
   bool single_client_ = false;
@@ -171,7 +174,9 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
   add_value(serve_app, "-e,--exportname", export_name_, "NAME", "The default export's name")
       ->group(kGroup);
   tls_.add_to(serve_app, kGroup);
-  serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (always so)")->group(kGroup);
+  serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (so without --rw)")
+      ->group(kGroup);
+  overlay_.add_to(serve_app, kGroup);
   add_value(
       serve_app, "--run", command_, "COMMAND",
       "Run it with $uri, $unixsocket, $port and\n$exportname; stop when it ends, with its status")
@@ -284,6 +289,13 @@ Result<int> Serve::run(const Streams& streams) {
   if (!max_connections) return std::unexpected(max_connections.error());
   const Result<std::chrono::milliseconds> exit_on_last = parse_grace(exit_on_last_);
   if (!exit_on_last) return std::unexpected(exit_on_last.error());
+  if (Result<void> checked = overlay_.check(); !checked) {
+    return std::unexpected(std::move(checked.error()));
+  }
+  if (read_only_ && overlay_.wanted()) {
+    return fail(Errc::usage,
+                "--readonly and writable exports (--rw, --overlay, --clone) exclude each other");
+  }
   Result<TlsOptions::Tls> tls = tls_.load();
   if (!tls) return std::unexpected(std::move(tls.error()));
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
@@ -292,6 +304,7 @@ Result<int> Serve::run(const Streams& streams) {
   if (!sources) return std::unexpected(sources.error());
   Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
   if (!exports) return std::unexpected(std::move(exports.error()));
+  if (overlay_.wanted()) *exports = overlay_.make_exports(std::move(*exports));
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
   if (exit_with_parent_) {
@@ -300,8 +313,10 @@ Result<int> Serve::run(const Streams& streams) {
   }
 
   const auto extensions = std::make_shared<nbd::Extensions>();
-  if (Result<void> added = nbd::add_list_hier(*extensions); !added) {
-    return std::unexpected(std::move(added.error()));
+  for (const auto add : {nbd::add_list_hier, nbd::add_allocation_depth}) {
+    if (Result<void> added = add(*extensions); !added) {
+      return std::unexpected(std::move(added.error()));
+    }
   }
   nbd::ServerOptions options;
   options.tls = tls->mode;
@@ -344,8 +359,7 @@ Result<int> Serve::run(const Streams& streams) {
 }  // namespace
 
 std::unique_ptr<Command> make_serve(CLI::App& program) {
-  return std::make_unique<Serve>(
-      *program.add_subcommand("serve", "Serve images to NBD clients, read-only"));
+  return std::make_unique<Serve>(*program.add_subcommand("serve", "Serve images to NBD clients"));
 }
 
 }  // namespace mkvirtfs::cli

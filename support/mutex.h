@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <shared_mutex>
 
 // clang's thread-safety analysis proves at compile time that guarded members are touched with their
 // lock held; other compilers see nothing.
@@ -53,6 +54,53 @@ class MKVIRTFS_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
 
  private:
   std::unique_lock<Mutex> lock_;
+};
+
+/// std::shared_mutex with the same annotations.
+class MKVIRTFS_THREAD_ATTRIBUTE(capability("shared mutex")) SharedMutex {
+ public:
+  void lock() MKVIRTFS_THREAD_ATTRIBUTE(acquire_capability()) { mutex_.lock(); }
+  void unlock() MKVIRTFS_THREAD_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
+  void lock_shared() MKVIRTFS_THREAD_ATTRIBUTE(acquire_shared_capability()) {
+    mutex_.lock_shared();
+  }
+  void unlock_shared() MKVIRTFS_THREAD_ATTRIBUTE(release_shared_capability()) {
+    mutex_.unlock_shared();
+  }
+
+ private:
+  std::shared_mutex mutex_;
+};
+
+/// Holds a SharedMutex for a scope, alone.
+class MKVIRTFS_THREAD_ATTRIBUTE(scoped_lockable) ExclusiveLock {
+ public:
+  explicit ExclusiveLock(SharedMutex& mutex) MKVIRTFS_THREAD_ATTRIBUTE(acquire_capability(mutex))
+      : mutex_(mutex) {
+    mutex_.lock();
+  }
+  ~ExclusiveLock() MKVIRTFS_THREAD_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
+  ExclusiveLock(const ExclusiveLock&) = delete;
+  ExclusiveLock& operator=(const ExclusiveLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
+};
+
+/// Holds a SharedMutex for a scope, together with others that do.
+class MKVIRTFS_THREAD_ATTRIBUTE(scoped_lockable) SharedLock {
+ public:
+  explicit SharedLock(SharedMutex& mutex)
+      MKVIRTFS_THREAD_ATTRIBUTE(acquire_shared_capability(mutex))
+      : mutex_(mutex) {
+    mutex_.lock_shared();
+  }
+  ~SharedLock() MKVIRTFS_THREAD_ATTRIBUTE(release_generic_capability()) { mutex_.unlock_shared(); }
+  SharedLock(const SharedLock&) = delete;
+  SharedLock& operator=(const SharedLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
 };
 
 }  // namespace mkvirtfs

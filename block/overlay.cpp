@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "block/overlay.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "support/arithmetic.h"
+
+namespace mkvirtfs {
+namespace {
+
+constexpr std::uint64_t kGroupBytes = BlockStates::kGroupBlocks * Overlay::kBlockBytes;
+
+/// Calls `visit(Range) -> Result<void>` for each part of `range` that lies in one group of blocks.
+template <class Visit>
+Result<void> for_each_group(Range range, Visit&& visit) {
+  while (range.length > 0) {
+    const std::uint64_t group_end = round_down(range.offset, kGroupBytes) + kGroupBytes;
+    const std::uint64_t part = std::min(range.end(), group_end) - range.offset;
+    if (const Result<void> result = visit(Range{range.offset, part}); !result) return result;
+    range = {range.offset + part, range.length - part};
+  }
+  return {};
+}
+
+}  // namespace
+
+/// What of a range covers blocks as a whole, and what in part. The last block of a device may be
+/// short, and is whole for that.
+struct Overlay::Pieces {
+  Pieces(Range range, std::uint64_t device_end) {
+    const std::uint64_t from =
+        std::min(round_up<std::uint64_t>(range.offset, kBlockBytes), range.end());
+    std::uint64_t to = range.end() == device_end
+                           ? device_end
+                           : round_down<std::uint64_t>(range.end(), kBlockBytes);
+    if (to < from) to = from;
+    head = {range.offset, from - range.offset};
+    whole = {from, to - from};
+    tail = {to, range.end() - to};
+  }
+  Range head;
+  Range whole;
+  Range tail;
+};
+
+Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
+                 const Options& options)
+    : below_(std::move(below)),
+      store_(std::move(store)),
+      most_blocks_(options.most_bytes / kBlockBytes),
+      geometry_(below_->geometry()),
+      states_(ceil_div<std::uint64_t>(geometry_.size_bytes, kBlockBytes)) {
+  geometry_.preferred_block_bytes = std::max(geometry_.preferred_block_bytes, kBlockBytes);
+  geometry_.writable = true;
+  geometry_.zeroes_fast = true;
+  ++geometry_.overlays;
+}
+
+std::uint64_t Overlay::block_bytes_at(std::uint64_t block) const noexcept {
+  return std::min<std::uint64_t>(kBlockBytes, geometry_.size_bytes - block * kBlockBytes);
+}
+
+/// The run of blocks that the front of `range`, which is not empty, lies in.
+BlockStates::Run Overlay::run_at(Range range) const {
+  const std::uint64_t first = range.offset / kBlockBytes;
+  return states_.run_at(first, ceil_div<std::uint64_t>(range.end(), kBlockBytes) - first);
+}
+
+Result<void> Overlay::read(std::uint64_t offset, std::span<std::byte> out) {
+  while (!out.empty()) {
+    const BlockStates::Run run = run_at({offset, out.size()});
+    const std::uint64_t end = std::min((run.first + run.count) * kBlockBytes, offset + out.size());
+    const std::span<std::byte> part = out.first(static_cast<std::size_t>(end - offset));
+    Result<void> result;
+    switch (run.state) {
+      case BlockState::below:
+        result = below_->read(offset, part);
+        break;
+      case BlockState::here:
+        result = store_->read(OverlayStore::kContent, offset, part);
+        break;
+      case BlockState::zero:
+        std::ranges::fill(part, std::byte{0});
+        break;
+    }
+    if (!result) return result;
+    out = out.subspan(part.size());
+    offset = end;
+  }
+  return {};
+}
+
+void Overlay::map(Range range, ExtentSink& sink) const {
+  bool goes_on = true;
+  while (goes_on && range.length > 0) {
+    const BlockStates::Run run = run_at(range);
+    const std::uint64_t end = std::min((run.first + run.count) * kBlockBytes, range.end());
+    const Range part{range.offset, end - range.offset};
+    if (run.state == BlockState::below) {
+      for_each_extent(*below_, part, [&](Extent extent) {
+        ++extent.layer;
+        return goes_on = sink.extent(extent);
+      });
+    } else {
+      Extent extent;
+      extent.offset = part.offset;
+      extent.length = part.length;
+      if (run.state == BlockState::here) {
+        extent.kind = ExtentKind::content;
+        extent.store = store_.get();
+        extent.content = OverlayStore::kContent;
+        extent.content_offset = part.offset;
+      }
+      goes_on = sink.extent(extent);
+    }
+    range = {end, range.end() - end};
+  }
+}
+
+/// What a lack of space is called: see the class comment.
+std::unexpected<Error> Overlay::full(Error error, Range range) const {
+  if (error.code == Errc::no_space) {
+    bool is_hole = true;
+    for_each_extent(*this, range, [&](const Extent& extent) {
+      return is_hole = extent.kind == ExtentKind::hole;
+    });
+    if (!is_hole) error.code = Errc::io;
+  }
+  return std::unexpected(std::move(error));
+}
+
+/// Counts the blocks that will become `here` before they do, so that all writers together keep the
+/// limit.
+Result<void> Overlay::reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved) {
+  reserved = count - states_.count_here(first, count);
+  if (used_blocks_.fetch_add(reserved, std::memory_order_relaxed) + reserved <= most_blocks_) {
+    return {};
+  }
+  used_blocks_ -= std::exchange(reserved, 0);
+  return full({Errc::no_space, 0,
+               fmt::format("the overlay has its {} bytes already", most_blocks_ * kBlockBytes)},
+              {first * kBlockBytes, count * kBlockBytes});
+}
+
+Result<void> Overlay::write(std::uint64_t offset, std::span<const std::byte> data) {
+  return for_each_group({offset, data.size()}, [&](Range range) -> Result<void> {
+    const Pieces pieces(range, geometry_.size_bytes);
+    const auto bytes = [&](Range part) {
+      return data.subspan(static_cast<std::size_t>(part.offset - offset),
+                          static_cast<std::size_t>(part.length));
+    };
+    if (const auto done = write_part(pieces.head.offset, bytes(pieces.head)); !done) return done;
+    if (const auto done = write_whole(pieces.whole.offset, bytes(pieces.whole)); !done) return done;
+    return write_part(pieces.tail.offset, bytes(pieces.tail));
+  });
+}
+
+Result<void> Overlay::write_whole(std::uint64_t offset, std::span<const std::byte> data) {
+  if (data.empty()) return {};
+  const std::uint64_t first = offset / kBlockBytes;
+  const std::uint64_t count = ceil_div<std::uint64_t>(data.size(), kBlockBytes);
+  const SharedLock lock(stripe_of(first));
+  std::uint64_t reserved = 0;
+  if (const Result<void> room = reserve(first, count, reserved); !room) return room;
+  Result<void> written = store_->write(offset, data);
+  if (!written) {
+    used_blocks_ -= reserved;
+    return full(std::move(written.error()), {offset, data.size()});
+  }
+  // Others may have made some of them `here` since.
+  const std::uint64_t became_here = count - states_.set(first, count, BlockState::here);
+  used_blocks_ -= reserved - became_here;
+  return {};
+}
+
+/// Writes within one block.
+Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte> data) {
+  if (data.empty()) return {};
+  const std::uint64_t block = offset / kBlockBytes;
+  const std::uint64_t start = block * kBlockBytes;
+  {
+    // Blocks that are here already take no joining, and only a trim ends that: it may come first.
+    const SharedLock lock(stripe_of(block));
+    if (states_.run_at(block, 1).state == BlockState::here) {
+      Result<void> written = store_->write(offset, data);
+      if (!written) return full(std::move(written.error()), {offset, data.size()});
+      return {};
+    }
+  }
+  const ExclusiveLock lock(stripe_of(block));
+  std::array<std::byte, kBlockBytes> joined;
+  const auto whole = std::span(joined).first(static_cast<std::size_t>(block_bytes_at(block)));
+  if (const Result<void> got = read(start, whole); !got) return got;
+  std::ranges::copy(data, whole.begin() + static_cast<std::ptrdiff_t>(offset - start));
+  std::uint64_t reserved = 0;
+  if (const Result<void> room = reserve(block, 1, reserved); !room) return room;
+  Result<void> written = store_->write(start, whole);
+  if (!written) {
+    used_blocks_ -= reserved;
+    return full(std::move(written.error()), {start, whole.size()});
+  }
+  states_.set(block, 1, BlockState::here);
+  return {};
+}
+
+Result<void> Overlay::zero(Range range, bool keep_allocated) {
+  static constexpr std::array<std::byte, kBlockBytes> kZeroes{};
+  const auto zero_part = [&](Range part) {
+    return write_part(part.offset, std::span(kZeroes).first(static_cast<std::size_t>(part.length)));
+  };
+  return for_each_group(range, [&](Range in_group) -> Result<void> {
+    const Pieces pieces(in_group, geometry_.size_bytes);
+    if (const auto done = zero_part(pieces.head); !done) return done;
+    if (const auto done = zero_whole(pieces.whole, keep_allocated); !done) return done;
+    return zero_part(pieces.tail);
+  });
+}
+
+Result<void> Overlay::trim(Range range) {
+  return for_each_group(range, [&](Range in_group) {
+    return zero_whole(Pieces(in_group, geometry_.size_bytes).whole, false);
+  });
+}
+
+Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
+  if (range.length == 0) return {};
+  const std::uint64_t first = range.offset / kBlockBytes;
+  const std::uint64_t count = ceil_div<std::uint64_t>(range.length, kBlockBytes);
+  const SharedLock lock(stripe_of(first));
+  if (!keep_allocated) {
+    // The state first: until the space is given back nobody may see the old bytes under it.
+    const std::uint64_t were_here = states_.set(first, count, BlockState::zero);
+    if (were_here > 0) store_->discard(range);
+    used_blocks_ -= were_here;
+    return {};
+  }
+  std::uint64_t reserved = 0;
+  if (const Result<void> room = reserve(first, count, reserved); !room) return room;
+  Result<void> allocated = store_->allocate_zeroes(range);
+  if (!allocated) {
+    used_blocks_ -= reserved;
+    return full(std::move(allocated.error()), range);
+  }
+  used_blocks_ -= reserved - (count - states_.set(first, count, BlockState::here));
+  return {};
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <span>
+
+#include "block/block_states.h"
+#include "block/device.h"
+#include "block/overlay_store.h"
+#include "support/error.h"
+#include "support/mutex.h"
+
+namespace mkvirtfs {
+
+/// A writable device over one that is only read: what is written stays here, and everything else is
+/// the other's.
+///
+/// Each block of 4 KiB is in one of three states (BlockState): `below`, `here` or `zero`. Writes of
+/// whole blocks never look at the device below; what covers a block in part copies the rest of it
+/// up, if it was below. Zeroes and trims set `zero` and give the space back. Reads and the map of
+/// what is below are the device's own, with its file runs and its holes.
+///
+/// Locks. Writers of whole blocks, zeroes and trims hold the stripe of their 2 MiB shared, so that
+/// any number of them go on at once; copying up holds it alone, because it reads, joins and writes
+/// a block. A change of state comes behind the write of the bytes that it vouches for. Below the
+/// stripe stands only the lock inside BlockStates. Readers and map() take that one alone: a read
+/// beside a write of the same bytes sees the old or the new ones, as the protocol allows.
+///
+/// A lack of space (of the host, or of `most_bytes`) is Errc::no_space where the range was told to
+/// be a hole, and Errc::io where it was not: clients may rely on the space of what is allocated
+/// ("base:allocation"). What was written before stays as it is, and when there is space again
+/// writes go on.
+///
+/// Any method, any thread.
+class Overlay final : public BlockDevice {
+ public:
+  static constexpr std::uint32_t kBlockBytes = 4096;
+
+  struct Options {
+    /// The most that blocks written here may take.
+    std::uint64_t most_bytes = std::numeric_limits<std::uint64_t>::max();
+  };
+
+  /// Nothing written yet. The store has the size of `below`.
+  Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
+          const Options& options);
+
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
+  void map(Range range, ExtentSink& sink) const override;
+  Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override;
+  Result<void> zero(Range range, bool keep_allocated) override;
+  /// Of whole blocks: the parts of others stay as they are.
+  Result<void> trim(Range range) override;
+  /// Nothing to do: what is temporary is lost with the process anyway.
+  Result<void> flush() override { return {}; }
+
+  /// What blocks that are `here` take.
+  std::uint64_t used_bytes() const noexcept { return used_blocks_.load() * kBlockBytes; }
+  /// What the states take.
+  std::uint64_t memory_bytes() const noexcept { return states_.memory_bytes(); }
+  const BlockDevice& below() const noexcept { return *below_; }
+
+ private:
+  static constexpr std::size_t kStripes = 64;
+
+  /// A range inside one group of blocks, in whole ones and a part of one before and behind them.
+  struct Pieces;
+
+  SharedMutex& stripe_of(std::uint64_t block) noexcept {
+    return stripes_[block / BlockStates::kGroupBlocks % kStripes];
+  }
+  std::uint64_t block_bytes_at(std::uint64_t block) const noexcept;
+  BlockStates::Run run_at(Range range) const;
+  Result<void> reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved);
+  Result<void> write_whole(std::uint64_t offset, std::span<const std::byte> data);
+  Result<void> write_part(std::uint64_t offset, std::span<const std::byte> data);
+  Result<void> zero_whole(Range range, bool keep_allocated);
+  std::unexpected<Error> full(Error error, Range range) const;
+
+  const std::shared_ptr<BlockDevice> below_;
+  const std::shared_ptr<OverlayStore> store_;
+  const std::uint64_t most_blocks_;
+  Geometry geometry_;
+  BlockStates states_;
+  std::atomic<std::uint64_t> used_blocks_ = 0;
+  std::array<SharedMutex, kStripes> stripes_;
+};
+
+}  // namespace mkvirtfs

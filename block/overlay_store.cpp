@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "block/overlay_store.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cerrno>
+#include <cstdlib>
+#include <utility>
+
+#include "block/page_cache.h"
+
+namespace mkvirtfs {
+namespace {
+
+/// Gives a new file its length, all of it a hole.
+Result<std::shared_ptr<OverlayStore>> sized(UniqueFd file, std::uint64_t size_bytes,
+                                            std::string name) {
+  if (::ftruncate(file.get(), static_cast<off_t>(size_bytes)) != 0) {
+    return fail_errno(errno, fmt::format("make {} {} bytes long", name, size_bytes));
+  }
+  return std::make_shared<OverlayStore>(std::move(file), 0, std::move(name));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<OverlayStore>> OverlayStore::in_directory(const std::string& directory,
+                                                                 std::uint64_t size_bytes) {
+  UniqueFd file(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!file && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
+    // File systems that know no files without a name, and directories that are not there.
+    std::string path = directory + "/mkvirtfs-overlay-XXXXXX";
+    file = UniqueFd(::mkostemp(path.data(), O_CLOEXEC));
+    if (file) ::unlink(path.c_str());
+  }
+  if (!file) {
+    return fail_errno(errno, fmt::format("make an overlay in {} (TMPDIR says where, "
+                                         "--overlay=memory needs no place)",
+                                         directory));
+  }
+  return sized(std::move(file), size_bytes, fmt::format("an overlay in {}", directory));
+}
+
+Result<std::shared_ptr<OverlayStore>> OverlayStore::in_memory(std::uint64_t size_bytes) {
+  UniqueFd file(::memfd_create("mkvirtfs-overlay", MFD_CLOEXEC));
+  if (!file) return fail_errno(errno, "make an overlay in memory");
+  return sized(std::move(file), size_bytes, "an overlay in memory");
+}
+
+OverlayStore::OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string name)
+    : file_(std::make_shared<const UniqueFd>(std::move(file))),
+      data_offset_(data_offset),
+      name_(std::move(name)) {}
+
+Result<void> OverlayStore::write(std::uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count =
+        ::pwrite(fd(), bytes.data(), bytes.size(), static_cast<off_t>(data_offset_ + offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return fail_errno(count < 0 ? errno : ENOSPC, fmt::format("write {}", name_));
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+    offset += static_cast<std::uint64_t>(count);
+  }
+  return {};
+}
+
+void OverlayStore::discard(Range range) noexcept {
+  if (range.length == 0) return;
+  ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+              static_cast<off_t>(data_offset_ + range.offset), static_cast<off_t>(range.length));
+}
+
+Result<void> OverlayStore::allocate_zeroes(Range range) {
+  if (range.length == 0) return {};
+  const auto offset = static_cast<off_t>(data_offset_ + range.offset);
+  const auto length = static_cast<off_t>(range.length);
+  if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) == 0 &&
+      ::fallocate(fd(), FALLOC_FL_KEEP_SIZE, offset, length) == 0) {
+    return {};
+  }
+  if (errno != EOPNOTSUPP) return fail_errno(errno, fmt::format("write zeroes to {}", name_));
+  static constexpr std::array<std::byte, 64U << 10> kZeroes{};
+  for (std::uint64_t done = 0; done < range.length;) {
+    const std::uint64_t part = std::min<std::uint64_t>(range.length - done, kZeroes.size());
+    const Result<void> written = write(range.offset + done, std::span(kZeroes).first(part));
+    if (!written) return written;
+    done += part;
+  }
+  return {};
+}
+
+Result<void> OverlayStore::read(ContentNo, std::uint64_t offset, std::span<std::byte> out) {
+  const Result<std::size_t> count = read_fully(fd(), data_offset_ + offset, out);
+  if (!count) {
+    return fail_errno(Errc::io, count.error().os_errno,
+                      fmt::format("read {} at {}", name_, offset));
+  }
+  if (*count < out.size()) {
+    return fail(Errc::io, fmt::format("{} was cut off at {}", name_, offset + *count));
+  }
+  return {};
+}
+
+Result<bool> OverlayStore::read_at_once(ContentNo content, std::uint64_t offset,
+                                        std::span<std::byte> out) {
+  const iovec into{out.data(), out.size()};
+  const ssize_t count =
+      ::preadv2(fd(), &into, 1, static_cast<off_t>(data_offset_ + offset), RWF_NOWAIT);
+  if (count == static_cast<ssize_t>(out.size())) return true;
+  // The first part may be in the page cache and the rest not.
+  if (count > 0 || (count < 0 && errno == EAGAIN)) return false;
+  const Result<void> result = read(content, offset, out);
+  if (!result) return std::unexpected(result.error());
+  return true;
+}
+
+bool OverlayStore::is_at_hand(ContentNo, std::uint64_t offset, std::uint64_t length) {
+  return length == 0 || is_in_page_cache(fd(), {data_offset_ + offset, length});
+}
+
+void OverlayStore::fetch(ContentNo, std::uint64_t offset, std::uint64_t length) {
+  const Range range{data_offset_ + offset, length};
+  if (length > 0 && !is_in_page_cache(fd(), range)) bring_into_page_cache(fd(), range);
+}
+
+Result<ContentStore::Pin> OverlayStore::pin(ContentNo) {
+  return Pin{PinnedFile(file_), data_offset_};
+}
+
+// Nobody else writes it, and of writes that go on beside a read the protocol promises nothing.
+Result<void> OverlayStore::recheck(ContentNo, const PinnedFile&) { return {}; }
+
+std::string OverlayStore::name(ContentNo) const { return name_; }
+
+}  // namespace mkvirtfs

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "block/overlay.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "tests/support/temp_dir.h"
+
+namespace mkvirtfs {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+/// A read-only device of bytes in memory, whose blocks of zeroes are holes. Counts its reads.
+class Base final : public BlockDevice {
+ public:
+  explicit Base(Bytes bytes) : bytes_(std::move(bytes)) { geometry_.size_bytes = bytes_.size(); }
+
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    ++reads;
+    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(offset), out.size(), out.begin());
+    return {};
+  }
+  void map(Range range, ExtentSink& sink) const override {
+    while (range.length > 0) {
+      Extent extent;
+      extent.offset = range.offset;
+      extent.length = std::min(range.length, 4096 - range.offset % 4096);
+      const auto from = bytes_.begin() + static_cast<std::ptrdiff_t>(range.offset);
+      if (!std::all_of(from, from + static_cast<std::ptrdiff_t>(extent.length),
+                       [](std::byte byte) { return byte == std::byte{0}; })) {
+        extent.kind = ExtentKind::memory;
+        extent.memory = bytes_.data() + range.offset;
+      }
+      if (!sink.extent(extent)) return;
+      range = {extent.end(), range.end() - extent.end()};
+    }
+  }
+
+  std::atomic<int> reads = 0;
+
+ private:
+  Bytes bytes_;
+  Geometry geometry_;
+};
+
+/// Every other pair of blocks is zeroes.
+Bytes patterned(std::size_t size) {
+  Bytes bytes(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    if (i / 8192 % 2 == 0) bytes[i] = static_cast<std::byte>(i % 251 + 1);
+  }
+  return bytes;
+}
+
+std::shared_ptr<Overlay> overlay_over(std::shared_ptr<BlockDevice> below,
+                                      const Overlay::Options& options = {}) {
+  const std::uint64_t size = below->geometry().size_bytes;
+  auto store = OverlayStore::in_memory(size);
+  REQUIRE(store);
+  return std::make_shared<Overlay>(std::move(below), std::move(*store), options);
+}
+
+Bytes read_all(BlockDevice& device) {
+  Bytes bytes(device.geometry().size_bytes);
+  REQUIRE(device.read(0, bytes));
+  return bytes;
+}
+
+/// Reads by the map, as a server does.
+Bytes read_by_map(BlockDevice& device) {
+  Bytes bytes(device.geometry().size_bytes);
+  std::uint64_t expected = 0;
+  for_each_extent(device, {0, bytes.size()}, [&](const Extent& extent) {
+    REQUIRE(extent.offset == expected);
+    REQUIRE(extent.length > 0);
+    expected = extent.end();
+    const auto part = std::span(bytes).subspan(extent.offset, extent.length);
+    if (extent.kind == ExtentKind::memory) std::copy_n(extent.memory, part.size(), part.begin());
+    if (extent.kind == ExtentKind::content) {
+      const Result<bool> got =
+          extent.store->read_at_once(extent.content, extent.content_offset, part);
+      REQUIRE(got);
+      REQUIRE(*got);
+    }
+    return true;
+  });
+  REQUIRE(expected == bytes.size());
+  return bytes;
+}
+
+std::uint64_t stored_bytes(int fd) {
+  struct stat status{};
+  REQUIRE(::fstat(fd, &status) == 0);
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
+Bytes filled(std::size_t count, int value) { return Bytes(count, static_cast<std::byte>(value)); }
+
+}  // namespace
+
+TEST_CASE("an overlay is its base with what was written, whatever the order") {
+  const auto seed = std::random_device()();
+  INFO("seed " << seed);
+  std::mt19937_64 random(seed);
+  const auto below = [&](std::uint64_t limit) { return random() % limit; };
+  // Some sizes end within a block, some span several groups of blocks.
+  for (const std::size_t size : {1000U, 4096U, 70'001U, 5'000'000U}) {
+    Bytes model = patterned(size);
+    const auto base = std::make_shared<Base>(model);
+    const auto overlay = overlay_over(base);
+    for (int step = 0; step < 400; ++step) {
+      const std::uint64_t offset = below(size);
+      const std::uint64_t most = size - offset;
+      const std::uint64_t length =
+          below(4) == 0 ? below(most + 1) : below(std::min<std::uint64_t>(most, 10'000) + 1);
+      const auto part = std::span(model).subspan(offset, length);
+      switch (below(5)) {
+        case 0:
+        case 1: {
+          Bytes data(length);
+          std::ranges::generate(data, [&] { return static_cast<std::byte>(random()); });
+          REQUIRE(overlay->write(offset, data));
+          std::ranges::copy(data, part.begin());
+          break;
+        }
+        case 2:
+          REQUIRE(overlay->zero({offset, length}, below(2) == 0));
+          std::ranges::fill(part, std::byte{0});
+          break;
+        case 3: {
+          // Whole blocks read as zeroes then, and others stay.
+          REQUIRE(overlay->trim({offset, length}));
+          for (std::uint64_t at = offset; at < offset + length; ++at) {
+            const std::uint64_t block = at / 4096 * 4096;
+            const std::uint64_t end = std::min<std::uint64_t>(block + 4096, size);
+            if (block >= offset && end <= offset + length) model[at] = std::byte{0};
+          }
+          break;
+        }
+        default: {
+          Bytes got(length);
+          REQUIRE(overlay->read(offset, got));
+          REQUIRE(std::ranges::equal(got, part));
+        }
+      }
+    }
+    CHECK(read_all(*overlay) == model);
+    CHECK(read_by_map(*overlay) == model);
+    CHECK(read_all(*base) == patterned(size));
+  }
+}
+
+TEST_CASE("overlays stack, and the map tells how deep everything lies") {
+  const auto base = std::make_shared<Base>(patterned(64 * 4096));
+  const auto lower = overlay_over(base);
+  REQUIRE(lower->write(0, filled(8192, 1)));
+  const auto upper = overlay_over(lower);
+  REQUIRE(upper->write(4096, filled(4096, 2)));
+  REQUIRE(upper->zero({12'288, 4096}, false));
+  CHECK(upper->geometry().overlays == 2);
+
+  struct Seen {
+    std::uint64_t offset;
+    ExtentKind kind;
+    int layer;
+    bool operator==(const Seen&) const = default;
+  };
+  std::vector<Seen> seen;
+  for_each_extent(*upper, {0, 5 * 4096}, [&](const Extent& extent) {
+    seen.push_back({extent.offset, extent.kind, extent.layer});
+    return true;
+  });
+  CHECK(seen == std::vector<Seen>{{0, ExtentKind::content, 1},
+                                  {4096, ExtentKind::content, 0},
+                                  {8192, ExtentKind::hole, 2},
+                                  {12'288, ExtentKind::hole, 0},
+                                  {16'384, ExtentKind::memory, 2}});
+}
+
+TEST_CASE("writes of whole blocks, and of blocks that are here, never look below") {
+  const auto base = std::make_shared<Base>(patterned(64 * 4096 + 100));
+  const auto overlay = overlay_over(base);
+  REQUIRE(overlay->write(4096, filled(12'288, 7)));
+  REQUIRE(overlay->write(64 * 4096, filled(100, 7)));  // the last block, all of it
+  REQUIRE(overlay->write(5000, filled(10, 8)));
+  CHECK(base->reads == 0);
+  REQUIRE(overlay->write(100, filled(10, 9)));
+  CHECK(base->reads == 1);
+}
+
+TEST_CASE("zeroes and trims give their space back") {
+  const auto base = std::make_shared<Base>(patterned(4U << 20));
+  auto store = OverlayStore::in_memory(4U << 20);
+  REQUIRE(store);
+  Overlay overlay(base, *store, {});
+  REQUIRE(overlay.write(0, filled(3U << 20, 1)));
+  CHECK(overlay.used_bytes() == 3U << 20);
+  CHECK(stored_bytes((*store)->fd()) >= 3U << 20);
+  REQUIRE(overlay.trim({0, 1U << 20}));
+  REQUIRE(overlay.zero({1U << 20, 1U << 20}, false));
+  CHECK(overlay.used_bytes() == 1U << 20);
+  CHECK(stored_bytes((*store)->fd()) <= (1U << 20) + (64U << 10));
+  // Zeroes that shall keep their space are data for the map.
+  REQUIRE(overlay.zero({0, 1U << 20}, true));
+  CHECK(overlay.used_bytes() == 2U << 20);
+  for_each_extent(overlay, {0, 1U << 20}, [&](const Extent& extent) {
+    CHECK(extent.kind == ExtentKind::content);
+    return true;
+  });
+  Bytes got(1U << 20);
+  REQUIRE(overlay.read(0, got));
+  CHECK(got == filled(1U << 20, 0));
+}
+
+TEST_CASE("a limit is kept, and told as the protocol wants it") {
+  const auto base = std::make_shared<Base>(patterned(64 * 4096));  // data in 0-1, holes in 2-3, ...
+  Overlay::Options options;
+  options.most_bytes = 3 * 4096;
+  const auto overlay = overlay_over(base, options);
+  REQUIRE(overlay->write(0, filled(2 * 4096, 1)));
+  // One block is left: two do not fit, and nothing of them is written.
+  const Result<void> holes = overlay->write(2 * 4096, filled(2 * 4096, 2));
+  REQUIRE_FALSE(holes);
+  CHECK(holes.error().code == Errc::no_space);
+  const Result<void> data = overlay->write(4 * 4096, filled(2 * 4096, 2));
+  REQUIRE_FALSE(data);
+  CHECK(data.error().code == Errc::io);  // it was told to be allocated
+  CHECK(overlay->used_bytes() == 2 * 4096);
+  // What is here can be written again, and what is given back can be used.
+  CHECK(overlay->write(0, filled(2 * 4096, 3)));
+  CHECK(overlay->zero({40 * 4096, 8 * 4096}, false));
+  CHECK_FALSE(overlay->zero({44 * 4096, 2 * 4096}, true));
+  REQUIRE(overlay->trim({0, 4096}));
+  CHECK(overlay->write(2 * 4096, filled(2 * 4096, 2)));
+  Bytes expected = patterned(64 * 4096);
+  std::fill_n(expected.begin(), 4096, std::byte{0});
+  std::fill_n(expected.begin() + 4096, 4096, std::byte{3});
+  std::fill_n(expected.begin() + 2 * 4096, 2 * 4096, std::byte{2});
+  std::fill_n(expected.begin() + 40 * 4096, 8 * 4096, std::byte{0});
+  CHECK(read_all(*overlay) == expected);
+}
+
+TEST_CASE("writers of parts of one block do not lose each other's bytes") {
+  constexpr std::size_t kSize = 16 * 4096;
+  const auto overlay = overlay_over(std::make_shared<Base>(patterned(kSize)));
+  // Each thread has every fourth piece of 512 bytes; all of them meet in every block.
+  std::atomic<int> failures = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int number = 0; number < 4; ++number) {
+      threads.emplace_back([&, number] {
+        for (std::size_t at = static_cast<std::size_t>(number) * 512; at < kSize; at += 2048) {
+          if (!overlay->write(at, filled(512, 100 + number))) ++failures;
+        }
+      });
+    }
+  }
+  CHECK(failures == 0);
+  const Bytes got = read_all(*overlay);
+  bool right = true;
+  for (std::size_t i = 0; i < kSize; ++i) {
+    right = right && got[i] == static_cast<std::byte>(100 + i / 512 % 4);
+  }
+  CHECK(right);
+}
+
+TEST_CASE("an overlay in a directory leaves no name behind, and says when there is none") {
+  const TempDir dir;
+  {
+    auto store = OverlayStore::in_directory(dir.path().string(), 1U << 20);
+    REQUIRE(store);
+    REQUIRE((*store)->write(4096, filled(100, 5)));
+    CHECK(std::filesystem::is_empty(dir.path()));
+    Bytes got(100);
+    REQUIRE((*store)->read(OverlayStore::kContent, 4096, got));
+    CHECK(got == filled(100, 5));
+  }
+  const auto none = OverlayStore::in_directory((dir / "missing").string(), 4096);
+  REQUIRE_FALSE(none);
+  CHECK(none.error().what.find("--overlay=memory") != std::string::npos);
+}
+
+}  // namespace mkvirtfs

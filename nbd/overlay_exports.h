@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/overlay.h"
+#include "nbd/export_tree.h"
+#include "support/error.h"
+#include "support/mutex.h"
+
+namespace mkvirtfs::nbd {
+
+/// Makes the exports of another tree writable: each gets an overlay of its own, when the first
+/// client comes. Names that nobody gave can be clones: a clone is the default export of the other
+/// tree under an overlay that belongs to this name, so that twenty jobs write to twenty disks over
+/// one plan.
+///
+/// An overlay belongs to its name, not to a connection: who comes back, or comes twice, sees one
+/// disk. It lives as long as the tree, or until discard().
+class OverlayExports final : public ExportTree {
+ public:
+  struct Options {
+    /// Makes the overlay of an export over its device. Called on any thread, several at once.
+    std::function<Result<std::shared_ptr<Overlay>>(const std::string& name,
+                                                   std::shared_ptr<BlockDevice> below)>
+        make_overlay;
+    /// Whether a client may have a clone of that name; none at all when empty.
+    std::function<bool(std::string_view name)> is_clone;
+    /// The exports of the other tree stay as they are.
+    bool only_clones = false;
+    /// Clones beyond so many are refused.
+    std::size_t most_clones = std::numeric_limits<std::size_t>::max();
+  };
+
+  OverlayExports(std::shared_ptr<ExportTree> below, Options options);
+
+  Result<std::vector<ExportEntry>> list(std::string_view directory,
+                                        std::optional<std::string_view> after,
+                                        std::size_t most) override;
+  /// Clones are found, but not listed: they come by their names.
+  Result<ExportEntry> find(std::string_view name) override;
+  Result<Export> open(std::string_view name) override;
+
+  /// The overlays there are, by the names of their exports.
+  struct Named {
+    std::string name;
+    std::shared_ptr<Overlay> overlay;
+  };
+  std::vector<Named> overlays() const;
+
+  /// Forgets what was written to an export; its next client begins anew. Errc::usage when there is
+  /// no such overlay, or when a client has it open.
+  Result<void> discard(const std::string& name);
+
+ private:
+  bool may_clone(std::string_view name) const;
+
+  const std::shared_ptr<ExportTree> below_;
+  const Options options_;
+  mutable Mutex mutex_;
+  struct Kept {
+    std::shared_ptr<Overlay> overlay;
+    bool is_clone = false;
+  };
+  std::map<std::string, Kept, std::less<>> kept_ GUARDED_BY(mutex_);
+  std::size_t clones_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace mkvirtfs::nbd

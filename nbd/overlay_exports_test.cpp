@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nbd/overlay_exports.h"
+
+#include <catch2/catch.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nbd/allocation_depth.h"
+#include "nbd/testing/memory_device.h"
+
+namespace mkvirtfs::nbd {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+Bytes filled(std::size_t count, int value) { return Bytes(count, static_cast<std::byte>(value)); }
+
+std::shared_ptr<OverlayExports> writable(OverlayExports::Options options = {}) {
+  auto exports = make_fixed_exports(
+      {{"base", "the fixture", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 1))},
+       {"other", "", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 2))}});
+  REQUIRE(exports);
+  options.make_overlay =
+      [](const std::string&,
+         std::shared_ptr<BlockDevice> below) -> Result<std::shared_ptr<Overlay>> {
+    auto store = OverlayStore::in_memory(below->geometry().size_bytes);
+    if (!store) return std::unexpected(store.error());
+    return std::make_shared<Overlay>(std::move(below), std::move(*store), Overlay::Options());
+  };
+  return std::make_shared<OverlayExports>(*exports, std::move(options));
+}
+
+int first_byte(const Export& exported) {
+  Bytes got(1);
+  REQUIRE(exported.device->read(0, got));
+  return static_cast<int>(got[0]);
+}
+
+Export open(ExportTree& exports, std::string_view name) {
+  Result<Export> opened = exports.open(name);
+  REQUIRE(opened);
+  return std::move(*opened);
+}
+
+}  // namespace
+
+TEST_CASE("each export is written for itself, and keeps what was written while nobody has it") {
+  const auto exports = writable();
+  REQUIRE(open(*exports, "base").device->write(0, filled(4096, 9)));
+  CHECK(first_byte(open(*exports, "base")) == 9);
+  CHECK(first_byte(open(*exports, "")) == 9);  // the same export
+  CHECK(first_byte(open(*exports, "other")) == 2);
+  CHECK(exports->overlays().size() == 2);
+  CHECK_FALSE(exports->open("job-1"));
+}
+
+TEST_CASE("clones share the base and nothing else") {
+  OverlayExports::Options options;
+  options.is_clone = [](std::string_view name) { return name.starts_with("job-"); };
+  options.most_clones = 2;
+  const auto exports = writable(std::move(options));
+  const Export one = open(*exports, "job-1");
+  CHECK(one.name == "job-1");
+  REQUIRE(one.device->write(0, filled(4096, 9)));
+  CHECK(first_byte(open(*exports, "job-2")) == 1);
+  CHECK(open(*exports, "job-1").device == one.device);
+  CHECK(first_byte(open(*exports, "base")) == 1);
+
+  const Result<Export> third = exports->open("job-3");
+  REQUIRE_FALSE(third);
+  CHECK(third.error().what.find("2 clones") != std::string::npos);
+  CHECK_FALSE(exports->open("job-/../x"));
+  REQUIRE(exports->find("job-7"));
+  CHECK(exports->find("job-7")->name == "job-7");
+  CHECK_FALSE(exports->find("unknown"));
+}
+
+TEST_CASE("where only clones are written, the others are as they were") {
+  OverlayExports::Options options;
+  options.is_clone = [](std::string_view name) { return name.starts_with("job-"); };
+  options.only_clones = true;
+  const auto exports = writable(std::move(options));
+  CHECK_FALSE(open(*exports, "base").device->geometry().writable);
+  CHECK(open(*exports, "job-1").device->geometry().writable);
+}
+
+TEST_CASE("discarding begins anew, when nobody has it open") {
+  const auto exports = writable();
+  {
+    const Export base = open(*exports, "base");
+    REQUIRE(base.device->write(0, filled(4096, 9)));
+    CHECK_FALSE(exports->discard("base"));
+  }
+  REQUIRE(exports->discard("base"));
+  CHECK(first_byte(open(*exports, "base")) == 1);
+  CHECK_FALSE(exports->discard("other"));
+}
+
+TEST_CASE("qemu:allocation-depth tells which layer holds what") {
+  const auto exports = writable();
+  const Export base = open(*exports, "base");
+  REQUIRE(base.device->write(4096, filled(8192, 9)));
+  std::vector<StatusRun> runs;
+  const auto context = make_allocation_depth();
+  context->append_status(*base.device, {0, 64 << 10}, {100, 100}, runs);
+  CHECK(runs == std::vector<StatusRun>{
+                    {{0, 4096}, 2}, {{4096, 8192}, 1}, {{12'288, (64 << 10) - 12'288}, 2}});
+  runs.clear();
+  context->append_status(*base.device, {0, 64 << 10}, {2, 100}, runs);
+  CHECK(runs == std::vector<StatusRun>{{{0, 4096}, 2}, {{4096, 8192}, 1}});
+  runs.clear();
+  context->append_status(*base.device, {5000, 100}, {100, 1}, runs);
+  CHECK(runs == std::vector<StatusRun>{{{5000, 100}, 1}});
+}
+
+}  // namespace mkvirtfs::nbd
