@@ -42,7 +42,7 @@ void OverlayOptions::add_to(CLI::App& app, const char* group) {
   add_value(app, "--overlay-max", most_bytes_, "SIZE", "The most that writes to an export may take")
       ->group(group);
   app.add_option("--clone", clones_,
-                 "Exports of these names are writable copies of the\ndefault one (repeatable)")
+                 "Exports of these names are writable copies of\nthe default one (repeatable)")
       ->option_text("GLOB")
       ->allow_extra_args(false)
       ->group(group);
