@@ -354,7 +354,10 @@ TEST_CASE("a tree is listed through TLS, or not at all", "[list_client][tls]") {
     refused(*server, certificate, "name in the certificate does not match");
     certificate.verify_peer = false;
     CHECK(listed(*server, certificate) == expected);
-    // Another authority's word does not count.
+    // Another authority's word does not count, and neither do the system's, if it knows any.
+    const std::string by_system = listed(*server, {"", "", "", "localhost", true});
+    CHECK_THAT(by_system, Catch::StartsWith("ERROR: TLS: ") ||
+                              Catch::StartsWith("this system has no certificate authorities"));
     refused(*server, {misled.path().string(), "", "", "localhost", true}, "NOT trusted");
     refused(*server, key, "and no pre-shared keys");
   }
