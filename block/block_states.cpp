@@ -28,7 +28,7 @@ constexpr std::uint64_t mask_of(std::uint64_t first, std::uint64_t count) noexce
 }  // namespace
 
 BlockStates::Node::~Node() {
-  for (const Group group : groups) {
+  for (Words* const group : groups) {
     if (!is_uniform(group)) delete group;
   }
 }
@@ -95,7 +95,7 @@ BlockStates::Run BlockStates::run_at(std::uint64_t first, std::uint64_t most) co
     }
     const std::uint64_t group_end = std::min(end, (number + 1) * kGroupBlocks);
     const MutexLock lock(lock_of(number));
-    const Group group = node->groups[number % kGroupsPerNode];
+    const Words* const group = node->groups[number % kGroupsPerNode];
     if (is_uniform(group)) {
       if (!add(uniform_state(group), group_end - at)) return run;
       at = group_end;
