@@ -39,11 +39,11 @@ BlockStates::Group BlockStates::all(BlockState state) noexcept {
   return state == BlockState::here ? &here : state == BlockState::zero ? &zero : nullptr;
 }
 
-bool BlockStates::is_uniform(Group group) noexcept {
+bool BlockStates::is_uniform(const Words* group) noexcept {
   return group == nullptr || group == all(BlockState::here) || group == all(BlockState::zero);
 }
 
-BlockState BlockStates::uniform_state(Group group) noexcept {
+BlockState BlockStates::uniform_state(const Words* group) noexcept {
   return group == nullptr                 ? BlockState::below
          : group == all(BlockState::here) ? BlockState::here
                                           : BlockState::zero;

@@ -71,8 +71,8 @@ class BlockStates {
   };
 
   static Group all(BlockState state) noexcept;
-  static bool is_uniform(Group group) noexcept;
-  static BlockState uniform_state(Group group) noexcept;
+  static bool is_uniform(const Words* group) noexcept;
+  static BlockState uniform_state(const Words* group) noexcept;
 
   Node* node_of(std::uint64_t group) const noexcept {
     return nodes_[group / kGroupsPerNode].load(std::memory_order_acquire);
