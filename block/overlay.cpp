@@ -49,8 +49,20 @@ struct Overlay::Pieces {
 
 Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
                  const Options& options)
+    : Overlay(std::move(below), nullptr, std::move(store), options) {}
+
+Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
+                 const Options& options)
+    : Overlay(std::move(below), std::move(file), nullptr, options) {
+  file_->load(states_);
+  used_blocks_ = states_.count_here(0, states_.blocks());
+}
+
+Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
+                 std::shared_ptr<OverlayStore> store, const Options& options)
     : below_(std::move(below)),
-      store_(std::move(store)),
+      file_(std::move(file)),
+      store_(file_ ? file_->store() : std::move(store)),
       most_blocks_(options.most_bytes / kBlockBytes),
       geometry_(below_->geometry()),
       states_(ceil_div<std::uint64_t>(geometry_.size_bytes, kBlockBytes)) {
@@ -58,6 +70,20 @@ Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStor
   geometry_.writable = true;
   geometry_.zeroes_fast = true;
   ++geometry_.overlays;
+}
+
+Overlay::~Overlay() {
+  if (file_) [[maybe_unused]]
+    const Result<void> flushed = flush();
+}
+
+Result<void> Overlay::flush() { return file_ ? file_->flush(states_) : Result<void>(); }
+
+/// Sets states and sees to it that the next flush knows; says how many were `here` before.
+std::uint64_t Overlay::set(std::uint64_t first, std::uint64_t count, BlockState state) {
+  const std::uint64_t were_here = states_.set(first, count, state);
+  if (file_) file_->changed(first, count);
+  return were_here;
 }
 
 std::uint64_t Overlay::block_bytes_at(std::uint64_t block) const noexcept {
@@ -172,7 +198,7 @@ Result<void> Overlay::write_whole(std::uint64_t offset, std::span<const std::byt
     return full(std::move(written.error()), {offset, data.size()});
   }
   // Others may have made some of them `here` since.
-  const std::uint64_t became_here = count - states_.set(first, count, BlockState::here);
+  const std::uint64_t became_here = count - set(first, count, BlockState::here);
   used_blocks_ -= reserved - became_here;
   return {};
 }
@@ -203,7 +229,7 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
     used_blocks_ -= reserved;
     return full(std::move(written.error()), {start, whole.size()});
   }
-  states_.set(block, 1, BlockState::here);
+  set(block, 1, BlockState::here);
   return {};
 }
 
@@ -233,7 +259,7 @@ Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
   const SharedLock lock(stripe_of(first));
   if (!keep_allocated) {
     // The state first: until the space is given back nobody may see the old bytes under it.
-    const std::uint64_t were_here = states_.set(first, count, BlockState::zero);
+    const std::uint64_t were_here = set(first, count, BlockState::zero);
     if (were_here > 0) store_->discard(range);
     used_blocks_ -= were_here;
     return {};
@@ -245,7 +271,7 @@ Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
     used_blocks_ -= reserved;
     return full(std::move(allocated.error()), range);
   }
-  used_blocks_ -= reserved - (count - states_.set(first, count, BlockState::here));
+  used_blocks_ -= reserved - (count - set(first, count, BlockState::here));
   return {};
 }
 

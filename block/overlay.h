@@ -11,6 +11,7 @@
 
 #include "block/block_states.h"
 #include "block/device.h"
+#include "block/overlay_file.h"
 #include "block/overlay_store.h"
 #include "support/error.h"
 #include "support/mutex.h"
@@ -36,6 +37,10 @@ namespace mkvirtfs {
 /// ("base:allocation"). What was written before stays as it is, and when there is space again
 /// writes go on.
 ///
+/// Crashes: what is temporary is gone; for what is not, see OverlayFile. States go to the disk at
+/// flush() alone, always behind the bytes that they vouch for; the space that a trim gives back
+/// may be gone before, and reads as the zeroes that were asked for.
+///
 /// Any method, any thread.
 class Overlay final : public BlockDevice {
  public:
@@ -49,6 +54,11 @@ class Overlay final : public BlockDevice {
   /// Nothing written yet. The store has the size of `below`.
   Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
           const Options& options);
+  /// One that outlives the process, with what was written to it before.
+  Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
+          const Options& options);
+  /// What outlives the process is flushed, as far as that goes: who wants to know flushes before.
+  ~Overlay() override;
 
   const Geometry& geometry() const noexcept override { return geometry_; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
@@ -57,8 +67,8 @@ class Overlay final : public BlockDevice {
   Result<void> zero(Range range, bool keep_allocated) override;
   /// Of whole blocks: the parts of others stay as they are.
   Result<void> trim(Range range) override;
-  /// Nothing to do: what is temporary is lost with the process anyway.
-  Result<void> flush() override { return {}; }
+  /// See OverlayFile. What is temporary is lost with the process anyway, and costs nothing here.
+  Result<void> flush() override;
 
   /// What blocks that are `here` take.
   std::uint64_t used_bytes() const noexcept { return used_blocks_.load() * kBlockBytes; }
@@ -69,6 +79,9 @@ class Overlay final : public BlockDevice {
  private:
   static constexpr std::size_t kStripes = 64;
 
+  Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
+          std::shared_ptr<OverlayStore> store, const Options& options);
+
   /// A range inside one group of blocks, in whole ones and a part of one before and behind them.
   struct Pieces;
 
@@ -77,6 +90,7 @@ class Overlay final : public BlockDevice {
   }
   std::uint64_t block_bytes_at(std::uint64_t block) const noexcept;
   BlockStates::Run run_at(Range range) const;
+  std::uint64_t set(std::uint64_t first, std::uint64_t count, BlockState state);
   Result<void> reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved);
   Result<void> write_whole(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> write_part(std::uint64_t offset, std::span<const std::byte> data);
@@ -84,6 +98,7 @@ class Overlay final : public BlockDevice {
   std::unexpected<Error> full(Error error, Range range) const;
 
   const std::shared_ptr<BlockDevice> below_;
+  const std::unique_ptr<OverlayFile> file_;  // or null: temporary
   const std::shared_ptr<OverlayStore> store_;
   const std::uint64_t most_blocks_;
   Geometry geometry_;

@@ -53,15 +53,16 @@ Result<std::shared_ptr<OverlayStore>> OverlayStore::in_memory(std::uint64_t size
   return sized(std::move(file), size_bytes, "an overlay in memory");
 }
 
-OverlayStore::OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string name)
+OverlayStore::OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string name,
+                           FileOperations& operations)
     : file_(std::make_shared<const UniqueFd>(std::move(file))),
       data_offset_(data_offset),
-      name_(std::move(name)) {}
+      name_(std::move(name)),
+      operations_(operations) {}
 
 Result<void> OverlayStore::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t count =
-        ::pwrite(fd(), bytes.data(), bytes.size(), static_cast<off_t>(data_offset_ + offset));
+    const ssize_t count = operations_.pwrite(fd(), bytes, data_offset_ + offset);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return fail_errno(count < 0 ? errno : ENOSPC, fmt::format("write {}", name_));
     bytes = bytes.subspan(static_cast<std::size_t>(count));
@@ -72,16 +73,16 @@ Result<void> OverlayStore::write(std::uint64_t offset, std::span<const std::byte
 
 void OverlayStore::discard(Range range) noexcept {
   if (range.length == 0) return;
-  ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-              static_cast<off_t>(data_offset_ + range.offset), static_cast<off_t>(range.length));
+  operations_.fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        data_offset_ + range.offset, range.length);
 }
 
 Result<void> OverlayStore::allocate_zeroes(Range range) {
   if (range.length == 0) return {};
-  const auto offset = static_cast<off_t>(data_offset_ + range.offset);
-  const auto length = static_cast<off_t>(range.length);
-  if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) == 0 &&
-      ::fallocate(fd(), FALLOC_FL_KEEP_SIZE, offset, length) == 0) {
+  const std::uint64_t offset = data_offset_ + range.offset;
+  constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  if (operations_.fallocate(fd(), kPunch, offset, range.length) == 0 &&
+      operations_.fallocate(fd(), FALLOC_FL_KEEP_SIZE, offset, range.length) == 0) {
     return {};
   }
   if (errno != EOPNOTSUPP) return fail_errno(errno, fmt::format("write zeroes to {}", name_));

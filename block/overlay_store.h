@@ -8,6 +8,7 @@
 #include <string>
 
 #include "block/content.h"
+#include "block/file_operations.h"
 #include "support/error.h"
 #include "support/unique_fd.h"
 
@@ -28,7 +29,8 @@ class OverlayStore final : public ContentStore {
   /// The same in memory, as far as the host has some.
   static Result<std::shared_ptr<OverlayStore>> in_memory(std::uint64_t size_bytes);
 
-  OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string name);
+  OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string name,
+               FileOperations& operations = FileOperations::host());
 
   Result<void> write(std::uint64_t offset, std::span<const std::byte> bytes);
   /// Gives the space of the range back; it reads as zeroes then. Only advice: where the file system
@@ -52,6 +54,7 @@ class OverlayStore final : public ContentStore {
   const std::shared_ptr<const UniqueFd> file_;
   const std::uint64_t data_offset_;
   const std::string name_;  // for messages
+  FileOperations& operations_;
 };
 
 }  // namespace mkvirtfs
