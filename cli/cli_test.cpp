@@ -141,6 +141,12 @@ TEST_CASE("wrong usage is exit 2 and one line that names what is wrong") {
       {{"serve", "SRC", "--listen=::1:10809"}, {"--listen=::1:10809"}},
       {{"serve", "SRC", "--listen=[::1]"}, {"--listen=[::1]"}},
       {{"serve", "SRC", "-e", "a/../b"}, {"--exportname=a/../b"}},
+      {{"serve", "SRC", "--no=df,starttls"}, {"--no", "starttls", "fast-zero"}},
+      {{"serve", "SRC", "--no="}, {"--no"}},
+      {{"serve", "SRC", "--timeout=soon"}, {"--timeout=soon"}},
+      {{"serve", "SRC", "--timeout=-1"}, {"--timeout=-1"}},
+      {{"serve", "SRC", "--max-conn=0"}, {"--max-conn=0"}},
+      {{"serve", "SRC", "--stats=xml"}, {"--stats=xml"}},
   }));
   Words arguments = words;
   std::ranges::replace(arguments, std::string("SRC"), source.path);

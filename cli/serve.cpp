@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -15,17 +16,21 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "cli/child.h"
+#include "cli/client_options.h"
 #include "cli/command.h"
 #include "cli/image_options.h"
 #include "cli/overlay_options.h"
 #include "cli/pid_file.h"
+#include "cli/pipe_bridge.h"
 #include "cli/private_directory.h"
 #include "cli/served_sources.h"
 #include "cli/service_manager.h"
 #include "cli/source_options.h"
+#include "cli/statistics_text.h"
 #include "cli/stop_watcher.h"
 #include "cli/tls_options.h"
 #include "nbd/allocation_depth.h"
@@ -42,26 +47,53 @@ constexpr const char* kGroup = "Server";
 /// How long a --run command that was told to end may take.
 constexpr std::chrono::seconds kChildGrace{5};
 
+constexpr std::uint16_t kNbdPort = 10809;
+
 struct TcpAddress {
   std::string host;
   std::uint16_t port = 0;
 };
+struct VsockAddress {
+  std::uint32_t cid = nbd::kAnyCid;
+  std::uint32_t port = 0;
+};
+using Address = std::variant<TcpAddress, VsockAddress>;
 
-std::optional<std::uint16_t> parse_port(std::string_view text) {
-  std::uint16_t port = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+template <class Number>
+std::optional<Number> parse_number(std::string_view text) {
+  Number number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return port;
+  return number;
 }
 
-/// "127.0.0.1:10809", "[::1]:10809", "name:10809".
-Result<TcpAddress> parse_address(const std::string& text) {
+/// "10809" or "3:10809", behind "vsock:".
+std::optional<VsockAddress> parse_vsock(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  const auto port =
+      parse_number<std::uint32_t>(colon == std::string_view::npos ? text : text.substr(colon + 1));
+  const auto cid = colon == std::string_view::npos
+                       ? std::optional<std::uint32_t>(nbd::kAnyCid)
+                       : parse_number<std::uint32_t>(text.substr(0, colon));
+  if (!port || !cid) return std::nullopt;
+  return VsockAddress{*cid, *port};
+}
+
+/// "127.0.0.1:10809", "[::1]:10809", "name:10809", "vsock:10809".
+Result<Address> parse_address(const std::string& text) {
+  constexpr std::string_view kVsock = "vsock:";
+  if (text.starts_with(kVsock)) {
+    const auto address = parse_vsock(std::string_view(text).substr(kVsock.size()));
+    if (address) return *address;
+    return fail(Errc::usage,
+                fmt::format("--listen={} is neither vsock:PORT nor vsock:CID:PORT", text));
+  }
   const std::size_t colon = text.rfind(':');
   if (colon != std::string::npos) {
     std::string host = text.substr(0, colon);
     const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
     if (bracketed) host = host.substr(1, host.size() - 2);
-    const std::optional<std::uint16_t> port = parse_port(std::string_view(text).substr(colon + 1));
+    const auto port = parse_number<std::uint16_t>(std::string_view(text).substr(colon + 1));
     // An IPv6 address has colons of its own: without brackets its end would be a guess.
     if (port && !host.empty() && (bracketed || host.find(':') == std::string::npos)) {
       return TcpAddress{std::move(host), *port};
@@ -73,24 +105,14 @@ Result<TcpAddress> parse_address(const std::string& text) {
                           text));
 }
 
-/// The port in "nbd://HOST:PORT/NAME" or "nbds://USER@HOST:PORT/NAME"; "" when it has none.
+/// The port in "nbd://HOST:PORT/NAME", "nbds+vsock://USER@CID:PORT/NAME"; "" when it has none.
 std::string port_in(const std::string& uri) {
-  if (!uri.starts_with("nbd://") && !uri.starts_with("nbds://")) return {};
+  if (uri.find("+unix://") != std::string::npos) return {};
   const std::size_t host = uri.find("//") + 2;
   const std::size_t slash = uri.find('/', host);
   const std::size_t colon = uri.rfind(':', slash);
   if (colon == std::string::npos || colon < host) return {};
   return uri.substr(colon + 1, slash == std::string::npos ? slash : slash - colon - 1);
-}
-
-Result<std::size_t> parse_count(std::string_view option, const std::string& text) {
-  std::size_t count = 0;
-  if (text.empty()) return count;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count == 0) {
-    return fail(Errc::usage, fmt::format("{}={} is not a number above 0", option, text));
-  }
-  return count;
 }
 
 /// Of --exit-on-last[=SECONDS], which CLI11 calls "true" without seconds.
@@ -105,16 +127,31 @@ Result<std::chrono::milliseconds> parse_grace(const std::string& text) {
   return std::chrono::seconds(seconds);
 }
 
-/// inetd's way, and that of clients which start their server: one client, on standard input.
-Result<void> adopt_standard_input(nbd::Server& server) {
+bool is_pipe(int fd) {
+  struct stat status;
+  return ::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode);
+}
+
+/// inetd's way, and that of clients which start their server: one client, on standard input. If
+/// that is a pipe, its answers go to the pipe that is standard output, over `bridge`.
+Result<void> adopt_standard_input(nbd::Server& server, std::optional<PipeBridge>& bridge) {
   UniqueFd client(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
   int type = 0;
   socklen_t type_bytes = sizeof type;
-  if (!client || ::getsockopt(client.get(), SOL_SOCKET, SO_TYPE, &type, &type_bytes) != 0 ||
-      type != SOCK_STREAM) {
-    return fail(Errc::usage, "--single: standard input is not a stream socket");
+  if (client && ::getsockopt(client.get(), SOL_SOCKET, SO_TYPE, &type, &type_bytes) == 0 &&
+      type == SOCK_STREAM) {
+    return server.adopt(std::move(client));
   }
-  return server.adopt(std::move(client));
+  UniqueFd output(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
+  if (!client || !output || !is_pipe(client.get()) || !is_pipe(output.get())) {
+    return fail(Errc::usage,
+                "--single: standard input is not a stream socket, nor are it and standard output "
+                "pipes");
+  }
+  Result<PipeBridge> started = PipeBridge::start(std::move(client), std::move(output));
+  if (!started) return std::unexpected(std::move(started.error()));
+  bridge.emplace(std::move(*started));
+  return server.adopt(bridge->take_socket());
 }
 
 class Serve final : public Command {
@@ -123,34 +160,39 @@ class Serve final : public Command {
   Result<int> run(const Streams& streams) override;
 
  private:
-  /// Where clients come in; a private socket's directory lives as long as this.
+  /// Where clients come in; a private socket's directory and what stands between the server and
+  /// pipes live as long as this.
   struct Listening {
     std::optional<PrivateDirectory> directory;
+    std::optional<PipeBridge> bridge;
     std::string unix_socket;  // absolute, "" when there is none
   };
 
-  Result<std::vector<TcpAddress>> tcp_addresses() const;
-  Result<void> listen(nbd::Server& server, const std::vector<TcpAddress>& addresses,
+  Result<std::vector<Address>> addresses() const;
+  Result<void> listen(nbd::Server& server, const std::vector<Address>& addresses,
                       Listening& listening) const;
   Result<Child> start_child(const nbd::Server& server, const Listening& listening,
                             const std::string& name) const;
   /// Serves until a signal comes or the child ends; the exit status.
-  Result<int> serve(nbd::Server& server, const BlockedSignals& signals,
-                    std::optional<Child> child) const;
+  Result<int> serve(nbd::Server& server, const BlockedSignals& signals, std::optional<Child> child,
+                    const Streams& streams) const;
+  void print_statistics(const nbd::Server& server, const Streams& streams) const;
 
   std::vector<std::string> sources_;
   SourceOptions source_;
   ImageOptions image_;
   std::string unix_path_;
   std::string port_;
+  bool vsock_ = false;
   std::vector<std::string> listen_;
   std::string export_name_;
   std::string command_;
   std::string pid_file_;
   TlsOptions tls_;
+  ClientOptions clients_;
   OverlayOptions overlay_;
-  std::string max_connections_;
   std::string exit_on_last_;
+  std::string statistics_;
   bool single_client_ = false;
   bool read_only_ = false;
   bool exit_with_parent_ = false;
@@ -167,7 +209,9 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
       ->group(kGroup);
   add_value(serve_app, "-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
       ->group(kGroup);
-  serve_app.add_option("--listen", listen_, "Listen there too (repeatable)")
+  serve_app.add_flag("--vsock", vsock_, "-p is a port of vsock (10809)")->group(kGroup);
+  serve_app
+      .add_option("--listen", listen_, "Listen there too, or at vsock:[CID:]PORT\n(repeatable)")
       ->option_text("ADDR:PORT")
       ->allow_extra_args(false)
       ->group(kGroup);
@@ -185,12 +229,15 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
       ->group(kGroup);
   serve_app.add_flag("-s,--single", single_client_, "Serve one client, on standard input")
       ->group(kGroup);
-  add_value(serve_app, "--max-conn", max_connections_, "N",
-            "Turn clients beyond so many away (1024)")
-      ->group(kGroup);
+  clients_.add_to(serve_app, kGroup);
   serve_app
       .add_flag("--exit-on-last", exit_on_last_,
                 "Stop when the last client is gone, or so many\nseconds later (=SECONDS)")
+      ->group(kGroup);
+  serve_app
+      .add_flag(
+          "--stats", statistics_,
+          "Tell at the end what clients asked (as one line\nwith =json); SIGUSR1 tells at any time")
       ->group(kGroup);
   serve_app.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
       ->group(kGroup);
@@ -198,22 +245,26 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
   image_.add_to(serve_app);
 }
 
-Result<std::vector<TcpAddress>> Serve::tcp_addresses() const {
-  std::vector<TcpAddress> addresses;
-  if (!port_.empty()) {
-    const std::optional<std::uint16_t> port = parse_port(port_);
+Result<std::vector<Address>> Serve::addresses() const {
+  std::vector<Address> addresses;
+  if (vsock_) {
+    const auto port = port_.empty() ? kNbdPort : parse_number<std::uint32_t>(port_);
+    if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port of vsock", port_));
+    addresses.push_back(VsockAddress{nbd::kAnyCid, *port});
+  } else if (!port_.empty()) {
+    const auto port = parse_number<std::uint16_t>(port_);
     if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port (0 to 65535)", port_));
-    addresses.push_back({"localhost", *port});
+    addresses.push_back(TcpAddress{"localhost", *port});
   }
   for (const std::string& text : listen_) {
-    Result<TcpAddress> address = parse_address(text);
+    Result<Address> address = parse_address(text);
     if (!address) return std::unexpected(std::move(address.error()));
     addresses.push_back(std::move(*address));
   }
   return addresses;
 }
 
-Result<void> Serve::listen(nbd::Server& server, const std::vector<TcpAddress>& addresses,
+Result<void> Serve::listen(nbd::Server& server, const std::vector<Address>& addresses,
                            Listening& listening) const {
   const std::vector<int> inherited = sockets_of_service_manager();
   for (const int socket : inherited) {
@@ -232,8 +283,14 @@ Result<void> Serve::listen(nbd::Server& server, const std::vector<TcpAddress>& a
     const std::string& path = listening.directory ? listening.unix_socket : unix_path_;
     if (Result<void> on = server.listen_unix(path); !on) return on;
   }
-  for (const TcpAddress& address : addresses) {
-    if (Result<void> on = server.listen_tcp(address.host, address.port); !on) return on;
+  for (const Address& address : addresses) {
+    const auto* const tcp = std::get_if<TcpAddress>(&address);
+    const auto* const vsock = std::get_if<VsockAddress>(&address);
+    if (Result<void> on = tcp != nullptr ? server.listen_tcp(tcp->host, tcp->port)
+                                         : server.listen_vsock(vsock->cid, vsock->port);
+        !on) {
+      return on;
+    }
   }
   return {};
 }
@@ -251,10 +308,17 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
                                  {"exportname", name}});
 }
 
+void Serve::print_statistics(const nbd::Server& server, const Streams& streams) const {
+  const nbd::ServerStatistics statistics = server.statistics();
+  print(streams.err,
+        statistics_ == "json" ? statistics_json(statistics) : statistics_text(statistics));
+}
+
 Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
-                         std::optional<Child> child) const {
+                         std::optional<Child> child, const Streams& streams) const {
   StopWatcher::Reactions reactions;
   reactions.on_signal = [&](int signal) {
+    if (signal == SIGUSR1) return print_statistics(server, streams);
     if (signal == SIGHUP) return;  // a terminal that closes is no reason to leave clients alone
     if (child) child->send(SIGTERM);
     server.request_stop();
@@ -266,6 +330,7 @@ Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
     if (!watcher) return std::unexpected(watcher.error());
     if (Result<void> served = server.run(); !served) return std::unexpected(served.error());
   }
+  if (!statistics_.empty()) print_statistics(server, streams);
   notify_service_manager("STOPPING=1");
   if (!child) return 0;
   if (const std::optional<int> status = child->wait(kChildGrace)) return *status;
@@ -275,7 +340,7 @@ Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
 
 Result<int> Serve::run(const Streams& streams) {
   const pid_t parent = ::getppid();
-  const Result<std::vector<TcpAddress>> addresses = tcp_addresses();
+  const Result<std::vector<Address>> addresses = this->addresses();
   if (!addresses) return std::unexpected(addresses.error());
   if (!nbd::is_valid_export_name(export_name_)) {
     return fail(Errc::usage, fmt::format("--exportname={} can not be an export's name (no empty, . "
@@ -285,8 +350,14 @@ Result<int> Serve::run(const Streams& streams) {
   if (single_client_ && !(unix_path_.empty() && addresses->empty() && command_.empty())) {
     return fail(Errc::usage, "--single serves standard input alone: no -U, -p, --listen or --run");
   }
-  const Result<std::size_t> max_connections = parse_count("--max-conn", max_connections_);
-  if (!max_connections) return std::unexpected(max_connections.error());
+  if (!statistics_.empty() && statistics_ != "true" && statistics_ != "text" &&
+      statistics_ != "json") {
+    return fail(Errc::usage, fmt::format("--stats={} is neither text nor json", statistics_));
+  }
+  nbd::ServerOptions options;
+  if (Result<void> applied = clients_.apply(options); !applied) {
+    return std::unexpected(std::move(applied.error()));
+  }
   const Result<std::chrono::milliseconds> exit_on_last = parse_grace(exit_on_last_);
   if (!exit_on_last) return std::unexpected(exit_on_last.error());
   if (Result<void> checked = overlay_.check(); !checked) {
@@ -318,19 +389,17 @@ Result<int> Serve::run(const Streams& streams) {
       return std::unexpected(std::move(added.error()));
     }
   }
-  nbd::ServerOptions options;
   options.tls = tls->mode;
   options.tls_credentials = std::move(tls->credentials);
   options.extensions = extensions;
   options.log = &log;
-  if (!max_connections_.empty()) options.most_connections = *max_connections;
   if (single_client_) options.stop_after_last = std::chrono::milliseconds(0);
   if (!exit_on_last_.empty()) options.stop_after_last = *exit_on_last;
   Listening listening;  // outlives the server, which removes its socket from the directory
   Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(*exports, options);
   if (!server) return std::unexpected(std::move(server.error()));
-  if (Result<void> on =
-          single_client_ ? adopt_standard_input(**server) : listen(**server, *addresses, listening);
+  if (Result<void> on = single_client_ ? adopt_standard_input(**server, listening.bridge)
+                                       : listen(**server, *addresses, listening);
       !on) {
     return std::unexpected(std::move(on.error()));
   }
@@ -353,7 +422,7 @@ Result<int> Serve::run(const Streams& streams) {
     }
   }
   notify_service_manager("READY=1");
-  return serve(**server, signals, std::move(child));
+  return serve(**server, signals, std::move(child), streams);
 }
 
 }  // namespace

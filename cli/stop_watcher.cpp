@@ -38,7 +38,7 @@ void watch(const UniqueFd& signals, int child_fd, int end_fd,
 
 BlockedSignals::BlockedSignals() {
   ::sigemptyset(&set_);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set_, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) ::sigaddset(&set_, signal);
   ::pthread_sigmask(SIG_BLOCK, &set_, &before_);
 }
 

@@ -11,8 +11,9 @@
 
 namespace mkvirtfs::cli {
 
-/// Keeps SIGTERM, SIGINT and SIGHUP from ending the process while it lives, so that whoever wants
-/// to stop cleanly can watch for them. Threads that are started meanwhile inherit this.
+/// Keeps SIGTERM, SIGINT, SIGHUP and SIGUSR1 from ending the process while it lives, so that
+/// whoever wants to stop cleanly can watch for them. Threads that are started meanwhile inherit
+/// this.
 class BlockedSignals {
  public:
   BlockedSignals();
@@ -27,7 +28,7 @@ class BlockedSignals {
   sigset_t before_;
 };
 
-/// A thread that waits for a reason to stop: one of the blocked signals, or the end of a child.
+/// A thread that waits for the blocked signals, and for the end of a child.
 class StopWatcher {
  public:
   struct Reactions {

@@ -8,6 +8,7 @@
 
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
+#include "nbd/feature_set.h"
 #include "nbd/reply.h"
 
 namespace mkvirtfs::nbd {
@@ -25,6 +26,7 @@ inline constexpr std::size_t kMostContexts = 16;
 struct Agreement {
   Export exported;
   std::uint16_t transmission_flags = 0;  ///< as advertised; requests are judged by them
+  Features features;                     ///< requests are judged by these, too
   bool structured_replies = false;
   bool extended_headers = false;
   /// Selected for this export, none twice. At most kMostContexts.

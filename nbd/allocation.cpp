@@ -75,6 +75,7 @@ class BaseAllocation final : public MetaContext {
 class BaseNamespace final : public MetaNamespace {
  public:
   std::string_view name() const noexcept override { return "base"; }
+  std::optional<Feature> feature() const noexcept override { return Feature::extents; }
   void list(std::string_view query, QueriedExport&, ContextListing& listing) const override {
     if (query.empty() || query == kLeaf) listing.tell(kBaseAllocation);
   }

@@ -26,6 +26,12 @@ constexpr std::size_t kUsefulBuffer = 256U << 10;
 /// The kernel may grant less. What does not fit makes our thread sleep between the replies.
 constexpr int kSendBuffer = 4 << 20;
 
+/// TCP asks whether a silent client is still there: after so many seconds, then as often as that,
+/// so many times.
+constexpr int kKeepaliveIdle = 60;
+constexpr int kKeepaliveInterval = 10;
+constexpr int kKeepaliveProbes = 6;
+
 std::string system_text(int error) { return std::generic_category().message(error); }
 
 /// How often a call goes round before it lets others have the thread.
@@ -43,7 +49,11 @@ void prepare_socket(int fd, bool blocking) noexcept {
   if (domain == AF_INET || domain == AF_INET6) {
     // TCP tunes its own send buffer, and better than we could.
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    // A client whose machine is gone is noticed after two minutes, not two hours.
     ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepaliveIdle, sizeof kKeepaliveIdle);
+    ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepaliveInterval, sizeof kKeepaliveInterval);
+    ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &kKeepaliveProbes, sizeof kKeepaliveProbes);
   } else {
     ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
   }
@@ -129,12 +139,15 @@ Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOpt
     : socket_(std::move(socket)),
       options_(options),
       blocking_(most == Patience::linger),
-      session_(exports, tuning_for(options.tuning, blocking_), options.tls, *options.extensions) {
+      session_(exports, tuning_for(options.tuning, blocking_), options.tls, *options.extensions,
+               options.features, &meter_) {
   prepare_socket(socket_.get(), blocking_);
 }
 
 std::optional<Connection::Clock::time_point> Connection::deadline() const noexcept {
-  if (ended_ || !session_.in_handshake()) return std::nullopt;
+  if (ended_ || !session_.in_handshake() || options_.handshake_timeout.count() == 0) {
+    return std::nullopt;
+  }
   // A client that was told names asks for each of them; on a slow line that takes its time.
   return connected_at_ + own_time_ +
          options_.handshake_timeout * static_cast<std::int64_t>(1 + session_.names_told());
@@ -181,6 +194,8 @@ void Connection::on_ready(Patience patience) {
       session_.tls_established();
     } else if (!session_.wants_input() || receive() != Moved::all) {
       return;
+    } else if (!in_handshake_) {
+      meter_.input_arrived(Clock::now());
     }
   }
 }
@@ -302,6 +317,7 @@ Connection::Moved Connection::send() {
   if (moved == Moved::would_wait) want_write_ = true;
   if (moved == Moved::all) {
     sending_ = false;
+    if (meter_.has_answers()) meter_.batch_sent(Clock::now());
     session_.batch_sent(move_);
   }
   return moved;

@@ -15,7 +15,9 @@
 #include "nbd/eager_wait.h"
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
+#include "nbd/feature_set.h"
 #include "nbd/session.h"
+#include "nbd/statistics.h"
 #include "nbd/tls_channel.h"
 #include "nbd/tls_credentials.h"
 #include "nbd/tls_mode.h"
@@ -54,7 +56,7 @@ struct ConnectionOptions {
   using Clock = std::chrono::steady_clock;
 
   /// How long a client may take from connect to the end of its handshake, and again for each name
-  /// that it was told.
+  /// that it was told. 0: as long as it likes.
   std::chrono::milliseconds handshake_timeout{10'000};
   TransmissionTuning tuning;
   TlsMode tls = TlsMode::off;
@@ -62,6 +64,7 @@ struct ConnectionOptions {
   std::shared_ptr<const TlsCredentials> tls_credentials;
   /// Live longer than the connection.
   const Extensions* extensions = &Extensions::standard();
+  Features features;
 };
 
 /// One client on a stream socket: moves bytes between the socket and a Session, and keeps the
@@ -113,6 +116,9 @@ class Connection {
   void job_done(const std::shared_ptr<Job>& job) { session_.job_done(job); }
   bool has_jobs() const noexcept { return session_.has_jobs(); }
 
+  /// What it has asked; from any thread.
+  const RequestMeter& meter() const noexcept { return meter_; }
+
   /// The client is gone, or was sent away; the socket is shut.
   bool ended() const noexcept { return ended_; }
   /// Why, for the log; "" when the client took its leave.
@@ -148,6 +154,7 @@ class Connection {
   // The owner's own.
   const Clock::time_point connected_at_ = Clock::now();
   Clock::duration own_time_{};  // of the handshake, spent by us
+  RequestMeter meter_;
   Session session_;
   bool told_shutdown_ = false;
   bool in_handshake_ = true;

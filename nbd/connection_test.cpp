@@ -2,6 +2,8 @@
 #include "nbd/connection.h"
 
 #include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -133,6 +135,44 @@ TEST_CASE("a connection tells its loop the deadline of the handshake", "[connect
   CHECK(Connection::Clock::now() - start >= 50ms);
   CHECK(connection.end_reason().find("handshake") != std::string::npos);
   CHECK_FALSE(connection.deadline());
+}
+
+TEST_CASE("a handshake without a deadline may take for ever", "[connection][O10]") {
+  const auto tree = *make_single_export(std::make_shared<MemoryDevice>(pattern_bytes(4096)));
+  SocketPair pair = make_pair();
+  ConnectionOptions options;
+  options.handshake_timeout = 0ms;
+  Connection connection(std::move(pair.ours), *tree, options);
+  connection.on_ready();
+  CHECK_FALSE(connection.ended());
+  CHECK_FALSE(connection.deadline());
+}
+
+TEST_CASE("TCP looks whether a silent client is still there", "[connection]") {
+  const UniqueFd listening(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  REQUIRE(::bind(listening.get(), reinterpret_cast<sockaddr*>(&address), length) == 0);
+  REQUIRE(::listen(listening.get(), 1) == 0);
+  REQUIRE(::getsockname(listening.get(), reinterpret_cast<sockaddr*>(&address), &length) == 0);
+  const SocketClient client = SocketClient::on_loopback(AF_INET, ntohs(address.sin_port));
+  const auto tree = *make_single_export(std::make_shared<MemoryDevice>(pattern_bytes(4096)));
+  const Connection connection(UniqueFd(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC)),
+                              *tree, {});
+  const auto option = [&](int level, int name) {
+    int value = -1;
+    socklen_t bytes = sizeof value;
+    CHECK(::getsockopt(connection.fd(), level, name, &value, &bytes) == 0);
+    return value;
+  };
+  CHECK(option(SOL_SOCKET, SO_KEEPALIVE) == 1);
+  // Gone for two minutes at most before it is noticed.
+  CHECK(option(IPPROTO_TCP, TCP_KEEPIDLE) +
+            option(IPPROTO_TCP, TCP_KEEPINTVL) * option(IPPROTO_TCP, TCP_KEEPCNT) <=
+        120);
+  CHECK(option(IPPROTO_TCP, TCP_NODELAY) == 1);
 }
 
 TEST_CASE("a connection can be cut and shut down from outside", "[connection]") {

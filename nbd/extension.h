@@ -6,6 +6,7 @@
 #include <expected>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "block/device.h"
 #include "block/extent.h"
 #include "nbd/export_tree.h"
+#include "nbd/feature_set.h"
 #include "nbd/protocol.h"
 #include "support/error.h"
 
@@ -61,6 +63,9 @@ struct OptionExtension {
   OptionRule rule;
   /// So many of them do not count against what a client may send on one connection.
   std::size_t free_calls = 0;
+  /// What it is a part of: without that it is not known, and a Feature::hier without Feature::list
+  /// is refused by policy.
+  std::optional<Feature> feature;
   /// Answers the option: its last reply is ACK, or the refusal. Data is only there during the call.
   std::function<std::expected<void, OptionRefusal>(std::span<const std::byte> data,
                                                    OptionCall& call)>
@@ -131,6 +136,8 @@ class MetaNamespace {
   virtual ~MetaNamespace() = default;
   /// What stands before the colon. Ours to choose are names that begin with "x-".
   virtual std::string_view name() const noexcept = 0;
+  /// What it is a part of: without that it is not known. Feature::hier needs Feature::list as well.
+  virtual std::optional<Feature> feature() const noexcept { return std::nullopt; }
   /// What LIST_META_CONTEXT answers to "NAME:query"; "" asks for all contexts that can be selected.
   virtual void list(std::string_view query, QueriedExport& exported,
                     ContextListing& listing) const = 0;

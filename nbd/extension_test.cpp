@@ -139,6 +139,46 @@ class Client {
     return answer;
   }
 
+  /// With extended headers, and a payload of this length and these ids.
+  Answer filtered(std::uint64_t offset, std::uint64_t length,
+                  std::initializer_list<std::uint32_t> ids, std::uint16_t flags = 0,
+                  std::size_t junk = 0) {
+    Bytes payload;
+    payload += pack(length);
+    for (const std::uint32_t id : ids) payload += pack(id);
+    payload += Bytes(junk);
+    Request asked{static_cast<std::uint16_t>(flags | kPayloadLen), Command::block_status, 7, offset,
+                  payload.size()};
+    Bytes message;
+    message += encode_extended_request(asked);
+    message += payload;
+    Stream stream(driver_->exchange(message));
+    asked.length = length;
+    asked.flags = flags;
+    Answer answer = testing::take_answer(stream, asked, true, true);
+    CHECK(stream.empty());
+    return answer;
+  }
+  /// The same without a payload, which is all contexts.
+  Answer unfiltered(std::uint64_t offset, std::uint64_t length) {
+    const Request asked{0, Command::block_status, 7, offset, length};
+    Bytes message;
+    message += encode_extended_request(asked);
+    Stream stream(driver_->exchange(message));
+    Answer answer = testing::take_answer(stream, asked, true, true);
+    CHECK(stream.empty());
+    return answer;
+  }
+  /// The transmission flags of GO or INFO.
+  std::uint16_t flags(Option number) {
+    const auto answers = ask(option(number, testing::info_data("disk")));
+    REQUIRE(answers.back().is(OptionReply::ack));
+    Stream item(Bytes(answers.front().data.begin(), answers.front().data.end()));
+    item.take(10);
+    return item.number<std::uint16_t>();
+  }
+  void arrive_in_steps_of(std::size_t bytes) { driver_.emplace(*session_, bytes); }
+
   int builds = 0;
   bool finished() const { return session_->finished(); }
 
@@ -359,6 +399,83 @@ TEST_CASE("extensions that contradict the protocol or each other are refused", "
   CHECK_FALSE(named("x-mine"));
   CHECK(named("qemu"));
   CHECK_FALSE(extensions.add_namespace(nullptr));
+}
+
+TEST_CASE("who has contexts and extended headers may choose among them", "[extension][X3]") {
+  Client client;
+  CHECK((client.flags(Option::info) & kBlockStatusPayload) == 0);
+  SECTION("not with structured replies") {
+    client.ask(option(Option::structured_reply));
+    client.contexts(Option::set_meta_context, {"base:allocation"});
+    CHECK((client.flags(Option::go) & kBlockStatusPayload) == 0);
+  }
+  SECTION("not without contexts") {
+    client.ask(option(Option::extended_headers));
+    client.contexts(Option::set_meta_context, {"base:none"});
+    CHECK((client.flags(Option::info) & kBlockStatusPayload) == 0);
+    CHECK((client.flags(Option::go) & kBlockStatusPayload) == 0);
+    CHECK(client.filtered(0, 4096, {1}).is(WireError::inval));
+    CHECK_FALSE(client.finished());
+  }
+  SECTION("with both") {
+    client.ask(option(Option::extended_headers));
+    client.contexts(Option::set_meta_context, {"base:allocation"});
+    CHECK((client.flags(Option::info) & kBlockStatusPayload) != 0);
+    CHECK((client.flags(Option::go) & kBlockStatusPayload) != 0);
+  }
+}
+
+TEST_CASE("a block status may ask for some contexts only", "[extension][X3]") {
+  Client client;
+  client.ask(option(Option::extended_headers));
+  REQUIRE(
+      client.contexts(Option::set_meta_context, {"x-number:1", "base:allocation", "x-number:3"}) ==
+      Names{"1=x-number:1", "2=base:allocation", "3=x-number:3"});
+  client.flags(Option::go);
+  client.arrive_in_steps_of(GENERATE(SIZE_MAX, std::size_t{1}, std::size_t{33}));
+  using Descriptors = Answer::Descriptors;
+  const Descriptors all_of_disk = {{65536, 0}, {65536, 3}};
+
+  const auto seen = [](const Answer& answer) {
+    CHECK(answer.error == 0);
+    return std::pair{answer.descriptors, answer.other_status};
+  };
+  const auto whole = seen(client.unfiltered(0, 131072));
+  CHECK(whole.second.size() == 2);
+  const auto one = seen(client.filtered(0, 131072, {2}));
+  CHECK(one.first.empty());
+  CHECK(one.second.size() == 1);
+  CHECK(one.second.at(2) == all_of_disk);
+  // The order of the ids does not matter.
+  CHECK(seen(client.filtered(0, 131072, {3, 1, 2})) == whole);
+  CHECK(seen(client.filtered(1024, 2048, {3})).second.at(3) == Descriptors{{1024, 3}, {1024, 6}});
+  const auto two = seen(client.filtered(1024, 2048, {3, 1}, kReqOne));
+  CHECK(two.first == Descriptors{{1024, 1}});
+  CHECK(two.second.size() == 1);
+  CHECK(two.second.at(3) == Descriptors{{1024, 3}});
+
+  // What is wrong with it is told, and the next request understood.
+  for (const auto& ids :
+       std::vector<std::vector<std::uint32_t>>{{0}, {4}, {1, 1}, {1, 2, 2}, {1, 0xffffffff}}) {
+    CAPTURE(ids);
+    const Answer answer = ids.size() == 1   ? client.filtered(0, 4096, {ids[0]})
+                          : ids.size() == 2 ? client.filtered(0, 4096, {ids[0], ids[1]})
+                                            : client.filtered(0, 4096, {ids[0], ids[1], ids[2]});
+    CHECK(answer.is(WireError::inval));
+    CHECK_FALSE(answer.text.empty());
+  }
+  CHECK(client.filtered(0, 4096, {}).is(WireError::inval));
+  CHECK(client.filtered(0, 4096, {1, 2, 3, 1}).is(WireError::inval));
+  for (const std::size_t junk : std::initializer_list<std::size_t>{1, 2, 3, 4, 100, 1 << 20}) {
+    CHECK(client.filtered(0, 4096, {1, 2}, 0, junk).is(WireError::inval));
+  }
+  CHECK(client.filtered(0, 0, {1}).is(WireError::inval));
+  CHECK(client.filtered(0, 131073, {1}).is(WireError::inval));
+  CHECK(client.filtered(131072, 1, {1}).is(WireError::inval));
+  CHECK(client.filtered(512, ~std::uint64_t{0}, {1}).is(WireError::inval));
+  CHECK(client.filtered(0, 4096, {1}, kDf).is(WireError::inval));
+  CHECK(seen(client.filtered(0, 131072, {2})).second.at(2) == all_of_disk);
+  CHECK_FALSE(client.finished());
 }
 
 }  // namespace mkvirtfs::nbd

@@ -172,6 +172,7 @@ Outcome list_hier(std::span<const std::byte> data, OptionCall& call) {
 class ListNamespace final : public MetaNamespace {
  public:
   std::string_view name() const noexcept override { return kListNamespace; }
+  std::optional<Feature> feature() const noexcept override { return Feature::hier; }
 
   void list(std::string_view query, QueriedExport& exported,
             ContextListing& listing) const override {
@@ -221,6 +222,7 @@ Result<void> add_list_hier(Extensions& extensions) {
   OptionExtension option;
   option.rule = {kListHier, 16, kLongestOption, true};
   option.free_calls = kHierCalls;
+  option.feature = Feature::hier;
   option.handler = list_hier;
   if (Result<void> added = extensions.add_option(std::move(option)); !added) return added;
   return extensions.add_namespace(std::make_shared<ListNamespace>());

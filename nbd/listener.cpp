@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+// Behind sys/socket.h, which it needs.
+#include <linux/vm_sockets.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -188,6 +191,15 @@ std::string authority(const Address& address) {
   return fmt::format("{}:{}", host, address.port());
 }
 
+// --- vsock -------------------------------------------------------------------------------------
+
+/// "1:10809": the context of this machine for itself stands for "whoever asks".
+std::string vsock_authority(const sockaddr_vm& address) {
+  const unsigned cid =
+      address.svm_cid == VMADDR_CID_ANY ? unsigned{VMADDR_CID_LOCAL} : address.svm_cid;
+  return fmt::format("{}:{}", cid, address.svm_port);
+}
+
 /// Whether this machine merely lacks the family or the address, while others may do.
 bool is_missing_address(int error) noexcept {
   return error == EAFNOSUPPORT || error == EADDRNOTAVAIL;
@@ -277,6 +289,30 @@ Result<std::vector<Listener>> Listener::on_tcp(const std::string& host, std::uin
   return fail_errno(failed, fmt::format("listen on {} port {}", printable(host), port));
 }
 
+Result<Listener> Listener::on_vsock(std::uint32_t cid, std::uint32_t port) {
+  const auto failed = [&](int error) {
+    const std::string where = cid == VMADDR_CID_ANY ? fmt::format("vsock port {}", port)
+                                                    : fmt::format("vsock {}:{}", cid, port);
+    return fail_errno(error, "listen on " + where);
+  };
+  UniqueFd socket(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket) return failed(errno);
+  sockaddr_vm address{};
+  address.svm_family = AF_VSOCK;
+  address.svm_cid = cid;
+  address.svm_port = port == 0 ? VMADDR_PORT_ANY : port;
+  socklen_t length = sizeof address;
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  if (::bind(socket.get(), generic, length) != 0 || ::listen(socket.get(), SOMAXCONN) != 0 ||
+      ::getsockname(socket.get(), generic, &length) != 0) {
+    return failed(errno);
+  }
+  Listener listener(std::move(socket));
+  listener.authority_ = vsock_authority(address);
+  listener.is_vsock_ = true;
+  return listener;
+}
+
 Result<Listener> Listener::on_socket(UniqueFd socket) {
   int type = 0;
   int listening = 0;
@@ -309,6 +345,11 @@ Result<Listener> Listener::on_socket(UniqueFd socket) {
       listener.socket_path_.assign(local->sun_path, ::strnlen(local->sun_path, room));
       break;
     }
+    case AF_VSOCK:
+      listener.authority_ =
+          vsock_authority(*reinterpret_cast<const sockaddr_vm*>(&address.storage));
+      listener.is_vsock_ = true;
+      break;
     default:
       break;  // clients have to know the way
   }
@@ -327,7 +368,10 @@ Listener::~Listener() {
 std::string Listener::uri(std::string_view export_name, const TlsCredentials* tls) const {
   const bool is_unix = !socket_path_.empty();
   if (!is_unix && authority_.empty()) return {};
-  std::string uri = fmt::format("nbd{}{}://", tls != nullptr ? "s" : "", is_unix ? "+unix" : "");
+  std::string uri = fmt::format("nbd{}{}://", tls != nullptr ? "s" : "",
+                                is_unix     ? "+unix"
+                                : is_vsock_ ? "+vsock"
+                                            : "");
   if (tls != nullptr && !tls->uri_user().empty())
     uri += percent_encoded(tls->uri_user(), false) + "@";
   uri += fmt::format("{}/{}", authority_, percent_encoded(export_name));

@@ -16,9 +16,10 @@ namespace mkvirtfs::nbd {
 /// destroyed, if that is still the one it made. Belongs to one thread.
 class Listener {
  public:
-  /// See Server::listen_unix and Server::listen_tcp.
+  /// See Server::listen_unix, Server::listen_tcp and Server::listen_vsock.
   static Result<Listener> on_unix(const std::string& path);
   static Result<std::vector<Listener>> on_tcp(const std::string& host, std::uint16_t port);
+  static Result<Listener> on_vsock(std::uint32_t cid, std::uint32_t port);
   /// See Server::listen_on. The file of a Unix socket stays where it is.
   static Result<Listener> on_socket(UniqueFd socket);
 
@@ -43,8 +44,9 @@ class Listener {
   explicit Listener(UniqueFd socket) : socket_(std::move(socket)) {}
 
   UniqueFd socket_;
-  // One of them: a host and a port, or the path of a Unix socket.
+  // One of them: a host (or a context) and a port, or the path of a Unix socket.
   std::string authority_;
+  bool is_vsock_ = false;
   std::string socket_path_;
   SocketFile file_;
 };

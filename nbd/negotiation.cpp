@@ -47,6 +47,8 @@ struct Negotiation::Rule {
   OptionRule shape;
   /// Whether a client that did not take up fixed newstyle may send it.
   bool any_newstyle;
+  /// Without it the option is not known.
+  std::optional<Feature> feature;
   void (Negotiation::*handler)(Option, Data);
 };
 
@@ -57,15 +59,27 @@ const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
   using N = Negotiation;
   // Sorted by option. ABORT is not here because it has no rule at all: its data means nothing.
   static constexpr std::array kRules = {
-      Rule{{Option::export_name, 0, kString, true}, true, &N::on_export_name},
-      Rule{{Option::list, 0, 0, true}, false, &N::on_list},
-      Rule{{Option::starttls, 0, 0, false}, false, &N::on_starttls},
-      Rule{{Option::info, 6, kMostInfo, true}, false, &N::on_info_or_go},
-      Rule{{Option::go, 6, kMostInfo, true}, false, &N::on_info_or_go},
-      Rule{{Option::structured_reply, 0, 0, true}, false, &N::on_structured_reply},
-      Rule{{Option::list_meta_context, 8, kLongestOption, true}, false, &N::on_list_meta_context},
-      Rule{{Option::set_meta_context, 8, kLongestOption, true}, false, &N::on_set_meta_context},
-      Rule{{Option::extended_headers, 0, 0, true}, false, &N::on_extended_headers},
+      Rule{{Option::export_name, 0, kString, true}, true, {}, &N::on_export_name},
+      Rule{{Option::list, 0, 0, true}, false, {}, &N::on_list},
+      Rule{{Option::starttls, 0, 0, false}, false, {}, &N::on_starttls},
+      Rule{{Option::info, 6, kMostInfo, true}, false, {}, &N::on_info_or_go},
+      Rule{{Option::go, 6, kMostInfo, true}, false, {}, &N::on_info_or_go},
+      Rule{{Option::structured_reply, 0, 0, true},
+           false,
+           Feature::structured,
+           &N::on_structured_reply},
+      Rule{{Option::list_meta_context, 8, kLongestOption, true},
+           false,
+           Feature::meta_context,
+           &N::on_list_meta_context},
+      Rule{{Option::set_meta_context, 8, kLongestOption, true},
+           false,
+           Feature::meta_context,
+           &N::on_set_meta_context},
+      Rule{{Option::extended_headers, 0, 0, true},
+           false,
+           Feature::extended_headers,
+           &N::on_extended_headers},
   };
   constexpr auto kNumber = [](const Rule& rule) { return rule.shape.option; };
   static_assert(std::ranges::is_sorted(kRules, {}, kNumber));
@@ -157,8 +171,9 @@ class Negotiation::Queried final : public QueriedExport {
   const ExportEntry& entry_;
 };
 
-Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions)
-    : exports_(exports), extensions_(extensions), out_(out), tls_(tls) {
+Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions,
+                         Features features)
+    : exports_(exports), extensions_(extensions), out_(out), tls_(tls), features_(features) {
   out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
 }
 
@@ -219,6 +234,10 @@ std::size_t Negotiation::consume_option(Data input) {
   }
   const Rule* own = find_rule(option);
   const OptionExtension* extension = own == nullptr ? extensions_.find_option(option) : nullptr;
+  if (own != nullptr && own->feature && !features_.has(*own->feature)) own = nullptr;
+  if (extension != nullptr && extension->feature && !features_.has(*extension->feature)) {
+    extension = nullptr;
+  }
   const OptionRule* rule = own != nullptr         ? &own->shape
                            : extension != nullptr ? &extension->rule
                                                   : nullptr;
@@ -314,7 +333,7 @@ void Negotiation::on_export_name(Option, Data data) {
     return;
   }
   const Geometry& geometry = exported->device->geometry();
-  out_.append(pack(geometry.size_bytes, transmission_flags(geometry)));
+  out_.append(pack(geometry.size_bytes, transmission_flags(*exported)));
   if (!no_zeroes_) {
     static constexpr std::array<std::byte, kExportNamePadding> kPadding{};
     out_.append(kPadding);
@@ -323,6 +342,10 @@ void Negotiation::on_export_name(Option, Data data) {
 }
 
 void Negotiation::on_list(Option option, Data) {
+  if (!features_.has(Feature::list)) {
+    refuse(option, OptionReply::err_policy, "this server does not list its exports");
+    return;
+  }
   // Depth first through the directories that are still to be listed; their number is bounded by
   // that of the names, and the work by what may be told.
   std::vector<std::string> directories = {""};
@@ -388,8 +411,9 @@ void Negotiation::on_info_or_go(Option option, Data data) {
     return;
   }
   const Geometry& geometry = exported->device->geometry();
-  reply(option, OptionReply::info,
-        pack(std::to_underlying(Info::export_), geometry.size_bytes, transmission_flags(geometry)));
+  reply(
+      option, OptionReply::info,
+      pack(std::to_underlying(Info::export_), geometry.size_bytes, transmission_flags(*exported)));
   const auto tell_text = [&](Info item, std::string_view text) {
     std::vector<std::byte> body;
     std::ranges::copy(pack(std::to_underlying(item)), std::back_inserter(body));
@@ -447,7 +471,9 @@ void Negotiation::on_list_meta_context(Option option, Data data) {
   // "base:" asks for all contexts of that namespace, no query for all there are. Namespaces that
   // we do not know have no contexts: that is not an error.
   if (request->query_count() == 0) {
-    for (const auto& known : extensions_.namespaces()) known->list({}, queried, listing);
+    for (const auto& known : extensions_.namespaces()) {
+      if (offers(*known)) known->list({}, queried, listing);
+    }
   }
   request->for_each_query([&](std::string_view query) {
     if (const auto [known, rest] = find_namespace(query); known != nullptr) {
@@ -503,11 +529,18 @@ void Negotiation::on_set_meta_context(Option option, Data data) {
   reply(option, OptionReply::ack);
 }
 
+bool Negotiation::offers(const MetaNamespace& known) const noexcept {
+  const std::optional<Feature> feature = known.feature();
+  return !feature ||
+         (features_.has(*feature) && (*feature != Feature::hier || features_.has(Feature::list)));
+}
+
 std::pair<const MetaNamespace*, std::string_view> Negotiation::find_namespace(
     std::string_view query) const noexcept {
   const std::size_t colon = query.find(':');
   if (colon == std::string_view::npos) return {};
-  return {extensions_.find_namespace(query.substr(0, colon)), query.substr(colon + 1)};
+  const MetaNamespace* const known = extensions_.find_namespace(query.substr(0, colon));
+  return {known != nullptr && offers(*known) ? known : nullptr, query.substr(colon + 1)};
 }
 
 bool Negotiation::is_free(const OptionExtension& extension) {
@@ -518,6 +551,10 @@ bool Negotiation::is_free(const OptionExtension& extension) {
 
 void Negotiation::on_extension(const OptionExtension& extension, Data data) {
   const Option option = extension.rule.option;
+  if (extension.feature == Feature::hier && !features_.has(Feature::list)) {
+    refuse(option, OptionReply::err_policy, "this server does not list its exports");
+    return;
+  }
   Call call(*this, option);
   const auto done = extension.handler(data, call);
   if (call.overflowed()) {
@@ -543,7 +580,8 @@ Result<Export> Negotiation::open(std::string_view name) {
 }
 
 void Negotiation::agree(Export exported) {
-  agreement_.transmission_flags = transmission_flags(exported.device->geometry());
+  agreement_.transmission_flags = transmission_flags(exported);
+  agreement_.features = features_;
   agreement_.structured_replies = structured_replies_;
   agreement_.extended_headers = extended_headers_;
   // A selection made for another export is void.
@@ -560,10 +598,22 @@ Agreement Negotiation::take_agreement() {
   return std::move(agreement_);
 }
 
-std::uint16_t Negotiation::transmission_flags(const Geometry& geometry) const noexcept {
+std::uint16_t Negotiation::transmission_flags(const Export& exported) const noexcept {
+  const Geometry& geometry = exported.device->geometry();
   // Many connections to one export are honest, because they share one device: what one of them
   // flushed is flushed for all. DF must not be offered without chunks.
   unsigned flags = kHasFlags | kMultiConn | kSendCache;
+  constexpr std::array kFlagsOf = {
+      std::pair{Feature::multi_conn, kMultiConn},
+      std::pair{Feature::df, kSendDf},
+      std::pair{Feature::flush, kSendFlush},
+      std::pair{Feature::fua, kSendFua},
+      std::pair{Feature::trim, kSendTrim},
+      std::pair{Feature::fast_zero, kSendFastZero},
+      // There is no fast zero without zeroes.
+      std::pair{Feature::zeroes, static_cast<std::uint16_t>(kSendWriteZeroes | kSendFastZero)},
+      std::pair{Feature::cache, kSendCache},
+  };
   if (geometry.writable) {
     flags |= kSendFlush | kSendFua | kSendTrim | kSendWriteZeroes;
     if (geometry.zeroes_fast) flags |= kSendFastZero;
@@ -571,6 +621,14 @@ std::uint16_t Negotiation::transmission_flags(const Geometry& geometry) const no
     flags |= kReadOnly;
   }
   if (structured_replies_ || extended_headers_) flags |= kSendDf;
+  // Only who has contexts can choose among them.
+  if (extended_headers_ && selection_ && selection_->export_name == exported.name &&
+      !selection_->contexts.empty()) {
+    flags |= kBlockStatusPayload;
+  }
+  for (const auto& [feature, its_flags] : kFlagsOf) {
+    if (!features_.has(feature)) flags &= ~static_cast<unsigned>(its_flags);
+  }
   return static_cast<std::uint16_t>(flags);
 }
 

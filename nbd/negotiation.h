@@ -15,6 +15,7 @@
 #include "nbd/codec.h"
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
+#include "nbd/feature_set.h"
 #include "nbd/tls_mode.h"
 
 namespace mkvirtfs::nbd {
@@ -29,7 +30,7 @@ class Negotiation {
  public:
   /// Puts the greeting into `out`.
   Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off,
-              const Extensions& extensions = Extensions::standard());
+              const Extensions& extensions = Extensions::standard(), Features features = {});
 
   /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
   /// it took. It takes none when it must see wanted_bytes() first, or when ended() or agreed().
@@ -86,13 +87,14 @@ class Negotiation {
   void on_list_meta_context(Option option, Data data);
   void on_set_meta_context(Option option, Data data);
   void on_extension(const OptionExtension& extension, Data data);
+  bool offers(const MetaNamespace& known) const noexcept;
   /// The namespace of "NAME:rest", nullptr when it is not known, and the rest.
   std::pair<const MetaNamespace*, std::string_view> find_namespace(
       std::string_view query) const noexcept;
 
   Result<Export> open(std::string_view name);
   void agree(Export exported);
-  std::uint16_t transmission_flags(const Geometry& geometry) const noexcept;
+  std::uint16_t transmission_flags(const Export& exported) const noexcept;
   void tell_export(Option option, const ExportEntry& entry);
   void tell_context(Option option, std::uint32_t id, std::string_view name);
   void reply(Option option, OptionReply reply, std::span<const std::byte> data = {});
@@ -103,6 +105,7 @@ class Negotiation {
   const Extensions& extensions_;
   Batch& out_;
   const TlsMode tls_;
+  const Features features_;
   bool tls_is_on_ = false;
   Phase phase_ = Phase::client_flags;
   std::string end_reason_;

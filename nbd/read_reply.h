@@ -89,6 +89,8 @@ class ReadReply {
   /// The client was promised bytes that can not be had, and there is no way to say so but to
   /// disconnect it.
   bool broken() const noexcept { return broken_; }
+  /// What the answer tells, or what broke it; only for one that is no longer active().
+  WireError error() const noexcept { return failure_.error; }
   /// Why it is broken.
   const std::string& reason() const noexcept { return failure_.text; }
 

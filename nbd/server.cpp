@@ -13,7 +13,9 @@
 #include <cassert>
 #include <cerrno>
 #include <exception>
+#include <map>
 #include <memory>
+#include <new>
 #include <system_error>
 #include <unordered_map>
 #include <utility>
@@ -94,6 +96,8 @@ class Server::Implementation {
     return clients_.size();
   }
 
+  ServerStatistics statistics() const;
+
   Result<void> adopt(UniqueFd socket);
   Result<void> run();
   /// There were clients, and there are none any more.
@@ -161,6 +165,7 @@ class Server::Implementation {
   bool park(Client& client, std::vector<std::shared_ptr<Job>>& done_jobs);
   void start_jobs(Client& client);
   void remove(Client& client) noexcept;
+  void keep_statistics(const RequestMeter& meter) noexcept REQUIRES(mutex_);
   void accept_from(const Listener& listener);
   void dispatch(Clock::time_point until);
   void watch_listeners(bool accepting);
@@ -189,6 +194,10 @@ class Server::Implementation {
   std::uint64_t clients_accepted_ GUARDED_BY(mutex_) = 0;
   Clock::time_point look_at_ GUARDED_BY(mutex_) = Clock::time_point::max();  // none is late before
   std::unordered_map<std::uint64_t, std::shared_ptr<Client>> clients_ GUARDED_BY(mutex_);
+  std::uint64_t clients_refused_ GUARDED_BY(mutex_) = 0;
+  // Of clients that are gone.
+  std::map<std::string, ExportStatistics> kept_statistics_ GUARDED_BY(mutex_);
+  ExportStatistics other_statistics_ GUARDED_BY(mutex_);
 
   // Last, so that they end first: connections give jobs away, and jobs wake connections.
   WorkerPool connection_threads_;
@@ -235,15 +244,25 @@ std::vector<std::shared_ptr<Server::Implementation::Client>> Server::Implementat
 }
 
 Result<void> Server::Implementation::adopt(UniqueFd socket) {
+  if (options_.admits) {
+    const Peer peer = Peer::of_socket(socket.get());
+    if (!options_.admits(peer)) {
+      const MutexLock lock(mutex_);
+      ++clients_refused_;
+      return fail(Errc::io, fmt::format("{} may not connect", peer.text()));
+    }
+  }
   ConnectionOptions options;
   options.handshake_timeout = options_.handshake_timeout;
   options.tls = options_.tls;
   options.tls_credentials = options_.tls_credentials;
   if (options_.extensions) options.extensions = options_.extensions.get();
+  options.features = options_.features;
   std::shared_ptr<Client> client;
   {
     const MutexLock lock(mutex_);
     if (clients_.size() >= options_.most_connections) {
+      ++clients_refused_;
       return fail(Errc::no_space,
                   fmt::format("{} clients are connected, which is the limit", clients_.size()));
     }
@@ -369,11 +388,54 @@ void Server::Implementation::remove(Client& client) noexcept {
     const MutexLock lock(mutex_);
     const auto found = clients_.find(client.number);
     if (found != clients_.end()) {
+      keep_statistics(client.connection.meter());
       last = std::move(found->second);
       clients_.erase(found);
     }
   }
   wakeup_.notify();
+}
+
+void Server::Implementation::keep_statistics(const RequestMeter& meter) noexcept {
+  if (!meter.has_begun()) return;
+  try {
+    ExportStatistics gone = meter.statistics();
+    gone.connections_open = 0;
+    const auto found = kept_statistics_.find(gone.name);
+    if (found != kept_statistics_.end()) {
+      found->second += gone;
+    } else if (kept_statistics_.size() < ServerStatistics::kMostExports) {
+      std::string name = gone.name;
+      kept_statistics_.emplace(std::move(name), std::move(gone));
+    } else {
+      other_statistics_ += gone;
+    }
+  } catch (const std::bad_alloc&) {
+    // Where there is no memory, the numbers of one client are the least that is lost.
+  }
+}
+
+ServerStatistics Server::Implementation::statistics() const {
+  ServerStatistics result;
+  std::map<std::string, ExportStatistics> exports;
+  {
+    const MutexLock lock(mutex_);
+    result.connections_open = clients_.size();
+    result.connections_total = clients_accepted_;
+    result.connections_refused = clients_refused_;
+    result.others = other_statistics_;
+    exports = kept_statistics_;
+    for (const auto& [number, client] : clients_) {
+      const RequestMeter& meter = client->connection.meter();
+      if (!meter.has_begun()) continue;
+      ExportStatistics& exported = exports[meter.export_name()];
+      exported.name = meter.export_name();
+      exported += meter.statistics();
+    }
+  }
+  result.exports.reserve(exports.size());
+  for (auto& [name, exported] : exports) result.exports.push_back(std::move(exported));
+  return result;
 }
 
 void Server::Implementation::accept_from(const Listener& listener) {
@@ -538,6 +600,12 @@ Result<void> Server::listen_tcp(const std::string& host, std::uint16_t port) {
   return {};
 }
 
+Result<void> Server::listen_vsock(std::uint32_t cid, std::uint32_t port) {
+  Result<Listener> listener = Listener::on_vsock(cid, port);
+  if (!listener) return std::unexpected(std::move(listener).error());
+  return implementation_->add_listener(*std::move(listener));
+}
+
 Result<void> Server::listen_on(UniqueFd socket) {
   Result<Listener> listener = Listener::on_socket(std::move(socket));
   if (!listener) return std::unexpected(std::move(listener).error());
@@ -553,6 +621,8 @@ std::vector<std::string> Server::uris(std::string_view export_name) const {
 }
 
 std::size_t Server::connection_count() const { return implementation_->connection_count(); }
+
+ServerStatistics Server::statistics() const { return implementation_->statistics(); }
 
 Result<void> Server::run() { return implementation_->run(); }
 

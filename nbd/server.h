@@ -12,6 +12,9 @@
 
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
+#include "nbd/feature_set.h"
+#include "nbd/peer.h"
+#include "nbd/statistics.h"
 #include "nbd/tls_credentials.h"
 #include "nbd/tls_mode.h"
 #include "support/error.h"
@@ -20,11 +23,16 @@
 
 namespace mkvirtfs::nbd {
 
+/// All context ids that this machine has in vsock.
+inline constexpr std::uint32_t kAnyCid = 0xffffffff;
+
 struct ServerOptions {
   /// Clients beyond this many are disconnected at once.
   std::size_t most_connections = 1024;
+  /// Who may come in; null: everybody. What it turns away is disconnected before the greeting.
+  PeerFilter admits;
   /// How long a client may take from connect to the end of its handshake. A client that lists
-  /// exports is given this long again for each name that it was told.
+  /// exports is given this long again for each name that it was told. 0: as long as it likes.
   std::chrono::milliseconds handshake_timeout{10'000};
   /// How long clients may go on receiving replies after request_stop(), before they are cut off.
   std::chrono::milliseconds stop_grace{5'000};
@@ -33,6 +41,8 @@ struct ServerOptions {
   std::shared_ptr<const TlsCredentials> tls_credentials;
   /// Options and metadata namespaces beyond the protocol's; nullptr: none.
   std::shared_ptr<const Extensions> extensions;
+  /// What clients are offered.
+  Features features;
   /// run() returns when the last client has been gone for so long; nothing: it does not.
   std::optional<std::chrono::milliseconds> stop_after_last;
   /// Threads for clients that have something to do, started on demand. An idle client has none.
@@ -54,8 +64,8 @@ struct ServerOptions {
 /// global; several servers live in one process. Its threads block all asynchronous signals, so the
 /// program's own handlers and signalfd see them.
 ///
-/// create(), the listen calls, uris() and run() belong to one thread; adopt(), request_stop() and
-/// connection_count() may be called from any.
+/// create(), the listen calls, uris() and run() belong to one thread; adopt(), request_stop(),
+/// connection_count() and statistics() may be called from any.
 class Server {
  public:
   static Result<std::unique_ptr<Server>> create(std::shared_ptr<ExportTree> exports,
@@ -74,22 +84,32 @@ class Server {
   /// stands for. Port 0 lets the kernel choose one free port, the same for all those addresses.
   Result<void> listen_tcp(const std::string& host, std::uint16_t port);
 
+  /// Listens on a vsock, which leads from a virtual machine to its host or back: `cid` is one of
+  /// this machine's context ids, or kAnyCid for all. Port 0 lets the kernel
+  /// choose.
+  Result<void> listen_vsock(std::uint32_t cid, std::uint32_t port);
+
   /// Listens on a socket that somebody else has made, bound and set to listen: a stream socket of
   /// any kind (Errc::usage else). The file of a Unix socket is left alone in the end.
   Result<void> listen_on(UniqueFd socket);
 
-  /// Serves a client that is already connected: a stream socket of any kind.
+  /// Serves a client that is already connected: a stream socket of any kind. An error when there
+  /// are too many, or ServerOptions::admits says no.
   Result<void> adopt(UniqueFd connected);
 
   /// One URI for each address listened on (but for those that URIs can not tell), in that order,
   /// true from this machine and
-  /// percent-encoded: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME. The empty name is the
+  /// percent-encoded: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME,
+  /// nbd+vsock://CID:PORT/NAME (where 1 is this machine). The empty name is the
   /// default export. If there may be TLS they are nbds:// and nbds+unix://, with libnbd's
   /// parameters for the files that the server's credentials came from.
   std::vector<std::string> uris(std::string_view export_name = {}) const;
 
   /// Clients connected at this moment.
   std::size_t connection_count() const;
+
+  /// What clients have asked so far, also after run().
+  ServerStatistics statistics() const;
 
   /// Accepts and serves clients until request_stop(), or ServerOptions::stop_after_last. Then it
   /// stops listening, removes its Unix sockets, lets clients have the replies to what they asked

@@ -5,7 +5,11 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+
+// Behind sys/socket.h, which it needs.
+#include <linux/vm_sockets.h>
 
 #include <algorithm>
 #include <atomic>
@@ -435,6 +439,151 @@ TEST_CASE("a server may end with its last client", "[server]") {
   runner.join();
   CHECK(result);
   CHECK(Clock::now() - left >= *options.stop_after_last);
+}
+
+TEST_CASE("the server adds up what its clients asked, also those that are gone", "[server]") {
+  std::vector<Export> exports;
+  exports.push_back({"a", "", memory_device(1 << 20)});
+  exports.push_back({"b", "", memory_device(1 << 20)});
+  ServerOptions options;
+  options.most_connections = 3;
+  RunningServer server(*make_fixed_exports(exports), options);
+  const auto client_of = [&](std::string_view name) {
+    SocketClient client = server.connect();
+    client.handshake(true, name);
+    return client;
+  };
+  CHECK(server->statistics().exports.empty());
+  {
+    SocketClient gone = client_of("a");
+    for (int i = 0; i < 10; ++i) gone.read(0, 4096);
+  }
+  SocketClient staying = client_of("a");
+  staying.read(0, 8192);
+  SocketClient other = client_of("b");
+  CHECK(other.read(1 << 20, 1).is(WireError::inval));
+  const SocketClient idle = server.connect();
+  REQUIRE(soon([&] { return server->connection_count() == 3; }));
+  // Full: it hears nothing.
+  CHECK(server.connect().receive_rest().empty());
+
+  const ServerStatistics statistics = server->statistics();
+  CHECK(statistics.connections_open == 3);
+  CHECK(statistics.connections_total == 4);
+  CHECK(statistics.connections_refused == 1);
+  REQUIRE(statistics.exports.size() == 2);
+  const ExportStatistics& a = statistics.exports[0];
+  CHECK(a.name == "a");
+  CHECK(a.connections_open == 1);
+  CHECK(a.connections_total == 2);
+  CHECK(a.of(CommandKind::read).requests == 11);
+  CHECK(a.of(CommandKind::read).bytes == 10 * 4096 + 8192);
+  const ExportStatistics& b = statistics.exports[1];
+  CHECK(b.name == "b");
+  CHECK(b.of(CommandKind::read).requests == 1);
+  CHECK(b.of(CommandKind::read).error_count() == 1);
+  server.stop();
+  const ServerStatistics after = server->statistics();
+  CHECK(after.connections_open == 0);
+  REQUIRE(after.exports.size() == 2);
+  CHECK(after.exports[0].connections_open == 0);
+  CHECK(after.exports[0].of(CommandKind::read).requests == 11);
+  // Every answer was timed.
+  std::uint64_t timed = 0;
+  for (const std::uint64_t count : after.exports[0].of(CommandKind::read).latency) timed += count;
+  CHECK(timed == 11);
+}
+
+TEST_CASE("who may not come in hears nothing", "[server][A15]") {
+  std::atomic<int> asked = 0;
+  std::atomic<bool> open = false;
+  ServerOptions options;
+  options.admits = [&](const Peer& peer) {
+    ++asked;
+    return open && peer.kind == Peer::Kind::unix_socket && peer.uid == ::geteuid();
+  };
+  RunningServer server(memory_device(4096), options);
+  for (int i = 0; i < 3; ++i) CHECK(server.connect().receive_rest().empty());
+  CHECK(asked == 3);
+  CHECK(server->statistics().connections_refused == 3);
+  CHECK(server->statistics().connections_total == 0);
+  // Nor who is brought along.
+  int fds[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+  SocketClient brought{UniqueFd(fds[0])};
+  CHECK_FALSE(server->adopt(UniqueFd(fds[1])));
+  CHECK(brought.receive_rest().empty());
+  open = true;
+  CHECK(server.ready_client().read(0, 512).data.size() == 512);
+}
+
+TEST_CASE("rules keep clients of TCP out by their address", "[server]") {
+  const std::string denied = GENERATE("127.0.0.0/8", "::1", "any");
+  ServerOptions options;
+  const std::vector<std::string> deny = {denied};
+  const Result<PeerRules> rules = PeerRules::parse({}, deny);
+  REQUIRE(rules);
+  options.admits = [&](const Peer& peer) { return rules->admits(peer); };
+  const auto server = *Server::create(*make_single_export(memory_device(4096), "disk"), options);
+  REQUIRE(server->listen_tcp("127.0.0.1", 0));
+  REQUIRE(server->listen_tcp("::1", 0));
+  const auto uris = server->uris();
+  std::thread serving([&] { server->run().value(); });
+  const auto answers = [&](int family, const std::string& uri) {
+    return !SocketClient::on_loopback(family, port_of(uri.substr(0, uri.size() - 1)))
+                .receive_up_to(1)
+                .empty();
+  };
+  const bool v4 = answers(AF_INET, uris[0]);
+  const bool v6 = answers(AF_INET6, uris[1]);
+  server->request_stop();
+  serving.join();
+  CHECK(v4 == (denied == "::1"));
+  CHECK(v6 == (denied == "127.0.0.0/8"));
+}
+
+TEST_CASE("vsock is listened on as far as the machine has it", "[server]") {
+  const auto device = memory_device(4096);
+  const auto server = *Server::create(*make_single_export(device, "disk"));
+  const Result<void> anywhere = server->listen_vsock(kAnyCid, 0);
+  if (!UniqueFd(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0))) {
+    REQUIRE_FALSE(anywhere);
+    CHECK(anywhere.error().os_errno == EAFNOSUPPORT);
+    CHECK_THAT(anywhere.error().what, Catch::StartsWith("listen on vsock port 0: "));
+    return;
+  }
+  REQUIRE(anywhere);
+  const std::string uri = server->uris("a name").front();
+  CHECK_THAT(uri, Catch::Matches("nbd\\+vsock://1:[1-9][0-9]*/a%20name"));
+  const auto port = static_cast<std::uint32_t>(std::stoul(uri.substr(uri.rfind(':') + 1)));
+  const Result<void> again = server->listen_vsock(kAnyCid, port);
+  REQUIRE_FALSE(again);
+  CHECK(again.error().os_errno == EADDRINUSE);
+  CHECK_THAT(again.error().what, Catch::StartsWith(fmt::format("listen on vsock port {}: ", port)));
+  const Result<void> elsewhere = server->listen_vsock(0x7777, 1);
+  REQUIRE_FALSE(elsewhere);
+  CHECK_THAT(elsewhere.error().what, Catch::StartsWith("listen on vsock 30583:1: "));
+
+  // Whether one can come from this machine itself shows when its loopback context is bound.
+  const Result<void> loopback = server->listen_vsock(VMADDR_CID_LOCAL, 0);
+  if (!loopback) {
+    CHECK(loopback.error().os_errno == EADDRNOTAVAIL);
+    CHECK_THAT(loopback.error().what, Catch::StartsWith("listen on vsock 1:0: "));
+    return;
+  }
+  std::thread serving([&] { server->run().value(); });
+  sockaddr_vm address{};
+  address.svm_family = AF_VSOCK;
+  address.svm_cid = VMADDR_CID_LOCAL;
+  address.svm_port = port;
+  UniqueFd socket(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  SocketClient client(std::move(socket));
+  client.handshake(true);
+  const Answer answer = client.read(0, 4096);
+  server->request_stop();
+  serving.join();
+  CHECK(answer.data == part_of(*device, 0, 4096));
 }
 
 TEST_CASE("two servers live in one process", "[server]") {

@@ -6,10 +6,11 @@
 namespace mkvirtfs::nbd {
 
 Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls,
-                 const Extensions& extensions)
+                 const Extensions& extensions, Features features, RequestMeter* meter)
     : tuning_(tuning),
+      meter_(meter),
       batch_(tuning.batch_bytes),
-      phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions) {}
+      phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions, features) {}
 
 std::size_t Session::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
@@ -19,7 +20,8 @@ std::size_t Session::consume(std::span<const std::byte> input) {
     if (!negotiation->agreed() || !batch_.empty()) return used;
     Agreement agreed = negotiation->take_agreement();
     batch_.release();
-    phase_.emplace<Transmission>(std::move(agreed), batch_, tuning_);
+    if (meter_ != nullptr) meter_->begin(agreed.exported.name);
+    phase_.emplace<Transmission>(std::move(agreed), batch_, tuning_, meter_);
     if (shutting_down_) begin_shutdown();
   }
   return used + std::get<Transmission>(phase_).consume(input.subspan(used));
@@ -28,7 +30,7 @@ std::size_t Session::consume(std::span<const std::byte> input) {
 std::size_t Session::wanted_bytes() const noexcept {
   const auto* const negotiation = std::get_if<Negotiation>(&phase_);
   return negotiation != nullptr ? negotiation->wanted_bytes()
-                                : std::get<Transmission>(phase_).request_bytes();
+                                : std::get<Transmission>(phase_).wanted_bytes();
 }
 
 bool Session::wants_input() const noexcept {

@@ -11,7 +11,9 @@
 #include "nbd/batch.h"
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
+#include "nbd/feature_set.h"
 #include "nbd/negotiation.h"
+#include "nbd/statistics.h"
 #include "nbd/transmission.h"
 
 namespace mkvirtfs::nbd {
@@ -27,11 +29,13 @@ namespace mkvirtfs::nbd {
 ///       else if (!session.finished()) input.receive(session.wanted_bytes());
 ///     }
 ///
-/// No socket, clock or thread. Belongs to one thread; the tree and the extensions live longer.
+/// No socket, clock or thread. Belongs to one thread; the tree, the extensions and the meter, which
+/// may be null, live longer.
 class Session {
  public:
   Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls = TlsMode::off,
-          const Extensions& extensions = Extensions::standard());
+          const Extensions& extensions = Extensions::standard(), Features features = {},
+          RequestMeter* meter = nullptr);
 
   /// Takes what it can from the front of `input`; says how many bytes that was. Having taken
   /// nothing and given no batch, it wants more input than this.
@@ -82,6 +86,7 @@ class Session {
   bool ended() const noexcept;
 
   TransmissionTuning tuning_;
+  RequestMeter* const meter_;
   bool shutting_down_ = false;
   std::string hang_up_reason_;  // the input ended in the handshake
   Batch batch_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cassert>
 #include <limits>
 #include <utility>
@@ -19,6 +20,8 @@ struct CommandRule {
   std::uint16_t flags;
   /// The transmission flag without which it must not be sent; 0 when it is always allowed.
   std::uint16_t advertised;
+  /// Nor must it be sent without this.
+  std::optional<Feature> feature;
   bool writes;
   bool has_range;
   bool has_payload;
@@ -30,15 +33,21 @@ struct CommandRule {
 // be served even when it is not advertised: both have nothing to do here, and clients that send
 // them out of habit are not worth an error.
 constexpr std::array kCommandRules = {
-    CommandRule{Command::read, kDf, 0, false, true, false, WireError::inval},
-    CommandRule{Command::write, 0, 0, true, true, true, WireError::nospc},
-    CommandRule{Command::disc, 0, 0, false, false, false, WireError::inval},
-    CommandRule{Command::flush, 0, 0, false, false, false, WireError::inval},
-    CommandRule{Command::trim, 0, kSendTrim, true, true, false, WireError::inval},
-    CommandRule{Command::cache, 0, 0, false, true, false, WireError::inval},
-    CommandRule{Command::write_zeroes, kNoHole | kFastZero, kSendWriteZeroes, true, true, false,
+    CommandRule{Command::read, kDf, 0, {}, false, true, false, WireError::inval},
+    CommandRule{Command::write, 0, 0, {}, true, true, true, WireError::nospc},
+    CommandRule{Command::disc, 0, 0, {}, false, false, false, WireError::inval},
+    CommandRule{Command::flush, 0, 0, Feature::flush, false, false, false, WireError::inval},
+    CommandRule{Command::trim, 0, kSendTrim, {}, true, true, false, WireError::inval},
+    CommandRule{Command::cache, 0, 0, Feature::cache, false, true, false, WireError::inval},
+    CommandRule{Command::write_zeroes,
+                kNoHole | kFastZero,
+                kSendWriteZeroes,
+                {},
+                true,
+                true,
+                false,
                 WireError::nospc},
-    CommandRule{Command::block_status, kReqOne, 0, false, true, false, WireError::inval},
+    CommandRule{Command::block_status, kReqOne, 0, {}, false, true, false, WireError::inval},
 };
 static_assert(std::ranges::is_sorted(kCommandRules, {}, &CommandRule::command));
 
@@ -57,7 +66,9 @@ const CommandRule* find_rule(Command command) noexcept {
 
 std::uint16_t acceptable_flags(const CommandRule& rule, const Agreement& agreed) noexcept {
   unsigned flags = rule.flags | kFua;
-  if (agreed.extended_headers && rule.has_payload) flags |= kPayloadLen;
+  const bool may_have_payload = rule.command == Command::block_status &&
+                                (agreed.transmission_flags & kBlockStatusPayload) != 0;
+  if (agreed.extended_headers && (rule.has_payload || may_have_payload)) flags |= kPayloadLen;
   for (const FlagRule& limited : kFlagRules) {
     if ((agreed.transmission_flags & limited.advertised) == 0) {
       flags &= ~static_cast<unsigned>(limited.flag);
@@ -73,7 +84,11 @@ constexpr std::size_t kStatusRoom = kMostStatusBytes + Batch::kPieceBytes;
 constexpr std::size_t descriptor_bytes(ReplyStyle style) noexcept {
   return style == ReplyStyle::extended ? 16 : 8;
 }
+static_assert(kMostContexts < 32);
 static_assert(kMostContexts * (kExtendedChunkHeaderBytes + 8) <= Batch::kPieceBytes);
+/// The payload of a block status: the length that it is about, and the ids of some contexts.
+constexpr std::size_t kFilterHeadBytes = 8;
+constexpr std::size_t kContextIdBytes = 4;
 /// The most that one CACHE brings in: it is only advice.
 constexpr std::uint64_t kMostCached = kLargestPayload;
 /// The most extents of a map that one block status looks at, so that one request of 4 GiB over
@@ -113,11 +128,22 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
   if ((request.flags & ~acceptable_flags(*rule, agreed)) != 0) {
     return refuse(WireError::inval, "the command can not have these flags");
   }
-  if (rule->advertised != 0 && (agreed.transmission_flags & rule->advertised) == 0) {
+  const bool masked = rule->feature && !agreed.features.has(*rule->feature);
+  if (masked || (rule->advertised != 0 && (agreed.transmission_flags & rule->advertised) == 0)) {
     return refuse(WireError::inval, "the command was not offered");
   }
   if (request.command == Command::flush && (request.offset != 0 || request.length != 0)) {
     return refuse(WireError::inval, "flush has neither offset nor length");
+  }
+  if (request.command == Command::block_status && flagged_payload) {
+    // What it is about stands in the payload, and is judged when that is there.
+    const std::uint64_t most =
+        kFilterHeadBytes + kContextIdBytes * std::uint64_t{agreed.contexts.size()};
+    if (request.length < kFilterHeadBytes + kContextIdBytes || request.length > most ||
+        request.length % kContextIdBytes != 0) {
+      return refuse(WireError::inval, "a list of contexts can not have this length");
+    }
+    return verdict;
   }
   const std::uint64_t size = agreed.exported.device->geometry().size_bytes;
   if (rule->has_range && (request.length > size || request.offset > size - request.length)) {
@@ -134,9 +160,11 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
   return verdict;
 }
 
-Transmission::Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning)
+Transmission::Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning,
+                           RequestMeter* meter)
     : agreed_(std::move(agreed)),
       out_(out),
+      meter_(meter),
       makes_jobs_(tuning.makes_jobs),
       request_bytes_(agreed_.extended_headers ? kExtendedRequestBytes : kRequestBytes),
       read_context_{*agreed_.exported.device,
@@ -183,6 +211,7 @@ bool Transmission::advance_read() {
   if (current_job_) return false;
   current_->advance();
   if (current_->broken()) {
+    count(current_asked_, current_->error());
     end(current_->reason());
     return false;
   }
@@ -194,18 +223,21 @@ bool Transmission::advance_read() {
       return false;
     }
     const Range wanted = current_->wanted();
-    start_job(Job::Work::fetch, wanted, {}, std::make_unique<ReadReply>(std::move(*current_)));
+    start_job(Job::Work::fetch, wanted, current_asked_,
+              std::make_unique<ReadReply>(std::move(*current_)));
   } else if (current_->active()) {
     return false;
+  } else {
+    count(current_asked_, current_->error());
   }
   current_.reset();
   return true;
 }
 
-void Transmission::start_job(Job::Work work, Range range, const ReplyTo& to,
+void Transmission::start_job(Job::Work work, Range range, const Asked& asked,
                              std::unique_ptr<ReadReply> read) {
   auto job = std::make_shared<Job>(agreed_.exported.device, work, range);
-  waiting_.push_back({job, std::move(read), to, !makes_jobs_});
+  waiting_.push_back({job, std::move(read), asked, !makes_jobs_});
   if (makes_jobs_) {
     new_jobs_.push_back(std::move(job));
   } else {
@@ -241,11 +273,12 @@ void Transmission::resume_one() {
   --done_count_;
   if (resumed.read) {
     current_.emplace(std::move(*resumed.read));
+    current_asked_ = resumed.asked;
     current_->fetched();
   } else if (resumed.job->result()) {
-    append_success(out_, resumed.to);
+    succeed(resumed.asked);
   } else {
-    fail_request(resumed.to, resumed.job->result().error());
+    fail_request(resumed.asked, resumed.job->result().error());
   }
 }
 
@@ -253,6 +286,7 @@ void Transmission::resume_one() {
 std::size_t Transmission::take_request(std::span<const std::byte> input) {
   if (dropping_) return drop(input);
   if (writing_) return take_payload(input);
+  if (filtering_) return take_filter(input);
   if (waiting_.size() >= kMostWaiting || input.size() < request_bytes_) return 0;
   const auto request = agreed_.extended_headers
                            ? decode_extended_request(input.first<kExtendedRequestBytes>())
@@ -261,18 +295,20 @@ std::size_t Transmission::take_request(std::span<const std::byte> input) {
     end("a request did not begin with its magic number");
     return 0;
   }
-  if (request->command == Command::block_status && !out_.empty() && out_.room() < kStatusRoom) {
-    return 0;
-  }
+  if (request->command == Command::block_status && !has_status_room()) return 0;
   handle(*request);
   return request_bytes_;
+}
+
+bool Transmission::has_status_room() const noexcept {
+  return out_.empty() || out_.room() >= kStatusRoom;
 }
 
 std::size_t Transmission::drop(std::span<const std::byte> input) {
   const std::uint64_t taken = std::min<std::uint64_t>(input.size(), dropping_->bytes_left);
   dropping_->bytes_left -= taken;
   if (dropping_->bytes_left == 0) {
-    append_error(out_, dropping_->to, dropping_->failure);
+    fail_request(dropping_->asked, dropping_->failure);
     dropping_.reset();
   }
   return static_cast<std::size_t>(taken);
@@ -298,28 +334,43 @@ std::size_t Transmission::take_payload(std::span<const std::byte> input) {
   writing_->done += taken;
   if (taken == left) {
     const Writing written = *std::exchange(writing_, std::nullopt);
-    finish_write(written.request, written.result);
+    finish_write(written.request, written.asked, written.result);
   }
   return static_cast<std::size_t>(taken);
 }
 
-void Transmission::finish_write(const Request& request, const Result<void>& result) {
-  const ReplyTo to = reply_to(request);
+void Transmission::finish_write(const Request& request, const Asked& asked,
+                                const Result<void>& result) {
   if (!result) {
-    fail_request(to, result.error());
+    fail_request(asked, result.error());
   } else if ((request.flags & kFua) != 0) {
-    start_job(Job::Work::flush, {}, to);
+    start_job(Job::Work::flush, {}, asked);
   } else {
-    append_success(out_, to);
+    succeed(asked);
   }
 }
 
-void Transmission::fail_request(const ReplyTo& to, const Error& error) {
-  append_error(out_, to, {wire_error(error), wire_text(error.what), std::nullopt});
+void Transmission::succeed(const Asked& asked) {
+  append_success(out_, asked.to);
+  count(asked, WireError::ok);
 }
 
-ReplyTo Transmission::reply_to(const Request& request) const noexcept {
-  return {agreed_.reply_style(), request.cookie, request.offset};
+void Transmission::fail_request(const Asked& asked, const Failure& failure) {
+  append_error(out_, asked.to, failure);
+  count(asked, failure.error);
+}
+
+void Transmission::fail_request(const Asked& asked, const Error& error) {
+  fail_request(asked, Failure{wire_error(error), wire_text(error.what), std::nullopt});
+}
+
+void Transmission::count(const Asked& asked, WireError error) {
+  if (meter_ != nullptr) meter_->answered(asked.ticket, error);
+}
+
+Transmission::Asked Transmission::asked_by(const Request& request) const noexcept {
+  return {{agreed_.reply_style(), request.cookie, request.offset},
+          meter_ != nullptr ? meter_->take(request) : RequestMeter::Ticket{}};
 }
 
 void Transmission::handle(const Request& request) {
@@ -330,7 +381,7 @@ void Transmission::handle(const Request& request) {
     verdict.error = WireError::shutdown;
     verdict.reason = "the server stops";
   }
-  const ReplyTo to = reply_to(request);
+  const Asked asked = asked_by(request);
   switch (verdict.action) {
     case Verdict::Action::finish:
       input_ended("");
@@ -340,7 +391,7 @@ void Transmission::handle(const Request& request) {
       return;
     case Verdict::Action::refuse:
       dropping_ = {
-          verdict.payload_bytes, to, {verdict.error, std::string(verdict.reason), std::nullopt}};
+          verdict.payload_bytes, asked, {verdict.error, std::string(verdict.reason), std::nullopt}};
       if (verdict.payload_bytes == 0) drop({});
       return;
     case Verdict::Action::serve:
@@ -351,33 +402,38 @@ void Transmission::handle(const Request& request) {
   switch (request.command) {
     case Command::read:
       current_.emplace(read_context_, request);
+      current_asked_ = asked;
       break;
     case Command::write:
       if (request.length == 0) {
-        finish_write(request, {});
+        finish_write(request, asked, {});
       } else {
-        writing_ = Writing{request, 0, {}};
+        writing_ = Writing{request, asked, 0, {}};
       }
       break;
     case Command::trim:
-      finish_write(request, device.trim(range));
+      finish_write(request, asked, device.trim(range));
       break;
     case Command::write_zeroes:
-      finish_write(request, device.zero(range, (request.flags & kNoHole) != 0));
+      finish_write(request, asked, device.zero(range, (request.flags & kNoHole) != 0));
       break;
     case Command::flush:
       // Of a device that nobody can write everything is on stable storage.
       if (device.geometry().writable) {
-        start_job(Job::Work::flush, {}, to);
+        start_job(Job::Work::flush, {}, asked);
       } else {
-        append_success(out_, to);
+        succeed(asked);
       }
       break;
     case Command::cache:
-      start_job(Job::Work::fetch, {range.offset, std::min(range.length, kMostCached)}, to);
+      start_job(Job::Work::fetch, {range.offset, std::min(range.length, kMostCached)}, asked);
       break;
     case Command::block_status:
-      serve_block_status(request);
+      if (verdict.payload_bytes != 0) {
+        filtering_ = {request, asked, verdict.payload_bytes};
+      } else {
+        serve_block_status(request, (1U << agreed_.contexts.size()) - 1, asked);
+      }
       break;
     case Command::disc:
     case Command::resize:
@@ -386,22 +442,62 @@ void Transmission::handle(const Request& request) {
   }
 }
 
-void Transmission::serve_block_status(const Request& request) {
-  const std::size_t contexts = agreed_.contexts.size();
+std::optional<std::uint32_t> Transmission::chosen_contexts(
+    std::span<const std::byte> ids) const noexcept {
+  std::uint32_t chosen = 0;
+  for (; !ids.empty(); ids = ids.subspan(kContextIdBytes)) {
+    const auto found =
+        std::ranges::find(agreed_.contexts, load_be<std::uint32_t>(ids), &SelectedContext::id);
+    if (found == agreed_.contexts.end()) return std::nullopt;
+    const std::uint32_t bit = 1U << (found - agreed_.contexts.begin());
+    if ((chosen & bit) != 0) return std::nullopt;
+    chosen |= bit;
+  }
+  return chosen;
+}
+
+/// Takes the whole payload of a block status, which is short.
+std::size_t Transmission::take_filter(std::span<const std::byte> input) {
+  const std::uint32_t payload_bytes = filtering_->payload_bytes;
+  if (input.size() < payload_bytes || !has_status_room()) return 0;
+  auto [request, asked, size] = *std::exchange(filtering_, std::nullopt);
+  const auto payload = input.first(size);
+  // With the length of its effect it is a request like any other, and judged as one.
+  request.length = load_be<std::uint64_t>(payload);
+  request.flags &= static_cast<std::uint16_t>(~kPayloadLen);
+  asked.ticket.bytes = request.length;
+  const auto contexts = chosen_contexts(payload.subspan(kFilterHeadBytes));
+  const Verdict verdict = judge(request, agreed_);
+  if (!contexts) {
+    fail_request(asked, Failure{WireError::inval, "a context in the list is unknown or there twice",
+                                std::nullopt});
+  } else if (verdict.action != Verdict::Action::serve) {
+    fail_request(asked, Failure{verdict.error, std::string(verdict.reason), std::nullopt});
+  } else {
+    serve_block_status(request, *contexts, asked);
+  }
+  return payload_bytes;
+}
+
+/// `contexts` has a bit for each place in the agreement's list.
+void Transmission::serve_block_status(const Request& request, std::uint32_t contexts,
+                                      const Asked& asked) {
+  const auto count_contexts = static_cast<std::size_t>(std::popcount(contexts));
   const bool one = (request.flags & kReqOne) != 0;
-  const ReplyTo to = reply_to(request);
-  const std::size_t most_runs = kMostStatusBytes / descriptor_bytes(to.style) / contexts;
-  const StatusLimits limits{one ? 1 : most_runs, kMostExtentsWalked / contexts};
-  for (std::size_t i = 0; i < contexts; ++i) {
-    const auto& [id, context] = agreed_.contexts[i];
+  const ReplyTo& to = asked.to;
+  const std::size_t most_runs = kMostStatusBytes / descriptor_bytes(to.style) / count_contexts;
+  const StatusLimits limits{one ? 1 : most_runs, kMostExtentsWalked / count_contexts};
+  for (std::uint32_t left = contexts; left != 0; left &= left - 1) {
+    const auto& [id, context] = agreed_.contexts[static_cast<std::size_t>(std::countr_zero(left))];
     runs_.clear();
     context->append_status(*agreed_.exported.device, {request.offset, request.length}, limits,
                            runs_);
     assert(!runs_.empty() && runs_.size() <= limits.most_runs &&
            runs_.front().range.offset == request.offset &&
            runs_.back().range.end() <= request.offset + request.length);
-    append_status(to, i + 1 == contexts ? kChunkDone : std::uint16_t{0}, id);
+    append_status(to, std::has_single_bit(left) ? kChunkDone : std::uint16_t{0}, id);
   }
+  count(asked, WireError::ok);
 }
 
 /// One chunk: what runs_ say of a context.

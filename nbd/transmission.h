@@ -18,6 +18,7 @@
 #include "nbd/job.h"
 #include "nbd/read_reply.h"
 #include "nbd/reply.h"
+#include "nbd/statistics.h"
 
 namespace mkvirtfs::nbd {
 
@@ -61,13 +62,14 @@ struct TransmissionTuning {
 /// kMostWaiting are the bounds of its memory: no request is looked at while the batch is full or so
 /// many wait; the reply to a long read is made in as many batches as it takes (see ReadReply); the
 /// payload of a write goes to the device as it comes. No socket, clock or thread. Belongs to one
-/// thread; the batch lives longer.
+/// thread; the batch and the meter, which may be null, live longer.
 class Transmission {
  public:
   /// Requests under way that may wait at a time.
   static constexpr std::size_t kMostWaiting = 64;
 
-  Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning);
+  Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning,
+               RequestMeter* meter = nullptr);
 
   /// Takes requests from the front of `input` and puts replies into the batch; says how many bytes
   /// it took. Call it again after the batch was sent or a job done, also without new input.
@@ -85,8 +87,11 @@ class Transmission {
   /// No more input will come: what was begun is finished, and then it ends for `reason`.
   void input_ended(std::string_view reason);
 
-  /// How many bytes of input a request takes, without its payload.
-  std::size_t request_bytes() const noexcept { return request_bytes_; }
+  /// How many bytes of input must be there at once: those of a request without the payload of a
+  /// write, which comes in parts.
+  std::size_t wanted_bytes() const noexcept {
+    return filtering_ ? filtering_->payload_bytes : request_bytes_;
+  }
 
   /// The batch was sent and cleared; `move` says how its file run fared, if it had one.
   void batch_sent(const FileMove& move);
@@ -100,12 +105,17 @@ class Transmission {
   void begin_shutdown() noexcept { shutting_down_ = true; }
 
  private:
+  /// A request under way: how it is answered and counted.
+  struct Asked {
+    ReplyTo to;
+    RequestMeter::Ticket ticket;
+  };
   /// A request that waits for its job.
   struct Waiting {
     std::shared_ptr<Job> job;
     /// The read that goes on then; without one, the job's result is the answer.
     std::unique_ptr<ReadReply> read;
-    ReplyTo to;
+    Asked asked;
     bool done = false;
   };
 
@@ -115,17 +125,26 @@ class Transmission {
   std::size_t drop(std::span<const std::byte> input);
   std::size_t take_payload(std::span<const std::byte> input);
   void handle(const Request& request);
-  void serve_block_status(const Request& request);
+  std::size_t take_filter(std::span<const std::byte> input);
+  /// The contexts with these ids, as bits by their places; nothing for unknown or repeated ones.
+  std::optional<std::uint32_t> chosen_contexts(std::span<const std::byte> ids) const noexcept;
+  void serve_block_status(const Request& request, std::uint32_t contexts, const Asked& asked);
+  /// Whether the largest answer to a block status could be put into the batch.
+  bool has_status_room() const noexcept;
   void append_status(const ReplyTo& to, std::uint16_t flags, std::uint32_t context);
-  void finish_write(const Request& request, const Result<void>& result);
-  void start_job(Job::Work work, Range range, const ReplyTo& to,
+  void finish_write(const Request& request, const Asked& asked, const Result<void>& result);
+  void start_job(Job::Work work, Range range, const Asked& asked,
                  std::unique_ptr<ReadReply> read = nullptr);
-  void fail_request(const ReplyTo& to, const Error& error);
-  ReplyTo reply_to(const Request& request) const noexcept;
+  Asked asked_by(const Request& request) const noexcept;
+  void succeed(const Asked& asked);
+  void fail_request(const Asked& asked, const Failure& failure);
+  void fail_request(const Asked& asked, const Error& error);
+  void count(const Asked& asked, WireError error);
   void end(std::string_view reason);
 
   const Agreement agreed_;
   Batch& out_;
+  RequestMeter* const meter_;
   const bool makes_jobs_;
   const std::size_t request_bytes_;
   bool shutting_down_ = false;
@@ -136,6 +155,7 @@ class Transmission {
   ReadAhead ahead_;
   ReadReply::Context read_context_;
   std::optional<ReadReply> current_;  // the read that goes into the batch now
+  Asked current_asked_;
   std::shared_ptr<Job> current_job_;  // it waits, and nothing may come between
 
   std::vector<Waiting> waiting_;
@@ -146,15 +166,24 @@ class Transmission {
   /// A write whose payload is on its way.
   struct Writing {
     Request request;
+    Asked asked;
     std::uint64_t done = 0;
     Result<void> result;
   };
   std::optional<Writing> writing_;
 
+  /// A block status whose payload, which tells its length and its contexts, is on its way.
+  struct Filtering {
+    Request request;
+    Asked asked;
+    std::uint32_t payload_bytes = 0;
+  };
+  std::optional<Filtering> filtering_;
+
   /// A refused request whose payload is being dropped.
   struct Dropping {
     std::uint64_t bytes_left = 0;
-    ReplyTo to;
+    Asked asked;
     Failure failure;
   };
   std::optional<Dropping> dropping_;

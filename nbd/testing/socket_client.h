@@ -98,6 +98,15 @@ class SocketClient {
     }
   }
 
+  /// What comes first, or nothing when the server hangs up instead.
+  Bytes receive_up_to(std::size_t count) {
+    Bytes bytes(count);
+    const ssize_t got = ::recv(socket_.get(), bytes.data(), count, 0);
+    if (got < 0 && errno == EAGAIN) throw std::runtime_error("the server says nothing");
+    bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return bytes;
+  }
+
   OptionAnswer receive_option_answer() {
     Bytes whole = receive(kOptionReplyHeaderBytes);
     whole += receive(load_be<std::uint32_t>(whole, 16));

@@ -58,3 +58,95 @@ except nbd.Error:
 first.pread(512, 0)
 END
 stop_server
+
+# Two pipes instead of a socket: all that a client says is answered, and its end is ours.
+python3 - "$MKVIRTFS" "$work/tree" "$work/image" <<'END'
+import socket, subprocess, sys, threading, nbd
+mkvirtfs, tree, image = sys.argv[1:]
+with open(image, "rb") as file:
+    expected = file.read()
+
+def start():
+    return subprocess.Popen([mkvirtfs, "serve", "-s", tree, "--fs=ext2"], bufsize=0,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+# libnbd knows sockets only: between it and the pipes stand two threads.
+server = start()
+ours, theirs = socket.socketpair()
+
+def to_server():
+    while data := ours.recv(65536):
+        server.stdin.write(data)
+    server.stdin.close()
+
+def from_server():
+    while data := server.stdout.read(65536):
+        ours.sendall(data)
+    ours.shutdown(socket.SHUT_WR)
+
+threads = [threading.Thread(target=each) for each in (to_server, from_server)]
+for each in threads:
+    each.start()
+handle = nbd.NBD()
+handle.connect_socket(theirs.detach())
+at = 0
+while at < len(expected):
+    length = min(4 << 20, len(expected) - at)
+    assert handle.pread(length, at) == expected[at:at + length], at
+    at += length
+handle.shutdown()
+assert server.wait(20) == 0
+del handle
+for each in threads:
+    each.join(20)
+
+# All that was asked is answered, also when the client closes its end at once.
+server = start()
+hello = (1).to_bytes(4, "big")
+go = b"IHAVEOPT" + (7).to_bytes(4, "big") + (6).to_bytes(4, "big") + bytes(6)
+read = bytes.fromhex("25609513") + bytes(4) + (9).to_bytes(8, "big") + bytes(8) + (8 << 20).to_bytes(4, "big")
+out, _ = server.communicate(hello + go + read, timeout=20)
+assert out.endswith(expected[:8 << 20]), len(out)
+assert server.returncode == 0
+
+# A client that reads no more, and one that never says anything.
+server = start()
+server.stdout.close()
+server.stdin.write(hello + go + read)
+assert server.wait(20) == 0
+server.stdin.close()
+server = start()
+server.stdout.read(18)
+server.terminate()
+assert server.wait(20) == 0
+server.stdin.close()
+END
+
+# vsock: where the machine has it, its URI is told, and leads here if the machine can reach itself.
+vsock=$(python3 - <<'END'
+import socket
+try:
+    probe = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    try:
+        probe.bind((1, socket.VMADDR_PORT_ANY))
+        print("loopback")
+    except OSError:
+        print("some")
+except OSError:
+    print("none")
+END
+)
+if [[ $vsock == none ]]; then
+  fails 1 'listen on vsock port' "$MKVIRTFS" serve "$work/tree" --fs=ext2 --listen=vsock:0
+else
+  start_server "$work/tree" --fs=ext2 --listen=vsock:0
+  contains "$uri" '^nbd\+vsock://1:[1-9][0-9]*/$'
+  [[ $vsock != loopback ]] || equal "$(nbdinfo --size "$uri")" "$size" "size over vsock"
+  stop_server
+  start_server "$work/tree" --fs=ext2 --vsock -p 0
+  contains "$uri" '^nbd\+vsock://1:[1-9][0-9]*/$'
+  stop_server
+  fails 1 'listen on vsock 30583:1' "$MKVIRTFS" serve "$work/tree" --fs=ext2 --listen=vsock:30583:1
+fi
+fails 2 'vsock:PORT' "$MKVIRTFS" serve "$work/tree" --listen=vsock:here
+fails 2 'vsock:PORT' "$MKVIRTFS" serve "$work/tree" --listen=vsock:1:2:3

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/client_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <utility>
+
+#include "nbd/feature_set.h"
+#include "nbd/peer.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+template <class Number>
+std::optional<Number> parse_number(const std::string& text) {
+  Number number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+void ClientOptions::add_to(CLI::App& app, const char* group) {
+  add_value(app, "--max-conn", max_connections_, "N", "Turn clients beyond so many away (1024)")
+      ->group(group);
+  app.add_option("--allow", allow_,
+                 "Let in whom a rule fits: any, ADDRESS[/BITS],\nipv4, ipv6, unix, unix:uid=N, ...")
+      ->option_text("RULE,...")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->group(group);
+  app.add_option("--deny", deny_, "Of all others turn away whom one of these fits")
+      ->option_text("RULE,...")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->group(group);
+  add_value(app, "--timeout", timeout_, "SECONDS",
+            "Disconnect who is longer in the handshake\n(10; 0: never)")
+      ->group(group);
+  app.add_option("--no", masked_,
+                 "Do without features of the protocol, to test\nclients: multi-conn, df, ...")
+      ->option_text("FEATURE,...")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->group(group);
+}
+
+Result<void> ClientOptions::apply(nbd::ServerOptions& options) const {
+  if (!max_connections_.empty()) {
+    const auto count = parse_number<std::size_t>(max_connections_);
+    if (!count || *count == 0) {
+      return fail(Errc::usage,
+                  fmt::format("--max-conn={} is not a number above 0", max_connections_));
+    }
+    options.most_connections = *count;
+  }
+  if (!timeout_.empty()) {
+    const auto seconds = parse_number<unsigned>(timeout_);
+    if (!seconds || *seconds > 1'000'000) {
+      return fail(Errc::usage,
+                  fmt::format("--timeout={} is not a number of seconds up to 1000000", timeout_));
+    }
+    options.handshake_timeout = std::chrono::seconds(*seconds);
+  }
+  if (!allow_.empty() && deny_.empty()) {
+    return fail(Errc::usage, "--allow alone turns nobody away (add --deny=any)");
+  }
+  if (!deny_.empty()) {
+    Result<nbd::PeerRules> rules = nbd::PeerRules::parse(allow_, deny_);
+    if (!rules) return fail(Errc::usage, "--allow, --deny: " + rules.error().what);
+    options.admits = [rules = std::move(*rules)](const nbd::Peer& peer) {
+      return rules.admits(peer);
+    };
+  }
+  for (const std::string& name : masked_) {
+    const Result<nbd::Feature> feature = nbd::parse_feature(name);
+    if (!feature) return fail(Errc::usage, "--no: " + feature.error().what);
+    options.features.remove(*feature);
+  }
+  return {};
+}
+
+}  // namespace mkvirtfs::cli
