@@ -4,7 +4,7 @@
 
 # make_initrd FILE KERNEL_ROOT PLAN_FILE EXTRA_FILE...
 #
-# The guest's whole world: busybox, init, the manifest program, nbd-client and e2fsck with their
+# The guest's whole world: busybox, init, the manifest program, nbd-client and file system checkers with their
 # libraries, and the few kernel modules. Each EXTRA_FILE is found under its base name in /.
 make_initrd() {
   local out=$1 kernel_root=$2 plan=$3 here root version module path
@@ -19,7 +19,7 @@ make_initrd() {
   cp "$@" "$root/"
 
   local program library
-  for program in nbd-client e2fsck; do
+  for program in nbd-client e2fsck fsck.fat; do
     path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")
     cp -L "$path" "$root/sbin/$program"
     for library in $(ldd "$path" | grep -oE '/[^ ]+'); do
@@ -29,7 +29,7 @@ make_initrd() {
   done
 
   version=$(basename "$kernel_root"/lib/modules/*)
-  for module in virtio_pci virtio_blk virtio_net nbd; do
+  for module in virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii; do
     # Prints the module and what it needs, in the order of loading; what is built in has no file.
     modprobe -d "$kernel_root" -S "$version" --show-depends "$module" | awk '$1 == "insmod" {print $2}'
   done | awk '!seen[$0]++' | while read -r path; do

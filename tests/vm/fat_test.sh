@@ -1,0 +1,46 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# fat_test.sh KERNEL-DIR: Linux's vfat mounts what mkvirtfs serves as FAT of each width, finds the
+# source in it, writes to it, and fsck.fat is content with what it wrote.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/../interop/lib.sh"
+source "$here/../vm/vm.sh"
+
+kernel=$("$here/../vm/fetch-kernel" "$1")
+"$here/torture_tree.py" "$work/tree" --without deep
+# A directory of 1,000 names instead of 3,000: vfat looks at each for each, and the guest is slow.
+"$MANIFEST" "$work/tree" | "$here/fat_manifest.py" | grep -v '^wide/entry-[12]' >"$work/source"
+(($(wc -l <"$work/source") > 1500)) || fail "most of the tree is gone: $(wc -l <"$work/source")"
+# FAT12 ends at 4,084 clusters: it has a part of the tree.
+grep -vE '^(wide|links)[/ ]' "$work/source" >"$work/part"
+part=(--exclude=/wide --exclude=/links)
+
+drives=()
+plan=$work/plan
+# drive STEP MANIFEST FS OPTIONS...: serves the tree to the guest's next disk (vda, vdb...).
+drive() {
+  local step=$1 manifest=$2 fs=$3 letters=abcdefgh extra=readonly=on
+  shift 3
+  local letter=${letters:$((${#drives[@]} / 2)):1}
+  start_server "$work/tree" --fs="$fs" --skip-unfit --exclude='/wide/entry-[12]*' \
+    -U "$work/$letter" "$@"
+  # The guest's writes go to a temporary file of QEMU's.
+  [[ $step == *read_only ]] || extra=snapshot=on
+  drives+=(-drive "file=$uri,format=raw,if=virtio,$extra")
+  echo "$step vd$letter $manifest" >>"$plan"
+}
+drive vfat_read_only part fat12 --label=twelve "${part[@]}"
+drive vfat_read_only source fat16
+drive vfat_read_only source fat32 --cluster-size=4096
+drive vfat_read_only source fat32 --sector-size=4096
+drive vfat_read_write part fat12 --free=20M "${part[@]}"
+drive vfat_read_write source fat16
+drive vfat_read_write source fat32
+
+make_initrd "$work/initrd" "$kernel" "$plan" "$work/source" "$work/part"
+boot "$kernel" "$work/initrd" "$work/console" 480 "${drives[@]}" || fail "QEMU: exit status $?"
+tr -d '\r' <"$work/console" | grep -a '^VM: ' | tee "$work/verdicts" || true
+equal "$(grep -c '^VM: ok' "$work/verdicts")" $(($(wc -l <"$plan") + 1)) "$(cat "$work/console")
+steps that went well"
+equal "$(tail -n 1 "$work/verdicts")" 'VM: end'
+((${#server_pids[@]} == $(wc -l <"$plan"))) && kill -0 "${server_pids[@]}" || fail "a server ended"
