@@ -91,6 +91,17 @@ def make_large(path):
     make_gigabytes(path, 4)
 
 
+def make_many(path):
+    """100,000 files, 1 GiB."""
+    data = random.randbytes(1 << 20)
+    for directory in range(100):
+        below = path / f"directory {directory}"
+        below.mkdir()
+        for number in range(1000):
+            at = (directory * 1000 + number) * 7 % (1 << 19)
+            (below / f"document {number:04d}.text").write_bytes(data[at:at + 10737])
+
+
 def linux_source():
     path = made("linux-source", make_linux_source)
     warm_files(path)
@@ -414,8 +425,67 @@ def bench_dump():
         faster("dump of linux-source to a file", ours, "mke2fs -d", theirs, 2.5)
 
 
+def bench_fat():
+    tree = made("many", make_many)
+    warm_files(tree)
+
+    def serve(socket):
+        return [MKVIRTFS, "serve", tree, "--fs=fat32", "-U", socket]
+
+    def floppy(socket):
+        return nbdkit(socket, "floppy", f"dir={tree}")
+
+    peaks = {"ours": 0, "theirs": 0}
+
+    def ready_of(who, command_of):
+        elapsed, peak = ready(command_of)
+        peaks[who] = max(peaks[who], peak)
+        return elapsed
+
+    ours, theirs = paired(RUNS, lambda: ready_of("ours", serve), lambda: ready_of("theirs", floppy))
+    within("FAT32, 100,000 files: ready", ours, "nbdkit floppy", theirs, 0.5)
+    ratio = peaks["ours"] / peaks["theirs"]
+    row("FAT32, 100,000 files: peak memory", f"{peaks['ours'] / 1e6:.0f} MB", "nbdkit floppy",
+        f"{peaks['theirs'] / 1e6:.0f} MB", f"{ratio:.2f}x", "<= 0.6x", ratio <= 0.6)
+
+    with sockets() as place, contextlib.ExitStack() as servers:
+        ours_socket, peer_socket = f"{place}/ours", f"{place}/peer"
+        servers.enter_context(server(serve(ours_socket), ours_socket))
+        servers.enter_context(server(floppy(peer_socket), peer_socket))
+
+        def copy(socket):
+            return seconds("nbdcopy", f"nbd+unix:///?socket={socket}", "null:")
+
+        first_block(ours_socket)
+        first_block(peer_socket)
+        ours, theirs = paired(RUNS, lambda: copy(ours_socket), lambda: copy(peer_socket))
+        faster("FAT32, 1 GiB in 100,000 files: nbdcopy to null", ours, "nbdkit floppy", theirs, 1.5)
+
+    with scratch() as place:
+        def dump():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/ours")
+            os.sync()
+            return seconds(MKVIRTFS, "dump", tree, "--fs=fat32", "-o", f"{place}/ours",
+                           stderr=subprocess.DEVNULL)
+
+        def peer():
+            image = f"{place}/peer"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(image)
+            with open(image, "wb") as file:
+                file.truncate(os.path.getsize(f"{place}/ours"))
+            os.sync()
+            return seconds("/sbin/mkfs.fat", "-F", "32", image) + seconds(
+                "sh", "-c", f"cd '{tree}' && exec mcopy -s -i '{image}' * ::")
+
+        ours, theirs = paired(3, dump, peer)
+        faster("FAT32, 1 GiB in 100,000 files: dump", ours, "mkfs.fat and mcopy", theirs, 2.0)
+
+
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
-           "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump}
+           "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump,
+           "fat": bench_fat}
 
 
 def main():

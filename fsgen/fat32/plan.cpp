@@ -249,9 +249,14 @@ class Sizer {
     std::uint64_t wanted = used + std::min(free_clusters(width, cluster_bytes, used), 2 * most);
     wanted = std::max<std::uint64_t>(
         wanted, width == Width::fat16 ? kLeastChosenOfFat16 : least_clusters(width));
-    if (wanted > most && less_free_will_do) wanted = most;
-    if (wanted > most) return std::nullopt;
     const Shape chosen = shape(width, cluster_bytes);
+    if (less_free_will_do) {
+      // As much as there can be: neither clusters nor sectors can be counted further.
+      const auto largest = layout_in_sectors(chosen, ~std::uint32_t{0});
+      wanted = std::min({wanted, most, std::uint64_t{largest ? largest->cluster_count : 0}});
+      if (wanted < used) return std::nullopt;
+    }
+    if (wanted > most) return std::nullopt;
     const Layout exact = layout_of_clusters(chosen, static_cast<std::uint32_t>(wanted));
     if (!exact.is_legal()) return std::nullopt;
     // Whole MiB, with clusters in what that adds.

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <chrono>
 #include <map>
@@ -465,6 +466,21 @@ TEST_CASE("short names avoid those that the source has") {
   for (int i = 0; i < 300; ++i) builder.file(fmt::format("long name {}.txt", i), "");
   builder.file("LongNa~7.txt2", "").file("longna~200.txt", "");
   judged(builder.build(), {});
+}
+
+TEST_CASE("2 TiB of tree take a few megabytes to place") {
+  TreeBuilder builder;
+  for (int i = 0; i < 200'000; ++i) {
+    builder.sparse_file(fmt::format("d{}/f{}", i / 1000, i), 10'000'000, {});
+  }
+  const BuiltTree built = builder.build();
+  const std::size_t before = ::mallinfo2().uordblks + ::mallinfo2().hblkhd;
+  const auto image = fat32::plan(built.tree, {});
+  const std::size_t after = ::mallinfo2().uordblks + ::mallinfo2().hblkhd;
+  REQUIRE(image);
+  CHECK((*image)->size_bytes() > 2'000'000'000'000);
+  CAPTURE(after - before);
+  CHECK(after - before < 20'000'000);
 }
 
 TEST_CASE("an image depends on the tree and the options alone") {

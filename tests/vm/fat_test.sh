@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # fat_test.sh KERNEL-DIR: Linux's vfat mounts what mkvirtfs serves as FAT of each width, finds the
-# source in it, writes to it, and fsck.fat is content with what it wrote.
+# source in it, writes to an overlay of it, and fsck.fat is content with what it wrote, seen from
+# either side.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/../interop/lib.sh"
 source "$here/../vm/vm.sh"
@@ -16,16 +17,17 @@ grep -vE '^(wide|links)[/ ]' "$work/source" >"$work/part"
 part=(--exclude=/wide --exclude=/links)
 
 drives=()
+written=()
 plan=$work/plan
 # drive STEP MANIFEST FS OPTIONS...: serves the tree to the guest's next disk (vda, vdb...).
 drive() {
   local step=$1 manifest=$2 fs=$3 letters=abcdefgh extra=readonly=on
   shift 3
+  [[ $step == *read_only ]] || { extra=readonly=off; set -- "$@" --rw; }
   local letter=${letters:$((${#drives[@]} / 2)):1}
   start_server "$work/tree" --fs="$fs" --skip-unfit --exclude='/wide/entry-[12]*' \
     -U "$work/$letter" "$@"
-  # The guest's writes go to a temporary file of QEMU's.
-  [[ $step == *read_only ]] || extra=snapshot=on
+  [[ $step == *read_only ]] || written+=("$uri")
   drives+=(-drive "file=$uri,format=raw,if=virtio,$extra")
   echo "$step vd$letter $manifest" >>"$plan"
 }
@@ -44,3 +46,11 @@ equal "$(grep -c '^VM: ok' "$work/verdicts")" $(($(wc -l <"$plan") + 1)) "$(cat 
 steps that went well"
 equal "$(tail -n 1 "$work/verdicts")" 'VM: end'
 ((${#server_pids[@]} == $(wc -l <"$plan"))) && kill -0 "${server_pids[@]}" || fail "a server ended"
+
+# What the guest wrote is there for others.
+for uri in "${written[@]}"; do
+  nbdcopy "$uri" "$work/written"
+  fsck.fat -n "$work/written" >"$work/fsck" || fail "after the guest: $(cat "$work/fsck")"
+  contains "$(mtype -i "$work/written" '::new/new entry with a long name to fill slots 299')" '^299$'
+  rm "$work/written"
+done
