@@ -62,7 +62,7 @@ Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile
                  std::shared_ptr<OverlayStore> store, const Options& options)
     : below_(std::move(below)),
       file_(std::move(file)),
-      store_(file_ ? file_->store() : std::move(store)),
+      store_(file_ ? file_->store() : std::shared_ptr<OverlayStore>(std::move(store))),
       most_blocks_(options.most_bytes / kBlockBytes),
       geometry_(below_->geometry()),
       states_(ceil_div<std::uint64_t>(geometry_.size_bytes, kBlockBytes)) {

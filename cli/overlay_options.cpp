@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "block/overlay_file.h"
 #include "fsgen/tree/glob.h"
 #include "support/text.h"
 
@@ -36,8 +37,8 @@ void OverlayOptions::add_to(CLI::App& app, const char* group) {
       ->group(group);
   add_value(
       app, "--overlay", where_, "WHERE",
-      "Where that is kept until the server ends: temp\n(a file in $TMPDIR, the default), memory")
-      ->check(CLI::IsMember({kTemporary, kMemory}))
+      "Where that is kept: temp (a file in $TMPDIR, the\ndefault) or memory until the end, or a "
+      "file that\nstays")
       ->group(group);
   add_value(app, "--overlay-max", most_bytes_, "SIZE", "The most that writes to an export may take")
       ->group(group);
@@ -53,7 +54,16 @@ bool OverlayOptions::wanted() const noexcept {
   return writable_ || !where_.empty() || !clones_.empty();
 }
 
-Result<void> OverlayOptions::check() const {
+bool OverlayOptions::is_persistent() const noexcept {
+  return !where_.empty() && where_ != kTemporary && where_ != kMemory;
+}
+
+Result<void> OverlayOptions::check(std::size_t exports) const {
+  if (is_persistent() && (exports > 1 || !clones_.empty())) {
+    return fail(Errc::usage, fmt::format("--overlay={} is for one export, without --clone: a file "
+                                         "holds one overlay",
+                                         where_));
+  }
   if (!most_bytes_.empty() && !parse_size(most_bytes_)) {
     return fail(Errc::usage, fmt::format("--overlay-max={} is not a size (4G)", most_bytes_));
   }
@@ -78,10 +88,18 @@ std::shared_ptr<nbd::OverlayExports> OverlayOptions::make_exports(
   nbd::OverlayExports::Options options;
   options.make_overlay =
       [in_memory = where_ == kMemory, directory = temporary_directory(),
-       most_bytes = size_or_any(most_bytes_)](
+       path = is_persistent() ? where_ : std::string(), most_bytes = size_or_any(most_bytes_)](
           const std::string&,
           std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
     const std::uint64_t size_bytes = device->geometry().size_bytes;
+    if (!path.empty()) {
+      const Result<ImageId> base = image_id(*device);
+      if (!base) return std::unexpected(base.error());
+      auto file = OverlayFile::open(path, size_bytes, *base);
+      if (!file) return std::unexpected(std::move(file.error()));
+      return std::make_shared<Overlay>(std::move(device), std::move(*file),
+                                       Overlay::Options{.most_bytes = most_bytes});
+    }
     Result<std::shared_ptr<OverlayStore>> store =
         in_memory ? OverlayStore::in_memory(size_bytes)
                   : OverlayStore::in_directory(directory, size_bytes);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,10 +17,12 @@ class OverlayOptions {
  public:
   void add_to(CLI::App& app, const char* group);
 
-  /// Errc::usage for what is malformed or contradictory.
-  Result<void> check() const;
+  /// Errc::usage for what is malformed or contradictory; `exports` is how many there will be.
+  Result<void> check(std::size_t exports) const;
   /// Exports are writable.
   bool wanted() const noexcept;
+  /// The overlay is a file that outlives the server.
+  bool is_persistent() const noexcept;
   /// The exports of `below` with overlays; the values are those of check(), which succeeded.
   std::shared_ptr<nbd::OverlayExports> make_exports(std::shared_ptr<nbd::ExportTree> below) const;
 

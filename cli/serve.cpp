@@ -360,9 +360,6 @@ Result<int> Serve::run(const Streams& streams) {
   }
   const Result<std::chrono::milliseconds> exit_on_last = parse_grace(exit_on_last_);
   if (!exit_on_last) return std::unexpected(exit_on_last.error());
-  if (Result<void> checked = overlay_.check(); !checked) {
-    return std::unexpected(std::move(checked.error()));
-  }
   if (read_only_ && overlay_.wanted()) {
     return fail(Errc::usage,
                 "--readonly and writable exports (--rw, --overlay, --clone) exclude each other");
@@ -373,9 +370,19 @@ Result<int> Serve::run(const Streams& streams) {
   const Result<ServedSources> sources =
       ServedSources::parse(sources_, export_name_, app(), source_, image_);
   if (!sources) return std::unexpected(sources.error());
+  if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
+    return std::unexpected(std::move(checked.error()));
+  }
   Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
   if (!exports) return std::unexpected(std::move(exports.error()));
-  if (overlay_.wanted()) *exports = overlay_.make_exports(std::move(*exports));
+  std::shared_ptr<nbd::OverlayExports> writable;
+  if (overlay_.wanted()) *exports = writable = overlay_.make_exports(std::move(*exports));
+  if (overlay_.is_persistent()) {
+    // What is wrong with the file is for who starts the server, not for its first client.
+    if (const Result<nbd::Export> opened = (*exports)->open(""); !opened) {
+      return std::unexpected(opened.error());
+    }
+  }
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
   if (exit_with_parent_) {
@@ -422,7 +429,13 @@ Result<int> Serve::run(const Streams& streams) {
     }
   }
   notify_service_manager("READY=1");
-  return serve(**server, signals, std::move(child), streams);
+  Result<int> status = serve(**server, signals, std::move(child), streams);
+  if (status && writable) {
+    if (Result<void> flushed = writable->flush(); !flushed) {
+      return std::unexpected(std::move(flushed.error()));
+    }
+  }
+  return status;
 }
 
 }  // namespace

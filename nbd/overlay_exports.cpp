@@ -63,6 +63,15 @@ std::vector<OverlayExports::Named> OverlayExports::overlays() const {
   return result;
 }
 
+Result<void> OverlayExports::flush() const {
+  Result<void> first;
+  for (const Named& named : overlays()) {
+    Result<void> flushed = named.overlay->flush();
+    if (first && !flushed) first = std::move(flushed);
+  }
+  return first;
+}
+
 Result<void> OverlayExports::discard(const std::string& name) {
   std::shared_ptr<Overlay> last;  // freed without the lock
   const MutexLock lock(mutex_);

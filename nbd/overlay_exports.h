@@ -56,6 +56,9 @@ class OverlayExports final : public ExportTree {
   };
   std::vector<Named> overlays() const;
 
+  /// Flushes all of them; the first failure.
+  Result<void> flush() const;
+
   /// Forgets what was written to an export; its next client begins anew. Errc::usage when there is
   /// no such overlay, or when a client has it open.
   Result<void> discard(const std::string& name);

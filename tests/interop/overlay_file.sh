@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Overlays that outlive their server: found again after a stop and after kill -9, refused over
+# another image, checked from outside.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+
+small_tree "$work/tree"
+overlay=$work/disk.overlay
+serve() { start_server "$work/tree" --fs=ext4 --overlay="$overlay" -U "$work/sock" "$@"; }
+
+serve
+qemu-io -f raw "$uri" -c 'write -P 0x11 1M 300k' -c 'write -P 0x22 1300000 77' -c 'write -z -u 4M 1M' >"$work/log"
+stop_server
+serve
+qemu-io -f raw "$uri" -c 'read -P 0x11 1M 200k' -c 'read -P 0x22 1300000 77' -c 'read -P 0 4M 1M' >"$work/log"
+if grep -qi 'fail' "$work/log"; then fail "$(cat "$work/log")"; fi
+contains "$(nbdinfo --map=qemu:allocation-depth "$uri")" '^ *4194304 +1048576 +1 '
+# One server at a time.
+"$MKVIRTFS" overlay check "$overlay" 2>"$work/stderr" && fail "checked while a server has it"
+contains "$(cat "$work/stderr")" 'in use'
+fails 1 'in use' "$MKVIRTFS" serve "$work/tree" --fs=ext4 --overlay="$overlay" -U "$work/other"
+
+# kill -9 in the middle of writing: what was flushed, or written with FUA, is there.
+python3 - "$uri" "$server_pid" <<'END'
+import os, signal, sys, nbd
+handle = nbd.NBD()
+handle.connect_uri(sys.argv[1])
+for number in range(200):
+    handle.pwrite(bytes([number]) * 4096, (8 << 20) + number * 4096)
+handle.flush()
+for number in range(50):
+    handle.pwrite(bytes([100 + number]) * 4096, (16 << 20) + number * 65536, nbd.CMD_FLAG_FUA)
+for number in range(200):
+    handle.pwrite(b"\xee" * 4096, (20 << 20) + number * 8192)
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+END
+wait "$server_pid" 2>/dev/null || true
+equal "$("$MKVIRTFS" overlay check "$overlay")" sound
+serve
+python3 - "$uri" <<'END'
+import sys, nbd
+handle = nbd.NBD()
+handle.connect_uri(sys.argv[1])
+for number in range(200):
+    assert handle.pread(4096, (8 << 20) + number * 4096) == bytes([number]) * 4096, number
+for number in range(50):
+    assert handle.pread(4096, (16 << 20) + number * 65536) == bytes([100 + number]) * 4096, number
+for number in range(200):
+    got = handle.pread(4096, (20 << 20) + number * 8192)
+    assert got == b"\xee" * 4096 or b"\xee" not in got, number
+handle.shutdown()
+END
+stop_server
+info=$("$MKVIRTFS" overlay info --json "$overlay")
+equal "$(python3 -c 'import json, sys; print(json.loads(sys.argv[1])["zero_bytes"])' "$info")" $((1 << 20))
+contains "$("$MKVIRTFS" overlay info "$overlay")" '^written +[1-9][0-9]* bytes'
+
+# It belongs to its image, and to nothing else.
+fails 2 'another image' "$MKVIRTFS" serve "$work/tree" --fs=ext2 --overlay="$overlay" -U "$work/sock"
+echo changed >"$work/tree/new"
+fails 2 'another image' "$MKVIRTFS" serve "$work/tree" --fs=ext4 --overlay="$overlay" -U "$work/sock"
+rm "$work/tree/new"
+fails 2 'not an overlay' "$MKVIRTFS" overlay check "$work/tree/noise"
+fails 2 'one export' "$MKVIRTFS" serve "$work/tree" --overlay="$overlay" --clone='job-*'
+truncate -s 3000000 "$overlay"
+fails 1 'has 3000000 bytes of' "$MKVIRTFS" overlay check "$overlay"
+fails 1 'No such file' "$MKVIRTFS" overlay info "$work/missing"
