@@ -7,7 +7,7 @@ source "$(dirname "$0")/lib.sh"
 
 small_tree "$work/tree"
 overlay=$work/disk.overlay
-serve() { start_server "$work/tree" --fs=ext4 --overlay="$overlay" -U "$work/sock" "$@"; }
+serve() { start_server "$work/tree" --fs=ext4 --overlay="$overlay" -U "$work/sock"; }
 
 serve
 qemu-io -f raw "$uri" -c 'write -P 0x11 1M 300k' -c 'write -P 0x22 1300000 77' -c 'write -z -u 4M 1M' >"$work/log"
