@@ -49,102 +49,47 @@ struct Overlay::Pieces {
 
 Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
                  const Options& options)
-    : Overlay(std::move(below), nullptr, std::move(store), options) {}
+    : Overlay(std::make_shared<OverlayLayer>(std::move(below), nullptr, std::move(store)),
+              options) {}
 
 Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
                  const Options& options)
-    : Overlay(std::move(below), std::move(file), nullptr, options) {
-  file_->load(states_);
-  used_blocks_ = states_.count_here(0, states_.blocks());
+    : Overlay(std::make_shared<OverlayLayer>(std::move(below), std::move(file), nullptr), options) {
 }
 
-Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
-                 std::shared_ptr<OverlayStore> store, const Options& options)
-    : below_(std::move(below)),
-      file_(std::move(file)),
-      store_(file_ ? file_->store() : std::shared_ptr<OverlayStore>(std::move(store))),
-      most_blocks_(options.most_bytes / kBlockBytes),
-      geometry_(below_->geometry()),
-      states_(ceil_div<std::uint64_t>(geometry_.size_bytes, kBlockBytes)) {
-  geometry_.preferred_block_bytes = std::max(geometry_.preferred_block_bytes, kBlockBytes);
+Overlay::Overlay(std::shared_ptr<OverlayLayer> layer, const Options& options)
+    : most_blocks_(options.most_bytes / kBlockBytes),
+      geometry_(layer->geometry()),
+      used_blocks_(layer->states().count_here(0, layer->states().blocks())),
+      top_(layer.get()),
+      layers_{std::move(layer)} {
   geometry_.writable = true;
   geometry_.zeroes_fast = true;
-  ++geometry_.overlays;
 }
 
-Overlay::~Overlay() {
-  if (file_) [[maybe_unused]]
-    const Result<void> flushed = flush();
-}
-
-Result<void> Overlay::flush() { return file_ ? file_->flush(states_) : Result<void>(); }
-
-/// Sets states and sees to it that the next flush knows; says how many were `here` before.
-std::uint64_t Overlay::set(std::uint64_t first, std::uint64_t count, BlockState state) {
-  const std::uint64_t were_here = states_.set(first, count, state);
-  if (file_) file_->changed(first, count);
-  return were_here;
-}
+Overlay::~Overlay() { [[maybe_unused]] const Result<void> flushed = top().flush(); }
 
 std::uint64_t Overlay::block_bytes_at(std::uint64_t block) const noexcept {
   return std::min<std::uint64_t>(kBlockBytes, geometry_.size_bytes - block * kBlockBytes);
 }
 
-/// The run of blocks that the front of `range`, which is not empty, lies in.
-BlockStates::Run Overlay::run_at(Range range) const {
-  const std::uint64_t first = range.offset / kBlockBytes;
-  return states_.run_at(first, ceil_div<std::uint64_t>(range.end(), kBlockBytes) - first);
-}
-
-Result<void> Overlay::read(std::uint64_t offset, std::span<std::byte> out) {
-  while (!out.empty()) {
-    const BlockStates::Run run = run_at({offset, out.size()});
-    const std::uint64_t end = std::min((run.first + run.count) * kBlockBytes, offset + out.size());
-    const std::span<std::byte> part = out.first(static_cast<std::size_t>(end - offset));
-    Result<void> result;
-    switch (run.state) {
-      case BlockState::below:
-        result = below_->read(offset, part);
-        break;
-      case BlockState::here:
-        result = store_->read(OverlayStore::kContent, offset, part);
-        break;
-      case BlockState::zero:
-        std::ranges::fill(part, std::byte{0});
-        break;
-    }
-    if (!result) return result;
-    out = out.subspan(part.size());
-    offset = end;
+Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlayStore> store) {
+  if (top().is_persistent()) {
+    return fail(Errc::unsupported, "an overlay in a file can not be frozen: it has one layer");
   }
-  return {};
-}
-
-void Overlay::map(Range range, ExtentSink& sink) const {
-  bool goes_on = true;
-  while (goes_on && range.length > 0) {
-    const BlockStates::Run run = run_at(range);
-    const std::uint64_t end = std::min((run.first + run.count) * kBlockBytes, range.end());
-    const Range part{range.offset, end - range.offset};
-    if (run.state == BlockState::below) {
-      for_each_extent(*below_, part, [&](Extent extent) {
-        ++extent.layer;
-        return goes_on = sink.extent(extent);
-      });
-    } else {
-      Extent extent;
-      extent.offset = part.offset;
-      extent.length = part.length;
-      if (run.state == BlockState::here) {
-        extent.kind = ExtentKind::content;
-        extent.store = store_.get();
-        extent.content = OverlayStore::kContent;
-        extent.content_offset = part.offset;
-      }
-      goes_on = sink.extent(extent);
-    }
-    range = {end, range.end() - end};
+  // Made before the locks are taken, and dropped if somebody else was first.
+  std::array<std::unique_ptr<ExclusiveLock>, kStripes> locks;
+  for (std::size_t i = 0; i < kStripes; ++i) {
+    locks[i] = std::make_unique<ExclusiveLock>(stripes_[i]);
   }
+  const std::shared_ptr<OverlayLayer> frozen = layers_.back();
+  if (frozen->geometry().overlays >= kMostLayers) {
+    return fail(Errc::unsupported,
+                fmt::format("it lies over {} layers already, which is the limit", kMostLayers));
+  }
+  layers_.push_back(std::make_shared<OverlayLayer>(frozen, nullptr, std::move(store)));
+  top_.store(layers_.back().get(), std::memory_order_release);
+  return frozen;
 }
 
 /// What a lack of space is called: see the class comment.
@@ -162,7 +107,7 @@ std::unexpected<Error> Overlay::full(Error error, Range range) const {
 /// Counts the blocks that will become `here` before they do, so that all writers together keep the
 /// limit.
 Result<void> Overlay::reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved) {
-  reserved = count - states_.count_here(first, count);
+  reserved = count - top().states().count_here(first, count);
   if (used_blocks_.fetch_add(reserved, std::memory_order_relaxed) + reserved <= most_blocks_) {
     return {};
   }
@@ -192,13 +137,13 @@ Result<void> Overlay::write_whole(std::uint64_t offset, std::span<const std::byt
   const SharedLock lock(stripe_of(first));
   std::uint64_t reserved = 0;
   if (const Result<void> room = reserve(first, count, reserved); !room) return room;
-  Result<void> written = store_->write(offset, data);
+  Result<void> written = top().store().write(offset, data);
   if (!written) {
     used_blocks_ -= reserved;
     return full(std::move(written.error()), {offset, data.size()});
   }
   // Others may have made some of them `here` since.
-  const std::uint64_t became_here = count - set(first, count, BlockState::here);
+  const std::uint64_t became_here = count - top().set(first, count, BlockState::here);
   used_blocks_ -= reserved - became_here;
   return {};
 }
@@ -211,8 +156,8 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
   {
     // Blocks that are here already take no joining, and only a trim ends that: it may come first.
     const SharedLock lock(stripe_of(block));
-    if (states_.run_at(block, 1).state == BlockState::here) {
-      Result<void> written = store_->write(offset, data);
+    if (top().states().run_at(block, 1).state == BlockState::here) {
+      Result<void> written = top().store().write(offset, data);
       if (!written) return full(std::move(written.error()), {offset, data.size()});
       return {};
     }
@@ -224,12 +169,12 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
   std::ranges::copy(data, whole.begin() + static_cast<std::ptrdiff_t>(offset - start));
   std::uint64_t reserved = 0;
   if (const Result<void> room = reserve(block, 1, reserved); !room) return room;
-  Result<void> written = store_->write(start, whole);
+  Result<void> written = top().store().write(start, whole);
   if (!written) {
     used_blocks_ -= reserved;
     return full(std::move(written.error()), {start, whole.size()});
   }
-  set(block, 1, BlockState::here);
+  top().set(block, 1, BlockState::here);
   return {};
 }
 
@@ -259,19 +204,19 @@ Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
   const SharedLock lock(stripe_of(first));
   if (!keep_allocated) {
     // The state first: until the space is given back nobody may see the old bytes under it.
-    const std::uint64_t were_here = set(first, count, BlockState::zero);
-    if (were_here > 0) store_->discard(range);
+    const std::uint64_t were_here = top().set(first, count, BlockState::zero);
+    if (were_here > 0) top().store().discard(range);
     used_blocks_ -= were_here;
     return {};
   }
   std::uint64_t reserved = 0;
   if (const Result<void> room = reserve(first, count, reserved); !room) return room;
-  Result<void> allocated = store_->allocate_zeroes(range);
+  Result<void> allocated = top().store().allocate_zeroes(range);
   if (!allocated) {
     used_blocks_ -= reserved;
     return full(std::move(allocated.error()), range);
   }
-  used_blocks_ -= reserved - (count - set(first, count, BlockState::here));
+  used_blocks_ -= reserved - (count - top().set(first, count, BlockState::here));
   return {};
 }
 

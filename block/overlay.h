@@ -8,10 +8,12 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "block/block_states.h"
 #include "block/device.h"
 #include "block/overlay_file.h"
+#include "block/overlay_layer.h"
 #include "block/overlay_store.h"
 #include "support/error.h"
 #include "support/mutex.h"
@@ -28,9 +30,10 @@ namespace mkvirtfs {
 ///
 /// Locks. Writers of whole blocks, zeroes and trims hold the stripe of their 2 MiB shared, so that
 /// any number of them go on at once; copying up holds it alone, because it reads, joins and writes
-/// a block. A change of state comes behind the write of the bytes that it vouches for. Below the
-/// stripe stands only the lock inside BlockStates. Readers and map() take that one alone: a read
-/// beside a write of the same bytes sees the old or the new ones, as the protocol allows.
+/// a block; a snapshot holds all of them, in ascending order. A change of state comes behind the
+/// write of the bytes that it vouches for. Below the stripe stands only the lock inside
+/// BlockStates. Readers and map() take that one alone: a read beside a write of the same bytes sees
+/// the old or the new ones, as the protocol allows.
 ///
 /// A lack of space (of the host, or of `most_bytes`) is Errc::no_space where the range was told to
 /// be a hole, and Errc::io where it was not: clients may rely on the space of what is allocated
@@ -44,7 +47,9 @@ namespace mkvirtfs {
 /// Any method, any thread.
 class Overlay final : public BlockDevice {
  public:
-  static constexpr std::uint32_t kBlockBytes = 4096;
+  static constexpr std::uint32_t kBlockBytes = OverlayLayer::kBlockBytes;
+  /// Each layer costs every read a look; a chain of more is refused.
+  static constexpr std::uint16_t kMostLayers = 16;
 
   struct Options {
     /// The most that blocks written here may take.
@@ -61,50 +66,54 @@ class Overlay final : public BlockDevice {
   ~Overlay() override;
 
   const Geometry& geometry() const noexcept override { return geometry_; }
-  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
-  void map(Range range, ExtentSink& sink) const override;
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    return top().read(offset, out);
+  }
+  void map(Range range, ExtentSink& sink) const override { top().map(range, sink); }
   Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override;
   Result<void> zero(Range range, bool keep_allocated) override;
   /// Of whole blocks: the parts of others stay as they are.
   Result<void> trim(Range range) override;
   /// See OverlayFile. What is temporary is lost with the process anyway, and costs nothing here.
-  Result<void> flush() override;
+  Result<void> flush() override { return top().flush(); }
 
-  /// What blocks that are `here` take.
+  /// Freezes what it holds now, and goes on with `store`, in which nothing is written yet. The
+  /// frozen device never changes: others may lie over it. Writes that are under way fall on either
+  /// side. Errc::unsupported for one that outlives its process, and for too many layers.
+  Result<std::shared_ptr<BlockDevice>> snapshot(std::shared_ptr<OverlayStore> store);
+
+  /// What blocks that are `here` take, in all its layers.
   std::uint64_t used_bytes() const noexcept { return used_blocks_.load() * kBlockBytes; }
-  /// What the states take.
-  std::uint64_t memory_bytes() const noexcept { return states_.memory_bytes(); }
-  const BlockDevice& below() const noexcept { return *below_; }
+  /// What was written since it was made, or since the last snapshot.
+  const OverlayLayer& layer() const noexcept { return top(); }
 
  private:
   static constexpr std::size_t kStripes = 64;
 
-  Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
-          std::shared_ptr<OverlayStore> store, const Options& options);
+  Overlay(std::shared_ptr<OverlayLayer> layer, const Options& options);
 
-  /// A range inside one group of blocks, in whole ones and a part of one before and behind them.
-  struct Pieces;
-
+  OverlayLayer& top() const noexcept { return *top_.load(std::memory_order_acquire); }
   SharedMutex& stripe_of(std::uint64_t block) noexcept {
     return stripes_[block / BlockStates::kGroupBlocks % kStripes];
   }
   std::uint64_t block_bytes_at(std::uint64_t block) const noexcept;
-  BlockStates::Run run_at(Range range) const;
-  std::uint64_t set(std::uint64_t first, std::uint64_t count, BlockState state);
   Result<void> reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved);
   Result<void> write_whole(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> write_part(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> zero_whole(Range range, bool keep_allocated);
   std::unexpected<Error> full(Error error, Range range) const;
 
-  const std::shared_ptr<BlockDevice> below_;
-  const std::unique_ptr<OverlayFile> file_;  // or null: temporary
-  const std::shared_ptr<OverlayStore> store_;
+  /// A range inside one group of blocks, in whole ones and a part of one before and behind them.
+  struct Pieces;
+
   const std::uint64_t most_blocks_;
   Geometry geometry_;
-  BlockStates states_;
   std::atomic<std::uint64_t> used_blocks_ = 0;
   std::array<SharedMutex, kStripes> stripes_;
+  /// Changed with all stripes held. What was on top once stays as long as this: readers hold it
+  /// without a lock.
+  std::atomic<OverlayLayer*> top_;
+  std::vector<std::shared_ptr<OverlayLayer>> layers_;
 };
 
 }  // namespace mkvirtfs

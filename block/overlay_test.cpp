@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <random>
@@ -186,6 +187,77 @@ TEST_CASE("overlays stack, and the map tells how deep everything lies") {
                                   {8192, ExtentKind::hole, 2},
                                   {12'288, ExtentKind::hole, 0},
                                   {16'384, ExtentKind::memory, 2}});
+}
+
+TEST_CASE("a snapshot never changes, and both sides go on apart, several layers deep") {
+  constexpr std::size_t kSize = 64 * 4096;
+  const auto memory = [] {
+    auto store = OverlayStore::in_memory(kSize);
+    REQUIRE(store);
+    return std::move(*store);
+  };
+  const auto parent = overlay_over(std::make_shared<Base>(patterned(kSize)));
+  Bytes expected = patterned(kSize);
+  std::vector<std::pair<std::shared_ptr<BlockDevice>, Bytes>> frozen;
+  for (int level = 1; level <= 4; ++level) {
+    REQUIRE(parent->write(static_cast<std::uint64_t>(level) * 4096, filled(6000, level)));
+    std::fill_n(expected.begin() + level * 4096, 6000, static_cast<std::byte>(level));
+    const auto snapshot = parent->snapshot(memory());
+    REQUIRE(snapshot);
+    frozen.emplace_back(*snapshot, expected);
+  }
+  REQUIRE(parent->zero({0, kSize}, false));
+  std::vector<std::shared_ptr<Overlay>> children;
+  for (const auto& [device, bytes] : frozen) {
+    CHECK(read_all(*device) == bytes);
+    children.push_back(overlay_over(device));
+    REQUIRE(children.back()->write(60 * 4096, filled(4096, 77)));
+  }
+  for (std::size_t i = 0; i < frozen.size(); ++i) {
+    Bytes wanted = frozen[i].second;
+    CHECK(read_all(*frozen[i].first) == wanted);
+    std::fill_n(wanted.begin() + 60 * 4096, 4096, std::byte{77});
+    CHECK(read_by_map(*children[i]) == wanted);
+  }
+  CHECK(read_all(*parent) == Bytes(kSize));
+  while (parent->snapshot(memory())) {
+  }
+  CHECK(parent->layer().geometry().overlays == Overlay::kMostLayers);
+}
+
+TEST_CASE("a snapshot beside writers holds whole blocks of theirs") {
+  constexpr std::size_t kSize = 512 * 4096;
+  const auto overlay = overlay_over(std::make_shared<Base>(Bytes(kSize)));
+  std::vector<std::shared_ptr<BlockDevice>> frozen;
+  {
+    std::vector<std::jthread> writers;
+    for (int number = 0; number < 2; ++number) {
+      writers.emplace_back([&overlay, number](const std::stop_token& stop) {
+        std::mt19937 random(static_cast<unsigned>(number));
+        while (!stop.stop_requested()) {
+          const Bytes block = filled(4096, static_cast<int>(random() % 255) + 1);
+          if (!overlay->write(random() % 512 * 4096, block)) return;
+        }
+      });
+    }
+    for (int i = 0; i < 8; ++i) {
+      auto store = OverlayStore::in_memory(kSize);
+      REQUIRE(store);
+      auto snapshot = overlay->snapshot(std::move(*store));
+      REQUIRE(snapshot);
+      frozen.push_back(std::move(*snapshot));
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+  for (const auto& device : frozen) {
+    const Bytes bytes = read_all(*device);
+    bool whole = true;
+    for (std::size_t at = 0; at < kSize; at += 4096) {
+      const auto block = std::span(bytes).subspan(at, 4096);
+      whole = whole && std::ranges::count(block, block[0]) == 4096;
+    }
+    CHECK(whole);
+  }
 }
 
 TEST_CASE("writes of whole blocks, and of blocks that are here, never look below") {
