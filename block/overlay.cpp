@@ -82,7 +82,7 @@ Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlaySt
   for (std::size_t i = 0; i < kStripes; ++i) {
     locks[i] = std::make_unique<ExclusiveLock>(stripes_[i]);
   }
-  const std::shared_ptr<OverlayLayer> frozen = layers_.back();
+  std::shared_ptr<OverlayLayer> frozen = layers_.back();
   if (frozen->geometry().overlays >= kMostLayers) {
     return fail(Errc::unsupported,
                 fmt::format("it lies over {} layers already, which is the limit", kMostLayers));

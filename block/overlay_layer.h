@@ -34,7 +34,7 @@ class OverlayLayer final : public BlockDevice {
 
   /// Sets states and sees to it that the next flush knows; says how many were `here` before.
   std::uint64_t set(std::uint64_t first, std::uint64_t count, BlockState state);
-  Result<void> flush() { return file_ ? file_->flush(states_) : Result<void>(); }
+  Result<void> flush() override { return file_ ? file_->flush(states_) : Result<void>(); }
 
   const std::shared_ptr<BlockDevice>& below() const noexcept { return below_; }
   OverlayStore& store() const noexcept { return *store_; }

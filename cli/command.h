@@ -39,6 +39,7 @@ std::unique_ptr<Command> make_dump(CLI::App& program);
 std::unique_ptr<Command> make_inspect(CLI::App& program);
 std::unique_ptr<Command> make_list(CLI::App& program);
 std::unique_ptr<Command> make_overlay(CLI::App& program);
+std::unique_ptr<Command> make_ctl(CLI::App& program);
 
 /// Declares an option that takes one value: "-p,--port", where the value is called `meta` in the
 /// help.

@@ -86,9 +86,14 @@ Result<void> OverlayOptions::check(std::size_t exports) const {
 std::shared_ptr<nbd::OverlayExports> OverlayOptions::make_exports(
     std::shared_ptr<nbd::ExportTree> below) const {
   nbd::OverlayExports::Options options;
+  options.make_store = [in_memory = where_ == kMemory,
+                        directory = temporary_directory()](std::uint64_t size_bytes) {
+    return in_memory ? OverlayStore::in_memory(size_bytes)
+                     : OverlayStore::in_directory(directory, size_bytes);
+  };
   options.make_overlay =
-      [in_memory = where_ == kMemory, directory = temporary_directory(),
-       path = is_persistent() ? where_ : std::string(), most_bytes = size_or_any(most_bytes_)](
+      [make_store = options.make_store, path = is_persistent() ? where_ : std::string(),
+       most_bytes = size_or_any(most_bytes_)](
           const std::string&,
           std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
     const std::uint64_t size_bytes = device->geometry().size_bytes;
@@ -100,9 +105,7 @@ std::shared_ptr<nbd::OverlayExports> OverlayOptions::make_exports(
       return std::make_shared<Overlay>(std::move(device), std::move(*file),
                                        Overlay::Options{.most_bytes = most_bytes});
     }
-    Result<std::shared_ptr<OverlayStore>> store =
-        in_memory ? OverlayStore::in_memory(size_bytes)
-                  : OverlayStore::in_directory(directory, size_bytes);
+    Result<std::shared_ptr<OverlayStore>> store = make_store(size_bytes);
     if (!store) return std::unexpected(std::move(store.error()));
     return std::make_shared<Overlay>(std::move(device), std::move(*store),
                                      Overlay::Options{.most_bytes = most_bytes});

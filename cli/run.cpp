@@ -60,9 +60,9 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
   program.set_version_flag(
       "-V,--version", [] { return version_text(); },
       "Print the versions of mkvirtfs and its libraries");
-  const std::array<std::unique_ptr<Command>, 5> commands = {
-      make_serve(program), make_dump(program), make_inspect(program), make_list(program),
-      make_overlay(program)};
+  const std::array<std::unique_ptr<Command>, 6> commands = {
+      make_serve(program), make_dump(program),    make_inspect(program),
+      make_list(program),  make_overlay(program), make_ctl(program)};
 
   try {
     program.parse(argc, argv);

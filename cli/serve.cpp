@@ -22,6 +22,8 @@
 #include "cli/child.h"
 #include "cli/client_options.h"
 #include "cli/command.h"
+#include "cli/control.h"
+#include "cli/control_server.h"
 #include "cli/image_options.h"
 #include "cli/overlay_options.h"
 #include "cli/pid_file.h"
@@ -191,6 +193,7 @@ class Serve final : public Command {
   TlsOptions tls_;
   ClientOptions clients_;
   OverlayOptions overlay_;
+  std::string control_socket_;
   std::string exit_on_last_;
   std::string statistics_;
   bool single_client_ = false;
@@ -221,6 +224,8 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
   serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (so without --rw)")
       ->group(kGroup);
   overlay_.add_to(serve_app, kGroup);
+  add_value(serve_app, "--ctl", control_socket_, "PATH", "A socket for mkvirtfs ctl")
+      ->group(kGroup);
   add_value(
       serve_app, "--run", command_, "COMMAND",
       "Run it with $uri, $unixsocket, $port and\n$exportname; stop when it ends, with its status")
@@ -409,6 +414,18 @@ Result<int> Serve::run(const Streams& streams) {
                                        : listen(**server, *addresses, listening);
       !on) {
     return std::unexpected(std::move(on.error()));
+  }
+
+  std::optional<ControlServer> control;  // ends before the server that it asks
+  if (!control_socket_.empty()) {
+    Result<ControlServer> started =
+        ControlServer::start(control_socket_, make_control(writable, [&server] {
+                               std::string line = statistics_json((*server)->statistics());
+                               if (line.ends_with('\n')) line.pop_back();
+                               return line;
+                             }));
+    if (!started) return std::unexpected(std::move(started.error()));
+    control.emplace(std::move(*started));
   }
 
   std::optional<PidFile> pid_file;

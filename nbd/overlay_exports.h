@@ -32,6 +32,8 @@ class OverlayExports final : public ExportTree {
     std::function<Result<std::shared_ptr<Overlay>>(const std::string& name,
                                                    std::shared_ptr<BlockDevice> below)>
         make_overlay;
+    /// Makes a place for what is written behind a snapshot; none are made when empty.
+    std::function<Result<std::shared_ptr<OverlayStore>>(std::uint64_t size_bytes)> make_store;
     /// Whether a client may have a clone of that name; none at all when empty.
     std::function<bool(std::string_view name)> is_clone;
     /// The exports of the other tree stay as they are.
@@ -56,6 +58,10 @@ class OverlayExports final : public ExportTree {
   };
   std::vector<Named> overlays() const;
 
+  /// A new export `child` that begins with what `name` holds now; both go on apart. Errc::usage for
+  /// names that are not there or taken; else what Overlay::snapshot() says.
+  Result<void> snapshot(const std::string& name, const std::string& child);
+
   /// Flushes all of them; the first failure.
   Result<void> flush() const;
 
@@ -65,11 +71,13 @@ class OverlayExports final : public ExportTree {
 
  private:
   bool may_clone(std::string_view name) const;
+  std::optional<Export> find_kept(std::string_view name) const;
 
   const std::shared_ptr<ExportTree> below_;
   const Options options_;
   mutable Mutex mutex_;
   struct Kept {
+    std::string description;
     std::shared_ptr<Overlay> overlay;
     bool is_clone = false;
   };

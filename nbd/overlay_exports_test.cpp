@@ -97,6 +97,30 @@ TEST_CASE("discarding begins anew, when nobody has it open") {
   CHECK_FALSE(exports->discard("other"));
 }
 
+TEST_CASE("a snapshot is an export that begins with what its parent held") {
+  OverlayExports::Options options;
+  options.make_store = [](std::uint64_t size) { return OverlayStore::in_memory(size); };
+  options.most_clones = 2;
+  const auto exports = writable(std::move(options));
+  const Export base = open(*exports, "base");  // connected all the time
+  REQUIRE(base.device->write(0, filled(4096, 9)));
+  REQUIRE(exports->snapshot("base", "then"));
+  REQUIRE(base.device->write(0, filled(4096, 10)));
+  CHECK(first_byte(base) == 10);
+  CHECK(first_byte(open(*exports, "then")) == 9);
+  REQUIRE(open(*exports, "then").device->write(0, filled(4096, 11)));
+  REQUIRE(exports->snapshot("then", "child/of/then"));
+  CHECK(first_byte(open(*exports, "child/of/then")) == 11);
+  CHECK(first_byte(base) == 10);
+  CHECK(exports->find("child/of/then"));
+
+  CHECK_FALSE(exports->snapshot("base", "other"));
+  CHECK_FALSE(exports->snapshot("base", "then"));
+  CHECK_FALSE(exports->snapshot("base", "../x"));
+  CHECK_FALSE(exports->snapshot("unknown", "x"));
+  CHECK_FALSE(exports->snapshot("base", "one-too-many"));
+}
+
 TEST_CASE("qemu:allocation-depth tells which layer holds what") {
   const auto exports = writable();
   const Export base = open(*exports, "base");

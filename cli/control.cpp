@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/control.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "block/dump.h"
+#include "cli/overlay_changes.h"
+#include "support/text.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+std::string text_of(const json& request, const char* key) {
+  const auto found = request.find(key);
+  return found != request.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+std::string line_of(const ordered_json& object) {
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+std::unexpected<Error> client_gone() { return fail(Errc::bad_peer, "the client has gone"); }
+
+class Control {
+ public:
+  Control(std::shared_ptr<nbd::OverlayExports> writable, std::function<std::string()> statistics)
+      : writable_(std::move(writable)), statistics_(std::move(statistics)) {}
+
+  Result<void> answer(const std::string& text, const ControlServer::Tell& tell) const {
+    const json request = json::parse(text, nullptr, false);
+    if (!request.is_object()) return fail(Errc::usage, "the request is not a JSON object");
+    const std::string command = text_of(request, "command");
+    if (command == "stats") {
+      if (!tell(statistics_())) return client_gone();
+      return {};
+    }
+    if (!writable_)
+      return fail(Errc::usage, "nothing can be written to this server (--rw, --clone)");
+    const std::string name = text_of(request, "name");
+    if (command == "list") return list(tell);
+    if (command == "diff") return diff(name, tell);
+    if (command == "save")
+      return save(name, text_of(request, "path"), request.value("force", false));
+    if (command == "snapshot") return writable_->snapshot(name, text_of(request, "child"));
+    if (command == "discard") {
+      return request.value("all", false) ? discard_all() : writable_->discard(name);
+    }
+    return fail(Errc::usage, fmt::format("there is no command '{}'", printable(command)));
+  }
+
+ private:
+  Result<std::shared_ptr<Overlay>> find(const std::string& name) const {
+    for (nbd::OverlayExports::Named& named : writable_->overlays()) {
+      if (named.name == name) return std::move(named.overlay);
+    }
+    return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+  }
+
+  Result<void> list(const ControlServer::Tell& tell) const {
+    for (const nbd::OverlayExports::Named& named : writable_->overlays()) {
+      const ordered_json object = {{"name", named.name},
+                                   {"written_bytes", named.overlay->used_bytes()}};
+      if (!tell(line_of(object))) return client_gone();
+    }
+    return {};
+  }
+
+  Result<void> diff(const std::string& name, const ControlServer::Tell& tell) const {
+    const Result<std::shared_ptr<Overlay>> overlay = find(name);
+    if (!overlay) return std::unexpected(overlay.error());
+    bool told = true;
+    for_each_change(**overlay, [&](const OverlayChange& change) {
+      ordered_json object = {{"offset", change.offset},
+                             {"length_bytes", change.length_bytes},
+                             {"zero", change.is_zero}};
+      object[change.is_file ? "file" : "what"] = change.what;
+      return told = tell(line_of(object));
+    });
+    if (!told) return client_gone();
+    return {};
+  }
+
+  Result<void> save(const std::string& name, const std::string& path, bool overwrite) const {
+    const Result<std::shared_ptr<Overlay>> overlay = find(name);
+    if (!overlay) return std::unexpected(overlay.error());
+    if (path.empty()) return fail(Errc::usage, "save needs a file");
+    DumpOptions options;
+    options.output = DumpFile{path, overwrite};
+    const Result<DumpSummary> dumped = dump(**overlay, options);
+    if (!dumped) return std::unexpected(dumped.error());
+    return {};
+  }
+
+  Result<void> discard_all() const {
+    for (nbd::OverlayExports::Named& named : writable_->overlays()) {
+      named.overlay.reset();  // the one in our hand must not count as a client
+      if (Result<void> discarded = writable_->discard(named.name); !discarded) return discarded;
+    }
+    return {};
+  }
+
+  const std::shared_ptr<nbd::OverlayExports> writable_;
+  const std::function<std::string()> statistics_;
+};
+
+}  // namespace
+
+ControlServer::Handler make_control(std::shared_ptr<nbd::OverlayExports> writable,
+                                    std::function<std::string()> statistics) {
+  return [control = Control(std::move(writable), std::move(statistics))](
+             const std::string& request, const ControlServer::Tell& tell) {
+    return control.answer(request, tell);
+  };
+}
+
+}  // namespace mkvirtfs::cli

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "cli/control_server.h"
+#include "nbd/overlay_exports.h"
+
+namespace mkvirtfs::cli {
+
+/// What `mkvirtfs ctl` can ask of a running server. `writable` is null when nothing can be written;
+/// `statistics` tells them as one line of JSON.
+ControlServer::Handler make_control(std::shared_ptr<nbd::OverlayExports> writable,
+                                    std::function<std::string()> statistics);
+
+}  // namespace mkvirtfs::cli

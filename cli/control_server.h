@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "support/error.h"
+
+namespace mkvirtfs::cli {
+
+/// Answers `mkvirtfs ctl`: a Unix socket that only this user (and root) may talk to, one request a
+/// connection, one connection at a time, on a thread of its own.
+///
+/// A request is one line of JSON; the answer is any number of lines, and a last one that is
+/// {"done":true} or {"error":"..."}.
+class ControlServer {
+ public:
+  /// Sends one line of the answer, without its end; false when the client has gone.
+  using Tell = std::function<bool(const std::string& line)>;
+  /// Called on the server's thread with a request of at most kLongestRequest bytes.
+  using Handler = std::function<Result<void>(const std::string& request, const Tell& tell)>;
+  static constexpr std::size_t kLongestRequest = 16U << 10;
+
+  static Result<ControlServer> start(const std::string& path, Handler handler);
+  ControlServer(ControlServer&&) noexcept;
+  ControlServer& operator=(ControlServer&&) = delete;
+  /// Waits for the request that is being answered, and removes the socket.
+  ~ControlServer();
+
+ private:
+  struct State;
+  explicit ControlServer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// Sends one request to such a server and calls `line` for each line of the answer but the last,
+/// which is the result.
+Result<void> ask_control_server(const std::string& path, const std::string& request,
+                                const std::function<Result<void>(const std::string& line)>& line);
+
+}  // namespace mkvirtfs::cli
