@@ -231,16 +231,21 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
     const auto count = load_le<std::uint64_t>(journal, kCountAt);
     if (count > layout.map_pages) return damaged("its journal is damaged");
     Sha256 sha;
-    for (std::uint64_t i = 0; i < count; ++i) {
-      if (Result<void> got = read_page(Layout::journal_pages_at + i * kPage, page); !got) {
+    std::uint64_t entries = 0;
+    while (entries < count) {
+      if (Result<void> got = read_page(Layout::journal_pages_at + entries * kPage, page); !got) {
         return std::unexpected(got.error());
       }
-      sha.update(page);
+      // Any other page ends it: a count is no reason to read a file of holes for years.
       const auto number = load_le<std::uint64_t>(page, kNumberAt);
-      if (number < layout.map_pages) found.journal[number] = page;
+      if (!is_sealed(page, kMapMagic) || number >= layout.map_pages) break;
+      sha.update(page);
+      found.journal[number] = page;
+      ++entries;
     }
     const std::array<std::byte, 32> sum = sha.finish();
-    if (!std::ranges::equal(std::span(sum).first(kChecksumBytes),
+    if (entries < count ||
+        !std::ranges::equal(std::span(sum).first(kChecksumBytes),
                             std::span(journal).subspan(kEntriesChecksumAt, kChecksumBytes))) {
       found.journal.clear();
     }
@@ -268,7 +273,6 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
       return read_page(layout.map_at + number * kPage, in_place) ? in_place : Page{};
     }();
     if (now != replaced) found.facts.journal_was_pending = true;
-    if (!is_sealed(replaced, kMapMagic)) return damaged("its journal is damaged");
     found.pages[number] = replaced;
   }
   for (const auto& [number, states] : found.pages) {
