@@ -152,8 +152,8 @@ def mkvirtfs_serve(tree, socket):
     return [MKVIRTFS, "serve", tree, "--fs=ext4", "-U", socket]
 
 
-def nbdkit(socket, *plugin):
-    return ["nbdkit", "-f", "-r", "-U", socket, *plugin]
+def nbdkit(socket, *plugin, writable=False):
+    return ["nbdkit", "-f", *([] if writable else ["-r"]), "-U", socket, *plugin]
 
 
 def first_block(socket):
@@ -485,9 +485,112 @@ def bench_fat():
                "mkfs.fat and mcopy" + (", then stopped" if theirs >= patience else ""), theirs, 2.0)
 
 
+def connected(socket, name=""):
+    """A client that has the first block of an export, and the seconds that took."""
+    handle = nbd.NBD()
+    started = time.monotonic()
+    handle.set_export_name(name)
+    handle.connect_unix(socket)
+    handle.pread(4096, 0)
+    return handle, time.monotonic() - started
+
+
+def resident_bytes(process):
+    """From where each page is counted: VmRSS lags behind by some for each thread."""
+    with open(f"/proc/{process.pid}/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Rss:"))
+
+
+def last_of_clones(tree, count):
+    """Seconds and bytes of memory that the last of so many clones costs, and then those of one more
+    client of the export that is there already."""
+    with sockets() as place, contextlib.ExitStack() as clients:
+        socket = f"{place}/s"
+        with server([*mkvirtfs_serve(tree, socket), "--clone=job-*"], socket) as (process, _):
+            first_block(socket)
+
+            def cost(name):
+                before = resident_bytes(process)
+                handle, elapsed = connected(socket, name)
+                clients.callback(handle.shutdown)
+                return elapsed, resident_bytes(process) - before
+
+            for number in range(1, count):
+                cost(f"job-{number}")
+            values = cost(f"job-{count}") + cost("")
+            clients.close()
+            return values
+
+
+def bench_overlay():
+    """Writes; every server is a new one for every run, so that first writes count the same for all."""
+    tree = made("gigabyte", make_gigabyte)
+    warm_files(tree)
+    file = f"{tree}/0.bin"
+
+    def writes(command_of, block, depth, in_place=False):
+        with scratch() as place, sockets() as socket_place:
+            base = file
+            if in_place:
+                base = f"{place}/base"
+                shutil.copyfile(file, base)
+            os.sync()
+            socket = f"{socket_place}/s"
+            # What is written is kept on the disk that the trees are on, by all of them.
+            with server(["env", f"TMPDIR={place}", *command_of(socket, base)], socket):
+                first_block(socket)
+                return random_io(socket, block, depth, kind="randwrite")
+
+    def mine(socket, _):
+        return [*mkvirtfs_serve(tree, socket), "--rw"]
+
+    def cow(socket, base):
+        return nbdkit(socket, "--filter=cow", "file", base, writable=True)
+
+    def qemu(socket, base):
+        return ["qemu-nbd", "-s", "-t", "-e", "8", "-f", "raw", "-k", socket, base]
+
+    def in_place(socket, base):
+        return nbdkit(socket, "file", base, writable=True)
+
+    for what, block, depth, peers in [
+            ("4 KiB random writes, depth 32", "4k", 32,
+             [("nbdkit cow", cow, 4.0), ("qemu-nbd -s", qemu, 2.5),
+              ("nbdkit file, in place", in_place, 0.9)]),
+            ("256 KiB random writes, depth 8", "256k", 8,
+             [("nbdkit cow", cow, None), ("qemu-nbd -s", qemu, None),
+              ("nbdkit file, in place", in_place, 0.9)])]:
+        ours, *others = paired(RUNS, lambda: writes(mine, block, depth), *(
+            lambda peer=peer: writes(peer, block, depth, peer is in_place) for _, peer, _ in peers))
+        for (peer, _, target), theirs in zip(peers, others):
+            row(what, f"{ours / 1000:.1f}k a second", peer, f"{theirs / 1000:.1f}k a second",
+                f"{ours / theirs:.2f}x", f">= {target}x" if target else "",
+                target is None or ours / theirs >= target)
+
+    with sockets() as place, contextlib.ExitStack() as servers:
+        above, without = f"{place}/above", f"{place}/without"
+        servers.enter_context(server(mine(above, None), above))
+        servers.enter_context(server(mkvirtfs_serve(tree, without), without))
+        for socket in (above, without):
+            first_block(socket)
+        ours, theirs = paired(2 * RUNS + 1, lambda: random_io(above, "4k", 32),
+                              lambda: random_io(without, "4k", 32))
+        row("4 KiB random reads through an empty overlay, depth 32", f"{ours / 1000:.1f}k a second",
+            "mkvirtfs without one", f"{theirs / 1000:.1f}k a second", f"{ours / theirs:.2f}x",
+            ">= 0.95x", ours / theirs >= 0.95)
+
+    tree = made("many", make_many)
+    costs = [last_of_clones(tree, 20) for _ in range(RUNS)]
+    elapsed, memory, elapsed_there, memory_there = map(statistics.median, zip(*costs))
+    row("20th clone of 100,000 files: first block", f"{elapsed * 1000:.1f} ms", "one more client",
+        f"{elapsed_there * 1000:.1f} ms", "", "< 5 ms", elapsed < 0.005)
+    row("20th clone of 100,000 files: memory", f"{memory / 1024:.0f} KiB", "one more client",
+        f"{memory_there / 1024:.0f} KiB", "", "< 1 MiB", memory < 1 << 20)
+
+
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
            "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump,
-           "fat": bench_fat}
+           "fat": bench_fat, "overlay": bench_overlay}
 
 
 def main():
