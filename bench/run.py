@@ -588,9 +588,44 @@ def bench_overlay():
         f"{memory_there / 1024:.0f} KiB", "", "< 1 MiB", memory < 1 << 20)
 
 
+def bench_iso():
+    tree = linux_source()
+    peaks = {"ours": 0, "theirs": 0}
+
+    def ours_of(socket):
+        return [MKVIRTFS, "serve", tree, "--fs=iso", "-U", socket]
+
+    def ready_of(who, command_of):
+        elapsed, peak = ready(command_of)
+        peaks[who] = max(peaks[who], peak)
+        return elapsed
+
+    ours, theirs = paired(3, lambda: ready_of("ours", ours_of),
+                          lambda: ready_of("theirs", lambda socket: nbdkit(socket, "iso", tree)))
+    faster("ISO, linux-source: ready", ours, "nbdkit iso", theirs, 20.0)
+
+    with scratch() as place:
+        def dump():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/ours")
+            os.sync()
+            return seconds(MKVIRTFS, "dump", tree, "--fs=iso", "-o", f"{place}/ours",
+                           stderr=subprocess.DEVNULL)
+
+        def peer():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/peer")
+            os.sync()
+            return seconds("xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-o", f"{place}/peer",
+                           tree, stderr=subprocess.DEVNULL)
+
+        ours, theirs = paired(3, dump, peer)
+        faster("ISO, linux-source: dump", ours, "xorriso", theirs, 1.5)
+
+
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
            "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump,
-           "fat": bench_fat, "overlay": bench_overlay}
+           "fat": bench_fat, "iso": bench_iso, "overlay": bench_overlay}
 
 
 def main():

@@ -9,7 +9,7 @@ namespace mkvirtfs {
 ImageDevice::ImageDevice(std::shared_ptr<const Image> image, std::shared_ptr<ContentStore> store)
     : image_(std::move(image)), store_(std::move(store)) {
   geometry_.size_bytes = image_->size_bytes();
-  geometry_.preferred_block_bytes = std::max<std::uint32_t>(4096, image_->block_bytes());
+  geometry_.preferred_block_bytes = image_->preferred_block_bytes();
 }
 
 Result<void> ImageDevice::read(std::uint64_t offset, std::span<std::byte> out) {

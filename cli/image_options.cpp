@@ -16,6 +16,7 @@ namespace {
 constexpr const char* kGroup = "Image";
 constexpr const char* kExtGroup = "Image, ext2/3/4 only";
 constexpr const char* kFatGroup = "Image, FAT only";
+constexpr const char* kIsoGroup = "Image, ISO 9660 only";
 
 Result<std::uint64_t> size_value(const char* option, const std::string& text) {
   const std::optional<std::uint64_t> size = parse_size(text);
@@ -68,6 +69,19 @@ Result<fat32::TimeZone> time_zone_value(const std::string& text) {
   return fail(Errc::usage, fmt::format("--time-zone={} is not utc, local, +HH:MM or -HH:MM", text));
 }
 
+/// "NAME=TEXT".
+Result<iso9660::Options::FieldText> volume_field_value(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  const auto field = iso9660::parse_field(std::string_view(text).substr(0, equals));
+  if (!field || equals == std::string::npos) {
+    return fail(Errc::usage, fmt::format("--volume-field={} is not system=TEXT, volume-set=, "
+                                         "publisher=, preparer=, application=, copyright=, "
+                                         "abstract= or bibliographic=",
+                                         text));
+  }
+  return iso9660::Options::FieldText{*field, text.substr(equals + 1)};
+}
+
 /// Puts the value of `parsed` into `place`, or its error into `failure` if there is none yet.
 template <class Value, class Place>
 void take(Result<Value> parsed, Place& place, std::optional<Error>& failure) {
@@ -83,18 +97,20 @@ void take(Result<Value> parsed, Place& place, std::optional<Error>& failure) {
 void ImageOptions::add_to(CLI::App& app) {
   app.add_option(
          "--fs", format_,
-         "File system: ext2 (default), ext3, ext4,\nfat (width by size), fat12, fat16, fat32")
+         "File system: ext2 (default), ext3, ext4, iso,\nfat (width by size), fat12, fat16, fat32")
       ->option_text("FORMAT")
-      ->check(CLI::IsMember({"ext2", "ext3", "ext4", "fat", "fat12", "fat16", "fat32"}))
+      ->check(CLI::IsMember({"ext2", "ext3", "ext4", "fat", "fat12", "fat16", "fat32", "iso"}))
       ->group(kGroup);
   CLI::Option* size = add_value(app, "--size", size_, "SIZE", "Exactly this large")->group(kGroup);
-  add_value(app, "--free", free_, "SIZE|%", "Room to leave (default: 10%, at least 64M)")
-      ->excludes(size)
-      ->group(kGroup);
-  add_value(app, "--label", label_, "TEXT", "Volume label: 16 bytes (ext), 11 (FAT)")
+  CLI::Option* free =
+      add_value(app, "--free", free_, "SIZE|%", "Room to leave (default: 10%, at least 64M)")
+          ->excludes(size)
+          ->group(kGroup);
+  not_iso_ = {size, free};
+  add_value(app, "--label", label_, "TEXT", "Volume label: 16 bytes (ext), 11 (FAT),\n32 (ISO)")
       ->group(kGroup);
   add_value(app, "--uuid", uuid_, "UUID",
-            "Volume UUID, for FAT 1234-ABCD\n(default: from the contents)")
+            "Volume UUID, for FAT 1234-ABCD, for ISO a\ndate (default: from the contents)")
       ->group(kGroup);
   const auto ext = [&](CLI::Option* option) {
     only_ext_.push_back(option->group(kExtGroup));
@@ -131,13 +147,48 @@ void ImageOptions::add_to(CLI::App& app) {
   fat(app.add_flag("--skip-unfit", skip_unfit_, "Leave out what FAT can not hold"));
   fat(add_value(app, "--time-zone", time_zone_, "ZONE", "utc (default), local, +HH:MM or -HH:MM"));
   fat(add_value(app, "--hidden-sectors", hidden_sectors_, "N", "Sectors before the volume"));
+
+  const auto iso = [&](CLI::Option* option) {
+    only_iso_.push_back(option->group(kIsoGroup));
+    return option;
+  };
+  iso(add_value(app, "--iso-level", iso_level_, "N", "Of interchange: 1, 2 or 3 (default)"));
+  iso(app.add_option("--joliet", joliet_, "yes (default), long (103 characters), no"))
+      ->option_text("WHAT")
+      ->check(CLI::IsMember({"yes", "long", "no"}));
+  iso(app.add_option("--deep-directories", deep_, "Below 8 levels: relocate (default), keep"))
+      ->option_text("WHAT")
+      ->check(CLI::IsMember({"relocate", "keep"}));
+  iso(app.add_option("--volume-field", volume_fields_,
+                     "NAME=TEXT: publisher, application... (see\nthe manual); may be repeated"))
+      ->option_text("FIELD")
+      ->allow_extra_args(false);
+  iso(app.add_flag("--dedupe", dedupe_, "Files of the same bytes share them (reads all)"));
+  iso(app.add_flag("--pad", pad_, "Fill up to a multiple of 32 KiB"));
+  iso(app.add_option("--preset", preset_, "cidata: for cloud-init (implies --fs=iso)"))
+      ->option_text("WHAT")
+      ->check(CLI::IsMember({"cidata"}));
+}
+
+const std::string& ImageOptions::format() const noexcept {
+  static const std::string usual = "ext2";
+  static const std::string iso = "iso";
+  if (!format_.empty()) return format_;
+  return preset_.empty() ? usual : iso;
 }
 
 Result<void> ImageOptions::check_format() const {
-  for (const CLI::Option* option : is_fat() ? only_ext_ : only_fat_) {
+  std::vector<const CLI::Option*> others;
+  const auto add = [&](const std::vector<const CLI::Option*>& more) {
+    others.insert(others.end(), more.begin(), more.end());
+  };
+  if (is_fat() || is_iso()) add(only_ext_);
+  if (!is_fat()) add(only_fat_);
+  add(is_iso() ? not_iso_ : only_iso_);
+  for (const CLI::Option* option : others) {
     if (option->count() == 0) continue;
     return fail(Errc::usage,
-                fmt::format("{} does not go with --fs={}", option->get_name(), format_));
+                fmt::format("{} does not go with --fs={}", option->get_name(), format()));
   }
   return {};
 }
@@ -148,6 +199,12 @@ Result<PlanOptions> ImageOptions::plan_options() const {
   if (!epoch) return std::unexpected(epoch.error());
   if (is_fat()) {
     Result<fat32::Options> options = fat_options();
+    if (!options) return std::unexpected(std::move(options.error()));
+    options->made_at_s = *epoch;
+    return std::move(*options);
+  }
+  if (is_iso()) {
+    Result<iso9660::Options> options = iso_options();
     if (!options) return std::unexpected(std::move(options.error()));
     options->made_at_s = *epoch;
     return std::move(*options);
@@ -202,12 +259,43 @@ Result<fat32::Options> ImageOptions::fat_options() const {
   return options;
 }
 
+Result<iso9660::Options> ImageOptions::iso_options() const {
+  iso9660::Options options;
+  std::optional<Error> failure;
+  if (!iso_level_.empty()) {
+    take(number_value("--iso-level", iso_level_, 3), options.level, failure);
+  }
+  for (const std::string& text : volume_fields_) {
+    iso9660::Options::FieldText field{};
+    take(volume_field_value(text), field, failure);
+    options.fields.push_back(std::move(field));
+  }
+  if (!uuid_.empty()) {
+    options.volume_time = iso9660::parse_volume_time(uuid_);
+    if (!options.volume_time && !failure) {
+      failure =
+          Error{Errc::usage, 0,
+                fmt::format("--uuid={} is not a date (2026-01-31-23-59-59-00), which ISO 9660 "
+                            "has for a UUID",
+                            uuid_)};
+    }
+  }
+  if (failure) return std::unexpected(std::move(*failure));
+  options.label = label_;
+  if (joliet_ == "long") options.joliet = iso9660::Joliet::longer;
+  if (joliet_ == "no") options.joliet = iso9660::Joliet::none;
+  if (deep_ == "keep") options.deep = iso9660::DeepDirectories::keep;
+  options.pad = pad_;
+  options.cidata = preset_ == "cidata";
+  return options;
+}
+
 Result<ext2::Options> ImageOptions::ext2_options() const {
   ext2::Options options;
   std::optional<Error> failure;
-  options.variant = format_ == "ext4"   ? ext2::Variant::ext4
-                    : format_ == "ext3" ? ext2::Variant::ext3
-                                        : ext2::Variant::ext2;
+  options.variant = format() == "ext4"   ? ext2::Variant::ext4
+                    : format() == "ext3" ? ext2::Variant::ext3
+                                         : ext2::Variant::ext2;
   constexpr std::uint32_t kAny = std::numeric_limits<std::uint32_t>::max();
   if (!size_.empty()) take(size_value("--size", size_), options.size_bytes, failure);
   if (!free_.empty())

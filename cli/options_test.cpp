@@ -41,6 +41,12 @@ fat32::Options fat_options(const std::vector<std::string>& words) {
   return std::get<fat32::Options>(*options);
 }
 
+iso9660::Options iso_options(const std::vector<std::string>& words) {
+  const Result<PlanOptions> options = Parsed(words).image.plan_options();
+  REQUIRE(options);
+  return std::get<iso9660::Options>(*options);
+}
+
 /// Sets an environment variable for the life of the object.
 class Variable {
  public:
@@ -168,6 +174,43 @@ TEST_CASE("the options of FAT arrive") {
   CHECK(Parsed({"--fs=ext4"}).image.has_xattrs());
 }
 
+TEST_CASE("the options of ISO 9660 arrive") {
+  const iso9660::Options plain = iso_options({"--fs=iso"});
+  CHECK(plain.level == 3);
+  CHECK(plain.joliet == iso9660::Joliet::standard);
+  CHECK(plain.deep == iso9660::DeepDirectories::relocate);
+  CHECK_FALSE(plain.pad);
+  CHECK_FALSE(plain.cidata);
+  CHECK_FALSE(plain.volume_time);
+  const iso9660::Options all =
+      iso_options({"--fs=iso", "--iso-level=1", "--joliet=long", "--deep-directories=keep",
+                   "--label=Disc", "--volume-field=publisher=A=B",
+                   "--volume-field=volume-set=", "--pad", "--uuid=2026-01-31-23-59-59-00"});
+  CHECK(all.level == 1);
+  CHECK(all.joliet == iso9660::Joliet::longer);
+  CHECK(all.deep == iso9660::DeepDirectories::keep);
+  CHECK(all.label == "Disc");
+  REQUIRE(all.fields.size() == 2);
+  CHECK(all.fields[0].field == iso9660::Field::publisher);
+  CHECK(all.fields[0].text == "A=B");
+  CHECK(all.fields[1].field == iso9660::Field::volume_set);
+  CHECK(all.pad);
+  CHECK(all.volume_time == "2026013123595900");
+  CHECK(iso_options({"--fs=iso", "--joliet=no"}).joliet == iso9660::Joliet::none);
+  CHECK(iso_options({"--preset=cidata"}).cidata);
+  CHECK(Parsed({"--preset=cidata"}).image.format() == "iso");
+  CHECK(Parsed({"--fs=iso", "--dedupe"}).image.dedupe());
+  CHECK_FALSE(Parsed({"--fs=iso"}).image.has_xattrs());
+  for (const char* bad : {"--iso-level=4", "--uuid=1234-ABCD", "--volume-field=publisher",
+                          "--volume-field=author=me"}) {
+    CAPTURE(bad);
+    const Result<PlanOptions> options = Parsed({"--fs=iso", bad}).image.plan_options();
+    REQUIRE_FALSE(options);
+    CHECK(options.error().code == Errc::usage);
+    CHECK_THAT(options.error().what, Catch::Contains(bad));
+  }
+}
+
 TEST_CASE("options of another format are refused") {
   for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
            {"--fs=fat", "--inodes=5"},
@@ -176,6 +219,11 @@ TEST_CASE("options of another format are refused") {
            {"--fs=ext4", "--cluster-size=4096"},
            {"--fs=ext2", "--skip-unfit"},
            {"--fs=ext3", "--symlinks=skip"},
+           {"--fs=iso", "--size=1G"},
+           {"--fs=iso", "--journal"},
+           {"--fs=iso", "--skip-unfit"},
+           {"--fs=fat", "--joliet=no"},
+           {"--fs=ext4", "--preset=cidata"},
        }) {
     CAPTURE(words);
     const Result<PlanOptions> options = Parsed(words).image.plan_options();

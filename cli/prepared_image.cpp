@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "block/host_files.h"
+#include "fsgen/iso9660/duplicates.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -58,7 +59,7 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
   // All of the command line first: a typing error must not wait for a scan.
   Result<ScanOptions> scan_options = source.scan_options();
   if (!scan_options) return std::unexpected(scan_options.error());
-  const Result<PlanOptions> plan_options = image.plan_options();
+  Result<PlanOptions> plan_options = image.plan_options();
   if (!plan_options) return std::unexpected(plan_options.error());
   if (!image.has_xattrs()) scan_options->xattrs = false;
   raise_open_file_limit();
@@ -71,7 +72,15 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
   prepared.scan_seconds = scan_time.seconds();
   tell_what_was_passed_over(prepared.scan.report, log);
 
+  std::shared_ptr<ContentStore> store = make_host_files(prepared.scan.files, source.on_change(),
+                                                        log, prepared.scan.tree->node_count());
   const Stopwatch plan_time;
+  if (image.dedupe()) {
+    Result<std::vector<iso9660::Duplicate>> duplicates =
+        iso9660::find_duplicates(*prepared.scan.tree, *store);
+    if (!duplicates) return std::unexpected(std::move(duplicates.error()));
+    std::get<iso9660::Options>(*plan_options).duplicates = std::move(*duplicates);
+  }
   Result<std::shared_ptr<const Image>> planned = std::visit(
       [&](const auto& options) { return plan(prepared.scan.tree, options); }, *plan_options);
   if (!planned) return std::unexpected(std::move(planned.error()));
@@ -83,9 +92,7 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
   log.write(LogLevel::debug, fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s",
                                          prepared.scan.tree->node_count(), prepared.scan_seconds,
                                          prepared.plan_seconds));
-  prepared.device = std::make_shared<ImageDevice>(
-      prepared.image, make_host_files(prepared.scan.files, source.on_change(), log,
-                                      prepared.scan.tree->node_count()));
+  prepared.device = std::make_shared<ImageDevice>(prepared.image, std::move(store));
   return prepared;
 }
 

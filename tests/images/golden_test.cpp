@@ -18,6 +18,7 @@
 #include "block/image.h"
 #include "fsgen/ext2/plan.h"
 #include "fsgen/fat32/plan.h"
+#include "fsgen/iso9660/plan.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/sha256.h"
 #include "support/text.h"
@@ -29,7 +30,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using PlanOptions = std::variant<ext2::Options, fat32::Options>;
+using PlanOptions = std::variant<ext2::Options, fat32::Options, iso9660::Options>;
 
 struct Line {
   std::string key;
@@ -141,17 +142,55 @@ fat32::Options parse_fat_options(const std::vector<Line>& lines) {
   return options;
 }
 
+iso9660::Options parse_iso_options(const std::vector<Line>& lines) {
+  iso9660::Options options;
+  for (const Line& line : lines) {
+    const auto& [key, value] = line;
+    if (key == "iso-level") {
+      options.level = line.small_number();
+    } else if (key == "joliet") {
+      options.joliet = value == "no"     ? iso9660::Joliet::none
+                       : value == "long" ? iso9660::Joliet::longer
+                                         : iso9660::Joliet::standard;
+    } else if (key == "deep-directories") {
+      if (value == "keep") options.deep = iso9660::DeepDirectories::keep;
+    } else if (key == "label") {
+      options.label = value;
+    } else if (key == "publisher") {
+      options.fields.push_back({iso9660::Field::publisher, value});
+    } else if (key == "uuid") {
+      options.volume_time = iso9660::parse_volume_time(value);
+      if (!options.volume_time) FAIL("not a date: " << value);
+    } else if (key == "pad") {
+      options.pad = true;
+    } else if (key == "cidata") {
+      options.cidata = true;
+    } else if (key == "made-at") {
+      options.made_at_s = static_cast<std::int64_t>(line.number());
+    } else if (key != "fs") {
+      FAIL("unknown option: " << key);
+    }
+  }
+  return options;
+}
+
 PlanOptions parse_options(const std::string& text) {
   const std::vector<Line> lines = parse_lines(text);
   const bool fat = std::ranges::any_of(
       lines, [](const Line& line) { return line.key == "fs" && line.value.starts_with("fat"); });
   if (fat) return parse_fat_options(lines);
+  const bool iso = std::ranges::any_of(
+      lines, [](const Line& line) { return line.key == "fs" && line.value == "iso"; });
+  if (iso) return parse_iso_options(lines);
   return parse_ext2_options(lines);
 }
 
 /// The judge of a format, silent when it has nothing against the image.
 std::vector<std::string> judge_of(const PlanOptions& options, const std::string& image) {
   if (std::holds_alternative<fat32::Options>(options)) return {"fsck.fat", "-nv", image};
+  if (std::holds_alternative<iso9660::Options>(options)) {
+    return {"xorriso", "-abort_on", "SORRY", "-indev", "stdio:" + image, "-check_media", "--"};
+  }
   return {"e2fsck", "-fn", image};
 }
 

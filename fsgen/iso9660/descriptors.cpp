@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Volume descriptors (ECMA-119, 8), and which block is what.
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "fsgen/iso9660/system_use.h"
+#include "fsgen/iso9660/volume.h"
+#include "support/byte_order.h"
+
+namespace mkvirtfs::iso9660 {
+namespace {
+
+enum class DescriptorType : std::uint8_t {
+  boot_record = 0,
+  primary = 1,
+  supplementary = 2,
+  terminator = 255,
+};
+
+void put_head(std::span<std::byte> out, DescriptorType type) {
+  std::ranges::fill(out, std::byte{0});
+  out[0] = static_cast<std::byte>(type);
+  std::memcpy(out.data() + 1, "CD001", 5);
+  out[6] = std::byte{1};
+}
+
+/// Text filled up with blanks; of Joliet, big-endian UTF-16, of which a last odd byte is zero.
+void put_text(std::span<std::byte> out, std::size_t at, std::size_t size, std::string_view text,
+              bool joliet) {
+  const std::span<std::byte> field = out.subspan(at, size);
+  if (!joliet) {
+    std::ranges::fill(field, std::byte{' '});
+    std::memcpy(field.data(), text.data(), std::min(text.size(), size));
+    return;
+  }
+  for (std::size_t i = 0; i + 1 < size; i += 2) {
+    const char c = i / 2 < text.size() ? text[i / 2] : ' ';
+    field[i + 1] = static_cast<std::byte>(c);
+  }
+}
+
+/// 17 bytes; empty: not given.
+void put_time(std::span<std::byte> out, std::size_t at, std::string_view digits) {
+  std::ranges::fill(out.subspan(at, 16), std::byte{'0'});
+  std::memcpy(out.data() + at, digits.data(), digits.size());
+}
+
+void write_volume_descriptor(const Volume& volume, bool joliet, std::span<std::byte> out) {
+  put_head(out, joliet ? DescriptorType::supplementary : DescriptorType::primary);
+  const Hierarchy& hierarchy = joliet ? *volume.joliet : *volume.primary;
+  const auto field = [&](Field which) -> std::string_view {
+    return (joliet ? volume.joliet_fields : volume.fields)[std::to_underlying(which)];
+  };
+  put_text(out, 8, 32, field(Field::system), joliet);
+  put_text(out, 40, 32, volume.label, joliet);
+  put_both(out, 80, volume.end);
+  if (joliet) std::memcpy(out.data() + 88, "%/E", 3);  // UCS-2, level 3
+  put_both16(out, 120, 1);                             // volumes in the set
+  put_both16(out, 124, 1);                             // which of them
+  put_both16(out, 128, kBlockBytes);
+  put_both(out, 132, hierarchy.path_table_bytes());
+  store_le(out, 140, volume.path_tables[joliet ? 2 : 0]);
+  store_be(out, 148, volume.path_tables[joliet ? 3 : 1]);
+  hierarchy.write_root_record(out.subspan(156, 34));
+  put_text(out, 190, 128, field(Field::volume_set), joliet);
+  put_text(out, 318, 128, field(Field::publisher), joliet);
+  put_text(out, 446, 128, field(Field::preparer), joliet);
+  put_text(out, 574, 128, field(Field::application), joliet);
+  put_text(out, 702, 37, field(Field::copyright), joliet);
+  put_text(out, 739, 37, field(Field::abstract), joliet);
+  put_text(out, 776, 37, field(Field::bibliographic), joliet);
+  put_time(out, 813, volume.time_digits);  // made
+  put_time(out, 830, volume.time_digits);  // changed
+  put_time(out, 847, {});                  // never obsolete
+  put_time(out, 864, {});                  // at once in effect
+  out[881] = std::byte{1};                 // version of the structure
+}
+
+/// El Torito's, with the address of the catalogue; the catalogue is a patch of whoever has boot
+/// code.
+void write_boot_record(const Volume& volume, std::span<std::byte> out) {
+  put_head(out, DescriptorType::boot_record);
+  constexpr std::string_view kSystem = "EL TORITO SPECIFICATION";
+  std::memcpy(out.data() + 7, kSystem.data(), kSystem.size());
+  store_le(out, 71, volume.catalog);
+}
+
+}  // namespace
+
+void write_metadata_block(const Volume& volume, std::uint32_t block, std::span<std::byte> out) {
+  if (block < volume.path_tables[0]) {
+    if (block == kSystemBlocks) {
+      write_volume_descriptor(volume, false, out);
+    } else if (block == volume.boot_record) {
+      write_boot_record(volume, out);
+    } else if (block == volume.joliet_descriptor) {
+      write_volume_descriptor(volume, true, out);
+    } else {
+      put_head(out, DescriptorType::terminator);
+    }
+  } else if (block < volume.path_tables_end) {
+    std::size_t table = volume.joliet ? 3 : 1;
+    while (block < volume.path_tables[table]) --table;
+    const Hierarchy& hierarchy = table >= 2 ? *volume.joliet : *volume.primary;
+    hierarchy.write_path_table(block - volume.path_tables[table], table % 2 == 1, out);
+  } else if (block < volume.primary->end_block()) {
+    volume.primary->write_block(block, volume.files, out);
+  } else {
+    volume.joliet->write_block(block, volume.files, out);
+  }
+}
+
+}  // namespace mkvirtfs::iso9660

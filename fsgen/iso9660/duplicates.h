@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <vector>
+
+#include "block/content.h"
+#include "fsgen/iso9660/plan.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/error.h"
+
+namespace mkvirtfs::iso9660 {
+
+/// The regular files of `tree` that have the same bytes as an earlier one, by SHA-256, sorted by
+/// node. Reads all files that have a size in common, from `store`, whose content numbers are the
+/// tree's nodes. Errors are the store's.
+Result<std::vector<Duplicate>> find_duplicates(const SourceTree& tree, ContentStore& store);
+
+}  // namespace mkvirtfs::iso9660

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/iso9660/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "fsgen/iso9660/iso_image.h"
+#include "fsgen/iso9660/iso_time.h"
+#include "fsgen/iso9660/volume.h"
+#include "support/arithmetic.h"
+#include "support/text.h"
+
+namespace mkvirtfs::iso9660 {
+namespace {
+
+constexpr std::size_t kLabelBytes = 32;
+constexpr std::uint32_t kPadBlocks = 16;  // 32 KiB
+// libarchive looks for descriptors in the first 48 KiB, and passes over an image that ends before.
+constexpr std::uint64_t kFewestBlocks = 24;
+constexpr std::uint64_t kMostSectionBytes = 0xFFFFFFFF;
+constexpr std::string_view kCidata = "cidata";
+
+struct FieldRule {
+  Field field;
+  std::string_view name;
+  std::size_t most_bytes;
+  bool names_file;
+};
+constexpr std::array<FieldRule, kFields> kFieldRules = {{
+    {Field::system, "system", 32, false},
+    {Field::volume_set, "volume-set", 128, false},
+    {Field::publisher, "publisher", 128, false},
+    {Field::preparer, "preparer", 128, false},
+    {Field::application, "application", 128, false},
+    {Field::copyright, "copyright", 37, true},
+    {Field::abstract, "abstract", 37, true},
+    {Field::bibliographic, "bibliographic", 37, true},
+}};
+
+const FieldRule& rule_of(Field field) { return kFieldRules[std::to_underlying(field)]; }
+
+bool is_text(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) { return c >= 0x20 && c < 0x7F; });
+}
+
+Result<void> check(const Options& options) {
+  if (options.level < 1 || options.level > 3) {
+    return fail(Errc::usage,
+                fmt::format("--iso-level={}: ISO 9660 has the levels 1, 2 and 3", options.level));
+  }
+  if (!is_text(options.label) || options.label.size() > kLabelBytes) {
+    return fail(Errc::usage, fmt::format("--label={}: ISO 9660 labels are up to {} characters of "
+                                         "ASCII",
+                                         options.label, kLabelBytes));
+  }
+  for (const Options::FieldText& given : options.fields) {
+    const FieldRule& rule = rule_of(given.field);
+    // The names of files are measured by what they become.
+    const std::size_t most = rule.names_file ? 255 : rule.most_bytes;
+    if ((rule.names_file || is_text(given.text)) && given.text.size() <= most) continue;
+    return fail(Errc::usage, fmt::format("--volume-field={}={}: up to {} characters of ASCII",
+                                         rule.name, given.text, rule.most_bytes));
+  }
+  if (options.volume_time && !is_volume_time(*options.volume_time)) {
+    return fail(Errc::usage,
+                fmt::format("{} is no date of a volume (YYYYMMDDHHMMSScc)", *options.volume_time));
+  }
+  return {};
+}
+
+/// What cloud-init's NoCloud looks for.
+Result<std::string> label_of(const SourceTree& tree, const Options& options) {
+  if (!options.cidata) return options.label;
+  for (const std::string_view name : {"user-data", "meta-data"}) {
+    const Node* node = tree.find_path(name);
+    if (node != nullptr && node->is_regular()) continue;
+    return fail(Errc::does_not_fit,
+                fmt::format("{} is not a file in the source; --preset=cidata is for cloud-init, "
+                            "which needs user-data and meta-data (an empty one will do)",
+                            name));
+  }
+  if (!options.label.empty() && options.label != kCidata && options.label != "CIDATA") {
+    return fail(Errc::usage, fmt::format("--label={} does not go with --preset=cidata: cloud-init "
+                                         "looks for cidata",
+                                         options.label));
+  }
+  return options.label.empty() ? std::string(kCidata) : options.label;
+}
+
+/// Levels 1 and 2 have files of one section.
+Result<void> check_files(const SourceTree& tree, unsigned level) {
+  if (level == 3) return {};
+  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+    const Node& node = tree.node(no);
+    if (!node.is_regular() || node.size_bytes <= kMostSectionBytes) continue;
+    return fail(Errc::does_not_fit,
+                fmt::format("{} is {} bytes; files of ISO 9660 level {} end at {} (try "
+                            "--iso-level=3)",
+                            tree.path(no), node.size_bytes, level, kMostSectionBytes));
+  }
+  return {};
+}
+
+Result<void> fill_fields(Volume& volume) {
+  for (const Options::FieldText& given : volume.options.fields) {
+    const FieldRule& rule = rule_of(given.field);
+    const auto at = static_cast<std::size_t>(std::to_underlying(given.field));
+    if (!rule.names_file) {
+      volume.fields[at] = volume.joliet_fields[at] = given.text;
+      continue;
+    }
+    volume.fields[at] = volume.primary->identifier_in_root(given.text);
+    if (volume.fields[at].empty()) {
+      return fail(Errc::does_not_fit, fmt::format("--volume-field={}={} must name a file in the "
+                                                  "source's root",
+                                                  rule.name, given.text));
+    }
+    // Joliet has 18 characters here; a longer name is not said.
+    if (is_text(given.text) && given.text.size() + 2 <= rule.most_bytes / 2) {
+      volume.joliet_fields[at] = given.text + ";1";
+    }
+  }
+  return {};
+}
+
+Result<std::vector<NodeNo>> boot_nodes(const SourceTree& tree, const Boot& boot) {
+  std::vector<NodeNo> nodes;
+  for (const Boot::File& file : boot.files) {
+    const Node* node = tree.find_path(file.path);
+    if (node == nullptr || !node->is_regular() || node->size_bytes == 0) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} is not a file with bytes in the source, and can not be booted",
+                              file.path));
+    }
+    const auto no = static_cast<NodeNo>(node - tree.nodes().data());
+    if (std::ranges::find(nodes, no) != nodes.end()) {
+      return fail(Errc::usage, fmt::format("{} is a boot file twice", file.path));
+    }
+    nodes.push_back(no);
+  }
+  return nodes;
+}
+
+/// Everything before the files, then those, then the end.
+Result<void> place(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
+  const Boot& boot = volume.options.boot;
+  std::uint64_t at = kSystemBlocks + 1;
+  if (boot.catalog) volume.boot_record = static_cast<std::uint32_t>(at++);
+  if (joliet != nullptr) volume.joliet_descriptor = static_cast<std::uint32_t>(at++);
+  volume.terminator = static_cast<std::uint32_t>(at++);
+  for (std::size_t table = 0; table < (joliet != nullptr ? 4u : 2u); ++table) {
+    volume.path_tables[table] = static_cast<std::uint32_t>(at);
+    at += blocks_for((table < 2 ? primary : *joliet).path_table_bytes());
+  }
+  volume.path_tables_end = static_cast<std::uint32_t>(at);
+  Result<std::uint32_t> end = primary.place(volume.path_tables_end);
+  if (end && joliet != nullptr) end = joliet->place(*end);
+  if (!end) return std::unexpected(std::move(end.error()));
+  at = *end;
+  if (boot.catalog) volume.catalog = static_cast<std::uint32_t>(at++);
+
+  const Result<std::vector<NodeNo>> nodes = boot_nodes(*volume.tree, boot);
+  if (!nodes) return std::unexpected(nodes.error());
+  Result<FilePlaces> files = FilePlaces::make(*volume.tree, static_cast<std::uint32_t>(at),
+                                              volume.options.duplicates, *nodes, boot.files);
+  if (!files) return std::unexpected(std::move(files.error()));
+  volume.files = std::move(*files);
+
+  std::uint64_t blocks = std::max<std::uint64_t>(volume.files.end_block(), kFewestBlocks);
+  if (volume.options.pad) blocks = round_up<std::uint64_t>(blocks, kPadBlocks);
+  const std::uint64_t tail = round_up<std::uint64_t>(boot.tail_bytes, kBlockBytes);
+  if (blocks > std::numeric_limits<std::uint32_t>::max() || tail > std::uint64_t{1} << 62) {
+    return fail(Errc::does_not_fit, "the volume is full: there is no room for padding or a tail");
+  }
+  volume.end = static_cast<std::uint32_t>(blocks);
+  volume.image_bytes = blocks * kBlockBytes + tail;
+
+  if (boot.patches) {
+    Placement placement;
+    placement.catalog_block = volume.catalog;
+    for (const NodeNo no : *nodes) {
+      placement.files.push_back({volume.files.block_of(no), volume.tree->node(no).size_bytes});
+    }
+    placement.volume_blocks = volume.end;
+    placement.tail_offset = blocks * kBlockBytes;
+    placement.image_bytes = volume.image_bytes;
+    Result<std::vector<Patch>> patches = boot.patches(placement);
+    if (!patches) return std::unexpected(std::move(patches.error()));
+    volume.patches = std::move(*patches);
+    std::erase_if(volume.patches, [](const Patch& patch) { return patch.bytes.empty(); });
+    std::ranges::sort(volume.patches, {}, &Patch::offset);
+    std::uint64_t done = 0;
+    for (const Patch& patch : volume.patches) {
+      if (patch.offset < done || patch.offset > volume.image_bytes ||
+          patch.bytes.size() > volume.image_bytes - patch.offset) {
+        return fail(Errc::usage, fmt::format("a patch of {} bytes at {} lies over another one, or "
+                                             "behind the image's end at {}",
+                                             patch.bytes.size(), patch.offset, volume.image_bytes));
+      }
+      done = patch.offset + patch.bytes.size();
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string_view name_of(Field field) noexcept { return rule_of(field).name; }
+
+std::optional<Field> parse_field(std::string_view name) noexcept {
+  const auto rule = std::ranges::find(kFieldRules, name, &FieldRule::name);
+  return rule == kFieldRules.end() ? std::nullopt : std::optional(rule->field);
+}
+
+std::optional<std::string> parse_volume_time(std::string_view text) {
+  std::string digits(text);
+  if (text.size() == 22) {
+    for (const std::size_t dash : {4u, 7u, 10u, 13u, 16u, 19u}) {
+      if (text[dash] != '-') return std::nullopt;
+    }
+    std::erase(digits, '-');
+  }
+  return is_volume_time(digits) ? std::optional(std::move(digits)) : std::nullopt;
+}
+
+Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
+                                          const Options& options) {
+  if (Result<void> good = check(options); !good) return std::unexpected(std::move(good.error()));
+  Volume volume;
+  volume.tree = std::move(tree);
+  volume.options = options;
+  Result<std::string> label = label_of(*volume.tree, options);
+  if (!label) return std::unexpected(std::move(label.error()));
+  volume.label = std::move(*label);
+  volume.time_digits = options.volume_time ? *options.volume_time
+                       : options.made_at_s ? volume_time_digits({*options.made_at_s, 0})
+                                           : volume_time_digits(volume.tree->newest_mtime());
+  if (Result<void> good = check_files(*volume.tree, options.level); !good) {
+    return std::unexpected(std::move(good.error()));
+  }
+
+  Result<std::unique_ptr<Hierarchy>> primary =
+      Hierarchy::make_primary(*volume.tree, options.level, options.deep);
+  if (!primary) return std::unexpected(std::move(primary.error()));
+  std::unique_ptr<Hierarchy> joliet;
+  if (options.joliet != Joliet::none) {
+    constexpr std::size_t kStandardUnits = 64;
+    constexpr std::size_t kLongerUnits = 103;
+    Result<std::unique_ptr<Hierarchy>> made = Hierarchy::make_joliet(
+        *volume.tree, options.joliet == Joliet::longer ? kLongerUnits : kStandardUnits);
+    if (!made) return std::unexpected(std::move(made.error()));
+    joliet = std::move(*made);
+  }
+  if (Result<void> good = place(volume, **primary, joliet.get()); !good) {
+    return std::unexpected(std::move(good.error()));
+  }
+  volume.primary = std::move(*primary);
+  volume.joliet = std::move(joliet);
+  if (Result<void> good = fill_fields(volume); !good) {
+    return std::unexpected(std::move(good.error()));
+  }
+  return std::make_shared<IsoImage>(std::move(volume));
+}
+
+}  // namespace mkvirtfs::iso9660

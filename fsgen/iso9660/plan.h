@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/image.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/error.h"
+
+namespace mkvirtfs::iso9660 {
+
+/// The second hierarchy, for systems that do not know Rock Ridge: names of up to 64 characters of
+/// UTF-16, or of 103, which every reader that is known takes but the specification does not have.
+enum class Joliet : std::uint8_t { none, standard, longer };
+
+/// Where directories stand that lie deeper than the 8 levels of ECMA-119 (6.8.2.1), or whose
+/// files' paths would have more than 255 characters: in a directory of their own in the root, which
+/// readers of Rock Ridge show where they belong (CL, PL, RE); or where they are, which all known
+/// readers take.
+enum class DeepDirectories : std::uint8_t { relocate, keep };
+
+/// The fields of a volume descriptor that are for people (ECMA-119, 8.4). The last three name files
+/// in the root.
+enum class Field : std::uint8_t {
+  system,
+  volume_set,
+  publisher,
+  preparer,
+  application,
+  copyright,
+  abstract,
+  bibliographic,
+};
+inline constexpr std::size_t kFields = 8;
+/// "volume-set"
+std::string_view name_of(Field field) noexcept;
+std::optional<Field> parse_field(std::string_view name) noexcept;
+
+/// Where things stand in a placed volume, in blocks of 2048 bytes.
+struct Placement {
+  struct File {
+    std::uint32_t block = 0;
+    std::uint64_t size_bytes = 0;
+  };
+  std::uint32_t catalog_block = 0;  ///< 0: none was asked for
+  std::vector<File> files;          ///< of Boot::files, in their order
+  std::uint32_t volume_blocks = 0;  ///< without the tail
+  std::uint64_t tail_offset = 0;    ///< bytes; where Boot::tail_bytes begin
+  std::uint64_t image_bytes = 0;
+};
+
+/// Bytes that stand at `offset` of the image instead of what the volume has there.
+struct Patch {
+  std::uint64_t offset = 0;
+  std::vector<std::byte> bytes;
+};
+
+/// What boot code needs of a plan, without being known to it: a boot record with a catalogue, files
+/// at low addresses, room behind the volume, and the last word on the image's bytes once everything
+/// has its place (boot information tables, the system area, partition tables).
+struct Boot {
+  struct File {
+    std::string path;  ///< of a regular file that is not empty, below the root
+    std::uint32_t align_blocks = 1;
+  };
+  std::vector<File> files;       ///< stand before all others, in this order
+  bool catalog = false;          ///< an El Torito boot record, and a block for its catalogue
+  std::uint64_t tail_bytes = 0;  ///< behind the volume: appended partitions, a second GPT
+  /// Called once, when all is placed. Patches lie inside the image and do not touch each other.
+  std::function<Result<std::vector<Patch>>(const Placement&)> patches;
+};
+
+/// Of two nodes with the same bytes: `node` shares the extent of `original`, which is less.
+struct Duplicate {
+  NodeNo node = 0;
+  NodeNo original = 0;
+};
+
+struct Options {
+  unsigned level = 3;  ///< of interchange, 1 to 3 (ECMA-119, 10)
+  Joliet joliet = Joliet::standard;
+  DeepDirectories deep = DeepDirectories::relocate;
+  /// Up to 32 characters of ASCII; Joliet has the first 16.
+  std::string label;
+  struct FieldText {
+    Field field;
+    std::string text;
+  };
+  std::vector<FieldText> fields;
+  /// The volume's dates as 16 digits, "YYYYMMDDHHMMSScc", which readers take for its UUID; unset:
+  /// made_at_s, or the newest mtime of the tree.
+  std::optional<std::string> volume_time;
+  std::optional<std::int64_t> made_at_s;
+  /// The image is as long as it is, or a multiple of 32 KiB.
+  bool pad = false;
+  /// For cloud-init: user-data and meta-data must be there, and the label becomes "cidata".
+  bool cidata = false;
+  /// Sorted by node; find_duplicates() makes them.
+  std::vector<Duplicate> duplicates;
+  Boot boot;
+};
+
+/// "2023-11-14-22-13-20-00", as blkid shows a volume's date for a UUID, or the digits alone; the
+/// digits, or nullopt when malformed.
+std::optional<std::string> parse_volume_time(std::string_view text);
+
+/// Sizes and places everything before a byte of a file is read; time and memory grow with the
+/// number of names, not of bytes (law 3). The format is ECMA-119 with Rock Ridge (SUSP and RRIP
+/// 1.10) and Joliet (revision 1).
+///
+/// Errors: Errc::usage for options that contradict each other or the format; Errc::does_not_fit
+/// with the path and the limit for what the format can not hold.
+Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
+                                          const Options& options);
+
+}  // namespace mkvirtfs::iso9660

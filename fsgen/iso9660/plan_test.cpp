@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/iso9660/plan.h"
+
+#include <catch2/catch.hpp>
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fsgen/iso9660/duplicates.h"
+#include "fsgen/iso9660/testing/judges.h"
+#include "fsgen/tree/tree_builder.h"
+#include "support/byte_order.h"
+#include "tests/support/foreign_tools.h"
+
+using namespace mkvirtfs;
+using iso9660::Boot;
+using iso9660::Options;
+using iso9660::Patch;
+using iso9660::Placement;
+
+namespace {
+
+constexpr std::uint64_t kBlock = 2048;
+constexpr std::uint64_t kGi = std::uint64_t{1} << 30;
+
+std::shared_ptr<const Image> planned(const BuiltTree& built, const Options& options) {
+  auto image = iso9660::plan(built.tree, options);
+  if (!image) FAIL(image.error().what);
+  return *image;
+}
+
+std::string error_of(const BuiltTree& built, const Options& options) {
+  const auto image = iso9660::plan(built.tree, options);
+  if (image) FAIL("a plan was made");
+  return image.error().what;
+}
+
+std::map<std::string, std::string> facts_of(const Image& image) {
+  std::map<std::string, std::string> facts;
+  for (const ImageFact& fact : image.facts()) {
+    facts[fact.name] =
+        std::visit([](const auto& value) { return fmt::format("{}", value); }, fact.value);
+  }
+  return facts;
+}
+
+std::vector<std::byte> read(const std::shared_ptr<const Image>& image, const BuiltTree& built,
+                            std::uint64_t offset, std::size_t length) {
+  ImageDevice device(image, built.store);
+  std::vector<std::byte> bytes(length);
+  REQUIRE(device.read(offset, bytes));
+  return bytes;
+}
+
+std::string text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// The extents of the files, by what lies in them.
+std::map<std::string, Extent> contents_of(const Image& image) {
+  std::map<std::string, Extent> contents;
+  for_each_extent(image, {0, image.size_bytes()}, [&](const Extent& extent) {
+    if (extent.kind == ExtentKind::content) contents[image.describe(extent.offset)] = extent;
+    return true;
+  });
+  return contents;
+}
+
+}  // namespace
+
+TEST_CASE("a deep tree is relocated, and the source again to all judges") {
+  TreeBuilder builder;
+  std::string path = "1";
+  for (std::size_t level = 2; level <= 30; ++level) {
+    path += fmt::format("/{}", level);
+    builder.file(path + "/file", path).mode(0640).owner(7, 8).mtime({1'700'000'000, 0});
+    builder.symlink(path + "/link", "../../" + std::string(level, 'x') + "/./..//y/");
+  }
+  const BuiltTree built = builder.build();
+  for (const auto deep : {iso9660::DeepDirectories::relocate, iso9660::DeepDirectories::keep}) {
+    Options options;
+    options.deep = deep;
+    const auto image = planned(built, options);
+    CHECK((facts_of(*image)["relocated_directory_count"] == "0") ==
+          (deep == iso9660::DeepDirectories::keep));
+    CHECK(iso9660::testing::objections(image, built) == "");
+    CHECK(iso9660::testing::differences_by_xorriso(image, built) == "");
+    CHECK(iso9660::testing::differences_by_bsdtar(image, built) == "");
+  }
+}
+
+TEST_CASE("the place of relocated directories must be free") {
+  const BuiltTree built =
+      TreeBuilder{}.file("1/2/3/4/5/6/7/8/file", "x").file("rr_moved/x", "").build();
+  CHECK(error_of(built, {}) ==
+        "rr_moved is where readers look for directories deeper than 8 levels, such as "
+        "1/2/3/4/5/6/7/8 (rename it, or try --deep-directories=keep)");
+  Options keep;
+  keep.deep = iso9660::DeepDirectories::keep;
+  CHECK(planned(built, keep));
+  CHECK(planned(TreeBuilder{}.file("1/2/3/4/5/6/7/file", "x").file("rr_moved/x", "").build(), {}));
+}
+
+TEST_CASE("paths of more than 255 characters are relocated, too") {
+  std::string path;
+  for (int level = 0; level < 7; ++level) path += std::string(31, 'd') + "/";
+  const auto relocated = [&](std::size_t name_bytes) {
+    const BuiltTree built = TreeBuilder{}.file(path + std::string(name_bytes, 'f'), "x").build();
+    const auto image = planned(built, {});
+    CHECK(iso9660::testing::differences_by_xorriso(image, built) == "");
+    return facts_of(*image)["relocated_directory_count"];
+  };
+  // 7 * 32 characters before a name of 28 and ".;1".
+  CHECK(relocated(28) == "0");
+  CHECK(relocated(29) == "1");
+}
+
+TEST_CASE("long names and targets take continuations") {
+  TreeBuilder builder;
+  for (std::size_t i = 0; i < 40; ++i) {
+    builder.file(fmt::format("{:03}{}", i, std::string(252, 'n')), fmt::format("{}", i));
+    builder.symlink(fmt::format("link-{}", i), std::string(23 * i + 1, 'a') + "/b//c");
+  }
+  for (std::size_t i = 100; i < 256; ++i) builder.file(std::string(i, 'a'), "");
+  const BuiltTree built = builder.build();
+  const auto image = planned(built, {});
+  CHECK(std::stoul(facts_of(*image)["continuation_block_count"]) > 10);
+  CHECK(iso9660::testing::objections(image, built) == "");
+  CHECK(iso9660::testing::differences_by_xorriso(image, built) == "");
+}
+
+TEST_CASE("targets are there slash by slash") {
+  // In one record: bsdtar 3.6 loses a slash where the next begins; xorriso makes one of many.
+  TreeBuilder builder;
+  for (std::size_t i = 1; i < 40; ++i) {
+    builder.symlink(fmt::format("slashes-{}", i), std::string(i, '/'));
+    builder.symlink(fmt::format("dots-{}", i), std::string(i, '.') + "/../.");
+    builder.symlink(fmt::format("ends-{}", i), std::string(5 * i, 'e') + "/");
+    builder.symlink(fmt::format("root-{}", i), "/" + std::string(5 * i, 'e') + "//x");
+  }
+  const BuiltTree built = builder.build();
+  CHECK(iso9660::testing::differences_by_bsdtar(planned(built, {}), built) == "");
+}
+
+TEST_CASE("a file of 4 GiB and a byte has two sections, and its holes") {
+  const BuiltTree built = TreeBuilder{}
+                              .sparse_file("big", 4 * kGi + 1, {{4096, 10}, {4 * kGi - 5, 6}})
+                              .patterned_file("after", 5000)
+                              .build();
+  Options options;
+  const auto image = planned(built, options);
+  const auto files = contents_of(*image);
+  REQUIRE(files.contains("file /big at 4096"));
+  REQUIRE(files.contains(fmt::format("file /big at {}", 4 * kGi - 5)));
+  CHECK(files.at(fmt::format("file /big at {}", 4 * kGi - 5)).length == 6);
+  CHECK(facts_of(*image)["entry_count"] == "2");
+  const UniqueFd file(::memfd_create("image", MFD_CLOEXEC));
+  ImageDevice device(image, built.store);
+  write_image(device, file);
+  const std::string path = fmt::format("/proc/{}/fd/{}", ::getpid(), file.get());
+  const Ran listed =
+      run_tool({"xorriso", "-indev", "stdio:" + path, "-find", "/", "-exec", "lsdl"});
+  CHECK_THAT(listed.output, Catch::Contains(" 4294967297 "));
+  CHECK_THAT(run_tool({"bsdtar", "-tvf", path}).output, Catch::Contains(" 4294967297 "));
+  options.level = 2;
+  CHECK(error_of(built, options) ==
+        "big is 4294967297 bytes; files of ISO 9660 level 2 end at 4294967295 (try "
+        "--iso-level=3)");
+}
+
+TEST_CASE("what a volume can not reach is refused by name") {
+  const BuiltTree built =
+      TreeBuilder{}.sparse_file("a", 5000 * kGi, {}).sparse_file("dir/b", 5000 * kGi, {}).build();
+  CHECK(error_of(built, {}) ==
+        "dir/b would end behind 8.0 TiB, where ISO 9660 volumes end (try --fs=ext4)");
+}
+
+TEST_CASE("hard links share an extent, and equal files where that is asked for") {
+  const BuiltTree built = TreeBuilder{}
+                              .patterned_file("a", 5000)
+                              .hard_link("b", "a")
+                              .file("c", "same bytes")
+                              .file("d", "same bytes")
+                              .file("e", "same bytez")
+                              .file("empty-1", "")
+                              .file("empty-2", "")
+                              .device("null", 'c', {1, 3})
+                              .device("disk", 'b', {4095, 255})
+                              .fifo("fifo")
+                              .socket("socket")
+                              .sparse_file("s", 8192, {})
+                              .file("z", std::string(8192, '\0'))
+                              .build();
+  Options options;
+  const std::uint64_t plain = planned(built, options)->size_bytes();
+  const auto duplicates = iso9660::find_duplicates(*built.tree, *built.store);
+  REQUIRE(duplicates);
+  REQUIRE(duplicates->size() == 2);
+  options.duplicates = *duplicates;
+  const auto image = planned(built, options);
+  CHECK(plain - image->size_bytes() == kBlock + 8192);
+  CHECK(iso9660::testing::objections(image, built) == "");
+  CHECK(iso9660::testing::differences_by_xorriso(image, built) == "");
+}
+
+TEST_CASE("fields and dates of the volume") {
+  const BuiltTree built = TreeBuilder{}.file("License.txt", "x").mtime({1'600'000'000, 0}).build();
+  Options options;
+  options.label = "A label of up to 32 characters";
+  options.fields = {{iso9660::Field::publisher, "Somebody"},
+                    {iso9660::Field::copyright, "License.txt"}};
+  const auto image = planned(built, options);
+  const auto primary = read(image, built, 16 * kBlock, kBlock);
+  const auto joliet = read(image, built, 17 * kBlock, kBlock);
+  CHECK(text(std::span(primary).subspan(40, 32)) == "A label of up to 32 characters  ");
+  CHECK(text(std::span(joliet).subspan(40, 8)) == std::string("\0A\0 \0l\0a", 8));
+  CHECK(text(std::span(primary).subspan(318, 10)) == "Somebody  ");
+  CHECK(text(std::span(primary).subspan(702, 15)) == "LICENSE.TXT;1  ");
+  CHECK(text(std::span(primary).subspan(813, 16)) == "2020091312264000");
+  CHECK(image->volume_id() == "2020-09-13-12-26-40-00");
+  CHECK(load_le<std::uint32_t>(primary, 80) * kBlock == image->size_bytes());
+  CHECK(load_be<std::uint32_t>(primary, 84) * kBlock == image->size_bytes());
+
+  options.made_at_s = 0;
+  CHECK(planned(built, options)->volume_id() == "1970-01-01-00-00-00-00");
+  options.volume_time = iso9660::parse_volume_time("2026-01-31-23-59-59-99");
+  CHECK(planned(built, options)->volume_id() == "2026-01-31-23-59-59-99");
+  CHECK_FALSE(iso9660::parse_volume_time("2026-01-31-23-59-59:99"));
+  CHECK_FALSE(iso9660::parse_volume_time("2026-01-31"));
+
+  options.fields = {{iso9660::Field::abstract, "missing"}};
+  CHECK(error_of(built, options) ==
+        "--volume-field=abstract=missing must name a file in the source's root");
+  options.fields = {{iso9660::Field::system, std::string(33, 'x')}};
+  CHECK_THAT(error_of(built, options), Catch::Contains("up to 32 characters"));
+  options.fields.clear();
+  options.label = std::string(33, 'x');
+  CHECK_THAT(error_of(built, options), Catch::Contains("up to 32 characters"));
+  options.label = "caf\xC3\xA9";
+  CHECK_THAT(error_of(built, options), Catch::Contains("ASCII"));
+  options.label.clear();
+  options.level = 4;
+  CHECK_THAT(error_of(built, options), Catch::Contains("--iso-level=4"));
+}
+
+TEST_CASE("padding fills 32 KiB") {
+  const BuiltTree built = TreeBuilder{}.file("a", "x").build();
+  Options options;
+  const std::uint64_t plain = planned(built, options)->size_bytes();
+  CHECK(plain % 32768 != 0);
+  options.pad = true;
+  CHECK(planned(built, options)->size_bytes() % 32768 == 0);
+  CHECK(planned(built, options)->size_bytes() - plain < 32768);
+}
+
+TEST_CASE("the preset for cloud-init wants its files, and sets the label") {
+  Options options;
+  options.cidata = true;
+  const auto image =
+      planned(TreeBuilder{}.file("user-data", "").file("meta-data", "").build(), options);
+  CHECK(facts_of(*image)["label"] == "cidata");
+  const BuiltTree part = TreeBuilder{}.file("user-data", "").directory("meta-data").build();
+  CHECK_THAT(error_of(part, options), Catch::StartsWith("meta-data is not a file in the source"));
+  options.label = "other";
+  CHECK_THAT(error_of(TreeBuilder{}.file("user-data", "").file("meta-data", "").build(), options),
+             Catch::Contains("--label=other does not go with --preset=cidata"));
+}
+
+TEST_CASE("boot code has the last word") {
+  const BuiltTree built = TreeBuilder{}
+                              .patterned_file("a", 10000)
+                              .patterned_file("boot/loader", 5000)
+                              .patterned_file("efi.img", 100000)
+                              .build();
+  Options options;
+  options.boot.files = {{"boot/loader", 1}, {"efi.img", 512}};
+  options.boot.catalog = true;
+  options.boot.tail_bytes = 5000;
+  Placement placement;
+  options.boot.patches = [&](const Placement& at) -> Result<std::vector<Patch>> {
+    placement = at;
+    const auto bytes = [](std::size_t size, int value) {
+      return std::vector<std::byte>(size, static_cast<std::byte>(value));
+    };
+    return std::vector<Patch>{{at.files[0].block * kBlock + 8, bytes(56, 1)},
+                              {0, bytes(432, 2)},
+                              {at.catalog_block * kBlock, bytes(kBlock, 3)},
+                              {at.tail_offset, bytes(100, 4)}};
+  };
+  const auto image = planned(built, options);
+  REQUIRE(placement.files.size() == 2);
+  CHECK(placement.files[0].size_bytes == 5000);
+  CHECK(placement.files[1].block % 512 == 0);
+  CHECK(placement.image_bytes == image->size_bytes());
+  CHECK(placement.tail_offset + 3 * kBlock == image->size_bytes());
+  const auto value_at = [&](std::uint64_t offset) {
+    return std::to_integer<int>(read(image, built, offset, 1)[0]);
+  };
+  CHECK(value_at(0) == 2);
+  CHECK(value_at(431) == 2);
+  CHECK(value_at(432) == 0);
+  CHECK(value_at(placement.catalog_block * kBlock + kBlock - 1) == 3);
+  CHECK(value_at(placement.tail_offset + 99) == 4);
+  CHECK(value_at(placement.tail_offset + 100) == 0);
+  const auto loader = read(image, built, placement.files[0].block * kBlock, 5000);
+  std::vector<std::byte> want(5000);
+  const auto no =
+      static_cast<NodeNo>(built.tree->find_path("boot/loader") - built.tree->nodes().data());
+  REQUIRE(built.store->read(ContentNo{no}, 0, want));
+  CHECK(std::equal(want.begin(), want.begin() + 8, loader.begin()));
+  CHECK(loader[8] == std::byte{1});
+  CHECK(loader[63] == std::byte{1});
+  CHECK(std::equal(want.begin() + 64, want.end(), loader.begin() + 64));
+  // The catalogue's address is in the boot record.
+  const auto record = read(image, built, 17 * kBlock, kBlock);
+  CHECK(text(std::span(record).subspan(7, 23)) == "EL TORITO SPECIFICATION");
+  CHECK(load_le<std::uint32_t>(record, 71) == placement.catalog_block);
+
+  options.boot.patches = [](const Placement&) -> Result<std::vector<Patch>> {
+    return std::vector<Patch>{{0, std::vector<std::byte>(2)}, {1, std::vector<std::byte>(1)}};
+  };
+  CHECK_THAT(error_of(built, options), Catch::Contains("lies over another one"));
+  options.boot.files = {{"boot", 1}};
+  CHECK_THAT(error_of(built, options), Catch::Contains("boot is not a file with bytes"));
+}
+
+TEST_CASE("every way to read gives the same bytes") {
+  TreeBuilder builder;
+  for (std::size_t i = 0; i < 300; ++i) {
+    builder.file(fmt::format("{}{}", i, std::string(i % 250, 'x')), std::string(i * 37, 'y'));
+  }
+  const BuiltTree built = builder.build();
+  const auto image = planned(built, {});
+  const auto whole = read(image, built, 0, image->size_bytes());
+  ImageDevice device(image, built.store);
+  CHECK(device.geometry().preferred_block_bytes == kBlock);
+  std::vector<std::byte> pieces(whole.size());
+  std::size_t step = 1;
+  for (std::size_t at = 0; at < whole.size(); at += step, step = step * 5 % 7919 + 1) {
+    const auto part = std::span(pieces).subspan(at).first(std::min(step, whole.size() - at));
+    REQUIRE(device.read(at, part));
+  }
+  CHECK(std::equal(whole.begin(), whole.end(), pieces.begin()));
+}
+
+TEST_CASE("65,536 directories, and a place in the path table for each") {
+  TreeBuilder builder;
+  for (std::size_t i = 0; i < 256; ++i) {
+    for (int j = 0; j < 256; ++j) builder.directory(fmt::format("{:02x}/{:02x}", i, j));
+  }
+  const BuiltTree built = builder.build();
+  const auto image = planned(built, {});
+  CHECK(facts_of(*image)["directory_count"] == "65793");
+  CHECK(facts_of(*image)["path_table_bytes"] == fmt::format("{}", 10 + 65792 * 10));
+  // The last record: a directory of the last one of the first level, whose number is 257.
+  const auto facts = facts_of(*image);
+  const std::uint64_t table = 19 * kBlock;
+  const auto last = read(image, built, table + std::stoul(facts.at("path_table_bytes")) - 10, 10);
+  CHECK(last[0] == std::byte{2});
+  CHECK(load_le<std::uint16_t>(last, 6) == 257);
+  CHECK(text(std::span(last).subspan(8)) == "FF");
+}
+
+TEST_CASE("a directory beyond the 65,535th can have none of its own") {
+  TreeBuilder builder;
+  for (int i = 0; i < 65535; ++i) builder.directory(fmt::format("{:05}", i));
+  CHECK(iso9660::plan(builder.build().tree, {}));
+  builder.directory("65534/below");
+  CHECK(error_of(builder.build(), {}) ==
+        "/65534 has directories, but is number 65536 of all; path tables of ISO 9660 number 65535 "
+        "(try --fs=ext4)");
+}
+
+TEST_CASE("100,000 names in a directory are planned in time that grows with them") {
+  TreeBuilder builder;
+  for (int i = 0; i < 100'000; ++i) {
+    builder.file(fmt::format("{}{:06}", std::string(40, 'n'), i), "");
+  }
+  const BuiltTree built = builder.build();
+  const auto start = std::chrono::steady_clock::now();
+  const auto image = planned(built, {});
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
+  CHECK(facts_of(*image)["numbered_name_count"] == "99999");
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fsgen/iso9660/file_places.h"
+#include "fsgen/iso9660/hierarchy.h"
+#include "fsgen/iso9660/plan.h"
+#include "fsgen/tree/source_tree.h"
+
+namespace mkvirtfs::iso9660 {
+
+/// Blocks before the volume descriptors: the system area, which is boot code's.
+inline constexpr std::uint32_t kSystemBlocks = 16;
+
+/// A placed volume: everything that decides the image's bytes but the files' own. Made by plan(),
+/// immutable afterwards.
+///
+///     system area | descriptors | path tables | directories | Joliet's directories | catalogue |
+///     boot files | files | padding | tail
+struct Volume {
+  std::shared_ptr<const SourceTree> tree;
+  Options options;
+  std::string label;
+  std::string time_digits;
+  /// By Field; empty where there is none. Those that name files have identifiers.
+  std::array<std::string, kFields> fields;
+  std::array<std::string, kFields> joliet_fields;
+
+  std::unique_ptr<const Hierarchy> primary;
+  std::unique_ptr<const Hierarchy> joliet;  ///< nullptr: none
+
+  // First blocks; 0 where there is none.
+  std::uint32_t boot_record = 0;
+  std::uint32_t joliet_descriptor = 0;
+  std::uint32_t terminator = 0;
+  std::array<std::uint32_t, 4> path_tables{};  ///< little- and big-endian, then Joliet's
+  std::uint32_t path_tables_end = 0;
+  std::uint32_t catalog = 0;
+  FilePlaces files;
+  std::uint32_t end = 0;  ///< of the volume, padding included, tail not
+
+  std::uint64_t image_bytes = 0;
+  std::vector<Patch> patches;  ///< sorted by offset
+};
+
+/// Any block before the files that is not a hole: descriptors, path tables, directories. Fills the
+/// whole of `out`, one block; may run on any thread.
+void write_metadata_block(const Volume& volume, std::uint32_t block, std::span<std::byte> out);
+
+}  // namespace mkvirtfs::iso9660
