@@ -32,7 +32,7 @@ void put_text(std::span<std::byte> out, std::size_t at, std::size_t size, std::s
   const std::span<std::byte> field = out.subspan(at, size);
   if (!joliet) {
     std::ranges::fill(field, std::byte{' '});
-    std::memcpy(field.data(), text.data(), std::min(text.size(), size));
+    std::ranges::copy(std::as_bytes(std::span(text.substr(0, size))), field.begin());
     return;
   }
   for (std::size_t i = 0; i + 1 < size; i += 2) {
@@ -44,7 +44,7 @@ void put_text(std::span<std::byte> out, std::size_t at, std::size_t size, std::s
 /// 17 bytes; empty: not given.
 void put_time(std::span<std::byte> out, std::size_t at, std::string_view digits) {
   std::ranges::fill(out.subspan(at, 16), std::byte{'0'});
-  std::memcpy(out.data() + at, digits.data(), digits.size());
+  std::ranges::copy(std::as_bytes(std::span(digits)), out.subspan(at).begin());
 }
 
 void write_volume_descriptor(const Volume& volume, bool joliet, std::span<std::byte> out) {

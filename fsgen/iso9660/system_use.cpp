@@ -107,7 +107,8 @@ void SystemUse::add_target(std::string_view target) noexcept {
     if (used + kComponentHeader + text.size() > kRoom) flush(true);
     components[used] = flags;
     components[used + 1] = static_cast<std::byte>(text.size());
-    std::memcpy(components.data() + used + kComponentHeader, text.data(), text.size());
+    std::ranges::copy(std::as_bytes(std::span(text)),
+                      std::span(components).subspan(used + kComponentHeader).begin());
     used += kComponentHeader + text.size();
   };
   if (target.starts_with('/')) {

@@ -29,7 +29,7 @@ make_initrd() {
   done
 
   version=$(basename "$kernel_root"/lib/modules/*)
-  for module in virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii; do
+  for module in virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8; do
     # Prints the module and what it needs, in the order of loading; what is built in has no file.
     modprobe -d "$kernel_root" -S "$version" --show-depends "$module" | awk '$1 == "insmod" {print $2}'
   done | awk '!seen[$0]++' | while read -r path; do
