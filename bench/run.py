@@ -588,39 +588,51 @@ def bench_overlay():
         f"{memory_there / 1024:.0f} KiB", "", "< 1 MiB", memory < 1 << 20)
 
 
+def seconds_and_peak(*command):
+    """Of a program that ends: its time, and its peak memory in bytes."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return time.monotonic() - started, usage.ru_maxrss * 1024
+
+
 def bench_iso():
     tree = linux_source()
     peaks = {"ours": 0, "theirs": 0}
 
-    def ours_of(socket):
+    def serve(socket):
         return [MKVIRTFS, "serve", tree, "--fs=iso", "-U", socket]
 
-    def ready_of(who, command_of):
-        elapsed, peak = ready(command_of)
-        peaks[who] = max(peaks[who], peak)
+    def ready_of_ours():
+        elapsed, peak = ready(serve)
+        peaks["ours"] = max(peaks["ours"], peak)
         return elapsed
 
-    ours, theirs = paired(3, lambda: ready_of("ours", ours_of),
-                          lambda: ready_of("theirs", lambda socket: nbdkit(socket, "iso", tree)))
+    ours, theirs = paired(3, ready_of_ours,
+                          lambda: ready(lambda socket: nbdkit(socket, "iso", tree))[0])
     faster("ISO, linux-source: ready", ours, "nbdkit iso", theirs, 20.0)
 
     with scratch() as place:
-        def dump():
+        def dumped(who, *command):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{place}/ours")
+                os.unlink(f"{place}/{who}")
             os.sync()
-            return seconds(MKVIRTFS, "dump", tree, "--fs=iso", "-o", f"{place}/ours",
-                           stderr=subprocess.DEVNULL)
+            elapsed, peak = seconds_and_peak(*command)
+            peaks[who] = max(peaks[who], peak)
+            return elapsed
 
-        def peer():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{place}/peer")
-            os.sync()
-            return seconds("xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-o", f"{place}/peer",
-                           tree, stderr=subprocess.DEVNULL)
-
-        ours, theirs = paired(3, dump, peer)
+        ours, theirs = paired(
+            3,
+            lambda: dumped("ours", MKVIRTFS, "dump", tree, "--fs=iso", "-o", f"{place}/ours"),
+            lambda: dumped("theirs", "xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-o",
+                           f"{place}/theirs", tree))
         faster("ISO, linux-source: dump", ours, "xorriso", theirs, 1.5)
+    ratio = peaks["ours"] / peaks["theirs"]
+    row("ISO, linux-source: peak memory", f"{peaks['ours'] / 1e6:.0f} MB", "xorriso",
+        f"{peaks['theirs'] / 1e6:.0f} MB", f"{ratio:.2f}x", "<= 0.5x", ratio <= 0.5)
 
 
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
