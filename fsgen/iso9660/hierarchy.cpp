@@ -654,20 +654,25 @@ void Hierarchy::order_by_block() {
   by_block_.reserve(directories_.size());
   std::vector<std::uint32_t> waiting = {0};
   std::vector<std::uint32_t> children;
+  std::vector<std::uint32_t> moved;
   while (!waiting.empty()) {
     const std::uint32_t number = waiting.back();
     waiting.pop_back();
     by_block_.push_back(number);
     const Directory& directory = directories_[number];
     children.clear();
+    moved.clear();
     for (std::uint32_t i = 0; i < directory.record_count; ++i) {
       const Item child = item(number, directory.first_record + i);
-      if (child.is_directory() && !child.is_placeholder) children.push_back(child.directory);
+      if (!child.is_directory() || child.is_placeholder) continue;
+      (is_moved_directory(child.directory) ? moved : children).push_back(child.directory);
     }
-    if (is_moved_directory(number)) std::ranges::sort(children);
-    std::ranges::stable_partition(children,
-                                  [&](std::uint32_t child) { return is_moved_directory(child); });
+    if (is_moved_directory(number)) {
+      std::ranges::sort(children);
+      std::ranges::sort(moved);
+    }
     waiting.insert(waiting.end(), children.rbegin(), children.rend());
+    waiting.insert(waiting.end(), moved.rbegin(), moved.rend());
   }
 }
 
