@@ -10,6 +10,7 @@
 
 #include "fsgen/ext2/plan.h"
 #include "fsgen/ext2/testing/judge.h"
+#include "tests/support/data_order.h"
 #include "tests/support/property.h"
 #include "tests/support/random_tree.h"
 
@@ -50,10 +51,12 @@ void check_variant(Variant variant, int cases) {
     RC_LOG() << fmt::format("blocks of {} bytes, inodes of {}, features {}, journal {}\n",
                             options.block_bytes, options.inode_bytes,
                             fmt::join(options.features, ","), options.journal.value_or(false));
-    const BuiltTree built = tree.build();
+    const auto order = *rc::gen::element(0u, 1u, 2u, 3u).as("data order");
+    const BuiltTree built = tree.build_in_order(order);
     const auto image = ext2::plan(built.tree, options);
     if (!image) RC_FAIL(image.error().what);
-    const std::string objections = ext2::testing::objections(*image, built);
+    const std::string objections = ext2::testing::objections(*image, built) +
+                                   testing::objections_to_data_order(**image, *built.tree);
     if (!objections.empty()) RC_FAIL(objections);
   });
 }

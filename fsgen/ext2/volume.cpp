@@ -197,9 +197,9 @@ void Volume::place() {
   files_start_ = at;
   const std::uint32_t node_count = contents_.tree->node_count();
   node_starts_.reserve(node_count + 1);
-  for (NodeNo no = 0; no < node_count; ++no) {
+  for (std::uint32_t position = 0; position < node_count; ++position) {
     node_starts_.push_back(at);
-    const InodeBlocks blocks = contents_.blocks_of(no);
+    const InodeBlocks blocks = contents_.blocks_of(contents_.sequence.at(position));
     at = place_blocks(blocks.runs(), at);
   }
   node_starts_.push_back(at);
@@ -259,8 +259,9 @@ InodeBlocks Volume::blocks_of_directory(std::uint32_t directory) const noexcept 
 
 InodeBlocks Volume::blocks_of_node(NodeNo no) const noexcept {
   InodeBlocks blocks = contents_.blocks_of(no);
-  blocks.start = node_starts_[no];
-  blocks.mapping_blocks = node_starts_[no + 1] - blocks.start - blocks.data_blocks();
+  const std::uint32_t position = contents_.sequence.position_of(no);
+  blocks.start = node_starts_[position];
+  blocks.mapping_blocks = node_starts_[position + 1] - blocks.start - blocks.data_blocks();
   return blocks;
 }
 
@@ -279,8 +280,9 @@ std::uint32_t Volume::directory_at(SpaceNo space) const noexcept {
 }
 
 NodeNo Volume::node_at(SpaceNo space) const noexcept {
-  return static_cast<NodeNo>(std::ranges::upper_bound(node_starts_, space) - node_starts_.begin()) -
-         1;
+  // Of nodes that begin there all but the last have no blocks.
+  const auto after = std::ranges::upper_bound(node_starts_, space);
+  return contents_.sequence.at(static_cast<std::uint32_t>(after - node_starts_.begin()) - 1);
 }
 
 std::uint32_t Volume::used_inodes(GroupNo group) const noexcept {

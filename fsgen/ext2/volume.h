@@ -11,6 +11,7 @@
 #include "fsgen/ext2/inode_numbers.h"
 #include "fsgen/ext2/parameters.h"
 #include "fsgen/ext2/xattrs.h"
+#include "fsgen/tree/sequence.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
@@ -28,7 +29,8 @@ struct Contents {
       : tree(std::move(from)),
         parameters(chosen),
         numbers(*tree),
-        directories(*tree, parameters, numbers, threads) {}
+        directories(*tree, parameters, numbers, threads),
+        sequence(data_sequence(*tree)) {}
   Contents(const Contents&) = delete;
   Contents& operator=(const Contents&) = delete;
 
@@ -43,6 +45,7 @@ struct Contents {
   InodeNumbers numbers;
   Directories directories;
   Xattrs xattrs;
+  Sequence sequence;              ///< of the nodes, as their data is placed
   std::uint64_t data_blocks = 0;  ///< of files, symlinks and directories, without mapping blocks
 
  private:
@@ -60,7 +63,7 @@ struct Contents {
 
 /// The contents, placed: a layout of groups, and one monotone cursor through its space. In this
 /// order: packed group metadata, directories, attribute blocks, the journal, then each node's file
-/// or long symlink. Immutable.
+/// or long symlink, in the tree's data order. Immutable.
 class Volume {
  public:
   struct Size {
@@ -136,7 +139,7 @@ class Volume {
   SpaceNo used_end_ = 0;
   GroupNo first_blank_group_ = 0;
   std::vector<SpaceNo> directory_starts_;            // one more than there are directories
-  std::vector<SpaceNo> node_starts_;                 // one more than there are nodes
+  std::vector<SpaceNo> node_starts_;                 // by position in the sequence, and the end
   std::vector<std::uint32_t> directories_in_group_;  // only groups with inodes in use
 };
 

@@ -71,11 +71,10 @@ FatImage::Place FatImage::place_of(std::uint64_t offset) const noexcept {
     const std::uint32_t chain = volume_.chain_at(cluster);
     const std::uint64_t start = layout.cluster_offset(volume_.chain_start(chain));
     const std::uint64_t end = layout.cluster_offset(volume_.chain_end(chain));
-    const auto directories = static_cast<std::uint32_t>(contents_->directories().size());
-    if (chain < directories) {
+    if (chain < volume_.first_item_chain()) {
       return {Kind::directory, start, end, start + directory_bytes(chain), chain};
     }
-    const std::uint32_t item = chain - directories;
+    const std::uint32_t item = volume_.item_of_chain(chain);
     return {Kind::file, start, end, start + contents_->size_bytes(contents_->items()[item]), item};
   }
   if (offset < layout.size_bytes()) return {Kind::unused, free, layout.size_bytes(), free, 0};

@@ -9,6 +9,7 @@
 
 #include "fsgen/fat32/plan.h"
 #include "fsgen/fat32/testing/read_back.h"
+#include "tests/support/data_order.h"
 #include "tests/support/property.h"
 #include "tests/support/random_tree.h"
 
@@ -56,14 +57,16 @@ void check_trees(int cases, std::size_t most_name_bytes, Judge&& judge) {
     RC_LOG() << fmt::format("width {}, sectors of {} bytes\n",
                             options.width ? fat32::name_of(*options.width) : "by size",
                             options.sector_bytes);
-    const BuiltTree built = tree.build();
+    const auto order = *rc::gen::element(0u, 1u, 2u, 3u).as("data order");
+    const BuiltTree built = tree.build_in_order(order);
     const auto image = fat32::plan(built.tree, options);
     if (!image) {
       // The one thing that chance may ask for in vain.
       if (options.width == Width::fat12) return;
       RC_FAIL(image.error().what);
     }
-    const std::string objections = judge(*image, built);
+    const std::string objections =
+        judge(*image, built) + testing::objections_to_data_order(**image, *built.tree);
     if (!objections.empty()) RC_FAIL(objections);
   });
 }

@@ -3,10 +3,30 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
+#include <vector>
 
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::fat32 {
+namespace {
+
+/// Items in the order in which their data stands; names of one file one after the other.
+Sequence item_sequence(const Contents& contents) {
+  if (contents.tree().data_order().empty()) return {};
+  const Sequence nodes = data_sequence(contents.tree());
+  const auto items = contents.items();
+  std::vector<std::uint32_t> order(items.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto rank = [&](std::uint32_t no) {
+    const Contents::Item& item = items[no];
+    return std::pair(item.is_directory ? 0 : nodes.position_of(item.target), no);
+  };
+  std::ranges::sort(order, {}, rank);
+  return Sequence(std::move(order));
+}
+
+}  // namespace
 
 std::uint64_t clusters_needed(const Contents& contents, Width width,
                               std::uint32_t cluster_bytes) noexcept {
@@ -21,7 +41,7 @@ std::uint64_t clusters_needed(const Contents& contents, Width width,
 }
 
 Volume::Volume(const Contents& contents, const Layout& layout, std::uint32_t volume_id)
-    : contents_(contents), layout_(layout), volume_id_(volume_id) {
+    : contents_(contents), layout_(layout), volume_id_(volume_id), items_(item_sequence(contents)) {
   const auto directories = contents.directories();
   const auto items = contents.items();
   starts_.reserve(directories.size() + items.size() + 1);
@@ -37,7 +57,9 @@ Volume::Volume(const Contents& contents, const Layout& layout, std::uint32_t vol
   for (std::size_t d = 1; d < directories.size(); ++d) {
     place(std::uint64_t{directories[d].slot_count} * kSlotBytes);
   }
-  for (const Contents::Item& item : items) place(contents.size_bytes(item));
+  for (std::uint32_t position = 0; position < items.size(); ++position) {
+    place(contents.size_bytes(items[items_.at(position)]));
+  }
   starts_.push_back(at);
   assert(at <= layout.cluster_end());
 }

@@ -8,12 +8,13 @@
 
 #include "fsgen/fat32/contents.h"
 #include "fsgen/fat32/layout.h"
+#include "fsgen/tree/sequence.h"
 
 namespace mkvirtfs::fat32 {
 
 /// The contents, placed: one contiguous chain of clusters for each directory, then for each file,
-/// in the order of their numbers. Where the chains begin is all that is kept, 4 bytes each; the FAT
-/// follows from it. Immutable; refers to the contents.
+/// in the order of their numbers, files in the tree's data order. Where the chains begin is all
+/// that is kept, 4 bytes each; the FAT follows from it. Immutable; refers to the contents.
 class Volume {
  public:
   /// The layout has room for them.
@@ -27,10 +28,17 @@ class Volume {
   ClusterNo used_end() const noexcept { return starts_.back(); }
   std::uint32_t free_clusters() const noexcept { return layout_.cluster_end() - used_end(); }
 
-  /// Chains: directories by their number, then items by theirs. Many are empty: directories' items,
-  /// files of no bytes, the root directory of FAT12 and FAT16.
+  /// Chains as they stand: directories by their number, then items. Many are empty: directories'
+  /// items, files of no bytes, the root directory of FAT12 and FAT16.
   std::uint32_t chain_of_item(std::uint32_t item) const noexcept {
-    return static_cast<std::uint32_t>(contents_.directories().size()) + item;
+    return first_item_chain() + items_.position_of(item);
+  }
+  /// Chains from here on are items'.
+  std::uint32_t first_item_chain() const noexcept {
+    return static_cast<std::uint32_t>(contents_.directories().size());
+  }
+  std::uint32_t item_of_chain(std::uint32_t chain) const noexcept {
+    return items_.at(chain - first_item_chain());
   }
   ClusterNo chain_start(std::uint32_t chain) const noexcept { return starts_[chain]; }
   ClusterNo chain_end(std::uint32_t chain) const noexcept { return starts_[chain + 1]; }
@@ -46,6 +54,7 @@ class Volume {
   const Contents& contents_;
   Layout layout_;
   std::uint32_t volume_id_;
+  Sequence items_;
   std::vector<ClusterNo> starts_;  // one more than there are chains
 };
 

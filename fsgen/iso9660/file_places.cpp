@@ -50,16 +50,14 @@ Result<FilePlaces> FilePlaces::make(const SourceTree& tree, std::uint32_t first_
         {boot[i], static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(blocks)});
     at += blocks;
   }
-  auto duplicate = places.duplicates_.begin();
+  places.sequence_ = data_sequence(tree);
   places.starts_.reserve(std::size_t{tree.node_count()} + 1);
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (std::uint32_t position = 0; position < tree.node_count(); ++position) {
+    const NodeNo no = places.sequence_.at(position);
     places.starts_.push_back(static_cast<std::uint32_t>(at));
     const Node& node = tree.node(no);
     if (!node.is_regular()) continue;
-    if (duplicate != places.duplicates_.end() && duplicate->node == no) {
-      ++duplicate;
-      continue;
-    }
+    if (places.duplicate_of(no) != nullptr) continue;
     if (!boot.empty() && is_boot(no)) continue;
     const std::uint64_t blocks = blocks_for(node.size_bytes);
     if (blocks > kMostBlocks || at > kMostBlocks - blocks) return too_large(no);
@@ -69,12 +67,19 @@ Result<FilePlaces> FilePlaces::make(const SourceTree& tree, std::uint32_t first_
   return places;
 }
 
-std::uint32_t FilePlaces::block_of(NodeNo no) const noexcept {
+const Duplicate* FilePlaces::duplicate_of(NodeNo no) const noexcept {
   const auto duplicate = std::ranges::lower_bound(duplicates_, no, {}, &Duplicate::node);
-  if (duplicate != duplicates_.end() && duplicate->node == no) return starts_[duplicate->original];
+  return duplicate != duplicates_.end() && duplicate->node == no ? &*duplicate : nullptr;
+}
+
+std::uint32_t FilePlaces::block_of(NodeNo no) const noexcept {
+  if (const Duplicate* duplicate = duplicate_of(no)) {
+    return starts_[sequence_.position_of(duplicate->original)];
+  }
   const auto boot = std::ranges::find(boot_, no, &Run::node);
   if (boot != boot_.end()) return boot->block;
-  return starts_[no] == starts_[no + 1] ? 0 : starts_[no];
+  const std::uint32_t position = sequence_.position_of(no);
+  return starts_[position] == starts_[position + 1] ? 0 : starts_[position];
 }
 
 std::optional<FilePlaces::Run> FilePlaces::run_at(std::uint32_t block) const noexcept {
@@ -85,8 +90,8 @@ std::optional<FilePlaces::Run> FilePlaces::run_at(std::uint32_t block) const noe
     return boot == boot_.end() ? std::nullopt : std::optional(*boot);
   }
   const auto after = std::ranges::upper_bound(starts_, block);
-  const auto no = static_cast<NodeNo>(std::distance(starts_.begin(), after)) - 1;
-  return Run{no, starts_[no], starts_[no + 1] - starts_[no]};
+  const auto position = static_cast<std::uint32_t>(std::distance(starts_.begin(), after)) - 1;
+  return Run{sequence_.at(position), starts_[position], starts_[position + 1] - starts_[position]};
 }
 
 }  // namespace mkvirtfs::iso9660

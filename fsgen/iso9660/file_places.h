@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "fsgen/iso9660/plan.h"
+#include "fsgen/tree/sequence.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
 namespace mkvirtfs::iso9660 {
 
-/// Where the files' bytes stand: the boot files first, then one after the other in the order of
-/// their nodes, each in one run of whole blocks. Keeps 4 bytes a node. Immutable.
+/// Where the files' bytes stand: the boot files first, then one after the other in the tree's data
+/// order, each in one run of whole blocks. Keeps 4 bytes a node, and the order. Immutable.
 class FilePlaces {
  public:
   /// `boot` are the nodes of the boot files. Errors: Errc::does_not_fit with the file that stands
@@ -38,8 +39,11 @@ class FilePlaces {
   std::uint32_t end_block() const noexcept { return starts_.back(); }
 
  private:
+  const Duplicate* duplicate_of(NodeNo no) const noexcept;  // nullptr: it is none
+
   std::uint32_t first_block_ = 0;
-  std::vector<std::uint32_t> starts_;  // by node, and the end
+  Sequence sequence_;                  // of the nodes
+  std::vector<std::uint32_t> starts_;  // by position in it, and the end
   std::vector<Run> boot_;              // sorted by block
   std::vector<Duplicate> duplicates_;  // sorted by node
 };

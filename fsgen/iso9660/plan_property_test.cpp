@@ -9,6 +9,7 @@
 
 #include "fsgen/iso9660/plan.h"
 #include "fsgen/iso9660/testing/judges.h"
+#include "tests/support/data_order.h"
 #include "tests/support/property.h"
 #include "tests/support/random_tree.h"
 
@@ -70,10 +71,12 @@ void check_trees(int cases, const testing::RandomTreeOptions& trees, Judge&& jud
     const Options options = *random_options().as("options");
     RC_LOG() << fmt::format("level {}, Joliet {}, deep {}\n", options.level,
                             static_cast<int>(options.joliet), static_cast<int>(options.deep));
-    const BuiltTree built = tree.build();
+    const auto order = *rc::gen::element(0u, 1u, 2u, 3u).as("data order");
+    const BuiltTree built = tree.build_in_order(order);
     const auto image = iso9660::plan(built.tree, options);
     if (!image) RC_FAIL(image.error().what);
-    const std::string objections = judge(*image, built);
+    const std::string objections =
+        judge(*image, built) + testing::objections_to_data_order(**image, *built.tree);
     if (!objections.empty()) RC_FAIL(objections);
   });
 }

@@ -249,8 +249,29 @@ NodeNo TreeAssembler::append_node(const NewNode& from, std::uint32_t parent, std
   return no;
 }
 
+void TreeAssembler::settle_data_order() {
+  if (data_order_.empty()) return;
+  std::vector<bool> waiting(tree_.nodes_.size());
+  for (std::size_t no = 0; no < waiting.size(); ++no) {
+    waiting[no] = tree_.nodes_[no].is_regular() && tree_.nodes_[no].size_bytes > 0;
+  }
+  std::erase_if(data_order_, [&](NodeNo no) {
+    assert(no < waiting.size());
+    const bool counts = waiting[no];
+    waiting[no] = false;
+    return !counts;
+  });
+  for (NodeNo no = 0; no < waiting.size(); ++no) {
+    if (waiting[no]) data_order_.push_back(no);
+  }
+  if (std::ranges::is_sorted(data_order_)) return;
+  data_order_.shrink_to_fit();
+  tree_.data_order_ = std::move(data_order_);
+}
+
 SourceTree TreeAssembler::finish() && {
   assert(open_ + 1 == directory_count());
+  settle_data_order();
   tree_.xattr_sets_ = std::move(xattrs_).take();
   return std::move(tree_);
 }

@@ -126,6 +126,11 @@ class SourceTree {
     return nodes_[no].is_regular() && nodes_[no].payload != 0;
   }
 
+  /// The regular files with bytes in the order in which planners lay out their data, each once; or
+  /// nothing at all, when that is numbering order. An archive says here in which order it is read
+  /// best. Not part of the id: it says nothing of what the tree is.
+  std::span<const NodeNo> data_order() const noexcept { return data_order_; }
+
   std::size_t xattr_set_count() const noexcept { return xattr_sets_.size(); }
   /// Sorted by name.
   std::span<const Xattr> xattrs(XattrSetNo set) const noexcept { return xattr_sets_[set]; }
@@ -147,6 +152,7 @@ class SourceTree {
   std::vector<std::array<std::uint32_t, 2>>
       sparse_;                                  // payload -> first run, run count; 0 is unused
   std::vector<std::vector<Xattr>> xattr_sets_;  // 0 is the empty set
+  std::vector<NodeNo> data_order_;
 };
 
 /// The metadata of a node that is about to be added.
@@ -193,13 +199,19 @@ class TreeAssembler {
   NodeNo add(std::string_view name, const NewNode& node);
   void add_link(std::string_view name, NodeNo node);
 
+  /// What data_order() is to be. Those that have no bytes are passed over, and so is a file that
+  /// was named before; files that are not named follow in numbering order.
+  void set_data_order(std::vector<NodeNo> order) { data_order_ = std::move(order); }
+
   SourceTree finish() &&;
 
  private:
   NodeNo append_node(const NewNode& node, std::uint32_t parent, std::uint32_t entry);
   void append_entry(std::string_view name, NodeNo node);
+  void settle_data_order();
 
   SourceTree tree_;
+  std::vector<NodeNo> data_order_;  // as it was given
   std::uint32_t open_ = 0;
   XattrPool xattrs_;
 };

@@ -3,6 +3,11 @@
 
 #include <catch2/catch.hpp>
 
+#include <vector>
+
+#include "fsgen/tree/listing.h"
+#include "fsgen/tree/tree_builder.h"
+
 using namespace mkvirtfs;
 
 namespace {
@@ -75,6 +80,42 @@ TEST_CASE("the id sees every attribute and nothing else") {
   CHECK(id_with([](NewNode& node) { node.mtime.nanoseconds = 1; }) != same);
   CHECK(id_with([](NewNode& node) { node.xattrs = 0; }) != same);
   CHECK(id_with([](NewNode& node) { node.sparse = true; }) != same);
+}
+
+TEST_CASE("an order of data is completed, cleaned, and forgotten when it says nothing") {
+  // / has a (empty), b, c, d/ and e; d/ has f and, once more, b.
+  const auto order_of = [](std::vector<NodeNo> given) {
+    TreeAssembler assembler(directory());
+    assembler.open_directory(0);
+    assembler.add("a", file(0));
+    const NodeNo b = assembler.add("b", file(1));
+    assembler.add("c", file(2));
+    assembler.add("d", directory());
+    assembler.add("e", file(3));
+    assembler.open_directory(1);
+    assembler.add_link("b", b);
+    assembler.add("f", file(4));
+    assembler.set_data_order(std::move(given));
+    const SourceTree tree = std::move(assembler).finish();
+    return std::vector<NodeNo>(tree.data_order().begin(), tree.data_order().end());
+  };
+  using Order = std::vector<NodeNo>;
+  CHECK(order_of({}).empty());
+  CHECK(order_of({6, 5, 3, 2}) == Order{6, 5, 3, 2});
+  CHECK(order_of({5, 2}) == Order{5, 2, 3, 6});
+  // The root, the empty file and the directory have no data; the second time says nothing new.
+  CHECK(order_of({6, 0, 1, 4, 6, 3, 2, 3}) == Order{6, 3, 2, 5});
+  CHECK(order_of({2, 3, 5, 6}).empty());
+  CHECK(order_of({2}).empty());
+}
+
+TEST_CASE("the id does not see the order of data") {
+  const TreeBuilder builder = TreeBuilder{}.file("a", "1").file("b", "2");
+  const BuiltTree plain = builder.build();
+  const BuiltTree ordered = TreeBuilder(builder).data_order({"b"}).build();
+  REQUIRE(ordered.tree->data_order().size() == 2);
+  CHECK(ordered.tree->id() == plain.tree->id());
+  CHECK(to_listing(*ordered.tree) == to_listing(*plain.tree));
 }
 
 TEST_CASE("equal sets of attributes are stored once") {

@@ -207,6 +207,11 @@ TreeBuilder& TreeBuilder::root() {
   return *this;
 }
 
+TreeBuilder& TreeBuilder::data_order(std::vector<std::string> paths) {
+  data_order_ = std::move(paths);
+  return *this;
+}
+
 BuiltTree TreeBuilder::build() const {
   assert(!objection_to_hard_links());
   // Sorted by path means sorted by name inside one parent, though not parent by parent.
@@ -252,6 +257,14 @@ BuiltTree TreeBuilder::build() const {
       if (owner->second.bytes) literals.emplace(no, *owner->second.bytes);
     }
   }
+  std::vector<NodeNo> order;
+  order.reserve(data_order_.size());
+  for (const std::string& path : data_order_) {
+    const Item& named = items_.at(path);
+    order.push_back(numbered.at(named.hard_link ? named.target : path));
+  }
+  assembler.set_data_order(std::move(order));
+
   BuiltTree built;
   built.tree = std::make_shared<const SourceTree>(std::move(assembler).finish());
   built.store = std::make_shared<MemoryContents>(built.tree, std::move(literals));

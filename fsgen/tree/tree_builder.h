@@ -56,6 +56,10 @@ class TreeBuilder {
   /// Back to the root's own attributes.
   TreeBuilder& root();
 
+  /// The files at these paths stand first in the tree's data_order(), in this order. Not part of
+  /// listings.
+  TreeBuilder& data_order(std::vector<std::string> paths);
+
   BuiltTree build() const;
 
   /// Reads a recipe's listing: one entry a line, as described in tests/images/README.md.
@@ -90,6 +94,7 @@ class TreeBuilder {
 
   std::map<std::string, Item, std::less<>> items_;  // "" is the root
   std::string last_;
+  std::vector<std::string> data_order_;
 };
 
 }  // namespace mkvirtfs

@@ -329,6 +329,20 @@ class Grower {
 
 }  // namespace
 
+BuiltTree RandomTree::build_in_order(std::uint32_t seed) const {
+  BuiltTree plain = build();
+  if (seed == 0) return plain;
+  std::mt19937 random(seed);
+  std::vector<std::string> paths;
+  for (NodeNo no = 0; no < plain.tree->node_count(); ++no) {
+    if (plain.tree->node(no).is_regular()) paths.push_back(plain.tree->path(no));
+  }
+  std::ranges::shuffle(paths, random);
+  paths.resize(paths.size() - paths.size() / 4);
+  TreeBuilder ordered = builder;
+  return ordered.data_order(std::move(paths)).build();
+}
+
 std::ostream& operator<<(std::ostream& out, const RandomTree& tree) {
   return out << to_listing(*tree.build().tree);
 }

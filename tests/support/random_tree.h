@@ -38,6 +38,8 @@ struct RandomTree {
   TreeBuilder builder;
 
   BuiltTree build() const { return builder.build(); }
+  /// With the data of some files in a random order, of others in numbering order; 0: of all.
+  BuiltTree build_in_order(std::uint32_t seed) const;
 };
 std::ostream& operator<<(std::ostream& out, const RandomTree& tree);
 
