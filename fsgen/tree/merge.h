@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fsgen/tree/layer.h"
+#include "support/error.h"
+
+namespace mkvirtfs {
+
+/// A layer, and where in the whole its root stands.
+struct PlacedLayer {
+  Layer layer;
+  /// '/'-separated raw bytes; slashes at either end and double ones say nothing. "" is the root.
+  std::string at;
+};
+
+/// One layer over nothing, as it would stand on a disk where the given ones were unpacked one after
+/// the other, the first one first:
+///
+/// - A directory over a directory: both's entries; attributes are the later one's, unless it is
+///   implied there. Anything else replaces what was there with all below it, and so does a
+///   directory that comes over something else.
+/// - Whiteouts and opaque directories act on the layers before their own.
+/// - An outward link is one more name of what its target is in the layers before its own.
+/// - Overrides change what stands at their path when their layer is in place, under all its names.
+/// - Names of one file stay so; a name that is replaced takes nothing from the others.
+/// - Directories on the way to `at` are implied where they are missing: 0755, of 0:0, of 1970.
+///
+/// Data is in order layer by layer, the first one's first, each as its tree says; when none says
+/// anything, neither does the result. Contents keep 8 bytes a node to find the layer's.
+///
+/// Errors: Errc::usage for an `at` with "." or ".." in it or with something else than a directory
+/// in its way; Errc::unreadable for links, overrides and whiteouts that make no sense, naming their
+/// path.
+Result<Layer> merge_layers(std::vector<PlacedLayer> layers);
+
+}  // namespace mkvirtfs
