@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "block/extent.h"
+
+namespace mkvirtfs {
+
+/// What was decoded lately, of all streams of the process: chunks of unpacked bytes, the least
+/// recently used of which are given up; and a few decoders that stand where they stopped, so that
+/// who reads on does not begin again.
+///
+/// Any thread, any time; chunks stand in shards, each with its lock.
+class ChunkCache {
+ public:
+  /// Chunk n of a source is its bytes from n * kChunkBytes on; the last one may be shorter.
+  static constexpr std::size_t kChunkBytes = std::size_t{256} << 10;
+  static constexpr std::uint64_t kDefaultBytes = std::uint64_t{64} << 20;
+
+  /// At least a few chunks are kept, however small `capacity_bytes` is.
+  explicit ChunkCache(std::uint64_t capacity_bytes = kDefaultBytes);
+  ~ChunkCache();
+  ChunkCache(const ChunkCache&) = delete;
+  ChunkCache& operator=(const ChunkCache&) = delete;
+
+  std::uint64_t capacity_bytes() const noexcept;
+
+  /// For the streams of this room.
+  class Store;
+  Store& store() noexcept { return *store_; }
+
+ private:
+  const std::unique_ptr<Store> store_;
+};
+
+}  // namespace mkvirtfs

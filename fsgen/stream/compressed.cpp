@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/compressed.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "fsgen/stream/deflate_member.h"
+#include "fsgen/stream/file_source.h"
+#include "fsgen/stream/indexed_source.h"
+#include "fsgen/stream/indexing_reader.h"
+#include "fsgen/stream/stream_index.h"
+
+namespace mkvirtfs {
+namespace {
+
+struct Magic {
+  std::string_view bytes;
+  Compression compression;
+};
+
+using namespace std::string_view_literals;
+
+// What .lzma begins with is no magic number: the properties that everybody uses, and the low bytes
+// of a dictionary size that is a power of two.
+constexpr std::array kMagics = {
+    Magic{"\x1f\x8b"sv, Compression::gzip},
+    Magic{"\xfd"
+          "7zXZ\0"sv,
+          Compression::xz},
+    Magic{"\x28\xb5\x2f\xfd"sv, Compression::zstd},
+    Magic{"BZh"sv, Compression::bzip2},
+    Magic{"\x04\x22\x4d\x18"sv, Compression::lz4},
+    Magic{"LZIP\x01"sv, Compression::lzip},
+    Magic{"\x1f\x9d"sv, Compression::compress},
+    Magic{"\x5d\x00\x00"sv, Compression::lzma},
+};
+
+DecoderInput decoder_input(std::shared_ptr<ByteSource> packed, Compression compression,
+                           const StreamOptions& options) {
+  return {std::move(packed), compression, options.decoder_memory_bytes, options.log};
+}
+
+}  // namespace
+
+std::string_view to_string(Compression compression) noexcept {
+  constexpr std::array<std::string_view, 10> kNames = {
+      "none", "gzip", "xz", "zstd", "bzip2", "lz4", "lzma", "lzip", "compress", "deflate"};
+  return kNames[static_cast<std::size_t>(compression)];
+}
+
+Result<Compression> detect_compression(ByteSource& source) {
+  std::array<char, 13> start{};
+  const auto size =
+      static_cast<std::size_t>(std::min<std::uint64_t>(source.size_bytes(), start.size()));
+  const Result<void> read = source.read(0, std::as_writable_bytes(std::span(start)).first(size));
+  if (!read) return std::unexpected(read.error());
+  const std::string_view bytes(start.data(), size);
+  for (const Magic& magic : kMagics) {
+    if (bytes.starts_with(magic.bytes)) return magic.compression;
+  }
+  // A zstd file may begin with frames to be skipped (pzstd, the seekable format).
+  if (bytes.size() >= 4 && (bytes[0] & '\xf0') == '\x50' && bytes.substr(1, 3) == "\x2a\x4d\x18") {
+    return Compression::zstd;
+  }
+  return Compression::none;
+}
+
+Result<std::unique_ptr<IndexingReader>> open_compressed(std::shared_ptr<ByteSource> packed,
+                                                        Compression compression,
+                                                        const StreamOptions& options) {
+  return begin_pass(decoder_input(std::move(packed), compression, options), options, std::nullopt);
+}
+
+Result<std::vector<std::byte>> save_index(const ByteSource& indexed) {
+  const auto* source = dynamic_cast<const IndexedSource*>(&indexed);
+  if (source == nullptr || source->facts().spool_bytes != 0) {
+    return fail(Errc::unsupported, fmt::format("{} has no index to be kept", indexed.name()));
+  }
+  return to_bytes(source->index());
+}
+
+Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> packed,
+                                                 std::span<const std::byte> index,
+                                                 const StreamOptions& options) {
+  Result<StreamIndex> parsed = parse_index(index, packed->size_bytes(), packed->name());
+  if (!parsed) return std::unexpected(std::move(parsed.error()));
+  const Compression compression = parsed->compression;
+  return make_indexed_source(decoder_input(std::move(packed), compression, options),
+                             std::move(*parsed), options, 0);
+}
+
+Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSource> archive,
+                                                        Range packed, std::uint64_t size_bytes,
+                                                        std::uint32_t crc32, std::string name,
+                                                        const StreamOptions& options) {
+  auto window = make_window(std::move(archive), packed, std::move(name));
+  if (!window) return std::unexpected(std::move(window.error()));
+  const DecoderInput input = decoder_input(std::move(*window), Compression::deflate, options);
+  if (size_bytes > ChunkCache::kChunkBytes) {
+    return std::make_shared<DeflateMember>(input, size_bytes, crc32, options);
+  }
+  // The checksum of its only chunk is known: there is nothing else to an index.
+  StreamIndex index;
+  index.compression = Compression::deflate;
+  index.packed_bytes = packed.length;
+  index.unpacked_bytes = size_bytes;
+  index.entries.emplace_back();
+  if (size_bytes > 0) index.chunk_crc32.push_back(crc32);
+  return make_indexed_source(input, std::move(index), options, 0);
+}
+
+std::optional<StreamFacts> stream_facts(const ByteSource& source) {
+  if (const auto* indexed = dynamic_cast<const IndexedSource*>(&source)) return indexed->facts();
+  return std::nullopt;
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "block/extent.h"
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/chunk_cache.h"
+#include "fsgen/stream/forward_reader.h"
+#include "fsgen/stream/spool.h"
+#include "support/error.h"
+#include "support/log.h"
+
+// Bytes at any offset of a compressed file. One pass from the beginning to the end finds the places
+// from which decoding can begin, its index; docs/layout-stream-index.md tells of each format. What
+// can not begin in the middle is put into a spool as it goes by.
+
+namespace mkvirtfs {
+
+/// How bytes are compressed. The numbers stand in kept indexes.
+enum class Compression : std::uint8_t {
+  none = 0,
+  gzip = 1,
+  xz = 2,
+  zstd = 3,
+  bzip2 = 4,
+  lz4 = 5,       ///< its frame format
+  lzma = 6,      ///< .lzma, "alone"
+  lzip = 7,      ///< .lz
+  compress = 8,  ///< .Z: known by its magic, not decoded here
+  deflate = 9,   ///< RFC 1951 without anything around it: a member of a zip
+};
+
+/// "gzip"
+std::string_view to_string(Compression compression) noexcept;
+
+/// Which compression the bytes begin with, by their magic number; `none` when it is none of these.
+Result<Compression> detect_compression(ByteSource& source);
+
+/// What decoding may cost. All that is shared between streams is held by pointers.
+struct StreamOptions {
+  /// How far apart points are at first, in unpacked bytes: what a random read has to decode.
+  std::uint64_t span_bytes = std::uint64_t{4} << 20;
+  /// For the index of one stream; when it gets larger every second point is given up.
+  std::uint64_t index_memory_bytes = std::uint64_t{32} << 20;
+  /// For the state of one decoder (the dictionaries of xz, the windows of zstd).
+  std::uint64_t decoder_memory_bytes = std::uint64_t{256} << 20;
+
+  /// Against bombs: the most that a stream may unpack to, and how many times its packed size; the
+  /// second is asked only beyond kRatioFreeBytes. 0: no limit.
+  std::uint64_t most_unpacked_bytes = std::uint64_t{2} << 40;
+  std::uint64_t most_ratio = 1000;
+  static constexpr std::uint64_t kRatioFreeBytes = std::uint64_t{64} << 20;
+
+  std::shared_ptr<ChunkCache> cache;  ///< none: one of its own for each stream
+  std::shared_ptr<SpoolSpace> spool;  ///< none: what needs one is refused
+  LogSink* log = &null_log();         ///< must outlive what is made with it
+};
+
+/// How a stream is read at any offset, for people.
+struct StreamFacts {
+  Compression compression = Compression::none;
+  std::uint64_t points = 0;       ///< where decoding can begin
+  std::uint64_t span_bytes = 0;   ///< the longest way between two of them, unpacked
+  std::uint64_t index_bytes = 0;  ///< in memory
+  std::uint64_t spool_bytes = 0;  ///< 0: it needs none
+};
+
+/// The pass from the beginning to the end. A thread of its own decodes a little ahead of the
+/// reader. Errors name the source, what is wrong, and the offset in the packed bytes.
+class IndexingReader : public ForwardReader {
+ public:
+  /// Reads what is left, and gives the bytes at any offset. The reader is used up.
+  virtual Result<std::shared_ptr<ByteSource>> finish() = 0;
+};
+
+/// Begins the pass. Errors: Errc::unsupported when the compression is not known here, or would need
+/// a spool and there is none.
+Result<std::unique_ptr<IndexingReader>> open_compressed(std::shared_ptr<ByteSource> packed,
+                                                        Compression compression,
+                                                        const StreamOptions& options);
+
+/// The index of a source that finish() gave, to be kept. Errc::unsupported when the source has none
+/// that outlives the process: what is spooled must be decoded again.
+Result<std::vector<std::byte>> save_index(const ByteSource& indexed);
+
+/// The source again, without a pass. Nothing in `index` is trusted: what is no index, or damaged,
+/// or of other packed bytes by their number, is Errc::unreadable, and the caller makes a new one.
+/// That the packed bytes are the same is the caller's to know; reads of what is not are Errc::io,
+/// by checksums in the index.
+Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> packed,
+                                                 std::span<const std::byte> index,
+                                                 const StreamOptions& options);
+
+/// A member of a zip: `packed` bytes of `archive` that unpack to `size_bytes` with the checksum
+/// `crc32`. Costs nothing until the first read of a member larger than a chunk, which decodes it
+/// all, for its index and to see that size and checksum hold; smaller ones are checked at every
+/// decoding.
+Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSource> archive,
+                                                        Range packed, std::uint64_t size_bytes,
+                                                        std::uint32_t crc32, std::string name,
+                                                        const StreamOptions& options);
+
+/// nullopt for sources that are not made here.
+std::optional<StreamFacts> stream_facts(const ByteSource& source);
+
+}  // namespace mkvirtfs

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/decoder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace mkvirtfs {
+
+PackedInput::PackedInput(std::shared_ptr<ByteSource> source, std::uint64_t offset,
+                         std::size_t piece_bytes)
+    : source_(std::move(source)),
+      name_(source_->name()),
+      size_bytes_(source_->size_bytes()),
+      piece_bytes_(static_cast<std::size_t>(
+          std::clamp<std::uint64_t>(size_bytes_, 1, std::uint64_t{piece_bytes}))),
+      buffer_(std::make_unique_for_overwrite<std::byte[]>(piece_bytes_)),
+      next_offset_(offset) {}
+
+Result<std::span<const std::byte>> PackedInput::peek() {
+  if (begin_ == end_ && next_offset_ < size_bytes_) {
+    const auto count =
+        static_cast<std::size_t>(std::min<std::uint64_t>(piece_bytes_, size_bytes_ - next_offset_));
+    const Result<void> result = source_->read(next_offset_, {buffer_.get(), count});
+    if (!result) return std::unexpected(result.error());
+    next_offset_ += count;
+    begin_ = 0;
+    end_ = count;
+  }
+  return std::span<const std::byte>(buffer_.get() + begin_, end_ - begin_);
+}
+
+Result<std::optional<std::vector<std::byte>>> PackedInput::take(std::size_t count) {
+  std::vector<std::byte> bytes;
+  while (bytes.size() < count) {
+    const auto there = peek();
+    if (!there) return std::unexpected(there.error());
+    if (there->empty()) return std::nullopt;
+    const auto part = there->first(std::min(there->size(), count - bytes.size()));
+    bytes.insert(bytes.end(), part.begin(), part.end());
+    consume(part.size());
+  }
+  return bytes;
+}
+
+Result<std::optional<std::byte>> PackedInput::take_byte() {
+  const auto there = peek();
+  if (!there) return std::unexpected(there.error());
+  if (there->empty()) return std::nullopt;
+  const std::byte byte = there->front();
+  consume(1);
+  return byte;
+}
+
+std::unexpected<Error> PackedInput::damaged(std::string_view what) const {
+  return fail(Errc::io, fmt::format("{} is damaged at byte {}: {}", name_, position(), what));
+}
+
+Result<std::unique_ptr<Decoder>> make_forward_decoder(const DecoderInput& input,
+                                                      StreamObserver& observer) {
+  switch (input.compression) {
+    case Compression::gzip:
+    case Compression::deflate:
+      return make_inflater(input, {}, {}, &observer);
+    default:
+      break;
+  }
+  return fail(Errc::unsupported, fmt::format("{}: {} is not decoded here", input.packed->name(),
+                                             to_string(input.compression)));
+}
+
+Result<std::unique_ptr<Decoder>> make_decoder(const DecoderInput& input, const Point& point,
+                                              std::span<const std::byte> state) {
+  switch (input.compression) {
+    case Compression::gzip:
+    case Compression::deflate:
+      return make_inflater(input, point, state, nullptr);
+    default:
+      break;
+  }
+  return fail(Errc::unsupported, fmt::format("{}: {} is not decoded here", input.packed->name(),
+                                             to_string(input.compression)));
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/file_source.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "block/page_cache.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs {
+namespace {
+
+class FileSource final : public ByteSource {
+ public:
+  FileSource(UniqueFd fd, const FileIdentity& identity, std::string path, OnChange on_change,
+             LogSink& log)
+      : fd_(std::make_shared<const UniqueFd>(std::move(fd))),
+        identity_(identity),
+        path_(std::move(path)),
+        on_change_(on_change),
+        log_(log) {}
+
+  std::uint64_t size_bytes() const noexcept override { return identity_.size_bytes; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
+  Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override;
+  bool is_at_hand(Range range) override {
+    return range.length == 0 || is_in_page_cache(fd_->get(), range);
+  }
+  void fetch(Range range) override {
+    if (!is_at_hand(range)) bring_into_page_cache(fd_->get(), range);
+  }
+  Result<ContentStore::Pin> pin() override;
+  Result<void> recheck(const PinnedFile& file) override;
+  std::string name() const override { return path_; }
+
+ private:
+  /// Why the open file is not what was opened; nullopt when it is.
+  std::optional<std::string> difference() const;
+  /// Says so in the log, once, and makes the error that OnChange::error answers.
+  Error changed(const std::string& how);
+  Result<void> read_changed(const std::string& how, std::uint64_t offset, std::span<std::byte> out);
+
+  const std::shared_ptr<const UniqueFd> fd_;
+  const FileIdentity identity_;
+  const std::string path_;
+  const OnChange on_change_;
+  LogSink& log_;
+  std::atomic<bool> named_ = false;
+};
+
+Result<void> FileSource::read(std::uint64_t offset, std::span<std::byte> out) {
+  if (out.empty()) return {};
+  const Result<std::size_t> got = read_fully(fd_->get(), offset, out);
+  if (const std::optional<std::string> how = difference()) return read_changed(*how, offset, out);
+  if (!got) {
+    return fail_errno(Errc::io, got.error().os_errno, fmt::format("read {} at {}", path_, offset));
+  }
+  if (*got < out.size()) {
+    return read_changed(fmt::format("it ends at byte {} already", offset + *got), offset, out);
+  }
+  return {};
+}
+
+Result<bool> FileSource::read_at_once(std::uint64_t offset, std::span<std::byte> out) {
+  if (out.empty()) return true;
+  const iovec into{out.data(), out.size()};
+  const ssize_t count = ::preadv2(fd_->get(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  if (!difference()) {
+    if (count == static_cast<ssize_t>(out.size())) return true;
+    if (count >= 0 || errno == EAGAIN) return false;
+  }
+  // Whatever is wrong is said there, and file systems that know no RWF_NOWAIT are asked plainly.
+  const Result<void> result = read(offset, out);
+  if (!result) return std::unexpected(result.error());
+  return true;
+}
+
+Result<ContentStore::Pin> FileSource::pin() {
+  const std::optional<std::string> how = difference();
+  if (!how) return ContentStore::Pin{PinnedFile(fd_), 0};
+  Error error = changed(*how);
+  if (on_change_ == OnChange::error) return std::unexpected(std::move(error));
+  return ContentStore::Pin{};  // read() knows what to make of it
+}
+
+Result<void> FileSource::recheck(const PinnedFile&) {
+  if (const std::optional<std::string> how = difference()) return std::unexpected(changed(*how));
+  return {};
+}
+
+std::optional<std::string> FileSource::difference() const {
+  struct stat status;
+  if (::fstat(fd_->get(), &status) != 0) {
+    return fmt::format("it can not be examined (errno {})", errno);
+  }
+  const FileIdentity now = identity_of(status);
+  if (now == identity_) return std::nullopt;
+  if (now.size_bytes != identity_.size_bytes) {
+    return fmt::format("{} bytes then, {} now", identity_.size_bytes, now.size_bytes);
+  }
+  if (status.st_nlink == 0) return "it was deleted or replaced";
+  return "it was written to, or its attributes were changed";
+}
+
+Error FileSource::changed(const std::string& how) {
+  std::string what = fmt::format("{} changed after it was opened: {}", path_, how);
+  if (!named_.exchange(true)) {
+    constexpr std::array<std::string_view, 3> kConsequences = {
+        "reads of it fail", "it reads as zeroes", "what stands there now is served"};
+    log_.write(LogLevel::warning,
+               fmt::format("{}; {}", what, kConsequences[static_cast<std::size_t>(on_change_)]));
+  }
+  return {Errc::source_changed, 0, std::move(what)};
+}
+
+Result<void> FileSource::read_changed(const std::string& how, std::uint64_t offset,
+                                      std::span<std::byte> out) {
+  Error error = changed(how);
+  std::size_t got = 0;
+  switch (on_change_) {
+    case OnChange::error:
+      return std::unexpected(std::move(error));
+    case OnChange::zero:
+      break;
+    case OnChange::stale:
+      got = read_fully(fd_->get(), offset, out).value_or(0);
+      break;
+  }
+  std::ranges::fill(out.subspan(got), std::byte{0});
+  return {};
+}
+
+class Window final : public ByteSource {
+ public:
+  Window(std::shared_ptr<ByteSource> below, Range range, std::string name)
+      : below_(std::move(below)), range_(range), name_(std::move(name)) {}
+
+  std::uint64_t size_bytes() const noexcept override { return range_.length; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    return below_->read(range_.offset + offset, out);
+  }
+  Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override {
+    return below_->read_at_once(range_.offset + offset, out);
+  }
+  bool is_at_hand(Range range) override {
+    return below_->is_at_hand({range_.offset + range.offset, range.length});
+  }
+  void fetch(Range range) override { below_->fetch({range_.offset + range.offset, range.length}); }
+  Result<ContentStore::Pin> pin() override {
+    Result<ContentStore::Pin> pin = below_->pin();
+    if (pin && pin->file) pin->file_offset += range_.offset;
+    return pin;
+  }
+  Result<void> recheck(const PinnedFile& file) override { return below_->recheck(file); }
+  std::string name() const override { return name_; }
+
+ private:
+  const std::shared_ptr<ByteSource> below_;
+  const Range range_;
+  const std::string name_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, OnChange on_change,
+                                                     LogSink& log) {
+  // Without O_NONBLOCK the opening of a pipe would wait for its other end.
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!fd) return fail_errno(Errc::unreadable, errno, fmt::format("open {}", path));
+  struct stat status;
+  if (::fstat(fd.get(), &status) != 0) {
+    return fail_errno(Errc::unreadable, errno, fmt::format("examine {}", path));
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return fail(Errc::unsupported, fmt::format("{} is no regular file", path));
+  }
+  return std::make_shared<FileSource>(std::move(fd), identity_of(status), path, on_change, log);
+}
+
+Result<std::shared_ptr<ByteSource>> make_window(std::shared_ptr<ByteSource> below, Range range,
+                                                std::string name) {
+  const std::uint64_t size_bytes = below->size_bytes();
+  if (range.offset > size_bytes || range.length > size_bytes - range.offset) {
+    return fail(Errc::unreadable,
+                fmt::format("{} should be {} bytes from byte {} of {}, which has {} bytes", name,
+                            range.length, range.offset, below->name(), size_bytes));
+  }
+  return std::make_shared<Window>(std::move(below), range, std::move(name));
+}
+
+}  // namespace mkvirtfs

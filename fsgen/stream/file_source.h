@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "block/host_files.h"
+#include "fsgen/stream/byte_source.h"
+#include "support/error.h"
+#include "support/log.h"
+
+namespace mkvirtfs {
+
+/// A regular file of the host, kept open. That it is still the file that was opened is asked after
+/// every read, so all that was ever read comes from one version of it; pin() works.
+///
+/// Below a decoder OnChange::error is what makes sense: others would have it decode zeroes, or a
+/// mixture. `log` must outlive the source.
+/// Errors: Errc::unreadable when it can not be opened, Errc::unsupported when it is no regular
+/// file.
+Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, OnChange on_change,
+                                                     LogSink& log);
+
+/// The bytes of `range` of another source, under a name of their own. pin() passes through.
+/// Errors: Errc::unreadable when the range does not lie in the source.
+Result<std::shared_ptr<ByteSource>> make_window(std::shared_ptr<ByteSource> below, Range range,
+                                                std::string name);
+
+}  // namespace mkvirtfs

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/forward_reader.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace mkvirtfs {
+
+Result<std::span<const std::byte>> ForwardReader::next() {
+  if (!rest_.empty()) return std::exchange(rest_, {});
+  return make_more();
+}
+
+Result<std::size_t> ForwardReader::read(std::span<std::byte> out) {
+  if (out.empty()) return 0;
+  if (rest_.empty()) {
+    const auto more = make_more();
+    if (!more) return std::unexpected(more.error());
+    rest_ = *more;
+  }
+  const std::size_t count = std::min(out.size(), rest_.size());
+  std::ranges::copy(rest_.first(count), out.begin());
+  rest_ = rest_.subspan(count);
+  return count;
+}
+
+Result<std::uint64_t> ForwardReader::skip(std::uint64_t count) {
+  std::uint64_t left = count;
+  while (left > 0) {
+    if (rest_.empty()) {
+      const auto more = make_more();
+      if (!more) return std::unexpected(more.error());
+      if (more->empty()) break;
+      rest_ = *more;
+    }
+    const auto step = static_cast<std::size_t>(std::min<std::uint64_t>(left, rest_.size()));
+    rest_ = rest_.subspan(step);
+    left -= step;
+  }
+  return count - left;
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/indexed_source.h"
+
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "support/arithmetic.h"
+
+namespace mkvirtfs {
+
+IndexedSource::IndexedSource(const DecoderInput& input, StreamIndex index,
+                             std::shared_ptr<ChunkCache> cache, std::string name, StreamFacts facts)
+    : input_(input),
+      index_(std::move(index)),
+      cache_(std::move(cache)),
+      name_(std::move(name)),
+      facts_(facts),
+      store_(cache_->store()),
+      stream_(store_.new_stream()) {}
+
+IndexedSource::~IndexedSource() {
+  store_.forget(stream_, ceil_div<std::uint64_t>(index_.unpacked_bytes, ChunkCache::kChunkBytes));
+}
+
+std::size_t IndexedSource::chunk_bytes(std::uint64_t no) const noexcept {
+  return static_cast<std::size_t>(
+      std::min<std::uint64_t>(ChunkCache::kChunkBytes, index_.unpacked_bytes - chunk_offset(no)));
+}
+
+Result<void> IndexedSource::read(std::uint64_t offset, std::span<std::byte> out) {
+  while (!out.empty()) {
+    const std::uint64_t no = offset / ChunkCache::kChunkBytes;
+    const Result<ChunkRef> chunk = this->chunk(no);
+    if (!chunk) return std::unexpected(chunk.error());
+    const auto bytes =
+        (*chunk)->bytes().subspan(static_cast<std::size_t>(offset - chunk_offset(no)));
+    const std::size_t count = std::min(bytes.size(), out.size());
+    std::ranges::copy(bytes.first(count), out.begin());
+    out = out.subspan(count);
+    offset += count;
+  }
+  return {};
+}
+
+Result<bool> IndexedSource::read_at_once(std::uint64_t offset, std::span<std::byte> out) {
+  while (!out.empty()) {
+    const std::uint64_t no = offset / ChunkCache::kChunkBytes;
+    const ChunkRef chunk = store_.find(stream_, no, true);
+    if (!chunk) return false;
+    const auto bytes = chunk->bytes().subspan(static_cast<std::size_t>(offset - chunk_offset(no)));
+    const std::size_t count = std::min(bytes.size(), out.size());
+    std::ranges::copy(bytes.first(count), out.begin());
+    out = out.subspan(count);
+    offset += count;
+  }
+  return true;
+}
+
+bool IndexedSource::is_at_hand(Range range) {
+  if (range.length == 0) return true;
+  const std::uint64_t last = (range.end() - 1) / ChunkCache::kChunkBytes;
+  for (std::uint64_t no = range.offset / ChunkCache::kChunkBytes; no <= last; ++no) {
+    if (!store_.find(stream_, no, false)) return false;
+  }
+  return true;
+}
+
+void IndexedSource::fetch(Range range) {
+  if (range.length == 0) return;
+  // More than the cache keeps would only drive out what was decoded first.
+  const std::uint64_t most =
+      std::max<std::uint64_t>(store_.capacity_bytes() / 2 / ChunkCache::kChunkBytes, 1);
+  const std::uint64_t first = range.offset / ChunkCache::kChunkBytes;
+  const std::uint64_t last =
+      std::min((range.end() - 1) / ChunkCache::kChunkBytes, first + most - 1);
+  for (std::uint64_t no = first; no <= last; ++no) {
+    if (!chunk(no)) return;
+  }
+}
+
+Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no) {
+  const std::uint64_t offset = chunk_offset(no);
+  const std::uint64_t nearest = index_.entry_before(offset).point.unpacked;
+  {
+    MutexLock lock(mutex_);
+    // Whoever began behind the nearest point, and before the chunk, comes by or ends near to it. A
+    // cache that forgets what is decoded before it was seen must not make anybody wait for ever.
+    constexpr int kMostWaits = 8;
+    for (int waits = 0;; ++waits) {
+      if (ChunkRef found = store_.find(stream_, no, true)) return found;
+      const bool is_coming = std::ranges::any_of(
+          runs_, [&](const Run& run) { return run.from >= nearest && run.from <= offset; });
+      if (!is_coming || waits == kMostWaits) break;
+      lock.wait(run_ended_);
+    }
+    runs_.push_back({nearest});
+  }
+  Standing standing = store_.take_decoder(stream_, nearest, offset);
+  Result<ChunkRef> made = decode_to(no, standing);
+  if (made && standing.decoder) store_.keep_decoder(stream_, std::move(standing));
+  {
+    const MutexLock lock(mutex_);
+    runs_.erase(std::ranges::find(runs_, nearest, &Run::from));
+  }
+  run_ended_.notify_all();
+  return made;
+}
+
+Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Standing& standing) {
+  const std::uint64_t offset = chunk_offset(no);
+  if (!standing.decoder) {
+    Result<Standing> begun = begin_at(offset);
+    if (!begun) return std::unexpected(std::move(begun.error()));
+    standing = std::move(*begun);
+  }
+  while (true) {
+    const std::uint64_t at_no = standing.at / ChunkCache::kChunkBytes;
+    const std::uint64_t skip = standing.at - chunk_offset(at_no);
+    std::shared_ptr<Chunk> chunk = store_.new_chunk(chunk_bytes(at_no));
+    const auto bytes = chunk->bytes().subspan(static_cast<std::size_t>(skip));
+    const Result<void> decoded = decode(standing, bytes);
+    if (!decoded) return std::unexpected(decoded.error());
+    if (skip != 0) continue;  // the end of a chunk is none
+    if (crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()) !=
+        index_.chunk_crc32[static_cast<std::size_t>(at_no)]) {
+      return fail(Errc::io,
+                  fmt::format("{} is damaged before byte {}: the {} bytes from {} on that "
+                              "it unpacks to have a wrong checksum",
+                              name_, standing.decoder->packed_position(), bytes.size(),
+                              chunk_offset(at_no)));
+    }
+    store_.put(stream_, at_no, chunk);
+    if (at_no == no) return chunk;
+  }
+}
+
+Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out) {
+  bool is_new = false;
+  while (!out.empty()) {
+    const Result<std::size_t> count = standing.decoder->decode(out);
+    if (!count) return std::unexpected(count.error());
+    if (*count == 0) {
+      // The end of a stretch, behind which the next one begins.
+      const StreamIndex::Entry& next = index_.entry_before(standing.at);
+      if (is_new || next.point.unpacked != standing.at) {
+        return fail(Errc::io, fmt::format("{} is damaged before byte {}: it unpacks to {} bytes, "
+                                          "and should to {}",
+                                          name_, standing.decoder->packed_position(), standing.at,
+                                          index_.unpacked_bytes));
+      }
+      Result<Standing> begun = begin_at(standing.at);
+      if (!begun) return std::unexpected(std::move(begun.error()));
+      standing = std::move(*begun);
+      is_new = true;
+      continue;
+    }
+    is_new = false;
+    standing.at += *count;
+    out = out.subspan(*count);
+  }
+  return {};
+}
+
+Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) {
+  const StreamIndex::Entry& entry = index_.entry_before(unpacked);
+  std::vector<std::byte> state;
+  if (!entry.state.empty()) {
+    Result<std::vector<std::byte>> unpacked_state = unpack_state(entry.state);
+    if (!unpacked_state) {
+      return fail(unpacked_state.error().code,
+                  fmt::format("{}: {}", name_, unpacked_state.error().what));
+    }
+    state = std::move(*unpacked_state);
+  }
+  Result<std::unique_ptr<Decoder>> decoder = make_decoder(input_, entry.point, state);
+  if (!decoder) return std::unexpected(std::move(decoder.error()));
+  return Standing{std::move(*decoder), entry.point.unpacked};
+}
+
+std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
+                                                   const StreamOptions& options,
+                                                   std::uint64_t spool_bytes) {
+  StreamFacts facts;
+  facts.compression = input.compression;
+  facts.points = index.entries.size();
+  facts.index_bytes = index.memory_bytes();
+  facts.spool_bytes = spool_bytes;
+  for (std::size_t i = 0; i < index.entries.size(); ++i) {
+    const std::uint64_t end =
+        i + 1 < index.entries.size() ? index.entries[i + 1].point.unpacked : index.unpacked_bytes;
+    facts.span_bytes = std::max(facts.span_bytes, end - index.entries[i].point.unpacked);
+  }
+  auto cache = options.cache ? options.cache : std::make_shared<ChunkCache>();
+  std::string name = input.packed->name();
+  return std::make_shared<IndexedSource>(input, std::move(index), std::move(cache), std::move(name),
+                                         facts);
+}
+
+}  // namespace mkvirtfs

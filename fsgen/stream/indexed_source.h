@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/chunk_store.h"
+#include "fsgen/stream/compressed.h"
+#include "fsgen/stream/decoder.h"
+#include "fsgen/stream/stream_index.h"
+#include "support/mutex.h"
+
+namespace mkvirtfs {
+
+/// What a compressed stream unpacks to, at any offset, by its index.
+///
+/// Reads take whole chunks from the cache. A chunk that is not there is decoded by the thread that
+/// wants it: by a decoder that stands before it, or from the nearest point. Threads whose chunk
+/// another one is on its way to wait for that one, so nothing is decoded twice at the same time.
+class IndexedSource final : public ByteSource {
+ public:
+  /// `facts`: what stream_facts() tells beyond the index. `packed` may be a spool, of which no
+  /// index is kept then.
+  IndexedSource(const DecoderInput& input, StreamIndex index, std::shared_ptr<ChunkCache> cache,
+                std::string name, StreamFacts facts);
+  ~IndexedSource() override;
+
+  std::uint64_t size_bytes() const noexcept override { return index_.unpacked_bytes; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
+  Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override;
+  bool is_at_hand(Range range) override;
+  void fetch(Range range) override;
+  std::string name() const override { return name_; }
+
+  const StreamIndex& index() const noexcept { return index_; }
+  const StreamFacts& facts() const noexcept { return facts_; }
+
+ private:
+  using ChunkRef = ChunkCache::Store::Ref;
+  using Standing = ChunkCache::Store::Standing;
+
+  /// A thread that decodes, from where it began on.
+  struct Run {
+    std::uint64_t from = 0;
+  };
+
+  std::uint64_t chunk_offset(std::uint64_t no) const noexcept {
+    return no * ChunkCache::kChunkBytes;
+  }
+  std::size_t chunk_bytes(std::uint64_t no) const noexcept;
+  /// From the cache, or decoded.
+  Result<ChunkRef> chunk(std::uint64_t no);
+  /// Decodes on from where `standing` is to the end of chunk `no`.
+  Result<ChunkRef> decode_to(std::uint64_t no, Standing& standing);
+  /// Fills `out`, over the ends of stretches.
+  Result<void> decode(Standing& standing, std::span<std::byte> out);
+  Result<Standing> begin_at(std::uint64_t unpacked);
+
+  const DecoderInput input_;
+  const StreamIndex index_;
+  const std::shared_ptr<ChunkCache> cache_;
+  const std::string name_;
+  const StreamFacts facts_;
+  ChunkCache::Store& store_;
+  const std::uint64_t stream_;
+
+  Mutex mutex_;
+  std::condition_variable_any run_ended_;
+  std::vector<Run> runs_ GUARDED_BY(mutex_);
+};
+
+/// The source of an index; `spool_bytes` of a spool are what `input` reads, when that is not 0.
+std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
+                                                   const StreamOptions& options,
+                                                   std::uint64_t spool_bytes);
+
+}  // namespace mkvirtfs

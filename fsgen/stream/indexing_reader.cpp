@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/indexing_reader.h"
+
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "fsgen/stream/indexed_source.h"
+#include "fsgen/stream/stream_index.h"
+#include "support/mutex.h"
+#include "support/text.h"
+#include "support/worker_pool.h"
+
+namespace mkvirtfs {
+namespace {
+
+constexpr std::size_t kChunkBytes = ChunkCache::kChunkBytes;
+// How many chunks are decoded ahead of the reader.
+constexpr std::size_t kMostAhead = 6;
+
+std::uint32_t crc32_of(std::uint32_t before, std::span<const std::byte> bytes) noexcept {
+  return static_cast<std::uint32_t>(
+      crc32_z(before, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+
+/// A checksum that the stream itself has.
+struct Checksum {
+  std::uint64_t unpacked_end = 0;
+  std::uint64_t packed_end = 0;
+  std::uint32_t size = 0;
+  std::uint32_t crc32 = 0;
+};
+
+/// One chunk on its way from the decoder to the reader.
+struct Piece {
+  std::unique_ptr<std::byte[]> bytes;
+  std::size_t size = 0;
+  std::vector<Checksum> checksums;
+  bool is_last = false;
+  std::optional<Error> error;  // behind these bytes
+};
+
+/// Decodes one piece after the other; run by one thread at a time.
+class Producer final : public StreamObserver {
+ public:
+  Producer(const DecoderInput& input, const StreamOptions& options)
+      : name_(input.packed->name()),
+        packed_bytes_(input.packed->size_bytes()),
+        options_(options),
+        builder_(options.span_bytes, options.index_memory_bytes) {}
+
+  Result<void> begin(const DecoderInput& input) {
+    Result<std::unique_ptr<Decoder>> decoder = make_forward_decoder(input, *this);
+    if (!decoder) return std::unexpected(std::move(decoder.error()));
+    decoder_ = std::move(*decoder);
+    return {};
+  }
+  Piece produce(std::unique_ptr<std::byte[]> bytes);
+  std::uint64_t unpacked_bytes() const noexcept { return unpacked_; }
+  std::vector<StreamIndex::Entry> take_entries() { return builder_.take_entries(); }
+
+  bool wants_state_at(std::uint64_t unpacked) override { return builder_.wants_state_at(unpacked); }
+  Result<void> point(const Point& point, std::span<const std::byte> state) override {
+    builder_.add(point, state);
+    return {};
+  }
+  void checksum(std::uint64_t unpacked_end, std::uint64_t packed_end, std::uint32_t size,
+                std::uint32_t crc32) override {
+    checksums_.push_back({unpacked_end, packed_end, size, crc32});
+  }
+
+ private:
+  Result<void> decode(Piece& piece);
+  Result<void> check_limits() const;
+
+  const std::string name_;
+  const std::uint64_t packed_bytes_;
+  const StreamOptions& options_;
+  IndexBuilder builder_;
+  std::unique_ptr<Decoder> decoder_;
+  std::uint64_t unpacked_ = 0;
+  std::vector<Checksum> checksums_;
+};
+
+Piece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
+  Piece piece;
+  piece.bytes = std::move(bytes);
+  try {
+    if (const Result<void> result = decode(piece); !result) piece.error = result.error();
+  } catch (const std::exception& exception) {
+    piece.error = Error{Errc::io, ENOMEM, fmt::format("decode {}: {}", name_, exception.what())};
+  }
+  piece.checksums = std::move(checksums_);
+  checksums_.clear();
+  piece.is_last = piece.is_last || piece.error.has_value();
+  return piece;
+}
+
+Result<void> Producer::decode(Piece& piece) {
+  while (piece.size < kChunkBytes) {
+    const Result<std::size_t> count =
+        decoder_->decode({piece.bytes.get() + piece.size, kChunkBytes - piece.size});
+    if (!count) return std::unexpected(count.error());
+    if (*count == 0) {
+      piece.is_last = true;
+      return {};
+    }
+    piece.size += *count;
+    unpacked_ += *count;
+  }
+  return check_limits();
+}
+
+Result<void> Producer::check_limits() const {
+  if (options_.most_unpacked_bytes != 0 && unpacked_ > options_.most_unpacked_bytes) {
+    return fail(Errc::does_not_fit,
+                fmt::format("{} unpacks to more than {} (--max-unpacked-size=SIZE allows more)",
+                            name_, human_size(options_.most_unpacked_bytes)));
+  }
+  const std::uint64_t packed = std::max<std::uint64_t>(decoder_->packed_position(), 1);
+  if (options_.most_ratio != 0 && unpacked_ > StreamOptions::kRatioFreeBytes &&
+      unpacked_ / packed > options_.most_ratio) {
+    return fail(Errc::does_not_fit,
+                fmt::format("the first {} bytes of {} unpack to {}, more than {} times as much "
+                            "(--max-ratio=N allows more)",
+                            packed, name_, human_size(unpacked_), options_.most_ratio));
+  }
+  return {};
+}
+
+/// IndexingReader over a thread that decodes ahead, or without one where the host gives none.
+class AheadReader final : public IndexingReader {
+ public:
+  AheadReader(const DecoderInput& input, const StreamOptions& options,
+              const std::optional<Expected>& expected)
+      : input_(input),
+        options_(options),
+        expected_(expected),
+        producer_(input_, options_),
+        thread_(1) {}
+  ~AheadReader() override { stop(); }
+
+  Result<void> begin() {
+    if (Result<void> begun = producer_.begin(input_); !begun) return begun;
+    has_thread_ = thread_.submit(std::make_shared<DecodeAhead>(*this));
+    return {};
+  }
+  Result<std::shared_ptr<ByteSource>> finish() override;
+
+ protected:
+  Result<std::span<const std::byte>> make_more() override;
+
+ private:
+  class DecodeAhead final : public Task {
+   public:
+    explicit DecodeAhead(AheadReader& reader) : reader_(reader) {}
+    void run() noexcept override { reader_.decode_ahead(); }
+
+   private:
+    AheadReader& reader_;
+  };
+
+  /// On the thread: until the end, or stop().
+  void decode_ahead() noexcept;
+  void stop() noexcept;
+  Piece take_piece();
+  /// Checks what the stream says of itself, and notes the chunk's checksum.
+  Result<void> check(const Piece& piece);
+
+  const DecoderInput input_;
+  const StreamOptions options_;
+  const std::optional<Expected> expected_;
+  Producer producer_;
+
+  // The reader's own.
+  bool has_thread_ = false;
+  Piece current_;
+  std::optional<Error> error_;
+  std::vector<std::uint32_t> chunk_crc32_;
+  std::uint64_t unpacked_ = 0;
+  std::uint64_t member_begin_ = 0;
+  std::uint32_t member_crc32_ = 0;
+
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  std::deque<Piece> ready_ GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<std::byte[]>> spare_ GUARDED_BY(mutex_);
+  bool stopping_ GUARDED_BY(mutex_) = false;
+
+  WorkerPool thread_;  // the last member: its task uses the others
+};
+
+void AheadReader::decode_ahead() noexcept {
+  while (true) {
+    std::unique_ptr<std::byte[]> bytes;
+    {
+      MutexLock lock(mutex_);
+      while (!stopping_ && ready_.size() >= kMostAhead) lock.wait(changed_);
+      if (stopping_) return;
+      if (!spare_.empty()) {
+        bytes = std::move(spare_.back());
+        spare_.pop_back();
+      }
+    }
+    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kChunkBytes);
+    Piece piece = producer_.produce(std::move(bytes));
+    const bool is_last = piece.is_last;
+    {
+      const MutexLock lock(mutex_);
+      ready_.push_back(std::move(piece));
+    }
+    changed_.notify_all();
+    if (is_last) return;
+  }
+}
+
+void AheadReader::stop() noexcept {
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+}
+
+Piece AheadReader::take_piece() {
+  std::unique_ptr<std::byte[]> bytes = std::move(current_.bytes);
+  if (!has_thread_) {
+    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kChunkBytes);
+    return producer_.produce(std::move(bytes));
+  }
+  Piece piece;
+  {
+    MutexLock lock(mutex_);
+    if (bytes) spare_.push_back(std::move(bytes));
+    while (ready_.empty()) lock.wait(changed_);
+    piece = std::move(ready_.front());
+    ready_.pop_front();
+  }
+  changed_.notify_all();
+  return piece;
+}
+
+Result<std::span<const std::byte>> AheadReader::make_more() {
+  if (error_) return std::unexpected(*error_);
+  if (current_.error) {
+    error_ = std::move(current_.error);
+    return std::unexpected(*error_);
+  }
+  if (current_.is_last) return std::span<const std::byte>();
+  current_ = take_piece();
+  if (const Result<void> checked = check(current_); !checked) {
+    error_ = checked.error();
+    return std::unexpected(*error_);
+  }
+  if (current_.size == 0) return make_more();  // an error, or the end
+  return std::span<const std::byte>(current_.bytes.get(), current_.size);
+}
+
+Result<void> AheadReader::check(const Piece& piece) {
+  const std::span<const std::byte> bytes(piece.bytes.get(), piece.size);
+  std::uint32_t chunk_crc32 = 0;
+  std::uint64_t at = unpacked_;
+  // Each byte is summed once: the sum of a stretch is appended to those of member and chunk.
+  const auto append = [&](std::uint64_t end) {
+    const auto part =
+        bytes.subspan(static_cast<std::size_t>(at - unpacked_), static_cast<std::size_t>(end - at));
+    if (part.empty()) return;
+    const std::uint32_t sum = crc32_of(0, part);
+    const auto length = static_cast<z_off_t>(part.size());
+    chunk_crc32 = static_cast<std::uint32_t>(crc32_combine(chunk_crc32, sum, length));
+    member_crc32_ = static_cast<std::uint32_t>(crc32_combine(member_crc32_, sum, length));
+    at = end;
+  };
+  for (const Checksum& checksum : piece.checksums) {
+    append(checksum.unpacked_end);
+    const auto size = static_cast<std::uint32_t>(at - member_begin_);
+    if (checksum.crc32 != member_crc32_ || checksum.size != size) {
+      return fail(Errc::io,
+                  fmt::format("{} is damaged before byte {}: the {} bytes that it unpacks to from "
+                              "byte {} on have a wrong {}",
+                              input_.packed->name(), checksum.packed_end, at - member_begin_,
+                              member_begin_, checksum.size != size ? "length" : "checksum"));
+    }
+    member_begin_ = at;
+    member_crc32_ = 0;
+  }
+  append(unpacked_ + piece.size);
+  unpacked_ = at;
+  if (piece.size > 0) chunk_crc32_.push_back(chunk_crc32);
+  if (!expected_) return {};
+  if (unpacked_ > expected_->unpacked_bytes ||
+      (piece.is_last && !piece.error &&
+       (unpacked_ != expected_->unpacked_bytes || member_crc32_ != expected_->crc32))) {
+    return fail(
+        Errc::io,
+        fmt::format("{} is damaged: what it unpacks to has a wrong {}", input_.packed->name(),
+                    unpacked_ != expected_->unpacked_bytes ? "length" : "checksum"));
+  }
+  return {};
+}
+
+Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
+  while (true) {
+    const auto more = next();
+    if (!more) return std::unexpected(more.error());
+    if (more->empty()) break;
+  }
+  StreamIndex index;
+  index.compression = input_.compression;
+  index.packed_bytes = input_.packed->size_bytes();
+  index.unpacked_bytes = unpacked_;
+  index.entries = producer_.take_entries();
+  chunk_crc32_.shrink_to_fit();
+  index.chunk_crc32 = std::move(chunk_crc32_);
+  return make_indexed_source(input_, std::move(index), options_, 0);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
+                                                   const StreamOptions& options,
+                                                   const std::optional<Expected>& expected) {
+  auto reader = std::make_unique<AheadReader>(input, options, expected);
+  const Result<void> begun = reader->begin();
+  if (!begun) return std::unexpected(begun.error());
+  return reader;
+}
+
+}  // namespace mkvirtfs

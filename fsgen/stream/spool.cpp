@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/spool.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <utility>
+
+#include "block/page_cache.h"
+#include "support/text.h"
+
+namespace mkvirtfs {
+
+Result<UniqueFd> SpoolSpace::make_file() const {
+  UniqueFd fd(::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (fd) return fd;
+  // File systems that know no files without names say so in several ways.
+  if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT) {
+    std::string path = directory_ + "/mkvirtfs-spool-XXXXXX";
+    fd.reset(::mkostemp(path.data(), O_CLOEXEC));
+    if (fd) {
+      ::unlink(path.c_str());
+      return fd;
+    }
+  }
+  return fail_errno(
+      errno, fmt::format("make a spool in {} (--spool-dir=DIR names another place)", directory_));
+}
+
+bool SpoolSpace::reserve(std::uint64_t bytes) noexcept {
+  std::uint64_t used = used_bytes_.load(std::memory_order_relaxed);
+  do {
+    if (used > limit_bytes_ || bytes > limit_bytes_ - used) return false;
+  } while (!used_bytes_.compare_exchange_weak(used, used + bytes, std::memory_order_relaxed));
+  return true;
+}
+
+/// The file and its part of the space; lives as long as a writer or a source does.
+struct SpoolWriter::File {
+  File(std::shared_ptr<SpoolSpace> its_space, std::string its_name)
+      : space(std::move(its_space)), name(std::move(its_name)) {}
+  ~File() { space->release(size_bytes); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  const std::shared_ptr<SpoolSpace> space;
+  const std::string name;
+  std::shared_ptr<const UniqueFd> fd;
+  std::uint64_t size_bytes = 0;
+};
+
+/// A finished spool. Nobody else has the file, so there is nothing to check again.
+class SpoolSource final : public ByteSource {
+ public:
+  explicit SpoolSource(std::shared_ptr<const SpoolWriter::File> file) : file_(std::move(file)) {}
+
+  std::uint64_t size_bytes() const noexcept override { return file_->size_bytes; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    if (out.empty()) return {};
+    const Result<std::size_t> got = read_fully(fd(), offset, out);
+    if (!got || *got < out.size()) {
+      return fail_errno(Errc::io, got ? EIO : got.error().os_errno,
+                        fmt::format("read the spool of {} at {}", file_->name, offset));
+    }
+    return {};
+  }
+  Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override {
+    if (out.empty()) return true;
+    const iovec into{out.data(), out.size()};
+    const ssize_t count = ::preadv2(fd(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+    if (count == static_cast<ssize_t>(out.size())) return true;
+    if (count >= 0 || errno == EAGAIN) return false;
+    // File systems that know no RWF_NOWAIT never make anybody wait.
+    const Result<void> result = read(offset, out);
+    if (!result) return std::unexpected(result.error());
+    return true;
+  }
+  bool is_at_hand(Range range) override {
+    return range.length == 0 || is_in_page_cache(fd(), range);
+  }
+  void fetch(Range range) override {
+    if (!is_at_hand(range)) bring_into_page_cache(fd(), range);
+  }
+  Result<ContentStore::Pin> pin() override {
+    return ContentStore::Pin{file_->fd ? PinnedFile(file_->fd) : PinnedFile(), 0};
+  }
+  std::string name() const override { return file_->name; }
+
+ private:
+  int fd() const noexcept { return file_->fd ? file_->fd->get() : -1; }
+
+  const std::shared_ptr<const SpoolWriter::File> file_;
+};
+
+SpoolWriter::SpoolWriter(std::shared_ptr<SpoolSpace> space, std::string name)
+    : file_(std::make_shared<File>(std::move(space), std::move(name))) {}
+SpoolWriter::~SpoolWriter() = default;
+SpoolWriter::SpoolWriter(SpoolWriter&& other) noexcept = default;
+
+std::uint64_t SpoolWriter::size_bytes() const noexcept { return file_->size_bytes; }
+
+Result<void> SpoolWriter::append(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return {};
+  SpoolSpace& space = *file_->space;
+  if (!file_->fd) {
+    Result<UniqueFd> fd = space.make_file();
+    if (!fd) return std::unexpected(std::move(fd.error()));
+    file_->fd = std::make_shared<const UniqueFd>(std::move(*fd));
+  }
+  if (!space.reserve(bytes.size())) {
+    return fail(Errc::no_space,
+                fmt::format("{} must be spooled, and all spools together may take {} "
+                            "(--spool-limit=SIZE allows more)",
+                            file_->name, human_size(space.limit_bytes())));
+  }
+  std::uint64_t at = file_->size_bytes;
+  file_->size_bytes += bytes.size();
+  while (!bytes.empty()) {
+    const ssize_t count =
+        ::pwrite(file_->fd->get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) {
+      return fail_errno(count < 0 ? errno : ENOSPC,
+                        fmt::format("write the spool of {} in {} (--spool-dir=DIR names another "
+                                    "place)",
+                                    file_->name, space.directory()));
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+    at += static_cast<std::uint64_t>(count);
+  }
+  return {};
+}
+
+Result<std::shared_ptr<ByteSource>> SpoolWriter::finish() {
+  return std::make_shared<SpoolSource>(std::move(file_));
+}
+
+}  // namespace mkvirtfs

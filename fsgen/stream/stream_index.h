@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fsgen/stream/compressed.h"
+#include "fsgen/stream/decoder.h"
+#include "support/error.h"
+
+namespace mkvirtfs {
+
+/// What makes random access to a stream possible: where decoding can begin, and a checksum for each
+/// chunk of what comes out. Frozen when it is made; docs/layout-stream-index.md has its bytes.
+struct StreamIndex {
+  /// A point, and its state, compressed with zstd.
+  struct Entry {
+    Point point;
+    std::vector<std::byte> state;
+  };
+
+  Compression compression = Compression::none;
+  std::uint64_t packed_bytes = 0;
+  std::uint64_t unpacked_bytes = 0;
+  std::vector<Entry> entries;              ///< by Point::unpacked; the first stands at 0
+  std::vector<std::uint32_t> chunk_crc32;  ///< of every ChunkCache::kChunkBytes
+
+  std::uint64_t memory_bytes() const noexcept;
+  /// The last entry at or before `unpacked`.
+  const Entry& entry_before(std::uint64_t unpacked) const noexcept;
+};
+
+/// Makes the entries of an index as the points come, and keeps them within their memory.
+class IndexBuilder {
+ public:
+  IndexBuilder(std::uint64_t span_bytes, std::uint64_t most_memory_bytes);
+  ~IndexBuilder();
+  IndexBuilder(const IndexBuilder&) = delete;
+  IndexBuilder& operator=(const IndexBuilder&) = delete;
+
+  bool wants_state_at(std::uint64_t unpacked) const noexcept {
+    return unpacked >= last_state_ + span_bytes_;
+  }
+  void add(const Point& point, std::span<const std::byte> state);
+  std::vector<StreamIndex::Entry> take_entries();
+
+ private:
+  struct Compressor;
+  void thin_out();
+
+  const std::uint64_t most_memory_bytes_;
+  std::uint64_t span_bytes_;
+  /// Points without state cost little: as near to each other as a chunk is long, at first.
+  std::uint64_t free_span_bytes_;
+  std::uint64_t last_ = 0;        // the unpacked offset of the last point
+  std::uint64_t last_state_ = 0;  // and from where on a reader has to decode
+  std::uint64_t memory_bytes_ = 0;
+  std::vector<StreamIndex::Entry> entries_;
+  const std::unique_ptr<Compressor> compressor_;
+};
+
+/// The state as the decoder gave it.
+Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state);
+
+std::vector<std::byte> to_bytes(const StreamIndex& index);
+/// Errors: Errc::unreadable, `name` is whose index it is.
+Result<StreamIndex> parse_index(std::span<const std::byte> bytes, std::uint64_t packed_bytes,
+                                const std::string& name);
+
+}  // namespace mkvirtfs
