@@ -110,9 +110,9 @@ struct TreeCounts {
 
 /// Everything but the map, under names that are kept like an API.
 Json describe(const std::string& source, const PreparedImage& prepared) {
-  const SourceTree& tree = *prepared.scan.tree;
+  const SourceTree& tree = *prepared.source.layer.tree;
   const TreeCounts counts(tree);
-  const ScanReport& report = prepared.scan.report;
+  const ScanReport& report = prepared.source.report;
   const TreeId tree_id = tree.id();
   Json json;
   json["source"] = printable(source);

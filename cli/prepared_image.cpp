@@ -7,7 +7,6 @@
 #include <chrono>
 #include <utility>
 
-#include "block/host_files.h"
 #include "fsgen/iso9660/duplicates.h"
 
 namespace mkvirtfs::cli {
@@ -66,33 +65,32 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
 
   PreparedImage prepared;
   const Stopwatch scan_time;
-  Result<Scan> scan = scan_directory(source.source, *scan_options, log);
-  if (!scan) return std::unexpected(std::move(scan.error()));
-  prepared.scan = std::move(*scan);
+  Result<LoadedSource> loaded = load_source(source.source, source, *scan_options, log);
+  if (!loaded) return std::unexpected(std::move(loaded.error()));
+  prepared.source = std::move(*loaded);
   prepared.scan_seconds = scan_time.seconds();
-  tell_what_was_passed_over(prepared.scan.report, log);
+  tell_what_was_passed_over(prepared.source.report, log);
 
-  std::shared_ptr<ContentStore> store = make_host_files(prepared.scan.files, source.on_change(),
-                                                        log, prepared.scan.tree->node_count());
+  const std::shared_ptr<const SourceTree>& tree = prepared.source.layer.tree;
+  const std::shared_ptr<ContentStore>& store = prepared.source.layer.contents;
   const Stopwatch plan_time;
   if (image.dedupe()) {
-    Result<std::vector<iso9660::Duplicate>> duplicates =
-        iso9660::find_duplicates(*prepared.scan.tree, *store);
+    Result<std::vector<iso9660::Duplicate>> duplicates = iso9660::find_duplicates(*tree, *store);
     if (!duplicates) return std::unexpected(std::move(duplicates.error()));
     std::get<iso9660::Options>(*plan_options).duplicates = std::move(*duplicates);
   }
-  Result<std::shared_ptr<const Image>> planned = std::visit(
-      [&](const auto& options) { return plan(prepared.scan.tree, options); }, *plan_options);
+  Result<std::shared_ptr<const Image>> planned =
+      std::visit([&](const auto& options) { return plan(tree, options); }, *plan_options);
   if (!planned) return std::unexpected(std::move(planned.error()));
   prepared.image = std::move(*planned);
   prepared.plan_seconds = plan_time.seconds();
   if (const std::string remark = prepared.image->remark(); !remark.empty()) {
     log.write(LogLevel::warning, remark + " (mkvirtfs inspect --differences lists them)");
   }
-  log.write(LogLevel::debug, fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s",
-                                         prepared.scan.tree->node_count(), prepared.scan_seconds,
-                                         prepared.plan_seconds));
-  prepared.device = std::make_shared<ImageDevice>(prepared.image, std::move(store));
+  log.write(LogLevel::debug,
+            fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s", tree->node_count(),
+                        prepared.scan_seconds, prepared.plan_seconds));
+  prepared.device = std::make_shared<ImageDevice>(prepared.image, store);
   return prepared;
 }
 

@@ -148,9 +148,8 @@ Result<ServedSources> ServedSources::parse(const std::vector<std::string>& words
       return wrong(checked.error().what);
     }
     boost::system::error_code error;
-    if (!boost::filesystem::is_directory(word.directory, error)) {
-      return fail(Errc::unreadable,
-                  fmt::format("{}: {} is not a directory", word.word, word.directory));
+    if (!boost::filesystem::exists(word.directory, error)) {
+      return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, word.directory));
     }
     sources.named_.push_back(named);
   }

@@ -180,7 +180,7 @@ TEST_CASE("what is wrong with a source is told before anything is scanned") {
   const std::string told = error_of(Line({"a=" + dir + options}).parse());
   CHECK_THAT(told, Catch::StartsWith("a=" + dir + options + ": "));
   CHECK_THAT(told, Catch::Contains(about));
-  CHECK_THAT(error_of(Line({"a=" + dir + "/nothing"}).parse()), Catch::Contains("not a directory"));
+  CHECK_THAT(error_of(Line({"a=" + dir + "/nothing"}).parse()), Catch::Contains("does not exist"));
 }
 
 }  // namespace mkvirtfs::cli

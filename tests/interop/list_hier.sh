@@ -105,4 +105,4 @@ stop_server
 fails 2 'no option lable' "$MKVIRTFS" serve "a=$work/a,lable=x"
 fails 2 'two sources have the name a' "$MKVIRTFS" serve "a=$work/a" "a=$work/b"
 fails 2 'have no name|has no name' "$MKVIRTFS" serve "$work/a" "$work/b"
-fails 1 'is not a directory' "$MKVIRTFS" serve "a=$work/nothing"
+fails 1 'does not exist' "$MKVIRTFS" serve "a=$work/nothing"

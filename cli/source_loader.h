@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "cli/source_options.h"
+#include "fsgen/tree/layer.h"
+#include "fsgen/tree/scan.h"
+#include "support/error.h"
+#include "support/log.h"
+
+namespace mkvirtfs::cli {
+
+/// What a source turned out to be, for `inspect`.
+struct SourceFacts {
+  std::string kind = "directory";  ///< or "archive"
+  // Of an archive:
+  std::string format;             ///< "POSIX pax interchange format"
+  std::string compression;        ///< "gzip", "none"
+  std::string access;             ///< how members are read: "direct", "indexed", "spooled"
+  std::uint64_t index_bytes = 0;  ///< in memory, of a compressed stream
+  std::uint64_t spool_bytes = 0;  ///< unpacked on disk because it can not be made again
+};
+
+/// A source that was read: names, metadata, and the way to its bytes.
+struct LoadedSource {
+  Layer layer;
+  ScanReport report;
+  SourceFacts facts;
+};
+
+/// Reads the directory or archive at `path`. `options` are those that all sources share, `scan`
+/// their values. `log` must outlive the layer.
+Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
+                                 const ScanOptions& scan, LogSink& log);
+
+}  // namespace mkvirtfs::cli

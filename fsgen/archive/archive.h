@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "fsgen/archive/layer_tree.h"
+#include "fsgen/archive/read_members.h"
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/compressed.h"
+#include "fsgen/tree/layer.h"
+#include "support/error.h"
+#include "support/log.h"
+
+// From the bytes of an archive to a Layer, in two steps with a log of its members between them:
+// what the archive holds, whoever asks; and what an image shall have of it.
+
+namespace mkvirtfs::archive {
+
+/// An archive that was read: its members, and their bytes at any offset.
+struct Archive {
+  std::string name;    ///< for messages
+  std::string format;  ///< for people: "POSIX pax interchange format"
+  MemberLog members;
+  std::shared_ptr<ByteSource> stream;  ///< what the archive is when it is not compressed
+  std::shared_ptr<ByteSource> spool;   ///< of the members that had to be spooled, or none
+};
+
+/// Reads an archive, compressed or not. The pass that finds the members makes the index of a
+/// compressed stream, too. `stream_options.spool` is for members as well as for streams; without
+/// one, what needs it is refused.
+Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& options,
+                             const StreamOptions& stream_options, LogSink& log);
+
+struct ArchiveLayer {
+  Layer layer;
+  std::uint64_t excluded_count = 0;
+};
+
+/// The layer that an archive is, or would be without some of its members: see make_layer_tree() for
+/// what is refused.
+Result<ArchiveLayer> make_layer(const Archive& archive, const LayerOptions& options,
+                                const StreamOptions& stream_options, LogSink& log);
+
+}  // namespace mkvirtfs::archive

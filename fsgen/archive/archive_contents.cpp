@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/archive_contents.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+namespace mkvirtfs::archive {
+namespace {
+
+constexpr std::size_t kMostKept = 4096;
+
+NodeNo node_of(ContentNo content) { return static_cast<NodeNo>(content); }
+
+}  // namespace
+
+ArchiveContents::ArchiveContents(std::shared_ptr<const SourceTree> tree, FilePlaces places,
+                                 Sources sources, StreamOptions stream_options)
+    : tree_(std::move(tree)),
+      places_(std::move(places)),
+      sources_(std::move(sources)),
+      stream_options_(std::move(stream_options)) {
+  assert(places_.size() == tree_->node_count());
+}
+
+std::unexpected<Error> ArchiveContents::named(NodeNo no, Error error) const {
+  error.what = fmt::format("{}: {}", tree_->path(no), error.what);
+  return std::unexpected(std::move(error));
+}
+
+Result<ArchiveContents::Bytes> ArchiveContents::bytes_of(NodeNo no) {
+  switch (places_.place(no)) {
+    case Place::stored:
+      return Bytes{sources_.stream, places_.lies_at(no)};
+    case Place::spooled:
+      return Bytes{sources_.spool, places_.lies_at(no)};
+    case Place::deflated: {
+      Result<std::shared_ptr<ByteSource>> source = deflated(no);
+      if (!source) return std::unexpected(std::move(source.error()));
+      return Bytes{std::move(*source), 0};
+    }
+    default:
+      assert(false);
+      return Bytes{};
+  }
+}
+
+Result<std::shared_ptr<ByteSource>> ArchiveContents::deflated(NodeNo no) {
+  {
+    const MutexLock lock(mutex_);
+    if (const auto kept = deflated_.find(no); kept != deflated_.end()) {
+      kept->second.last_use = ++clock_;
+      return kept->second.source;
+    }
+  }
+  const FilePlaces::Deflated& place = places_.deflated(no);
+  Result<std::shared_ptr<ByteSource>> made = make_deflate_member(
+      sources_.stream, {place.offset, place.packed_bytes}, tree_->node(no).size_bytes, place.crc32,
+      fmt::format("{}: {}", sources_.stream->name(), tree_->path(no)), stream_options_);
+  if (!made) return made;
+
+  std::vector<std::shared_ptr<ByteSource>> given_up;  // ended after the lock is left
+  const MutexLock lock(mutex_);
+  const auto [kept, is_new] = deflated_.try_emplace(no, Kept{std::move(*made), 0});
+  kept->second.last_use = ++clock_;
+  std::shared_ptr<ByteSource> source = kept->second.source;
+  if (deflated_.size() > kMostKept) {
+    // Half of them at a time, so that it is seldom.
+    const std::uint64_t oldest = clock_ - kMostKept / 2;
+    std::erase_if(deflated_, [&](auto& each) {
+      if (each.second.last_use > oldest) return false;
+      given_up.push_back(std::move(each.second.source));
+      return true;
+    });
+  }
+  return source;
+}
+
+template <class Visit>
+Result<void> ArchiveContents::for_each_run(NodeNo no, std::uint64_t offset,
+                                           std::span<std::byte> out, Visit visit) const {
+  const FilePlaces::Sparse& sparse = places_.sparse(no);
+  const std::uint64_t end = offset + out.size();
+  Range dense;
+  const std::span<const Range> runs = tree_->data_runs(no, dense);
+  std::uint64_t at = offset;
+  for (auto run = std::ranges::upper_bound(runs, offset, {}, &Range::end);
+       run != runs.end() && run->offset < end; ++run) {
+    const std::uint64_t from = std::max(run->offset, offset);
+    const std::uint64_t to = std::min(run->end(), end);
+    std::ranges::fill(out.subspan(at - offset, from - at), std::byte{0});
+    const std::uint64_t skipped = sparse.skipped[static_cast<std::size_t>(run - runs.begin())];
+    if (Result<void> good =
+            visit(skipped + (from - run->offset), out.subspan(from - offset, to - from));
+        !good) {
+      return good;
+    }
+    at = to;
+  }
+  std::ranges::fill(out.subspan(at - offset), std::byte{0});
+  return {};
+}
+
+Result<void> ArchiveContents::read(ContentNo content, std::uint64_t offset,
+                                   std::span<std::byte> out) {
+  const NodeNo no = node_of(content);
+  assert(tree_->node(no).is_regular());
+  assert(offset <= tree_->node(no).size_bytes && out.size() <= tree_->node(no).size_bytes - offset);
+  if (out.empty()) return {};
+  if (places_.place(no) == Place::host) return sources_.hosts->read(content, offset, out);
+  if (places_.place(no) == Place::nowhere) {  // nothing but a hole
+    std::ranges::fill(out, std::byte{0});
+    return {};
+  }
+  const Result<Bytes> bytes = bytes_of(no);
+  if (!bytes) return named(no, bytes.error());
+  Result<void> done;
+  if (places_.is_sparse(no)) {
+    done = for_each_run(no, offset, out, [&](std::uint64_t at, std::span<std::byte> part) {
+      return bytes->source->read(bytes->offset + at, part);
+    });
+  } else {
+    done = bytes->source->read(bytes->offset + offset, out);
+  }
+  if (!done) return named(no, std::move(done.error()));
+  return done;
+}
+
+Result<bool> ArchiveContents::read_at_once(ContentNo content, std::uint64_t offset,
+                                           std::span<std::byte> out) {
+  const NodeNo no = node_of(content);
+  if (out.empty()) return true;
+  if (places_.place(no) == Place::host) return sources_.hosts->read_at_once(content, offset, out);
+  if (places_.place(no) == Place::nowhere) {
+    std::ranges::fill(out, std::byte{0});
+    return true;
+  }
+  const Result<Bytes> bytes = bytes_of(no);
+  if (!bytes) return named(no, bytes.error());
+  bool all = true;
+  const auto read_part = [&](std::uint64_t at, std::span<std::byte> part) -> Result<void> {
+    if (!all) return {};
+    const Result<bool> done = bytes->source->read_at_once(bytes->offset + at, part);
+    if (!done) return std::unexpected(done.error());
+    all = *done;
+    return {};
+  };
+  const Result<void> done =
+      places_.is_sparse(no) ? for_each_run(no, offset, out, read_part) : read_part(offset, out);
+  if (!done) return named(no, done.error());
+  return all;
+}
+
+bool ArchiveContents::is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) {
+  const NodeNo no = node_of(content);
+  if (places_.place(no) == Place::host) {
+    return sources_.hosts->is_at_hand(content, offset, length);
+  }
+  // Only what can be pinned is asked for.
+  if (places_.place(no) == Place::nowhere || places_.is_sparse(no)) return false;
+  const Result<Bytes> bytes = bytes_of(no);
+  return bytes && bytes->source->is_at_hand({bytes->offset + offset, length});
+}
+
+void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) {
+  const NodeNo no = node_of(content);
+  if (places_.place(no) == Place::host) return sources_.hosts->fetch(content, offset, length);
+  if (places_.place(no) == Place::nowhere || length == 0) return;
+  const Result<Bytes> bytes = bytes_of(no);
+  if (!bytes) return;
+  if (!places_.is_sparse(no)) {
+    bytes->source->fetch({bytes->offset + offset, length});
+    return;
+  }
+  Range dense;
+  const std::span<const Range> runs = tree_->data_runs(no, dense);
+  const std::uint64_t end = offset + length;
+  for (auto run = std::ranges::upper_bound(runs, offset, {}, &Range::end);
+       run != runs.end() && run->offset < end; ++run) {
+    const std::uint64_t from = std::max(run->offset, offset);
+    const std::uint64_t skipped =
+        places_.sparse(no).skipped[static_cast<std::size_t>(run - runs.begin())];
+    bytes->source->fetch(
+        {bytes->offset + skipped + (from - run->offset), std::min(run->end(), end) - from});
+  }
+}
+
+Result<ContentStore::Pin> ArchiveContents::pin(ContentNo content) {
+  const NodeNo no = node_of(content);
+  if (places_.place(no) == Place::host) return sources_.hosts->pin(content);
+  const bool is_window = places_.place(no) == Place::stored || places_.place(no) == Place::spooled;
+  if (!is_window || places_.is_sparse(no)) return Pin{};
+  const Result<Bytes> bytes = bytes_of(no);
+  if (!bytes) return named(no, bytes.error());
+  Result<Pin> pinned = bytes->source->pin();
+  if (!pinned) return named(no, std::move(pinned.error()));
+  pinned->file_offset += bytes->offset;
+  return pinned;
+}
+
+Result<void> ArchiveContents::recheck(ContentNo content, const PinnedFile& file) {
+  const NodeNo no = node_of(content);
+  if (places_.place(no) == Place::host) return sources_.hosts->recheck(content, file);
+  const Result<Bytes> bytes = bytes_of(no);
+  if (!bytes) return named(no, bytes.error());
+  Result<void> same = bytes->source->recheck(file);
+  if (!same) return named(no, std::move(same.error()));
+  return same;
+}
+
+std::string ArchiveContents::name(ContentNo content) const { return tree_->path(node_of(content)); }
+
+}  // namespace mkvirtfs::archive

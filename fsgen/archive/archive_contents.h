@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "block/content.h"
+#include "fsgen/archive/layer_tree.h"
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/compressed.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/mutex.h"
+
+namespace mkvirtfs::archive {
+
+/// The bytes of an archive's members. Stored ones are windows of the archive, or of what it unpacks
+/// to, or of its spool, and can be moved by the kernel where these can; deflated ones are unpacked
+/// as they are read, by sources of which the last few thousand are kept.
+class ArchiveContents final : public ContentStore {
+ public:
+  struct Sources {
+    std::shared_ptr<ByteSource> stream;   ///< of Place::stored and Place::deflated
+    std::shared_ptr<ByteSource> spool;    ///< of Place::spooled
+    std::shared_ptr<ContentStore> hosts;  ///< of Place::host: by node number
+  };
+
+  ArchiveContents(std::shared_ptr<const SourceTree> tree, FilePlaces places, Sources sources,
+                  StreamOptions stream_options);
+
+  Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override;
+  Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
+                            std::span<std::byte> out) override;
+  bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  /// Files without holes that lie stored in something that can be pinned.
+  Result<Pin> pin(ContentNo content) override;
+  Result<void> recheck(ContentNo content, const PinnedFile& file) override;
+  std::string name(ContentNo content) const override;
+
+ private:
+  /// Where a file's bytes are to be read: byte n of it, or of a sparse one's data, is at
+  /// `offset` + n.
+  struct Bytes {
+    std::shared_ptr<ByteSource> source;
+    std::uint64_t offset = 0;
+  };
+  Result<Bytes> bytes_of(NodeNo no);
+  Result<std::shared_ptr<ByteSource>> deflated(NodeNo no) EXCLUDES(mutex_);
+  /// Calls `visit(source offset, part of out)` for what is data; zeroes the rest.
+  template <class Visit>
+  Result<void> for_each_run(NodeNo no, std::uint64_t offset, std::span<std::byte> out,
+                            Visit visit) const;
+  std::unexpected<Error> named(NodeNo no, Error error) const;
+
+  const std::shared_ptr<const SourceTree> tree_;
+  const FilePlaces places_;
+  const Sources sources_;
+  const StreamOptions stream_options_;
+
+  struct Kept {
+    std::shared_ptr<ByteSource> source;
+    std::uint64_t last_use = 0;
+  };
+  Mutex mutex_;
+  std::map<NodeNo, Kept> deflated_ GUARDED_BY(mutex_);
+  std::uint64_t clock_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace mkvirtfs::archive

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/archive_handle.h"
+
+#include <locale.h>
+#include <clocale>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <new>
+
+namespace mkvirtfs::archive {
+namespace {
+
+// One header and the small file behind it: longer ones are skipped, not read.
+constexpr std::size_t kBlockBytes = std::size_t{16} << 10;
+
+}  // namespace
+
+struct Utf8Locale::Locales {
+  locale_t own = nullptr;
+  locale_t before = nullptr;
+};
+
+Utf8Locale::Utf8Locale() : locales_(std::make_unique<Locales>()) {
+  locales_->own = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  if (locales_->own != nullptr) locales_->before = ::uselocale(locales_->own);
+}
+
+Utf8Locale::~Utf8Locale() {
+  if (locales_->own == nullptr) return;
+  ::uselocale(locales_->before);
+  ::freelocale(locales_->own);
+}
+
+std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSource>& source,
+                                                   const std::vector<std::string>& passphrases) {
+  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle);
+  handle->source_ = source;
+  if (!handle->begin()) throw std::bad_alloc();
+  ::archive* const archive = handle->archive_;
+  for (const auto support : {archive_read_support_format_tar, archive_read_support_format_cpio,
+                             archive_read_support_format_ar, archive_read_support_format_iso9660,
+                             archive_read_support_format_zip_seekable,
+                             archive_read_support_format_7zip, archive_read_support_format_rar,
+                             archive_read_support_format_rar5, archive_read_support_format_cab,
+                             archive_read_support_format_lha, archive_read_support_format_xar}) {
+    support(archive);
+  }
+  for (const std::string& passphrase : passphrases) {
+    archive_read_add_passphrase(archive, passphrase.c_str());
+  }
+  archive_read_set_seek_callback(archive, [](auto*, void* self, la_int64_t offset, int whence) {
+    return static_cast<la_int64_t>(static_cast<ArchiveHandle*>(self)->seek(offset, whence));
+  });
+  return handle;
+}
+
+std::unique_ptr<ArchiveHandle> ArchiveHandle::open(ForwardReader& stream) {
+  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle);
+  handle->stream_ = &stream;
+  if (!handle->begin()) throw std::bad_alloc();
+  archive_read_support_format_tar(handle->archive_);
+  archive_read_support_format_cpio(handle->archive_);
+  archive_read_support_format_ar(handle->archive_);
+  return handle;
+}
+
+bool ArchiveHandle::begin() {
+  archive_ = archive_read_new();
+  if (archive_ == nullptr) return false;
+  archive_read_set_callback_data(archive_, this);
+  archive_read_set_read_callback(archive_, [](auto*, void* self, const void** bytes) {
+    return static_cast<ArchiveHandle*>(self)->read(bytes);
+  });
+  archive_read_set_skip_callback(archive_, [](auto*, void* self, la_int64_t count) {
+    return static_cast<la_int64_t>(static_cast<ArchiveHandle*>(self)->skip(count));
+  });
+  return true;
+}
+
+ArchiveHandle::~ArchiveHandle() {
+  if (archive_ != nullptr) archive_read_free(archive_);
+}
+
+int ArchiveHandle::next_header() {
+  if (!opened_) {
+    opened_ = true;
+    const int status = archive_read_open1(archive_);
+    if (status < ARCHIVE_WARN) return status;
+  }
+  return archive_read_next_header(archive_, &entry_);
+}
+
+std::uint64_t ArchiveHandle::data_offset() const {
+  return static_cast<std::uint64_t>(std::max<la_int64_t>(archive_filter_bytes(archive_, 0), 0));
+}
+
+std::uint64_t ArchiveHandle::header_offset() const {
+  return static_cast<std::uint64_t>(
+      std::max<la_int64_t>(archive_read_header_position(archive_), 0));
+}
+
+std::string ArchiveHandle::error_text() const {
+  if (source_error_) return source_error_->what;
+  const char* text = archive_error_string(archive_);
+  return text == nullptr ? "the archive is damaged" : text;
+}
+
+void ArchiveHandle::failed(const Error& error) {
+  source_error_ = error;
+  archive_set_error(archive_, error.os_errno == 0 ? EIO : error.os_errno, "%s", error.what.c_str());
+}
+
+la_ssize_t ArchiveHandle::read(const void** bytes) {
+  if (stream_ != nullptr) {
+    const Result<std::span<const std::byte>> got = stream_->next();
+    if (!got) {
+      failed(got.error());
+      return ARCHIVE_FATAL;
+    }
+    *bytes = got->data();
+    return static_cast<la_ssize_t>(got->size());
+  }
+  buffer_.resize(kBlockBytes);
+  const auto count = static_cast<std::size_t>(
+      std::min<std::uint64_t>(buffer_.size(), source_->size_bytes() - position_));
+  const std::span<std::byte> out = std::span(buffer_).first(count);
+  if (count != 0) {
+    if (const Result<void> got = source_->read(position_, out); !got) {
+      failed(got.error());
+      return ARCHIVE_FATAL;
+    }
+  }
+  position_ += count;
+  *bytes = buffer_.data();
+  return static_cast<la_ssize_t>(count);
+}
+
+std::int64_t ArchiveHandle::skip(std::int64_t count) {
+  const auto wanted = static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
+  if (stream_ != nullptr) {
+    const Result<std::uint64_t> skipped = stream_->skip(wanted);
+    if (skipped) return static_cast<std::int64_t>(*skipped);
+    failed(skipped.error());
+    return ARCHIVE_FATAL;
+  }
+  const std::uint64_t skipped = std::min(wanted, source_->size_bytes() - position_);
+  position_ += skipped;
+  return static_cast<std::int64_t>(skipped);
+}
+
+std::int64_t ArchiveHandle::seek(std::int64_t offset, int whence) {
+  const auto size = static_cast<std::int64_t>(source_->size_bytes());
+  const std::int64_t from = whence == SEEK_END   ? size
+                            : whence == SEEK_CUR ? static_cast<std::int64_t>(position_)
+                                                 : 0;
+  std::int64_t to = 0;
+  // As lseek() would, but never behind the end: who reads there finds nothing either way.
+  if (__builtin_add_overflow(from, offset, &to) || to < 0) return ARCHIVE_FATAL;
+  position_ = static_cast<std::uint64_t>(std::min(to, size));
+  return static_cast<std::int64_t>(position_);
+}
+
+}  // namespace mkvirtfs::archive

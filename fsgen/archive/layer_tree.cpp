@@ -1,0 +1,681 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Two steps: what extraction would leave at each path (Extraction), then the numbering of a
+// SourceTree (Numbering).
+#include "fsgen/archive/layer_tree.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "fsgen/tree/scan_rules.h"
+#include "support/arithmetic.h"
+
+namespace mkvirtfs::archive {
+namespace {
+
+constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
+constexpr std::uint32_t kRootPath = 0;
+// The kernel's own bounds, as in tree_builder.cpp.
+constexpr std::size_t kMostTargetBytes = 4095;
+constexpr std::size_t kMostXattrNameBytes = 255;
+constexpr std::size_t kMostXattrValueBytes = 65536;
+constexpr std::uint32_t kMostMajor = (1u << 12) - 1;
+constexpr std::uint32_t kMostMinor = (1u << 20) - 1;
+
+enum class PathKind : std::uint8_t {
+  implied,    // a directory that no member names so far
+  directory,  // one that is: `target` is its member's position
+  file,       // `target` is an inode
+  link,       // a hard link that is not resolved: `target` is its member's position
+  resolving,  // the same, while the way to its target is walked
+  outward,    // a hard link to what is not here
+};
+
+/// A path that some member named or implied. It stays, whatever replaces what.
+struct Path {
+  const char* name = nullptr;  // into the log
+  std::uint32_t parent = kRootPath;
+  std::uint32_t target = kNone;
+  std::uint32_t entry_count = 0;  // directly below it
+  std::uint8_t name_bytes = 0;
+  PathKind kind = PathKind::implied;
+
+  std::string_view text() const noexcept { return {name, name_bytes}; }
+  bool is_directory() const noexcept {
+    return kind == PathKind::implied || kind == PathKind::directory;
+  }
+};
+static_assert(sizeof(Path) == 24);
+
+/// All paths, found by their parent and name: an open hash of numbers, so that a path costs 24
+/// bytes and the eight of its place here.
+class Paths {
+ public:
+  Paths() : paths_(1), table_(kFirstSize, kNone) {}
+
+  Path& operator[](std::uint32_t no) noexcept { return paths_[no]; }
+  const Path& operator[](std::uint32_t no) const noexcept { return paths_[no]; }
+  std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(paths_.size()); }
+
+  std::uint32_t find(std::uint32_t parent, std::string_view name) const noexcept {
+    return table_[place_of(parent, name)];
+  }
+  /// The path, made as an implied directory if it is new.
+  std::uint32_t find_or_add(std::uint32_t parent, std::string_view name) {
+    const std::size_t place = place_of(parent, name);
+    if (table_[place] != kNone) return table_[place];
+    const std::uint32_t no = size();
+    table_[place] = no;
+    paths_.push_back({.name = std::to_address(name.begin()),
+                      .parent = parent,
+                      .name_bytes = narrow<std::uint8_t>(name.size())});
+    ++paths_[parent].entry_count;
+    if (paths_.size() > table_.size() / 2) grow();
+    return no;
+  }
+  std::string text(std::uint32_t no) const {
+    std::vector<std::string_view> names;
+    for (; no != kRootPath; no = paths_[no].parent) names.push_back(paths_[no].text());
+    std::string text;
+    for (auto name = names.rbegin(); name != names.rend(); ++name) {
+      if (!text.empty()) text += '/';
+      text += *name;
+    }
+    return text;
+  }
+
+ private:
+  static constexpr std::size_t kFirstSize = 1024;  // a power of two
+
+  std::size_t place_of(std::uint32_t parent, std::string_view name) const noexcept {
+    const std::size_t mask = table_.size() - 1;
+    std::size_t place =
+        (std::hash<std::string_view>{}(name) ^ (parent * 0x9e3779b97f4a7c15)) & mask;
+    while (table_[place] != kNone) {
+      const Path& path = paths_[table_[place]];
+      if (path.parent == parent && path.text() == name) break;
+      place = (place + 1) & mask;
+    }
+    return place;
+  }
+  void grow() {
+    table_.assign(table_.size() * 2, kNone);
+    for (std::uint32_t no = 1; no < size(); ++no) {
+      table_[place_of(paths_[no].parent, paths_[no].text())] = no;
+    }
+  }
+
+  std::vector<Path> paths_;  // 0 is the root
+  std::vector<std::uint32_t> table_;
+};
+
+std::string_view kind_in_words(std::uint16_t mode) {
+  if (S_ISLNK(mode)) return "a symlink";
+  if (S_ISREG(mode)) return "a file";
+  return "no directory";
+}
+
+/// What is wrong with a member's attributes, in words that follow its name; nullopt: nothing.
+std::optional<std::string> objection_to(const Member& member) {
+  if (S_ISLNK(member.mode) && !member.is_hard_link) {
+    if (member.link_target.empty()) return "is a symlink to nowhere";
+    if (member.link_target.size() > kMostTargetBytes) {
+      return fmt::format("is a symlink with a target of {} bytes; {} is the most",
+                         member.link_target.size(), kMostTargetBytes);
+    }
+    if (member.link_target.find('\0') != std::string_view::npos) {
+      return "is a symlink with a NUL byte in its target";
+    }
+  }
+  if (member.device.major > kMostMajor || member.device.minor > kMostMinor) {
+    return fmt::format("is device {}:{}; {}:{} is the most", member.device.major,
+                       member.device.minor, kMostMajor, kMostMinor);
+  }
+  for (const auto& [name, value] : member.xattrs) {
+    if (name.size() > kMostXattrNameBytes || value.size() > kMostXattrValueBytes) {
+      return fmt::format(
+          "has an extended attribute of {} bytes with a name of {}; {} and {} are "
+          "the most",
+          value.size(), name.size(), kMostXattrValueBytes, kMostXattrNameBytes);
+    }
+  }
+  if (S_ISREG(member.mode) && member.size_bytes != 0 && member.place == Place::nowhere &&
+      !(member.is_sparse && member.stored_runs.empty())) {
+    return "has a size, but no bytes";
+  }
+  return std::nullopt;
+}
+
+/// What extracting all members would leave.
+class Extraction {
+ public:
+  Extraction(const MemberLog& members, std::string_view name, const LayerOptions& options)
+      : members_(members), name_(name), options_(options) {}
+
+  Result<void> run(LogSink& log);
+
+  Paths paths;
+  std::vector<MemberLog::Position> inodes;  // what is no directory: the member that made it
+  MemberLog::Position root = kNone;
+  std::vector<MemberLog::Position> overrides;
+  std::vector<OutwardLink> outward_links;
+
+ private:
+  Result<void> take(MemberLog::Position at);
+  /// The directory that holds the last of path_'s components.
+  Result<std::uint32_t> parent();
+  Result<void> put(std::uint32_t no, PathKind kind, std::uint32_t target);
+  Result<void> put_link(std::uint32_t no, MemberLog::Position at);
+  Result<void> resolve_links();
+  Result<std::uint32_t> find(std::string_view target, MemberPath& path) const;
+  std::uint16_t mode_of(std::uint32_t no);
+
+  std::unexpected<Error> wrong(std::string_view member, std::string_view what) const {
+    return fail(Errc::unreadable, fmt::format("{}: member {} {}", name_, member, what));
+  }
+
+  const MemberLog& members_;
+  const std::string name_;
+  const LayerOptions& options_;
+  Member member_;
+  MemberPath path_;
+  std::vector<std::uint32_t> links_;
+  // The last member's directory, because the next one is mostly beside it.
+  std::string last_directory_;
+  std::uint32_t last_parent_ = kNone;
+  std::uint64_t replaced_ = 0;
+  std::uint64_t absolute_ = 0;
+  std::uint64_t stripped_ = 0;
+};
+
+Result<std::uint32_t> Extraction::parent() {
+  std::uint32_t at = kRootPath;
+  for (std::size_t i = 0; i + 1 < path_.components.size(); ++i) {
+    at = paths.find_or_add(at, path_.components[i]);
+    if (!paths[at].is_directory()) {
+      return wrong(member_.path, fmt::format("lies below {}, which is {}", paths.text(at),
+                                             kind_in_words(mode_of(at))));
+    }
+  }
+  return at;
+}
+
+std::uint16_t Extraction::mode_of(std::uint32_t no) {
+  if (paths[no].kind != PathKind::file) return S_IFREG;  // links are to files
+  Member member;
+  members_.read(inodes[paths[no].target], member);
+  return member.mode;
+}
+
+Result<void> Extraction::put(std::uint32_t no, PathKind kind, std::uint32_t target) {
+  Path& path = paths[no];
+  if (kind != PathKind::directory && path.is_directory() && path.entry_count != 0) {
+    return wrong(member_.path, "is no directory, but others lie below it");
+  }
+  const bool adds_attributes = path.is_directory() && kind == PathKind::directory;
+  if (path.kind != PathKind::implied && !adds_attributes) ++replaced_;
+  path.kind = kind;
+  path.target = target;
+  return {};
+}
+
+Result<void> Extraction::put_link(std::uint32_t no, MemberLog::Position at) {
+  MemberPath target;
+  const Result<std::uint32_t> found = find(member_.link_target, target);
+  if (!found) return std::unexpected(found.error());
+  if (*found == no && paths[no].kind == PathKind::file) return {};
+  if (*found == kNone || paths[*found].kind != PathKind::file) {
+    // It may come later. What it is then, and whether it is, is looked at in the end.
+    links_.push_back(no);
+    return put(no, PathKind::link, at);
+  }
+  const std::uint32_t inode = paths[*found].target;
+  if (Result<void> good = put(no, PathKind::file, inode); !good) return good;
+  // cpio brings the bytes with the last name, and pax may with any.
+  if (S_ISREG(member_.mode) && member_.size_bytes != 0) inodes[inode] = at;
+  return {};
+}
+
+/// kNone when nothing is there.
+Result<std::uint32_t> Extraction::find(std::string_view target, MemberPath& path) const {
+  if (Result<void> good = path.parse(target, options_.unsafe_names); !good) {
+    return wrong(member_.path,
+                 fmt::format("is a hard link to {}, which {}", target, good.error().what));
+  }
+  std::uint32_t at = kRootPath;
+  for (const std::string_view component : path.components) {
+    at = paths.find(at, component);
+    if (at == kNone) break;
+  }
+  return at;
+}
+
+Result<void> Extraction::take(MemberLog::Position at) {
+  if (Result<void> good = path_.parse(member_.path, options_.unsafe_names); !good) {
+    return wrong(member_.path, good.error().what);
+  }
+  absolute_ += path_.was_absolute ? 1 : 0;
+  stripped_ += path_.was_stripped ? 1 : 0;
+  if (const auto reason = objection_to(member_)) return wrong(member_.path, *reason);
+  if ((member_.mode & S_IFMT) == 0 && !member_.is_hard_link) {
+    overrides.push_back(at);
+    return {};
+  }
+  if (path_.components.empty()) {
+    if (!S_ISDIR(member_.mode) || member_.is_hard_link) {
+      return wrong(member_.path, "names the root, but is no directory");
+    }
+    root = at;
+    return {};
+  }
+
+  const std::string_view name = path_.components.back();
+  const std::string_view directory =
+      member_.path.substr(0, static_cast<std::size_t>(name.data() - member_.path.data()));
+  if (last_parent_ == kNone || directory != last_directory_ ||
+      !paths[last_parent_].is_directory()) {
+    const Result<std::uint32_t> found = parent();
+    if (!found) return std::unexpected(found.error());
+    last_parent_ = *found;
+    last_directory_ = directory;
+  }
+  const std::uint32_t known = paths.find(last_parent_, name);
+  const std::uint32_t no = known != kNone ? known : paths.find_or_add(last_parent_, name);
+  if (member_.is_hard_link) return put_link(no, at);
+  if (S_ISDIR(member_.mode)) return put(no, PathKind::directory, at);
+  const auto inode = narrow<std::uint32_t>(inodes.size());
+  if (Result<void> good = put(no, PathKind::file, inode); !good) return good;
+  inodes.push_back(at);
+  return {};
+}
+
+Result<void> Extraction::resolve_links() {
+  MemberPath target;
+  std::vector<std::uint32_t> chain;
+  for (const std::uint32_t first : links_) {
+    if (paths[first].kind != PathKind::link) continue;  // resolved, or replaced
+    chain.clear();
+    std::uint32_t at = first;
+    while (at != kNone && paths[at].kind == PathKind::link) {
+      paths[at].kind = PathKind::resolving;
+      chain.push_back(at);
+      members_.read(paths[at].target, member_);
+      const Result<std::uint32_t> found = find(member_.link_target, target);
+      if (!found) return std::unexpected(found.error());
+      at = *found;
+    }
+    // member_ is the one whose target `at` is.
+    const bool is_nowhere = at == kNone || paths[at].kind == PathKind::outward;
+    if (is_nowhere && !options_.outward_links) {
+      return wrong(member_.path,
+                   fmt::format("is a hard link to {}, which the archive does not hold",
+                               member_.link_target));
+    }
+    if (!is_nowhere && paths[at].kind != PathKind::file) {
+      return wrong(member_.path,
+                   fmt::format("is a hard link to {}, which is {}", member_.link_target,
+                               paths[at].is_directory() ? "a directory" : "a link back to it"));
+    }
+    for (const std::uint32_t no : chain) {
+      if (!is_nowhere) {
+        members_.read(paths[no].target, member_);
+        const MemberLog::Position brings = paths[no].target;
+        paths[no].kind = PathKind::file;
+        paths[no].target = paths[at].target;
+        if (S_ISREG(member_.mode) && member_.size_bytes != 0) {
+          inodes[paths[at].target] = brings;
+        }
+        continue;
+      }
+      members_.read(paths[no].target, member_);
+      if (Result<std::uint32_t> found = find(member_.link_target, target); !found) {
+        return std::unexpected(found.error());
+      }
+      outward_links.push_back({paths.text(no), target.text()});
+      paths[no].kind = PathKind::outward;
+    }
+  }
+  return {};
+}
+
+Result<void> Extraction::run(LogSink& log) {
+  for (MemberLog::Position at = 0; at < members_.end();) {
+    const MemberLog::Position next = members_.read(at, member_);
+    if (Result<void> good = take(at); !good) return good;
+    at = next;
+  }
+  if (Result<void> good = resolve_links(); !good) return good;
+  if (replaced_ != 0) {
+    log.write(LogLevel::info, fmt::format("{}: {} of its members are replaced by later ones of the "
+                                          "same name",
+                                          name_, replaced_));
+  }
+  if (absolute_ != 0) {
+    log.write(LogLevel::debug,
+              fmt::format("{}: {} absolute names are taken as below its root", name_, absolute_));
+  }
+  if (stripped_ != 0) {
+    log.write(LogLevel::warning,
+              fmt::format("{}: \"..\" was taken off {} names", name_, stripped_));
+  }
+  return {};
+}
+
+/// The same, as a SourceTree numbers it.
+class Numbering {
+ public:
+  Numbering(const MemberLog& members, std::string_view name, const LayerOptions& options,
+            const ScanRules& rules, Extraction& extraction)
+      : members_(members),
+        name_(name),
+        options_(options),
+        rules_(rules),
+        paths_(extraction.paths),
+        extraction_(extraction) {}
+
+  Result<LayerTree> run();
+
+ private:
+  void collect_entries();
+  /// The attributes of `member_` as the image shall have them.
+  NewNode node_of_member() const;
+  NewNode implied_directory() const;
+  std::vector<Xattr> xattrs_of_member() const;
+  void add_directory(TreeAssembler& assembler, const Path& path);
+  void add_file(TreeAssembler& assembler, const Path& path);
+  void add_overrides();
+  Result<void> check_sizes() const;
+  /// The files by where they lie.
+  std::vector<NodeNo> data_order() const;
+
+  const MemberLog& members_;
+  const std::string name_;
+  const LayerOptions& options_;
+  const ScanRules& rules_;
+  const Paths& paths_;
+  const Extraction& extraction_;
+
+  Member member_;
+  // The entries of directory d are entries_[first_[d]] .. entries_[first_[d + 1] - 1].
+  std::vector<std::uint32_t> first_;
+  std::vector<std::uint32_t> entries_;
+  std::vector<NodeNo> node_of_inode_;
+  LayerTree made_;
+};
+
+void Numbering::collect_entries() {
+  first_.resize(std::size_t{paths_.size()} + 1);
+  std::uint32_t sum = 0;
+  for (std::uint32_t no = 0; no < paths_.size(); ++no) {
+    first_[no] = sum;
+    sum += paths_[no].entry_count;
+  }
+  first_[paths_.size()] = sum;
+  entries_.resize(sum);
+  std::vector<std::uint32_t> next(first_.begin(), first_.end() - 1);
+  for (std::uint32_t no = 1; no < paths_.size(); ++no) entries_[next[paths_[no].parent]++] = no;
+}
+
+NewNode Numbering::node_of_member() const {
+  constexpr std::uint16_t kDirectoryPermissions = 0755;
+  constexpr std::uint16_t kFilePermissions = 0644;
+  RecordHead head;
+  head.mode = member_.mode;
+  if (!member_.has_permissions) {
+    const bool is_directory = S_ISDIR(member_.mode);
+    head.mode = static_cast<std::uint16_t>(
+        (member_.mode & S_IFMT) | (is_directory ? kDirectoryPermissions : kFilePermissions));
+  }
+  // Symlinks have no permissions; Linux shows all of them.
+  if (S_ISLNK(head.mode)) head.mode = S_IFLNK | 0777;
+  head.uid = member_.uid;
+  head.gid = member_.gid;
+  head.mtime_s = member_.mtime.seconds;
+  head.mtime_ns = member_.mtime.nanoseconds;
+  rules_.apply(head);
+  NewNode node;
+  node.mode = head.mode;
+  node.uid = head.uid;
+  node.gid = head.gid;
+  node.mtime = {head.mtime_s, head.mtime_ns};
+  if (S_ISREG(node.mode)) {
+    node.size_bytes = member_.size_bytes;
+    node.sparse = member_.is_sparse;
+    node.data_runs = member_.stored_runs;
+  }
+  if (S_ISLNK(node.mode)) node.symlink_target = member_.link_target;
+  node.device = member_.device;
+  return node;
+}
+
+NewNode Numbering::implied_directory() const {
+  RecordHead head;
+  head.mode = S_IFDIR | 0755;
+  rules_.apply(head);
+  NewNode node;
+  node.mode = head.mode;
+  node.uid = head.uid;
+  node.gid = head.gid;
+  node.mtime = {head.mtime_s, head.mtime_ns};
+  return node;
+}
+
+std::vector<Xattr> Numbering::xattrs_of_member() const {
+  std::vector<Xattr> set;
+  if (!options_.scan.xattrs) return set;
+  for (const auto& [name, value] : member_.xattrs) {
+    if (!XattrRules::keeps_name(name)) continue;
+    Xattr xattr{std::string(name), std::string(value)};
+    if (rules_.xattrs().normalise(xattr.name, xattr.value)) set.push_back(std::move(xattr));
+  }
+  return set;
+}
+
+void Numbering::add_directory(TreeAssembler& assembler, const Path& path) {
+  NewNode node;
+  if (path.kind == PathKind::implied) {
+    node = implied_directory();
+    made_.layer.implied_directories.push_back(narrow<NodeNo>(made_.places.size()));
+  } else {
+    members_.read(path.target, member_);
+    node = node_of_member();
+    node.xattrs = assembler.intern(xattrs_of_member());
+  }
+  assembler.add(path.text(), node);
+  made_.places.add_nowhere();
+}
+
+void Numbering::add_file(TreeAssembler& assembler, const Path& path) {
+  NodeNo& known = node_of_inode_[path.target];
+  if (known != kNone) {
+    assembler.add_link(path.text(), known);
+    return;
+  }
+  members_.read(extraction_.inodes[path.target], member_);
+  NewNode node = node_of_member();
+  node.xattrs = assembler.intern(xattrs_of_member());
+  known = assembler.add(path.text(), node);
+  made_.places.add(member_);
+}
+
+void Numbering::add_overrides() {
+  MemberPath path;
+  for (const MemberLog::Position at : extraction_.overrides) {
+    members_.read(at, member_);
+    const bool good = path.parse(member_.path, options_.unsafe_names).has_value();
+    assert(good);
+    static_cast<void>(good);
+    RecordHead head;
+    head.mode = member_.mode;
+    head.uid = member_.uid;
+    head.gid = member_.gid;
+    head.mtime_s = member_.mtime.seconds;
+    head.mtime_ns = member_.mtime.nanoseconds;
+    rules_.apply(head);
+    AttributeOverride change;
+    change.path = path.text();
+    if (member_.has_permissions) {
+      change.permissions = static_cast<std::uint16_t>(head.mode & 07777);
+    }
+    if (member_.has_uid) change.uid = head.uid;
+    if (member_.has_gid) change.gid = head.gid;
+    if (member_.has_mtime) change.mtime = Timestamp{head.mtime_s, head.mtime_ns};
+    made_.layer.overrides.push_back(std::move(change));
+  }
+}
+
+/// What the tree's indexes of 32 bits can not hold.
+Result<void> Numbering::check_sizes() const {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
+  // The log has less than 4 GiB, so all names, targets and runs in it have, once each. Names of a
+  // directory stand behind a length byte, targets behind four.
+  if (std::uint64_t{members_.end()} + std::uint64_t{paths_.size()} * 5 > kMost) {
+    return fail(Errc::does_not_fit, fmt::format("{}: its names have more than 4 GiB", name_));
+  }
+  return {};
+}
+
+std::vector<NodeNo> Numbering::data_order() const {
+  struct Lies {
+    bool in_archive;
+    std::uint64_t offset;
+    NodeNo no;
+  };
+  std::vector<Lies> files;
+  for (NodeNo no = 0; no < made_.places.size(); ++no) {
+    const Place place = made_.places.place(no);
+    if (place == Place::nowhere || place == Place::host) continue;
+    files.push_back({place != Place::spooled, made_.places.lies_at(no), no});
+  }
+  std::ranges::sort(files, {}, [](const Lies& lies) {
+    return std::tuple(!lies.in_archive, lies.offset, lies.no);
+  });
+  std::vector<NodeNo> order;
+  order.reserve(files.size());
+  for (const Lies& lies : files) order.push_back(lies.no);
+  return order;
+}
+
+Result<LayerTree> Numbering::run() {
+  if (Result<void> good = check_sizes(); !good) return std::unexpected(good.error());
+  collect_entries();
+  node_of_inode_.assign(extraction_.inodes.size(), kNone);
+
+  NewNode root;
+  std::vector<Xattr> root_xattrs;
+  if (extraction_.root == kNone) {
+    root = implied_directory();
+    made_.layer.implied_directories.push_back(kRootNode);
+  } else {
+    members_.read(extraction_.root, member_);
+    root = node_of_member();
+    root_xattrs = xattrs_of_member();
+  }
+  TreeAssembler assembler(root, std::move(root_xattrs));
+  assembler.reserve(paths_.size(), paths_.size(), 1, 0);
+  made_.places.reserve(paths_.size());
+  made_.places.add_nowhere();
+
+  std::vector<std::uint32_t> directories = {kRootPath};
+  std::string directory_path;
+  for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+    assembler.open_directory(d);
+    const std::uint32_t at = directories[d];
+    const auto entries = std::span(entries_).subspan(first_[at], paths_[at].entry_count);
+    std::ranges::sort(entries, {}, [&](std::uint32_t no) { return paths_[no].text(); });
+    if (!rules_.takes_all()) {
+      directory_path = paths_.text(at);
+      if (!directory_path.empty()) directory_path += '/';
+    }
+    for (const std::uint32_t no : entries) {
+      const Path& path = paths_[no];
+      if (path.kind == PathKind::outward) continue;
+      if (!rules_.takes_all() && !rules_.takes(directory_path, path.text(), path.is_directory())) {
+        ++made_.excluded_count;
+        continue;
+      }
+      if (path.is_directory()) {
+        add_directory(assembler, path);
+        directories.push_back(no);
+      } else {
+        add_file(assembler, path);
+      }
+    }
+  }
+  if (options_.data_order == DataOrder::archive) assembler.set_data_order(data_order());
+  add_overrides();
+  made_.layer.outward_links = extraction_.outward_links;
+  made_.layer.tree = std::make_shared<const SourceTree>(std::move(assembler).finish());
+  return std::move(made_);
+}
+
+}  // namespace
+
+void FilePlaces::reserve(std::size_t nodes) {
+  place_.reserve(nodes);
+  sparse_place_.reserve(nodes);
+  where_.reserve(nodes);
+}
+
+std::uint64_t FilePlaces::lies_at(NodeNo no) const noexcept {
+  if (place_[no] == Place::deflated) return deflated(no).offset;
+  return is_sparse(no) ? sparse(no).offset : where_[no];
+}
+
+void FilePlaces::add_nowhere() {
+  place_.push_back(Place::nowhere);
+  sparse_place_.push_back(false);
+  where_.push_back(0);
+}
+
+void FilePlaces::add(const Member& member) {
+  place_.push_back(member.place);
+  const bool plain = member.place == Place::stored || member.place == Place::spooled;
+  sparse_place_.push_back(plain && member.is_sparse);
+  switch (member.place) {
+    case Place::nowhere:
+      where_.push_back(0);
+      break;
+    case Place::stored:
+    case Place::spooled:
+      if (!member.is_sparse) {
+        where_.push_back(member.data_offset);
+      } else {
+        Sparse sparse{member.data_offset, {}};
+        std::uint64_t skipped = 0;
+        for (const Range& run : member.stored_runs) {
+          sparse.skipped.push_back(skipped);
+          skipped += run.length;
+        }
+        where_.push_back(sparse_.size());
+        sparse_.push_back(std::move(sparse));
+      }
+      break;
+    case Place::deflated:
+      where_.push_back(deflated_.size());
+      deflated_.push_back({member.data_offset, member.packed_bytes, member.crc32});
+      break;
+    case Place::host:
+      where_.push_back(contents_.size());
+      contents_.emplace_back(member.contents);
+      break;
+  }
+}
+
+Result<LayerTree> make_layer_tree(const MemberLog& members, std::string_view name,
+                                  const LayerOptions& options, LogSink& log) {
+  const Result<ScanRules> rules = ScanRules::make(options.scan);
+  if (!rules) return std::unexpected(rules.error());
+  Extraction extraction(members, name, options);
+  if (Result<void> good = extraction.run(log); !good) return std::unexpected(good.error());
+  return Numbering(members, name, options, *rules, extraction).run();
+}
+
+}  // namespace mkvirtfs::archive

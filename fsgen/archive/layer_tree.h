@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fsgen/archive/member_log.h"
+#include "fsgen/archive/member_path.h"
+#include "fsgen/tree/layer.h"
+#include "fsgen/tree/scan.h"
+#include "support/error.h"
+#include "support/log.h"
+
+namespace mkvirtfs::archive {
+
+/// In which order an image shall have the files' data (`--layout`).
+enum class DataOrder : std::uint8_t {
+  archive,  ///< as it lies in the archive, so that reading the image unpacks it once
+  name,     ///< as of a directory with the same tree
+};
+
+struct LayerOptions {
+  ScanOptions scan;  ///< the part that is not about looking at a host
+  UnsafeNames unsafe_names = UnsafeNames::error;
+  DataOrder data_order = DataOrder::archive;
+  /// Hard links to what the archive does not hold go to Layer::outward_links: somebody will look
+  /// into the layers below. Else they are errors.
+  bool outward_links = false;
+};
+
+/// Where the bytes of a tree's regular files lie: a few bytes a node. Immutable once filled; any
+/// thread may read.
+class FilePlaces {
+ public:
+  struct Deflated {
+    std::uint64_t offset = 0;
+    std::uint64_t packed_bytes = 0;
+    std::uint32_t crc32 = 0;
+  };
+  /// A sparse file: its data runs lie one behind the other.
+  struct Sparse {
+    std::uint64_t offset = 0;
+    std::vector<std::uint64_t> skipped;  ///< a data run: how many bytes of data are before it
+  };
+
+  Place place(NodeNo no) const noexcept { return place_[no]; }
+  bool is_sparse(NodeNo no) const noexcept { return sparse_place_[no]; }
+  /// Of what is stored or spooled and not sparse.
+  std::uint64_t offset(NodeNo no) const noexcept { return where_[no]; }
+  /// Of anything: where its first byte lies.
+  std::uint64_t lies_at(NodeNo no) const noexcept;
+  const Sparse& sparse(NodeNo no) const noexcept { return sparse_[where_[no]]; }
+  const Deflated& deflated(NodeNo no) const noexcept { return deflated_[where_[no]]; }
+  const std::string& contents(NodeNo no) const noexcept { return contents_[where_[no]]; }
+
+  /// The place of the next node: of `member`'s bytes.
+  void add(const Member& member);
+  void add_nowhere();
+  void reserve(std::size_t nodes);
+
+  std::size_t size() const noexcept { return place_.size(); }
+
+ private:
+  std::vector<Place> place_;
+  std::vector<bool> sparse_place_;
+  std::vector<std::uint64_t> where_;  // stored: the offset; else an index below
+  std::vector<Sparse> sparse_;
+  std::vector<Deflated> deflated_;
+  std::vector<std::string> contents_;
+};
+
+/// What became of a log of members: all of a Layer but its contents.
+struct LayerTree {
+  Layer layer;  ///< `contents` is not set yet
+  FilePlaces places;
+  std::uint64_t excluded_count = 0;
+};
+
+/// Makes a tree of what the members would have been extracted to, one after the other into an empty
+/// directory: the last of several with one path wins, directories keep what is in them, and
+/// directories that are not named are made (0755, of 0:0, from 1970). Links may come before what
+/// they name.
+///
+/// Refused, with the archive's name and the member's: names that lead out or are too long, what
+/// lies below something that is no directory, a directory with entries that something else
+/// replaces, hard links to nothing, to directories or in a circle, and attributes that no file can
+/// have. `name` is the archive's, for messages.
+Result<LayerTree> make_layer_tree(const MemberLog& members, std::string_view name,
+                                  const LayerOptions& options, LogSink& log);
+
+}  // namespace mkvirtfs::archive

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/layer_tree.h"
+
+#include <catch2/catch.hpp>
+#include <string>
+
+namespace mkvirtfs::archive {
+namespace {
+
+/// An archive's members, written down one after the other.
+class Members {
+ public:
+  Members& directory(std::string_view path, std::uint16_t permissions = 0755) {
+    Member member;
+    member.path = path;
+    member.mode = static_cast<std::uint16_t>(S_IFDIR | permissions);
+    return add(member);
+  }
+  Members& file(std::string_view path, std::uint64_t size = 0, std::uint64_t offset = 0) {
+    Member member;
+    member.path = path;
+    member.mode = S_IFREG | 0644;
+    member.size_bytes = size;
+    member.place = size == 0 ? Place::nowhere : Place::stored;
+    member.data_offset = offset;
+    return add(member);
+  }
+  Members& symlink(std::string_view path, std::string_view target) {
+    Member member;
+    member.path = path;
+    member.mode = S_IFLNK | 0644;
+    member.link_target = target;
+    return add(member);
+  }
+  Members& link(std::string_view path, std::string_view target) {
+    Member member;
+    member.path = path;
+    member.is_hard_link = true;
+    member.link_target = target;
+    return add(member);
+  }
+  Members& add(const Member& member) {
+    REQUIRE(log.append(member));
+    return *this;
+  }
+
+  Result<LayerTree> tree(const LayerOptions& options = {}) const {
+    return make_layer_tree(log, "test.tar", options, null_log());
+  }
+  LayerTree good(const LayerOptions& options = {}) const {
+    Result<LayerTree> made = tree(options);
+    INFO((made ? "" : made.error().what));
+    REQUIRE(made);
+    return std::move(*made);
+  }
+  std::string refusal(const LayerOptions& options = {}) const {
+    const Result<LayerTree> made = tree(options);
+    REQUIRE_FALSE(made);
+    return made.error().what;
+  }
+
+  MemberLog log;
+};
+
+/// All paths with the offset of their bytes: "bin/ bin/sh@512 lib->usr/lib".
+std::string paths_of(const LayerTree& made) {
+  const SourceTree& tree = *made.layer.tree;
+  std::string text;
+  for (const Directory& directory : tree.directories()) {
+    for (const Entry entry : tree.entries(directory)) {
+      std::string path = tree.path(directory.node);
+      if (!path.empty()) path += '/';
+      path += tree.name(directory, entry);
+      const Node& node = tree.node(entry.node);
+      if (node.is_directory()) path += '/';
+      if (node.is_symlink()) path += "->" + std::string(tree.symlink_target(entry.node));
+      if (node.is_regular()) path += "@" + std::to_string(made.places.offset(entry.node));
+      text += (text.empty() ? "" : " ") + path;
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("members become what extracting them would leave") {
+  Members members;
+  members.directory("./")
+      .directory("./bin/", 0700)
+      .file("./bin/sh", 7, 512)
+      .symlink("lib", "usr/lib");
+  members.file("usr/lib//x", 1, 1024);
+  const LayerTree made = members.good();
+  CHECK(paths_of(made) == "bin/ lib->usr/lib usr/ bin/sh@512 usr/lib/ usr/lib/x@1024");
+  const SourceTree& tree = *made.layer.tree;
+  CHECK(tree.find_path("bin")->mode == (S_IFDIR | 0700));
+  CHECK(tree.find_path("lib")->mode == (S_IFLNK | 0777));
+  CHECK(tree.find_path("usr/lib")->mode == (S_IFDIR | 0755));
+  CHECK(made.layer.implied_directories ==
+        std::vector<NodeNo>{3, 5});  // usr and usr/lib, but not the root
+}
+
+TEST_CASE("of several members with one name the last wins, and directories keep their entries") {
+  Members members;
+  members.directory("d", 0700).file("d/a", 1, 512).file("d/a", 2, 1024);
+  members.directory("d", 0750).symlink("s", "1").file("s", 3, 2048).file("e").directory("e");
+  const LayerTree made = members.good();
+  CHECK(paths_of(made) == "d/ e/ s@2048 d/a@1024");
+  CHECK(made.layer.tree->find_path("d")->mode == (S_IFDIR | 0750));
+  CHECK(made.layer.tree->find_path("d/a")->size_bytes == 2);
+}
+
+TEST_CASE("hard links share what they named when they came") {
+  Members members;
+  members.file("a", 1, 512).link("b", "a").file("a", 2, 1024).link("c", "/a").link("d", "./d2");
+  members.link("d2", "b").file("late", 5, 4096);
+  const LayerTree made = members.good();
+  CHECK(paths_of(made) == "a@1024 b@512 c@1024 d@512 d2@512 late@4096");
+  CHECK(made.layer.tree->find_path("b")->link_count == 3);
+  CHECK(made.layer.tree->find_path("a")->link_count == 2);
+}
+
+TEST_CASE("a hard link may bring the bytes of its group") {
+  Members members;
+  members.file("a");
+  Member last;
+  last.path = "b";
+  last.mode = S_IFREG | 0600;
+  last.is_hard_link = true;
+  last.link_target = "a";
+  last.size_bytes = 9;
+  last.place = Place::stored;
+  last.data_offset = 700;
+  members.add(last);
+  const LayerTree made = members.good();
+  CHECK(paths_of(made) == "a@700 b@700");
+  CHECK(made.layer.tree->find_path("a")->size_bytes == 9);
+  CHECK(made.layer.tree->find_path("a")->mode == (S_IFREG | 0600));
+}
+
+TEST_CASE("hard links to nothing, to directories and in circles are refused") {
+  CHECK(Members().link("a", "b").refusal() ==
+        "test.tar: member a is a hard link to b, which the archive does not hold");
+  CHECK_THAT(Members().directory("d").link("a", "d").refusal(), Catch::Contains("a directory"));
+  CHECK_THAT(Members().link("a", "b").link("b", "a").refusal(), Catch::Contains("a link back"));
+  CHECK_THAT(Members().link("a", "a").refusal(), Catch::Contains("a link back"));
+  CHECK_THAT(Members().link("a", "../b").refusal(), Catch::Contains("\"..\""));
+}
+
+TEST_CASE("hard links out of a layer are told of, when layers are below") {
+  LayerOptions options;
+  options.outward_links = true;
+  Members members;
+  members.link("a", "d/b").link("c", "/x").file("f");
+  const LayerTree made = members.good(options);
+  CHECK(paths_of(made) == "f@0");
+  REQUIRE(made.layer.outward_links.size() == 2);
+  CHECK(made.layer.outward_links[0].path == "a");
+  CHECK(made.layer.outward_links[0].target == "d/b");
+  CHECK(made.layer.outward_links[1].target == "x");
+}
+
+TEST_CASE("what lies below something that is no directory is refused") {
+  CHECK(Members().file("a").file("a/b").refusal() ==
+        "test.tar: member a/b lies below a, which is a file");
+  CHECK(Members().symlink("s", "../../etc").file("s/through").refusal() ==
+        "test.tar: member s/through lies below s, which is a symlink");
+  CHECK_THAT(Members().link("l", "a").file("l/b").refusal(), Catch::Contains("lies below l"));
+  CHECK(Members().file("d/x").file("d").refusal() ==
+        "test.tar: member d is no directory, but others lie below it");
+  CHECK_THAT(Members().file("/").refusal(), Catch::Contains("names the root"));
+}
+
+TEST_CASE("names stay below the root") {
+  CHECK(paths_of(Members().file("/etc/x").file("//y").file("./z/./").good()) ==
+        "etc/ y@0 z@0 etc/x@0");
+  CHECK_THAT(Members().file("a/../b").refusal(), Catch::Contains("--unsafe-names=strip"));
+  LayerOptions strip;
+  strip.unsafe_names = UnsafeNames::strip;
+  CHECK(paths_of(Members().file("../../etc/passwd").good(strip)) == "etc/ etc/passwd@0");
+  CHECK_THAT(Members().file(std::string(256, 'n')).refusal(), Catch::Contains("256 bytes"));
+  CHECK_THAT(Members().file(std::string_view("a\0b", 3)).refusal(), Catch::Contains("NUL"));
+  std::string deep;
+  while (deep.size() < 4096) deep += "d/";
+  CHECK_THAT(Members().file(deep).refusal(), Catch::Contains("4095 is the most"));
+}
+
+TEST_CASE("attributes that no file can have are refused") {
+  CHECK_THAT(Members().symlink("s", "").refusal(), Catch::Contains("symlink to nowhere"));
+  CHECK_THAT(Members().symlink("s", std::string(4096, 'x')).refusal(),
+             Catch::Contains("4095 is the most"));
+  Member device;
+  device.path = "null";
+  device.mode = S_IFCHR | 0666;
+  device.device = {4096, 0};
+  CHECK_THAT(Members().add(device).refusal(), Catch::Contains("device 4096:0"));
+  Member file;
+  file.path = "f";
+  file.mode = S_IFREG;
+  file.size_bytes = 1;
+  CHECK_THAT(Members().add(file).refusal(), Catch::Contains("no bytes"));
+}
+
+TEST_CASE("rules and owners apply as to a directory") {
+  Members members;
+  Member file;
+  file.path = "a/keep";
+  file.mode = S_IFREG | 04777;
+  file.uid = 1000;
+  file.gid = 1001;
+  file.mtime = {2'000'000'000, 5};
+  file.xattrs = {{"user.note", "x"}, {"btrfs.compression", "zstd"}};
+  members.add(file).file("a/drop").directory("b").file("b/x").link("c", "b/x");
+  LayerOptions options;
+  options.scan.rules = {{false, "drop"}, {false, "b/"}};
+  options.scan.owner_uid = 7;
+  options.scan.gid_map = {{1001, 8, 1}};
+  options.scan.mode_mask = 0755;
+  options.scan.newest_mtime_s = 1'000'000'000;
+  const LayerTree made = members.good(options);
+  CHECK(paths_of(made) == "a/ c@0 a/keep@0");
+  CHECK(made.excluded_count == 2);
+  const Node& kept = *made.layer.tree->find_path("a/keep");
+  CHECK(kept.mode == (S_IFREG | 0755));
+  CHECK(kept.uid == 7);
+  CHECK(kept.gid == 8);
+  CHECK(kept.mtime() == Timestamp{1'000'000'000, 0});
+  CHECK(made.layer.tree->xattrs(kept.xattrs).size() == 1);
+  options.scan.xattrs = false;
+  CHECK(members.good(options).layer.tree->find_path("a/keep")->xattrs == 0);
+}
+
+TEST_CASE("entries without a type say what others are to become") {
+  Members members;
+  Member change;
+  change.path = "./etc/shadow";
+  change.mode = 0640;
+  change.gid = 42;
+  change.has_uid = false;
+  change.has_mtime = false;
+  members.add(change);
+  const LayerTree made = members.good();
+  CHECK(paths_of(made).empty());
+  REQUIRE(made.layer.overrides.size() == 1);
+  const AttributeOverride& override = made.layer.overrides[0];
+  CHECK(override.path == "etc/shadow");
+  CHECK(override.permissions == 0640);
+  CHECK_FALSE(override.uid);
+  CHECK(override.gid == 42);
+  CHECK_FALSE(override.mtime);
+}
+
+TEST_CASE("many entries in one directory are found again") {
+  Members members;
+  for (int i = 0; i < 5000; ++i) members.file("d/" + std::to_string(i), 1, 512);
+  for (int i = 0; i < 5000; ++i) members.link("l/" + std::to_string(i), "d/" + std::to_string(i));
+  const LayerTree made = members.good();
+  CHECK(made.layer.tree->node_count() == 5003);
+  CHECK(made.layer.tree->find_path("l/4999")->link_count == 2);
+}
+
+TEST_CASE("a log of members opens again from its bytes, and nothing else does") {
+  Members members;
+  Member member;
+  member.path = "sparse";
+  member.mode = S_IFREG | 0644;
+  member.mtime = {-5, 999'999'999};
+  member.size_bytes = 1 << 20;
+  member.is_sparse = true;
+  member.stored_runs = {{4096, 100}, {8192, 1}};
+  member.xattrs = {{"user.a", std::string_view("\0\1", 2)}};
+  member.place = Place::stored;
+  member.data_offset = 12345;
+  members.add(member).link("l", "sparse").symlink("s", "t");
+
+  const std::span<const std::byte> bytes = members.log.bytes();
+  const Result<MemberLog> again = MemberLog::open({bytes.begin(), bytes.end()});
+  REQUIRE(again);
+  CHECK(again->member_count() == 3);
+  Member read;
+  CHECK(again->path(again->read(0, read)) == "l");
+  CHECK(read.path == "sparse");
+  CHECK(read.mtime == member.mtime);
+  CHECK(read.stored_runs == member.stored_runs);
+  CHECK(read.xattrs == member.xattrs);
+  CHECK(read.data_offset == 12345);
+
+  for (std::size_t size = 1; size < bytes.size(); ++size) {
+    const Result<MemberLog> cut =
+        MemberLog::open({bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size)});
+    CHECK((!cut || cut->member_count() < 3));
+  }
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    for (const unsigned flip : {1u, 0x80u, 0xffu}) {
+      std::vector<std::byte> changed(bytes.begin(), bytes.end());
+      changed[at] ^= static_cast<std::byte>(flip);
+      const Result<MemberLog> other = MemberLog::open(changed);
+      if (!other) continue;  // what still opens must be a log that can be read
+      const Result<LayerTree> made = make_layer_tree(*other, "test", {}, null_log());
+      CHECK((!made || made->places.size() == made->layer.tree->node_count()));
+    }
+  }
+}
+
+}  // namespace mkvirtfs::archive

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/read_members.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <limits>
+#include <utility>
+
+#include "fsgen/archive/acl.h"
+#include "fsgen/archive/archive_handle.h"
+#include "support/arithmetic.h"
+
+namespace mkvirtfs::archive {
+namespace {
+
+constexpr std::uint64_t kMost32 = std::numeric_limits<std::uint32_t>::max();
+// From here on an ISO 9660 file has several sections, which need not follow each other.
+constexpr std::uint64_t kIsoSectionBytes = (std::uint64_t{4} << 30) - 2048;
+// tar's blocks: what is stored is padded to the next one. Other formats pad less.
+constexpr std::uint64_t kMostPaddingBytes = 511;
+constexpr std::uint64_t kMostRemarks = 3;
+
+enum class Tier : std::uint8_t { stored, zip, spooled };
+
+Tier tier_of(int format) {
+  switch (format & ARCHIVE_FORMAT_BASE_MASK) {
+    case ARCHIVE_FORMAT_TAR:
+    case ARCHIVE_FORMAT_CPIO:
+    case ARCHIVE_FORMAT_AR:
+    case ARCHIVE_FORMAT_ISO9660:
+      return Tier::stored;
+    case ARCHIVE_FORMAT_ZIP:
+      return Tier::zip;
+    default:
+      return Tier::spooled;
+  }
+}
+
+/// RFC 3986, section 2.1; what is no such triplet stays.
+std::string percent_decoded(std::string_view text) {
+  std::string decoded;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    const char* const digits = text.data() + i + 1;
+    if (text[i] == '%' && text.size() - i > 2 &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      decoded += static_cast<char>(byte);
+      i += 2;
+    } else {
+      decoded += text[i];
+    }
+  }
+  return decoded;
+}
+
+/// Goes through the headers of one archive.
+class MemberReader {
+ public:
+  MemberReader(std::unique_ptr<ArchiveHandle> handle, std::shared_ptr<ByteSource> source,
+               std::string name, const ReadOptions& options, LogSink& log)
+      : handle_(std::move(handle)),
+        source_(std::move(source)),
+        name_(std::move(name)),
+        options_(options),
+        log_(log) {}
+
+  /// nullopt: it is no archive.
+  Result<std::optional<ReadMembers>> run();
+
+ private:
+  Result<void> take();
+  Result<void> take_name();
+  Result<void> take_link();
+  Result<void> take_attributes();
+  Result<void> take_holes();
+  void take_xattrs();
+  Result<void> take_place();
+  Result<void> spool();
+  /// That the last member's bytes end where the next header begins.
+  Result<void> check_end() const;
+  Result<void> count();
+
+  /// "rootfs.tar: member etc/passwd, byte 1536: WHAT"
+  std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable) const;
+  void remark(std::string_view what);
+
+  const std::unique_ptr<ArchiveHandle> handle_;
+  const std::shared_ptr<ByteSource> source_;  // none: it comes forwards
+  const std::string name_;
+  const ReadOptions& options_;
+  LogSink& log_;
+
+  ReadMembers made_;
+  Member member_;
+  std::string path_;    // of member_, when it had to be copied
+  std::string target_;  // and that of its link
+  AclValues acls_;
+  std::optional<SpoolWriter> spool_;
+  std::uint64_t total_bytes_ = 0;
+  std::uint64_t remarks_ = 0;
+  /// Of the last member, when its bytes lie stored one after the other.
+  std::optional<Range> stored_;
+};
+
+std::unexpected<Error> MemberReader::wrong(std::string_view what, Errc code) const {
+  const std::string where = member_.path.empty() ? fmt::format("byte {}", handle_->header_offset())
+                                                 : fmt::format("member {}, byte {}", member_.path,
+                                                               handle_->header_offset());
+  return fail(code, fmt::format("{}: {}: {}", name_, where, what));
+}
+
+void MemberReader::remark(std::string_view what) {
+  if (++remarks_ > kMostRemarks) return;
+  log_.write(LogLevel::warning, fmt::format("{}: member {}: {}{}", name_, member_.path, what,
+                                            remarks_ == kMostRemarks ? " (and so on)" : ""));
+}
+
+Result<std::optional<ReadMembers>> MemberReader::run() {
+  while (true) {
+    const int status = handle_->next_header();
+    if (status == ARCHIVE_EOF) break;
+    if (status < ARCHIVE_WARN) {
+      if (handle_->source_error()) return std::unexpected(*handle_->source_error());
+      if (archive_format(handle_->get()) == 0) return std::nullopt;
+      // What is told of stands behind the last member that was good.
+      const std::string_view where = member_.path.empty() ? "" : "behind it: ";
+      return wrong(fmt::format("{}{}", where, handle_->error_text()));
+    }
+    if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
+    if (Result<void> good = take(); !good) return std::unexpected(good.error());
+    if (status == ARCHIVE_WARN) remark(handle_->error_text());
+  }
+  if (archive_format(handle_->get()) == 0) return std::nullopt;
+  if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
+  made_.format = archive_format_name(handle_->get());
+  if (spool_) {
+    Result<std::shared_ptr<ByteSource>> spooled = spool_->finish();
+    if (!spooled) return std::unexpected(spooled.error());
+    made_.spool = std::move(*spooled);
+  }
+  return std::move(made_);
+}
+
+Result<void> MemberReader::check_end() const {
+  if (!stored_) return {};
+  const std::uint64_t end = handle_->header_offset();
+  if (end >= stored_->end() && end - stored_->end() <= kMostPaddingBytes) return {};
+  return wrong("its bytes do not end where the next member begins");
+}
+
+Result<void> MemberReader::take() {
+  stored_.reset();
+  member_.path = {};
+  if (Result<void> good = take_name(); !good) return good;
+  if (Result<void> good = count(); !good) return good;
+  if (Result<void> good = take_link(); !good) return good;
+  if (member_.mode == 0 && !member_.is_hard_link) {
+    remark("is of a type that is not known; left out");
+    return {};
+  }
+  if (Result<void> good = take_attributes(); !good) return good;
+  take_xattrs();
+  if (Result<void> good = take_holes(); !good) return good;
+  if (Result<void> good = take_place(); !good) return good;
+  if (Result<void> good = made_.members.append(member_); !good) return wrong(good.error().what);
+  return {};
+}
+
+Result<void> MemberReader::take_name() {
+  const char* name = archive_entry_pathname(handle_->entry());
+  if (name == nullptr) name = archive_entry_pathname_utf8(handle_->entry());
+  if (name == nullptr) return wrong("its name can not be told");
+  path_ = name;
+  member_.path = path_;
+  return {};
+}
+
+Result<void> MemberReader::count() {
+  if (made_.members.member_count() == options_.limits.most_members) {
+    return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
+                                                name_, options_.limits.most_members));
+  }
+  return {};
+}
+
+Result<void> MemberReader::take_link() {
+  ::archive_entry* const entry = handle_->entry();
+  member_.mode = static_cast<std::uint16_t>(archive_entry_mode(entry));
+  // A hard link may come without a type, or with that of what it names.
+  const char* target = archive_entry_hardlink(entry);
+  member_.is_hard_link = target != nullptr;
+  if (target == nullptr && S_ISLNK(member_.mode)) {
+    target = archive_entry_symlink(entry);
+    if (target == nullptr) target = archive_entry_symlink_utf8(entry);
+  }
+  target_ = target == nullptr ? "" : target;
+  member_.link_target = target_;
+  if ((member_.mode & S_IFMT) == 0) member_.mode = 0;
+  return {};
+}
+
+Result<void> MemberReader::take_attributes() {
+  ::archive_entry* const entry = handle_->entry();
+  const la_int64_t uid = archive_entry_uid(entry);
+  const la_int64_t gid = archive_entry_gid(entry);
+  // 2^32 - 1 means "nobody asked" to the kernel, so it is no id.
+  if (uid < 0 || gid < 0 || static_cast<std::uint64_t>(uid) >= kMost32 ||
+      static_cast<std::uint64_t>(gid) >= kMost32) {
+    return wrong(fmt::format("belongs to {}:{}, which no file can", uid, gid));
+  }
+  member_.uid = static_cast<std::uint32_t>(uid);
+  member_.gid = static_cast<std::uint32_t>(gid);
+  member_.mtime = {};
+  if (archive_entry_mtime_is_set(entry) != 0) {
+    const long nanoseconds = archive_entry_mtime_nsec(entry);
+    member_.mtime.seconds = archive_entry_mtime(entry);
+    member_.mtime.nanoseconds =
+        static_cast<std::uint32_t>(std::clamp(nanoseconds, 0L, 999'999'999L));
+  }
+  member_.device = {};
+  if (S_ISCHR(member_.mode) || S_ISBLK(member_.mode)) {
+    member_.device = {static_cast<std::uint32_t>(archive_entry_rdevmajor(entry)),
+                      static_cast<std::uint32_t>(archive_entry_rdevminor(entry))};
+  }
+  member_.size_bytes = 0;
+  if (S_ISREG(member_.mode) && archive_entry_size_is_set(entry) != 0) {
+    const la_int64_t size = archive_entry_size(entry);
+    if (size < 0) return wrong("has a negative size");
+    member_.size_bytes = static_cast<std::uint64_t>(size);
+    const auto total = checked_add(total_bytes_, member_.size_bytes);
+    if (!total || *total > options_.limits.most_bytes) {
+      return wrong(fmt::format("has {} bytes, with which all members have more than {} "
+                               "(see --max-size)",
+                               member_.size_bytes, options_.limits.most_bytes),
+                   Errc::does_not_fit);
+    }
+    total_bytes_ = *total;
+  }
+  return {};
+}
+
+Result<void> MemberReader::take_holes() {
+  ::archive_entry* const entry = handle_->entry();
+  member_.is_sparse = false;
+  member_.stored_runs.clear();
+  if (!S_ISREG(member_.mode) || archive_entry_sparse_count(entry) == 0) return {};
+  member_.is_sparse = true;
+  archive_entry_sparse_reset(entry);
+  la_int64_t offset = 0;
+  la_int64_t length = 0;
+  while (archive_entry_sparse_next(entry, &offset, &length) == ARCHIVE_OK) {
+    if (length == 0) continue;  // says where the file ends
+    const Range run{static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length)};
+    const std::uint64_t from = member_.stored_runs.empty() ? 0 : member_.stored_runs.back().end();
+    if (offset < 0 || length < 0 || run.offset < from || run.offset > member_.size_bytes ||
+        run.length > member_.size_bytes - run.offset) {
+      return wrong("its list of holes is damaged");
+    }
+    if (!member_.stored_runs.empty() && run.offset == from) {
+      member_.stored_runs.back().length += run.length;
+    } else {
+      member_.stored_runs.push_back(run);
+    }
+  }
+  return {};
+}
+
+void MemberReader::take_xattrs() {
+  ::archive_entry* const entry = handle_->entry();
+  member_.xattrs.clear();
+  const auto add = [&](std::string_view name, std::string_view value) {
+    const auto known = std::ranges::find(member_.xattrs, name,
+                                         &std::pair<std::string_view, std::string_view>::first);
+    if (known == member_.xattrs.end()) member_.xattrs.emplace_back(name, value);
+  };
+  acls_ = acls_of(entry);
+  if (!acls_.access.empty()) {
+    add("system.posix_acl_access", acls_.access);
+    member_.mode = static_cast<std::uint16_t>((member_.mode & ~070u) | acls_.group_bits);
+  }
+  if (!acls_.defaults.empty()) add("system.posix_acl_default", acls_.defaults);
+  if (!acls_.unknown_names.empty()) {
+    remark(fmt::format("its ACL names whom this host does not know, left out: {}",
+                       acls_.unknown_names));
+  }
+  // pax archives may tell each twice, in two dialects. The last is the first here, and wins.
+  archive_entry_xattr_reset(entry);
+  const char* name = nullptr;
+  const void* value = nullptr;
+  std::size_t size = 0;
+  while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
+    if (name != nullptr) add(name, {static_cast<const char*>(value), size});
+  }
+  // In the other dialect bytes that are no UTF-8 are %91; libarchive leaves them so.
+  std::erase_if(member_.xattrs, [&](const auto& encoded) {
+    const std::string decoded = percent_decoded(encoded.first);
+    return decoded != encoded.first &&
+           std::ranges::find(member_.xattrs, std::pair(std::string_view(decoded),
+                                                       encoded.second)) != member_.xattrs.end();
+  });
+}
+
+Result<void> MemberReader::take_place() {
+  member_.place = Place::nowhere;
+  member_.data_offset = 0;
+  if (!S_ISREG(member_.mode)) return {};
+  ::archive* const archive = handle_->get();
+  const Tier tier = tier_of(archive_format(archive));
+  const bool is_iso =
+      (archive_format(archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_ISO9660;
+  if (tier != Tier::stored || (is_iso && member_.size_bytes > kIsoSectionBytes)) return spool();
+
+  std::uint64_t stored_bytes = member_.is_sparse ? 0 : member_.size_bytes;
+  for (const Range& run : member_.stored_runs) stored_bytes += run.length;
+  const Range stored{handle_->data_offset(), stored_bytes};
+  if (source_ && stored_bytes != 0 &&
+      (stored.offset > source_->size_bytes() ||
+       stored.length > source_->size_bytes() - stored.offset)) {
+    return wrong(fmt::format("has {} bytes from {} on, but the archive ends at {}", stored.length,
+                             stored.offset, source_->size_bytes()));
+  }
+  if (stored_bytes != 0) {
+    member_.place = Place::stored;
+    member_.data_offset = stored.offset;
+  }
+  if (!is_iso) stored_ = stored;
+  return {};
+}
+
+Result<void> MemberReader::spool() {
+  ::archive_entry* const entry = handle_->entry();
+  if (member_.is_hard_link && member_.size_bytes == 0) return {};
+  if (archive_entry_size_is_set(entry) != 0 && member_.size_bytes == 0) return {};
+  if (archive_entry_is_data_encrypted(entry) == 1 && options_.passphrases.empty()) {
+    return wrong("is encrypted (see --passphrase-file)", Errc::unsupported);
+  }
+  if (!spool_) {
+    if (!options_.spool) {
+      return wrong("can only be unpacked into a spool, and there is none", Errc::unsupported);
+    }
+    spool_.emplace(options_.spool, name_);
+  }
+  const std::uint64_t start = spool_->size_bytes();
+  const std::uint64_t announced = member_.size_bytes;
+  const bool is_announced = archive_entry_size_is_set(entry) != 0;
+  member_.is_sparse = false;
+  member_.stored_runs.clear();
+  std::uint64_t size = 0;
+  static constexpr std::array<std::byte, 4096> kZeroes{};
+  while (true) {
+    const void* bytes = nullptr;
+    std::size_t count = 0;
+    la_int64_t offset = 0;
+    const int status = archive_read_data_block(handle_->get(), &bytes, &count, &offset);
+    if (status == ARCHIVE_EOF) break;
+    if (status < ARCHIVE_WARN) {
+      return wrong(fmt::format("can not be unpacked: {}", handle_->error_text()));
+    }
+    const auto from = static_cast<std::uint64_t>(offset);
+    if (offset < 0 || from < size || from > options_.limits.most_bytes ||
+        (is_announced && (from > announced || count > announced - from))) {
+      return wrong("unpacks to more than it says");
+    }
+    while (size < from) {
+      const std::size_t zeroes = std::min<std::uint64_t>(kZeroes.size(), from - size);
+      if (Result<void> good = spool_->append(std::span(kZeroes).first(zeroes)); !good) return good;
+      size += zeroes;
+    }
+    if (!is_announced && total_bytes_ + size + count > options_.limits.most_bytes) {
+      return wrong(
+          fmt::format("unpacks to more than {} bytes (see --max-size)", options_.limits.most_bytes),
+          Errc::does_not_fit);
+    }
+    const std::span<const std::byte> block(static_cast<const std::byte*>(bytes), count);
+    if (Result<void> good = spool_->append(block); !good) return good;
+    size += count;
+  }
+  if (is_announced && size != announced) {
+    return wrong(fmt::format("has {} bytes, but only {} are there", announced, size));
+  }
+  if (!is_announced) total_bytes_ += size;
+  member_.size_bytes = size;
+  if (size == 0) return {};
+  member_.place = Place::spooled;
+  member_.data_offset = start;
+  return {};
+}
+
+}  // namespace
+
+Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
+                                 const ReadOptions& options, LogSink& log) {
+  const Utf8Locale utf8;
+  MemberReader reader(ArchiveHandle::open(archive, options.passphrases), archive, archive->name(),
+                      options, log);
+  Result<std::optional<ReadMembers>> made = reader.run();
+  if (!made) return std::unexpected(std::move(made.error()));
+  if (*made) return std::move(**made);
+  return fail(
+      Errc::unreadable,
+      fmt::format("{} is neither a directory nor an archive that is known here", archive->name()));
+}
+
+Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,
+                                                const ReadOptions& options, LogSink& log) {
+  const Utf8Locale utf8;
+  MemberReader reader(ArchiveHandle::open(stream), nullptr, name, options, log);
+  return reader.run();
+}
+
+}  // namespace mkvirtfs::archive

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fsgen/archive/member_log.h"
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/forward_reader.h"
+#include "fsgen/stream/spool.h"
+#include "support/error.h"
+#include "support/log.h"
+
+namespace mkvirtfs::archive {
+
+/// What an archive may cost, whatever it says of itself.
+struct ReadLimits {
+  std::uint64_t most_members = 10'000'000;
+  /// Of all members together, unpacked, holes and all.
+  std::uint64_t most_bytes = std::uint64_t{2} << 40;
+};
+
+struct ReadOptions {
+  ReadLimits limits;
+  /// For encrypted zip archives; tried in this order.
+  std::vector<std::string> passphrases;
+  /// Where members go that can only be unpacked from the beginning; none: they are refused.
+  std::shared_ptr<SpoolSpace> spool;
+};
+
+/// An archive whose headers were read.
+struct ReadMembers {
+  MemberLog members;
+  std::string format;  ///< for people: "POSIX pax interchange format"
+  /// What Place::spooled members lie in; none when there are no such.
+  std::shared_ptr<ByteSource> spool;
+};
+
+/// Reads all headers of an archive, and of the members' bytes only those that must be spooled.
+///
+/// tar (v7, ustar, pax, GNU, with holes), cpio (newc, odc, binary), ar and ISO 9660: members lie
+/// stored in the archive. zip: stored or deflated there; what is encrypted or packed otherwise is
+/// spooled. 7z, rar, cab, lha, xar: spooled.
+///
+/// Errors: Errc::unreadable for what is no archive, or is damaged: the text names the member and
+/// the offset. Errc::does_not_fit beyond the limits. Errc::unsupported for what would need a spool,
+/// or a passphrase, that is not there.
+Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
+                                 const ReadOptions& options, LogSink& log);
+
+/// The same of bytes that come once, one after the other, up to the archive's end or a little
+/// further: tar, cpio and ar alone, whose members lie where `stream` had them. nullopt when it is
+/// none of these. `name` is for messages.
+Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,
+                                                const ReadOptions& options, LogSink& log);
+
+}  // namespace mkvirtfs::archive
