@@ -142,6 +142,9 @@ std::string DumpCommand::summary_json(const PreparedImage& prepared, const DumpS
 
 Result<int> DumpCommand::run(const Streams& streams) {
   if (Result<void> good = check(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> taken = source_.take_sources(); !taken) {
+    return std::unexpected(std::move(taken.error()));
+  }
   FdLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
   if (!prepared) return std::unexpected(prepared.error());

@@ -110,9 +110,9 @@ struct TreeCounts {
 
 /// Everything but the map, under names that are kept like an API.
 Json describe(const std::string& source, const PreparedImage& prepared) {
-  const SourceTree& tree = *prepared.source.layer.tree;
+  const SourceTree& tree = *prepared.tree;
   const TreeCounts counts(tree);
-  const ScanReport& report = prepared.source.report;
+  const ScanReport& report = prepared.report;
   const TreeId tree_id = tree.id();
   Json json;
   json["source"] = printable(source);
@@ -232,16 +232,17 @@ Inspect::Inspect(CLI::App& inspect_app) : Command(inspect_app) {
 }
 
 Result<void> Inspect::resolve() {
+  if (Result<void> taken = source_.take_sources(); !taken) return taken;
   if (!map_.empty()) {
     map_offset_ = parse_size(map_);
     if (!map_offset_) {
-      if (!source_.source.empty()) {
+      if (!source_.sources.empty()) {
         return fail(Errc::usage, fmt::format("--map={} is not an offset (65536, 64K, 1GiB)", map_));
       }
-      source_.source = map_;
+      source_.sources.push_back({map_, ""});
     }
   }
-  if (source_.source.empty()) {
+  if (source_.sources.empty()) {
     return fail(Errc::usage, "SOURCE is required (see mkvirtfs inspect --help)");
   }
   return {};
@@ -296,7 +297,7 @@ Result<int> Inspect::run(const Streams& streams) {
     prepared->image->differences(rows);
     rows.end();
   } else {
-    const Json facts = describe(source_.source, *prepared);
+    const Json facts = describe(to_string(source_.sources), *prepared);
     report.add(json_ ? facts.dump(2) + "\n" : text_of(facts));
   }
   if (!report.flush()) return fail(Errc::io, "write standard output");

@@ -69,7 +69,7 @@ TEST_CASE("without options everything is as documented") {
   CHECK_FALSE(scan.newest_mtime_s);
   CHECK_FALSE(scan.owner_uid);
   CHECK(Parsed({}).source.on_change() == OnChange::error);
-  CHECK(Parsed({}).source.source == "the-source");
+  CHECK(Parsed({}).source.words().value() == std::vector<PlacedSource>{{"the-source", ""}});
   const ext2::Options image = ext2_options({});
   CHECK(image.variant == ext2::Variant::ext2);
   CHECK_FALSE(image.size_bytes);

@@ -6,8 +6,10 @@
 
 #include <chrono>
 #include <utility>
+#include <vector>
 
 #include "fsgen/iso9660/duplicates.h"
+#include "fsgen/tree/merge.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -41,6 +43,19 @@ void tell_what_was_passed_over(const ScanReport& report, LogSink& log) {
   }
 }
 
+/// Counts of several scans, and the first paths.
+void add(const ScanReport& report, ScanReport& sum) {
+  constexpr std::size_t kMostPaths = 100;
+  sum.unreadable_count += report.unreadable_count;
+  for (const std::string& path : report.unreadable_paths) {
+    if (sum.unreadable_paths.size() == kMostPaths) break;
+    sum.unreadable_paths.push_back(path);
+  }
+  sum.vanished_count += report.vanished_count;
+  sum.mount_points_not_entered += report.mount_points_not_entered;
+  sum.excluded_count += report.excluded_count;
+}
+
 class Stopwatch {
  public:
   double seconds() const {
@@ -55,32 +70,52 @@ class Stopwatch {
 
 Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
                                     LogSink& log) {
+  const SourceOptions* const part = &source;
+  return prepare_image(std::span(&part, 1), image, log);
+}
+
+Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
+                                    const ImageOptions& image, LogSink& log) {
   // All of the command line first: a typing error must not wait for a scan.
-  Result<ScanOptions> scan_options = source.scan_options();
-  if (!scan_options) return std::unexpected(scan_options.error());
+  std::vector<ScanOptions> scan_options;
+  for (const SourceOptions* part : parts) {
+    Result<ScanOptions> options = part->scan_options();
+    if (!options) return std::unexpected(std::move(options.error()));
+    if (!image.has_xattrs()) options->xattrs = false;
+    scan_options.push_back(std::move(*options));
+  }
   Result<PlanOptions> plan_options = image.plan_options();
   if (!plan_options) return std::unexpected(plan_options.error());
-  if (!image.has_xattrs()) scan_options->xattrs = false;
   raise_open_file_limit();
 
   PreparedImage prepared;
   const Stopwatch scan_time;
-  Result<LoadedSource> loaded = load_source(source.source, source, *scan_options, log);
-  if (!loaded) return std::unexpected(std::move(loaded.error()));
-  prepared.source = std::move(*loaded);
+  std::vector<PlacedLayer> layers;
+  for (std::size_t at = 0; at < parts.size(); ++at) {
+    for (const PlacedSource& placed : parts[at]->sources) {
+      Result<LoadedSource> loaded = load_source(placed.source, *parts[at], scan_options[at], log);
+      if (!loaded) return std::unexpected(std::move(loaded.error()));
+      add(loaded->report, prepared.report);
+      prepared.sources.push_back(std::move(loaded->facts));
+      layers.push_back({std::move(loaded->layer), placed.at});
+    }
+  }
+  Result<Layer> merged = merge_layers(std::move(layers));
+  if (!merged) return std::unexpected(std::move(merged.error()));
+  prepared.tree = std::move(merged->tree);
+  const std::shared_ptr<ContentStore> store = std::move(merged->contents);
   prepared.scan_seconds = scan_time.seconds();
-  tell_what_was_passed_over(prepared.source.report, log);
+  tell_what_was_passed_over(prepared.report, log);
 
-  const std::shared_ptr<const SourceTree>& tree = prepared.source.layer.tree;
-  const std::shared_ptr<ContentStore>& store = prepared.source.layer.contents;
   const Stopwatch plan_time;
   if (image.dedupe()) {
-    Result<std::vector<iso9660::Duplicate>> duplicates = iso9660::find_duplicates(*tree, *store);
+    Result<std::vector<iso9660::Duplicate>> duplicates =
+        iso9660::find_duplicates(*prepared.tree, *store);
     if (!duplicates) return std::unexpected(std::move(duplicates.error()));
     std::get<iso9660::Options>(*plan_options).duplicates = std::move(*duplicates);
   }
   Result<std::shared_ptr<const Image>> planned =
-      std::visit([&](const auto& options) { return plan(tree, options); }, *plan_options);
+      std::visit([&](const auto& options) { return plan(prepared.tree, options); }, *plan_options);
   if (!planned) return std::unexpected(std::move(planned.error()));
   prepared.image = std::move(*planned);
   prepared.plan_seconds = plan_time.seconds();
@@ -88,8 +123,8 @@ Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOpti
     log.write(LogLevel::warning, remark + " (mkvirtfs inspect --differences lists them)");
   }
   log.write(LogLevel::debug,
-            fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s", tree->node_count(),
-                        prepared.scan_seconds, prepared.plan_seconds));
+            fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s",
+                        prepared.tree->node_count(), prepared.scan_seconds, prepared.plan_seconds));
   prepared.device = std::make_shared<ImageDevice>(prepared.image, store);
   return prepared;
 }

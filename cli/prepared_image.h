@@ -2,28 +2,36 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "block/image.h"
 #include "cli/image_options.h"
 #include "cli/source_loader.h"
 #include "cli/source_options.h"
+#include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 #include "support/log.h"
 
 namespace mkvirtfs::cli {
 
-/// A source that was read and planned: everything the subcommands begin with.
+/// Sources that were read and merged, and the plan for them: everything the subcommands begin with.
 struct PreparedImage {
-  LoadedSource source;
+  std::shared_ptr<const SourceTree> tree;
+  ScanReport report;  ///< of all sources together
+  std::vector<SourceFacts> sources;
   std::shared_ptr<const Image> image;
   std::shared_ptr<ImageDevice> device;
   double scan_seconds = 0;
   double plan_seconds = 0;
 };
 
-/// Reads the source, plans the image, and makes the device that reads it. What was passed over
-/// goes to `log`. Raises the limit of open files as far as it may, because many make reading fast.
-/// `log` must live as long as the device.
+/// Reads the sources, each of `parts` with its own options, merges them in order (docs/layers.md),
+/// plans the image, and makes the device that reads it. What a scan passed over goes to `log`.
+/// Raises the limit of open files as far as it may, because many make reading fast. `log` must live
+/// as long as the device.
+Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
+                                    const ImageOptions& image, LogSink& log);
 Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
                                     LogSink& log);
 

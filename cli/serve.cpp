@@ -373,7 +373,7 @@ Result<int> Serve::run(const Streams& streams) {
   if (!tls) return std::unexpected(std::move(tls.error()));
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
   const Result<ServedSources> sources =
-      ServedSources::parse(sources_, export_name_, app(), source_, image_);
+      ServedSources::parse(export_name_, app(), source_, image_);
   if (!sources) return std::unexpected(sources.error());
   if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
     return std::unexpected(std::move(checked.error()));

@@ -26,15 +26,15 @@ struct SourceWord {
 /// is a directory, commas and all. Behind the '=', ",," is a comma and "," begins an option.
 SourceWord parse_source_word(std::string_view word);
 
-/// The sources that serve offers, each with its own options over those that all share.
+/// The sources that serve offers, each with its own options over those that all share. Plain ones
+/// are laid over each other, and so are those with the same name.
 class ServedSources {
  public:
-  /// Checks all there is to check without scanning. A plain DIR is the default export and is called
-  /// `default_name`; without one, the source of that name is, or the first if it is "". `shared` is
-  /// serve's own command line, after parsing; `source` and `image` are its values, are given the
-  /// plain directory, and outlive the sources.
-  static Result<ServedSources> parse(const std::vector<std::string>& words,
-                                     const std::string& default_name, const CLI::App& shared,
+  /// Checks all there is to check without scanning. Plain DIRs are the default export and are
+  /// called `default_name`; without one, the source of that name is, or the first if it is "".
+  /// `shared` is serve's own command line, after parsing; `source` and `image` are its values, are
+  /// given the plain directories, and outlive the sources.
+  static Result<ServedSources> parse(const std::string& default_name, const CLI::App& shared,
                                      SourceOptions& source, const ImageOptions& image);
   ServedSources(ServedSources&&) noexcept;
   ServedSources& operator=(ServedSources&&) noexcept = delete;
@@ -43,13 +43,16 @@ class ServedSources {
   /// The names of the exports, the default one's first.
   const std::vector<std::string>& names() const noexcept { return names_; }
 
-  /// The plain source is scanned and planned now, and stays so; the others are when a client needs
+  /// What is plain is scanned and planned now, and stays so; the others are when a client needs
   /// them. What a build has to say goes to `log`, which outlives the tree.
   Result<std::shared_ptr<nbd::ExportTree>> make_exports(LogSink& log) const;
 
  private:
+  struct Part;
   struct Named;
   ServedSources();
+  /// The options of a word, over those that all share.
+  static Result<void> parse_options(const SourceWord& word, const CLI::App& shared, Part& part);
 
   std::vector<std::string> names_;
   std::vector<std::shared_ptr<Named>> named_;  // in the order of names_, behind the plain one

@@ -22,7 +22,7 @@ struct Line {
     app.parse(words);
   }
   Result<ServedSources> parse(const std::string& default_name = {}) {
-    return ServedSources::parse(sources, default_name, app, source, image);
+    return ServedSources::parse(default_name, app, source, image);
   }
 
   CLI::App app;
@@ -100,9 +100,8 @@ TEST_CASE("the default export is the plain directory, the one chosen, or the fir
   CHECK(text(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse()->names()) == "a x/b c");
   CHECK(text(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse("c")->names()) == "c a x/b");
   CHECK_THAT(error_of(Line({"a=" + dir}).parse("b")), Catch::Contains("--exportname=b"));
-  CHECK_THAT(error_of(Line({"a=" + dir, "a=" + dir}).parse()), Catch::Contains("the name a"));
   CHECK_THAT(error_of(Line({"a=" + dir, dir}).parse("a")), Catch::Contains("the name a"));
-  CHECK_THAT(error_of(Line({dir, dir}).parse()), Catch::Contains("NAME="));
+  CHECK(Line({dir, "a=" + dir, dir}).parse("plain")->names().size() == 2);
 }
 
 TEST_CASE("shared options are defaults that a source's own replace") {
@@ -138,6 +137,63 @@ TEST_CASE("shared options are defaults that a source's own replace") {
   CHECK(has(*plain, "contents"));
   CHECK(has(*own, "secret"));
   CHECK_FALSE(has(*own, "contents"));
+}
+
+TEST_CASE("plain sources, and those of one name, are laid over each other") {
+  const Bench bench;
+  std::filesystem::create_directories(bench.root / "over/sub");
+  write_file(bench.root / "over/file", "replaced");
+  write_file(bench.root / "over/sub/added", "more");
+  const std::string over = (bench.root / "over").string();
+  FdLog log(-1, LogLevel::error);
+  Line line({"--fs=ext2", "--free=1M", bench.one(), "--at=/etc", over,
+             "a=" + bench.one() + ",label=A", "--at", "x/y", bench.one(),
+             "a=" + over + ",exclude=added", "a=" + over + ",at=deep"});
+  const auto sources = line.parse("plain");
+  REQUIRE(sources);
+  CHECK(text(sources->names()) == "plain a");
+  CHECK(line.source.sources ==
+        std::vector<PlacedSource>{{bench.one(), ""}, {over, "/etc"}, {bench.one(), "x/y"}});
+  CHECK(to_string(line.source.sources) ==
+        bench.one() + " + " + over + " at /etc + " + bench.one() + " at /x/y");
+  const auto exports = sources->make_exports(log);
+  REQUIRE(exports);
+  const auto plain = (*exports)->open("plain");
+  const auto named = (*exports)->open("a");
+  REQUIRE(plain);
+  REQUIRE(named);
+  CHECK(plain->description == "ext2 image of one and 2 more");
+  CHECK(label_of(*named) == "A");
+  const auto count = [](const nbd::Export& exported, std::string_view what) {
+    std::string bytes(exported.device->geometry().size_bytes, '\0');
+    REQUIRE(exported.device->read(0, std::as_writable_bytes(std::span(bytes))));
+    std::size_t times = 0;
+    for (std::size_t at = bytes.find(what); at != bytes.npos; at = bytes.find(what, at + 1))
+      ++times;
+    return times;
+  };
+  // one/file in the root and in x/y, over/file in etc.
+  CHECK(count(*plain, "contents") == 2);
+  CHECK(count(*plain, "replaced") == 1);
+  CHECK(count(*plain, "added") == 1);
+  CHECK(count(*named, "contents") == 0);
+  CHECK(count(*named, "replaced") == 2);
+  CHECK(count(*named, "added") == 1);
+}
+
+TEST_CASE("places that can not be are told before anything is scanned") {
+  const Bench bench;
+  const std::string dir = bench.one();
+  CHECK_THAT(error_of(Line({dir, "--at=/etc"}).parse()), Catch::Contains("none follows"));
+  CHECK_THAT(error_of(Line({"--at=/a", "--at=/b", dir}).parse()), Catch::Contains("--at=/a"));
+  CHECK_THAT(error_of(Line({dir, "--at=/etc/../x", dir}).parse()), Catch::Contains("no path"));
+  CHECK_THAT(error_of(Line({"--at=/etc", "a=" + dir}).parse()), Catch::Contains(",at=/etc"));
+  CHECK_THAT(error_of(Line({"a=" + dir, "a=" + dir + ",at=.."}).parse()),
+             Catch::Contains("no path"));
+  CHECK_THAT(error_of(Line({"a=" + dir, "a=" + dir + ",at=x,at=y"}).parse()),
+             Catch::Contains("twice"));
+  CHECK_THAT(error_of(Line({"a=" + dir, "a=" + dir + ",fs=ext2"}).parse()),
+             Catch::Contains("go with the first a="));
 }
 
 TEST_CASE("sources are scanned when they are opened, and again when nobody holds them") {

@@ -11,10 +11,13 @@
 #include <limits>
 #include <string_view>
 
+#include "fsgen/tree/merge.h"
+
 namespace mkvirtfs::cli {
 namespace {
 
 constexpr const char* kGroup = "Source";
+constexpr const char* kSourceWord = "SOURCE";
 
 template <class Number>
 std::optional<Number> parse_number(std::string_view text, int base = 10) {
@@ -113,13 +116,71 @@ Result<std::vector<IdMapping>> parse_mappings(const char* option,
 
 }  // namespace
 
+std::string to_string(const std::vector<PlacedSource>& sources) {
+  std::string text;
+  for (const PlacedSource& placed : sources) {
+    if (!text.empty()) text += " + ";
+    text += placed.source;
+    if (placed.at.empty()) continue;
+    text += placed.at.starts_with('/') ? " at " : " at /";
+    text += placed.at;
+  }
+  return text;
+}
+
 void SourceOptions::add_to(CLI::App& app) {
-  app.add_option("SOURCE", source, "The directory to show")->required();
+  app.add_option(kSourceWord, words_,
+                 "The directory to show; of several, the later\nlie over the "
+                 "earlier")
+      ->option_text("...")
+      ->required();
   add_options_to(app);
+}
+
+Result<void> check_place(const std::string& place) {
+  if (is_valid_place(place)) return {};
+  return fail(Errc::usage, fmt::format("--at={} is no path in the image: it must have no . and no "
+                                       ".., and names of up to 255 bytes",
+                                       place));
+}
+
+Result<std::vector<PlacedSource>> SourceOptions::words() const {
+  std::vector<PlacedSource> all;
+  const CLI::Option* source_option = app_->get_option_no_throw(kSourceWord);
+  std::size_t places = 0;
+  std::optional<std::string> place;
+  for (const CLI::Option* option : app_->parse_order()) {
+    if (option == place_option_) {
+      if (place) break;
+      place = places_.at(places++);
+      if (Result<void> good = check_place(*place); !good) {
+        return std::unexpected(std::move(good.error()));
+      }
+    } else if (option == source_option) {
+      all.push_back({source_option->results().at(all.size()), place.value_or("")});
+      place.reset();
+    }
+  }
+  if (place) {
+    return fail(Errc::usage,
+                fmt::format("--at={} says where the next source stands, and none follows", *place));
+  }
+  return all;
+}
+
+Result<void> SourceOptions::take_sources() {
+  if (!sources.empty()) return {};
+  Result<std::vector<PlacedSource>> given = words();
+  if (!given) return std::unexpected(std::move(given.error()));
+  sources = std::move(*given);
+  return {};
 }
 
 void SourceOptions::add_options_to(CLI::App& app) {
   app_ = &app;
+  place_option_ = app.add_option("--at", places_, "The next SOURCE stands there in the image")
+                      ->option_text("PATH")
+                      ->group(kGroup);
   exclude_option_ = app.add_option("--exclude", excludes_, "Leave out what matches")
                         ->option_text("GLOB")
                         ->group(kGroup);
@@ -158,7 +219,7 @@ void SourceOptions::add_options_to(CLI::App& app) {
       ->check(CLI::Range(1U, 256U))
       ->group(kGroup);
   // One value each time, so that "--exclude GLOB SOURCE" means what it says.
-  for (CLI::Option* option : {exclude_option_, include_option_, map_uid, map_gid}) {
+  for (CLI::Option* option : {place_option_, exclude_option_, include_option_, map_uid, map_gid}) {
     option->allow_extra_args(false);
   }
 }

@@ -13,12 +13,33 @@
 
 namespace mkvirtfs::cli {
 
+/// A source as the command line names it, and where in the whole its root stands; "" is the root.
+struct PlacedSource {
+  std::string source;
+  std::string at;
+
+  friend bool operator==(const PlacedSource&, const PlacedSource&) = default;
+};
+/// For people: "base + etc-extra at /etc".
+std::string to_string(const std::vector<PlacedSource>& sources);
+
+/// Errc::usage for what can be no value of --at.
+Result<void> check_place(const std::string& place);
+
 /// The options that say what is read and as whose: the same for every subcommand.
 class SourceOptions {
  public:
-  /// The options, and SOURCE itself.
+  /// The options, and SOURCE... itself; take_sources() must follow the parsing.
   void add_to(CLI::App& app);
   void add_options_to(CLI::App& app);
+
+  /// The words of the command line that are sources, in their order, each with the --at that stood
+  /// before it. Errc::usage for an --at that no source follows.
+  Result<std::vector<PlacedSource>> words() const;
+  /// Fills `sources` with them, when it is empty.
+  Result<void> take_sources();
+  /// The values of --at by themselves.
+  const std::vector<std::string>& places() const noexcept { return places_; }
 
   /// The values after parsing; Errc::usage for what is malformed or contradictory.
   Result<ScanOptions> scan_options() const;
@@ -26,15 +47,19 @@ class SourceOptions {
   /// 0: not given.
   unsigned threads() const noexcept { return threads_; }
 
-  std::string source;
+  /// What is read, one laid over the other.
+  std::vector<PlacedSource> sources;
 
  private:
   /// --exclude and --include in the order in which they were given.
   std::vector<PathRule> rules() const;
 
   CLI::App* app_ = nullptr;
+  CLI::Option* place_option_ = nullptr;
   CLI::Option* exclude_option_ = nullptr;
   CLI::Option* include_option_ = nullptr;
+  std::vector<std::string> words_;
+  std::vector<std::string> places_;
   std::vector<std::string> excludes_;
   std::vector<std::string> includes_;
   std::string owner_;

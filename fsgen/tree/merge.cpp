@@ -175,9 +175,7 @@ class LayerMerger {
     ways_.reserve(placed_.size());
     for (const PlacedLayer& placed : placed_) {
       auto way = components_of(placed.at);
-      const bool good = way && std::ranges::all_of(
-                                   *way, [](std::string_view name) { return name.size() <= 255; });
-      if (!good) {
+      if (!way || !is_valid_place(placed.at)) {
         return fail(Errc::usage, fmt::format("{} is no place in a tree: it must be a path without "
                                              ". and .., of names of up to 255 bytes",
                                              placed.at));
@@ -628,6 +626,12 @@ class LayerMerger {
   std::vector<Origin> origins_;                       // by node of the result
   std::vector<NodeNo> implied_;
 };
+
+bool is_valid_place(std::string_view at) {
+  const auto names = components_of(at);
+  return names &&
+         std::ranges::all_of(*names, [](std::string_view name) { return name.size() <= 255; });
+}
 
 Result<Layer> merge_layers(std::vector<PlacedLayer> layers) {
   assert(!layers.empty());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fsgen/tree/layer.h"
@@ -15,6 +16,9 @@ struct PlacedLayer {
   /// '/'-separated raw bytes; slashes at either end and double ones say nothing. "" is the root.
   std::string at;
 };
+
+/// Whether it can be a PlacedLayer's `at`: no ".", no "..", no name beyond 255 bytes.
+bool is_valid_place(std::string_view at);
 
 /// One layer over nothing, as it would stand on a disk where the given ones were unpacked one after
 /// the other, the first one first:
@@ -31,8 +35,8 @@ struct PlacedLayer {
 /// Data is in order layer by layer, the first one's first, each as its tree says; when none says
 /// anything, neither does the result. Contents keep 8 bytes a node to find the layer's.
 ///
-/// Errors: Errc::usage for an `at` with "." or ".." in it or with something else than a directory
-/// in its way; Errc::unreadable for links, overrides and whiteouts that make no sense, naming their
+/// Errors: Errc::usage for an `at` that is no place or has something else than a directory in its
+/// way; Errc::unreadable for links, overrides and whiteouts that make no sense, naming their
 /// path.
 Result<Layer> merge_layers(std::vector<PlacedLayer> layers);
 

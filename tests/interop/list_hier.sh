@@ -103,6 +103,5 @@ stop_server
 
 # Wrong words are told before anything happens.
 fails 2 'no option lable' "$MKVIRTFS" serve "a=$work/a,lable=x"
-fails 2 'two sources have the name a' "$MKVIRTFS" serve "a=$work/a" "a=$work/b"
-fails 2 'have no name|has no name' "$MKVIRTFS" serve "$work/a" "$work/b"
+fails 2 'two sources have the name a' "$MKVIRTFS" serve "a=$work/a" "$work/b" --exportname=a
 fails 1 'does not exist' "$MKVIRTFS" serve "a=$work/nothing"
