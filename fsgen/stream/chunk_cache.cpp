@@ -17,7 +17,8 @@ constexpr std::size_t kMostIdleOfStream = 4;
 constexpr std::uint64_t kMostIdleBytes = std::uint64_t{16} << 20;
 
 constexpr std::size_t kMostShards = 16;
-constexpr std::uint64_t kLeastPerShard = 4 * ChunkCache::kChunkBytes;
+constexpr std::uint64_t kLeastPerShard = 16 * ChunkCache::kChunkBytes;
+constexpr std::uint64_t kLeastCapacity = 4 * ChunkCache::kChunkBytes;
 
 std::size_t shards_for(std::uint64_t capacity_bytes) {
   return static_cast<std::size_t>(
@@ -59,7 +60,7 @@ ChunkCache::~ChunkCache() = default;
 std::uint64_t ChunkCache::capacity_bytes() const noexcept { return store_->capacity_bytes(); }
 
 ChunkCache::Store::Store(std::uint64_t capacity_bytes)
-    : capacity_bytes_(std::max(capacity_bytes, kLeastPerShard)),
+    : capacity_bytes_(std::max(capacity_bytes, kLeastCapacity)),
       shard_count_(shards_for(capacity_bytes_)),
       shards_(std::make_unique<Shard[]>(shard_count_)),
       buffers_(std::make_shared<ChunkBuffers>(8)),

@@ -89,7 +89,7 @@ Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> pac
   if (!parsed) return std::unexpected(std::move(parsed.error()));
   const Compression compression = parsed->compression;
   return make_indexed_source(decoder_input(std::move(packed), compression, options),
-                             std::move(*parsed), options, 0);
+                             std::move(*parsed), options, compression, 0);
 }
 
 Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSource> archive,
@@ -109,7 +109,7 @@ Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSour
   index.unpacked_bytes = size_bytes;
   index.entries.emplace_back();
   if (size_bytes > 0) index.chunk_crc32.push_back(crc32);
-  return make_indexed_source(input, std::move(index), options, 0);
+  return make_indexed_source(input, std::move(index), options, Compression::deflate, 0);
 }
 
 std::optional<StreamFacts> stream_facts(const ByteSource& source) {

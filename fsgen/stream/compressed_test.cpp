@@ -3,60 +3,150 @@
 
 #include <zlib.h>
 
+#include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "fsgen/stream/file_source.h"
+#include "fsgen/stream/testing/pack.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "support/mutex.h"
+#include "support/sha256.h"
+#include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
 
-using testing::MemorySource;
-using testing::some_bytes;
+using namespace testing;
 
-std::string deflated(std::string_view bytes, int window_bits, int level = 6) {
-  z_stream zlib{};
-  deflateInit2(&zlib, level, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY);
-  std::string out(deflateBound(&zlib, bytes.size()) + 64, '\0');
-  zlib.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  zlib.avail_in = static_cast<uInt>(bytes.size());
-  zlib.next_out = reinterpret_cast<Bytef*>(out.data());
-  zlib.avail_out = static_cast<uInt>(out.size());
-  deflate(&zlib, Z_FINISH);
-  out.resize(zlib.total_out);
-  deflateEnd(&zlib);
-  return out;
+constexpr std::size_t kChunk = ChunkCache::kChunkBytes;
+
+struct Format {
+  const char* name;
+  Compression compression;
+  std::function<std::string(std::string_view)> pack;
+  bool is_spooled;
+  std::size_t least_points;  // for the bytes of sample()
+};
+
+const std::string& sample() {
+  static const std::string bytes = some_bytes(1'600'000, 1);
+  return bytes;
 }
 
-std::string gzip(std::string_view bytes) { return deflated(bytes, 31); }
+std::string in_parts(std::string_view bytes, std::size_t part_bytes,
+                     const std::function<std::string(std::string_view)>& pack) {
+  std::string all;
+  for (std::size_t at = 0; at < bytes.size(); at += part_bytes) {
+    all += pack(bytes.substr(at, part_bytes));
+  }
+  return all;
+}
+
+const std::vector<Format>& formats() {
+  static const std::vector<Format> all = {
+      {"gzip", Compression::gzip, pack_gzip, false, 6},
+      {"gzip of several members", Compression::gzip,
+       [](auto bytes) { return in_parts(bytes, 40'000, pack_gzip); }, false, 6},
+      {"xz of several blocks", Compression::xz, [](auto bytes) { return pack_xz(bytes, 150'000); },
+       false, 6},
+      {"xz of several streams, with padding between them", Compression::xz,
+       [](auto bytes) {
+         return in_parts(bytes, 500'000,
+                         [](auto part) { return pack_xz(part, 150'000) + std::string(8, '\0'); });
+       },
+       false, 6},
+      {"xz of one block", Compression::xz, [](auto bytes) { return pack_xz(bytes, 0); }, true, 6},
+      {"zstd of several frames", Compression::zstd,
+       [](auto bytes) { return pack_zstd(bytes, 150'000); }, false, 6},
+      {"zstd with frames to be skipped", Compression::zstd,
+       [](auto bytes) {
+         return "\x52\x2a\x4d\x18\x05" + std::string(3, '\0') + "stuff" + pack_zstd(bytes, 150'000);
+       },
+       false, 6},
+      {"zstd of one frame", Compression::zstd, [](auto bytes) { return pack_zstd(bytes, 0); }, true,
+       6},
+      {"bzip2", Compression::bzip2, [](auto bytes) { return pack_bzip2(bytes, 2); }, false, 6},
+      {"bzip2 of several streams", Compression::bzip2,
+       [](auto bytes) {
+         return in_parts(bytes, 500'000, [](auto part) { return pack_bzip2(part, 1); });
+       },
+       false, 6},
+      {"lz4", Compression::lz4, pack_lz4, true, 6},
+      {"lzma", Compression::lzma, pack_lzma, true, 6},
+      {"lzip", Compression::lzip, pack_lzip, true, 6},
+  };
+  return all;
+}
+
+class LogOfTest final : public LogSink {
+ public:
+  void write(LogLevel, std::string_view message) noexcept override {
+    const MutexLock lock(mutex_);
+    text_ += message;
+    text_ += '\n';
+  }
+  std::string text() {
+    const MutexLock lock(mutex_);
+    return text_;
+  }
+
+ private:
+  Mutex mutex_;
+  std::string text_ GUARDED_BY(mutex_);
+};
 
 StreamOptions small_options() {
   StreamOptions options;
   options.span_bytes = 100'000;
   options.cache = std::make_shared<ChunkCache>(2U << 20);
+  options.spool = std::make_shared<SpoolSpace>(std::filesystem::temp_directory_path().string(),
+                                               std::uint64_t{64} << 20);
   return options;
 }
 
 std::shared_ptr<MemorySource> memory(std::string bytes) {
-  return std::make_shared<MemorySource>(std::move(bytes), "test.gz");
+  return std::make_shared<MemorySource>(std::move(bytes), "test.packed");
 }
 
-/// All that a pass over `packed` gives, or its error's text.
-std::string unpack(std::string packed, Compression compression,
-                   const StreamOptions& options = small_options()) {
+struct Unpacked {
+  std::string bytes;
+  std::string error;
+};
+
+/// All that a pass over `packed` gives, and how it ended.
+Unpacked unpack(std::string packed, Compression compression,
+                const StreamOptions& options = small_options()) {
   auto pass = open_compressed(memory(std::move(packed)), compression, options);
-  if (!pass) return "error: " + pass.error().what;
-  std::string all;
+  if (!pass) return {"", pass.error().what};
+  Unpacked all;
   while (true) {
     const auto more = (*pass)->next();
-    if (!more) return "error: " + more.error().what;
+    if (!more) {
+      all.error = more.error().what;
+      // An error is final.
+      const auto again = (*pass)->next();
+      if (again || again.error().what != all.error) all.error = "another error";
+      return all;
+    }
     if (more->empty()) return all;
-    all.append(reinterpret_cast<const char*>(more->data()), more->size());
+    all.bytes.append(reinterpret_cast<const char*>(more->data()), more->size());
   }
+}
+
+std::shared_ptr<ByteSource> indexed(std::shared_ptr<ByteSource> packed, Compression compression,
+                                    const StreamOptions& options) {
+  auto pass = open_compressed(std::move(packed), compression, options);
+  if (!pass) throw std::runtime_error(pass.error().what);
+  auto source = (*pass)->finish();
+  if (!source) throw std::runtime_error(source.error().what);
+  return *source;
 }
 
 std::string read_text(ByteSource& source, std::uint64_t offset, std::size_t length) {
@@ -77,23 +167,426 @@ bool reads_right(ByteSource& source, const std::string& bytes, std::uint32_t see
   return true;
 }
 
-TEST_CASE("a gzip stream reads the same at any offset") {
-  const std::string bytes = some_bytes(3'000'000, 1);
-  const std::string packed = gzip(bytes);
-  REQUIRE(unpack(packed, Compression::gzip) == bytes);
-  auto pass = open_compressed(memory(packed), Compression::gzip, small_options());
-  REQUIRE(pass);
-  const auto source = (*pass)->finish();
-  REQUIRE(source);
-  REQUIRE((*source)->size_bytes() == bytes.size());
-  CHECK(stream_facts(**source)->points > 10);
-  CHECK(reads_right(**source, bytes, 2, 100));
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
-  const auto index = save_index(**source);
-  REQUIRE(index);
-  const auto again = open_indexed(memory(packed), *index, small_options());
-  REQUIRE(again);
-  CHECK(reads_right(**again, bytes, 3, 100));
+TEST_CASE("every format reads the same at any offset, by its index and without the pass") {
+  for (const Format& format : formats()) {
+    INFO(format.name);
+    const std::string packed = format.pack(sample());
+    REQUIRE(*detect_compression(*memory(packed)) == format.compression);
+    const Unpacked all = unpack(packed, format.compression);
+    REQUIRE(all.error == "");
+    REQUIRE((all.bytes == sample()));
+
+    const auto source = indexed(memory(packed), format.compression, small_options());
+    REQUIRE(source->size_bytes() == sample().size());
+    const auto facts = stream_facts(*source);
+    REQUIRE(facts);
+    CHECK(facts->compression == format.compression);
+    CHECK((facts->spool_bytes != 0) == format.is_spooled);
+    CHECK(facts->points >= format.least_points);
+    CHECK(facts->span_bytes <= 800'000);
+    CHECK(reads_right(*source, sample(), 2, 20));
+
+    const auto index = save_index(*source);
+    REQUIRE(index.has_value() == !format.is_spooled);
+    if (!index) continue;
+    const auto again = open_indexed(memory(packed), *index, small_options());
+    REQUIRE(again);
+    CHECK(reads_right(**again, sample(), 3, 10));
+    CHECK(*save_index(**again) == *index);
+  }
+}
+
+TEST_CASE("what is empty or short needs no spool") {
+  for (const Format& format : formats()) {
+    INFO(format.name);
+    for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{500}, kChunk}) {
+      if (size == 0 && contains(format.name, "several")) continue;  // of no part there is none
+      const std::string bytes = some_bytes(size, 7);
+      StreamOptions options = small_options();
+      options.spool = nullptr;
+      const auto source = indexed(memory(format.pack(bytes)), format.compression, options);
+      CHECK((read_text(*source, 0, source->size_bytes()) == bytes));
+      const auto index = save_index(*source);
+      REQUIRE(index);
+      const auto again = open_indexed(memory(format.pack(bytes)), *index, options);
+      REQUIRE(again);
+      CHECK((read_text(**again, 0, size) == bytes));
+    }
+  }
+}
+
+TEST_CASE("several threads read one stream") {
+  for (const Format& format : formats()) {
+    INFO(format.name);
+    const auto source = indexed(memory(format.pack(sample())), format.compression, small_options());
+    std::atomic<int> right = 0;
+    std::vector<std::thread> threads;
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      threads.emplace_back([&, i] { right += reads_right(*source, sample(), i, 8) ? 1 : 0; });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(right == 4);
+  }
+}
+
+TEST_CASE("a truncated stream is an error that says where, behind bytes that are right") {
+  const std::string bytes = some_bytes(250'000, 4);
+  for (const Format& format : formats()) {
+    INFO(format.name);
+    const std::string packed = format.pack(bytes);
+    std::mt19937 random(5);
+    for (int i = 0; i < 24; ++i) {
+      // The last bytes are those of trailers, which are many and short.
+      const std::size_t cut = i < 8 ? packed.size() - 1 - static_cast<std::size_t>(i)
+                                    : 1 + random() % (packed.size() - 1);
+      INFO("cut to " << cut << " of " << packed.size());
+      const Unpacked all = unpack(packed.substr(0, cut), format.compression);
+      CHECK((bytes.starts_with(all.bytes)));
+      if (all.error.empty()) {
+        // It may end between two members, or in padding.
+        CHECK(contains(format.name, "several"));
+      } else {
+        CHECK(contains(all.error, "test.packed is damaged at byte "));
+      }
+    }
+  }
+}
+
+TEST_CASE("a flipped bit never goes unseen where the format has checksums") {
+  const std::string bytes = some_bytes(250'000, 4);
+  for (const Format& format : formats()) {
+    INFO(format.name);
+    if (format.compression == Compression::lzma) continue;
+    const std::string packed = format.pack(bytes);
+    std::mt19937 random(6);
+    int seen = 0;
+    for (int i = 0; i < 20; ++i) {
+      std::string flipped = packed;
+      const std::size_t at = random() % flipped.size();
+      flipped[at] = static_cast<char>(flipped[at] ^ (1 << (random() % 8)));
+      INFO("at " << at);
+      LogOfTest log;
+      StreamOptions options = small_options();
+      options.log = &log;
+      const Unpacked all = unpack(flipped, format.compression, options);
+      seen += all.error.empty() ? 0 : 1;
+      // Of a header some bits mean nothing; what looks like the end of the last member is said.
+      if (all.error.empty() && log.text().empty()) CHECK((all.bytes == bytes));
+    }
+    CHECK(seen >= 15);
+  }
+}
+
+TEST_CASE("gzip: padding is silent, garbage is named, and headers may have every field") {
+  LogOfTest log;
+  StreamOptions options = small_options();
+  options.log = &log;
+  const std::string bytes = some_bytes(1000, 1);
+  CHECK((unpack(pack_gzip(bytes) + std::string(5000, '\0'), Compression::gzip, options).bytes ==
+         bytes));
+  CHECK(log.text() == "");
+  const std::string packed = pack_gzip(bytes);
+  for (const std::string_view garbage : {"x", "\x1f", "\x1fgarbage", "garbage"}) {
+    const Unpacked all = unpack(packed + std::string(garbage), Compression::gzip, options);
+    INFO(garbage);
+    CHECK((all.bytes == bytes));
+  }
+  CHECK(contains(log.text(), "test.packed: what follows its last gzip member at byte " +
+                                 std::to_string(packed.size()) + " is left alone"));
+
+  std::string full("\x1f\x8b\x08\x1f\0\0\0\0\0\x03", 10);  // all flags
+  full += std::string("\x04\0abcd", 6) + std::string("name\0", 5) + std::string("comment\0", 8) +
+          "zz" + packed.substr(10);
+  CHECK((unpack(full, Compression::gzip).bytes == bytes));
+  for (std::size_t size = 1; size < 31; ++size) {
+    CHECK(contains(unpack(full.substr(0, size), Compression::gzip).error, "is damaged at byte"));
+  }
+  std::string reserved = packed;
+  reserved[3] = '\x40';
+  CHECK(contains(unpack(reserved, Compression::gzip).error, "a gzip header of an unknown kind"));
+}
+
+TEST_CASE("gzip: a wrong trailer is named with the offsets of its member") {
+  const std::string bytes = some_bytes(600'000, 1);
+  const std::string first = pack_gzip(bytes);
+  std::string packed = first + first;
+  packed[packed.size() - 8] = static_cast<char>(packed[packed.size() - 8] ^ 1);
+  CHECK(unpack(packed, Compression::gzip).error ==
+        "test.packed is damaged before byte " + std::to_string(packed.size()) +
+            ": the 600000 bytes that it unpacks to from byte 600000 on have a wrong checksum");
+  packed = first;
+  packed[packed.size() - 1] = '\x7f';
+  CHECK(contains(unpack(packed, Compression::gzip).error, "have a wrong length"));
+}
+
+TEST_CASE("bombs are refused, by ratio and by size") {
+  StreamOptions options = small_options();
+  options.most_ratio = 500;
+  const std::string zeroes(66U << 20, '\0');
+  const std::string packed = pack_gzip(zeroes);
+  CHECK(contains(unpack(packed, Compression::gzip, options).error,
+                 "more than 500 times as much (--max-ratio=N allows more)"));
+  options.most_ratio = 0;
+  options.most_unpacked_bytes = 1'000'000;
+  CHECK(unpack(packed, Compression::gzip, options).error ==
+        "test.packed unpacks to more than 976.6 KiB (--max-unpacked-size=SIZE allows more)");
+  options.most_unpacked_bytes = 0;
+  CHECK(unpack(packed, Compression::gzip, options).bytes.size() == zeroes.size());
+}
+
+TEST_CASE("an index keeps within its memory") {
+  StreamOptions options = small_options();
+  options.span_bytes = 20'000;
+  const auto large = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
+  options.index_memory_bytes = 120'000;
+  const auto small = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
+  CHECK(stream_facts(*large)->index_bytes > 250'000);
+  CHECK(stream_facts(*small)->index_bytes < 130'000);
+  CHECK(stream_facts(*small)->points >= 4);
+  CHECK(reads_right(*small, sample(), 3, 50));
+}
+
+TEST_CASE("a memory limit of decoders is named") {
+  StreamOptions options = small_options();
+  options.decoder_memory_bytes = 100'000;
+  const std::string bytes = some_bytes(500'000, 3);
+  CHECK(contains(unpack(pack_xz(bytes, 0), Compression::xz, options).error,
+                 "of memory to be decoded, and 97.7 KiB are allowed"));
+  CHECK(contains(unpack(pack_lzma(bytes), Compression::lzma, options).error, "are allowed"));
+}
+
+TEST_CASE("without a spool what can only be read forwards is refused when it is long") {
+  StreamOptions options = small_options();
+  options.spool = nullptr;
+  CHECK(unpack(pack_lz4(sample()), Compression::lz4, options).error ==
+        "test.packed is lz4 that can only be read from its beginning on: it must be spooled, and "
+        "there "
+        "is no spool");
+  options.spool = std::make_shared<SpoolSpace>("/tmp", 100'000);
+  CHECK(
+      unpack(pack_lz4(sample()), Compression::lz4, options).error ==
+      "test.packed must be spooled, and all spools together may take 97.7 KiB (--spool-limit=SIZE "
+      "allows more)");
+  CHECK(options.spool->used_bytes() == 0);
+  CHECK(contains(unpack("anything", Compression::compress).error, "is not decoded here"));
+}
+
+TEST_CASE("a spool gives its room back with the last source") {
+  StreamOptions options = small_options();
+  auto source = indexed(memory(pack_lz4(sample())), Compression::lz4, options);
+  CHECK(options.spool->used_bytes() == stream_facts(*source)->spool_bytes);
+  CHECK(stream_facts(*source)->spool_bytes < sample().size() / 2 * 3);
+  source.reset();
+  CHECK(options.spool->used_bytes() == 0);
+}
+
+TEST_CASE("a corrupt index is refused, and one with a right checksum never does harm") {
+  const std::string packed = pack_gzip(sample());
+  const auto index = *save_index(*indexed(memory(packed), Compression::gzip, small_options()));
+  const auto open = [&](std::span<const std::byte> bytes) {
+    return open_indexed(memory(packed), bytes, small_options());
+  };
+  REQUIRE(open(index));
+  std::mt19937 random(8);
+  for (int i = 0; i < 200; ++i) {
+    std::vector<std::byte> damaged = index;
+    damaged[random() % damaged.size()] ^= static_cast<std::byte>(1 << (random() % 8));
+    const auto opened = open(damaged);
+    REQUIRE(!opened);
+    CHECK(opened.error().code == Errc::unreadable);
+    CHECK(contains(opened.error().what, "the index of test.packed can not be used: "));
+    CHECK(!open(std::span(index).first(random() % index.size())));
+  }
+  CHECK(contains(open_indexed(memory(packed + "x"), index, small_options()).error().what,
+                 "another size"));
+  for (int i = 0; i < 200; ++i) {
+    std::vector<std::byte> sealed = index;
+    const std::size_t body = sealed.size() - 32;
+    // Half of them in the header and the points.
+    sealed[random() % (i % 2 == 0 ? body : 1000)] ^= static_cast<std::byte>(1 << (random() % 8));
+    Sha256 sha;
+    sha.update(std::span(sealed).first(body));
+    std::ranges::copy(sha.finish(), sealed.begin() + static_cast<std::ptrdiff_t>(body));
+    const auto opened = open(sealed);
+    if (!opened) continue;
+    const std::uint64_t size = std::min<std::uint64_t>((*opened)->size_bytes(), sample().size());
+    const std::size_t at = random() % size;
+    const std::size_t length = std::min<std::size_t>(1000, size - at);
+    const std::string text = read_text(**opened, at, length);
+    CHECK((text.starts_with("error: ") || text == sample().substr(at, length)));
+  }
+}
+
+TEST_CASE("damage behind a kept index is an error there, and the rest stays readable") {
+  for (const Format& format : formats()) {
+    if (format.is_spooled) continue;
+    INFO(format.name);
+    const std::string packed = format.pack(sample());
+    const auto index = *save_index(*indexed(memory(packed), format.compression, small_options()));
+    std::mt19937 random(9);
+    for (int i = 0; i < 2; ++i) {
+      const auto damaged = memory(packed);
+      for (std::size_t b = 0; b < 10; ++b) {
+        damaged->bytes()[packed.size() / 2 + b] = static_cast<char>(random());
+      }
+      const auto source = open_indexed(damaged, index, small_options());
+      REQUIRE(source);
+      int failed = 0;
+      int right = 0;
+      for (std::size_t at = 0; at + 100 < sample().size(); at += 100'000) {
+        std::string text(100, '?');
+        const auto result = (*source)->read(at, std::as_writable_bytes(std::span(text)));
+        if (!result) {
+          ++failed;
+          CHECK(result.error().code == Errc::io);
+          CHECK(contains(result.error().what, "test.packed is damaged "));
+        } else {
+          ++right;
+          CHECK((text == sample().substr(at, 100)));
+        }
+      }
+      CHECK(failed >= 1);
+      CHECK(right >= 6);
+    }
+  }
+}
+
+/// Counts what is read of it.
+class CountingSource final : public ByteSource {
+ public:
+  explicit CountingSource(std::string bytes) : below_(std::move(bytes)) {}
+  std::uint64_t size_bytes() const noexcept override { return below_.size_bytes(); }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    count_ += out.size();
+    return below_.read(offset, out);
+  }
+  std::string name() const override { return "counted"; }
+  std::uint64_t take_count() { return count_.exchange(0); }
+
+ private:
+  MemorySource below_;
+  std::atomic<std::uint64_t> count_ = 0;
+};
+
+TEST_CASE("who reads on begins nowhere again, and threads do not decode the same twice") {
+  for (const Format& format : formats()) {
+    if (format.is_spooled) continue;
+    INFO(format.name);
+    const auto packed = std::make_shared<CountingSource>(format.pack(sample()));
+    const auto source = indexed(packed, format.compression, small_options());
+    packed->take_count();
+    // Where stretches end decoders read a piece too much.
+    const std::uint64_t most = packed->size_bytes() * 2;
+    for (std::size_t at = 0; at < sample().size(); at += 10'000) read_text(*source, at, 10'000);
+    CHECK(packed->take_count() <= most);
+
+    const auto fresh = indexed(packed, format.compression, small_options());
+    packed->take_count();
+    std::vector<std::thread> threads;
+    std::atomic<int> right = 0;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] {
+        bool all = true;
+        for (std::size_t at = 0; at < sample().size(); at += 50'000) {
+          const std::size_t length = std::min<std::size_t>(50'000, sample().size() - at);
+          all = all && read_text(*fresh, at, length) == sample().substr(at, length);
+        }
+        right += all ? 1 : 0;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(right == 4);
+    CHECK(packed->take_count() <= most + most / 2);
+  }
+}
+
+TEST_CASE("what is at hand is in the cache, and nothing else") {
+  StreamOptions options = small_options();
+  options.cache = std::make_shared<ChunkCache>(1U << 20);
+  const auto source = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
+  std::string text(1000, '?');
+  const auto out = std::as_writable_bytes(std::span(text));
+  const Range range{2 * kChunk - 500, 1000};
+  CHECK(!source->is_at_hand(range));
+  CHECK(*source->read_at_once(range.offset, out) == false);
+  source->fetch(range);
+  CHECK(source->is_at_hand(range));
+  REQUIRE(*source->read_at_once(range.offset, out) == true);
+  CHECK((text == sample().substr(range.offset, range.length)));
+  // 1 MiB holds 4 chunks: reading all of the others drives these out.
+  for (std::uint64_t no = 3; no < 7; ++no) source->fetch({no * kChunk, 10});
+  CHECK(!source->is_at_hand(range));
+}
+
+TEST_CASE("streams share a cache and leave it when they are no more") {
+  StreamOptions options = small_options();
+  const std::string other = some_bytes(1'600'000, 9);
+  auto a = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
+  auto b = indexed(memory(pack_xz(other, 200'000)), Compression::xz, options);
+  for (std::size_t at = 0; at + 100 < other.size(); at += 70'000) {
+    CHECK((read_text(*a, at, 100) == sample().substr(at, 100)));
+    CHECK((read_text(*b, at, 100) == other.substr(at, 100)));
+  }
+  a.reset();
+  CHECK(reads_right(*b, other, 3, 20));
+}
+
+TEST_CASE(
+    "members of a zip: small ones are checked whenever they are decoded, large ones at first") {
+  const auto crc_of = [](const std::string& bytes) {
+    return static_cast<std::uint32_t>(
+        crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+  };
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{100}, kChunk, kChunk + 1, std::size_t{2'000'000}}) {
+    INFO(size);
+    const std::string bytes = some_bytes(size, 11);
+    const std::string packed = pack_deflate(bytes);
+    const auto archive = memory("before" + packed + "behind");
+    const auto member = [&](Range range, std::uint64_t size_bytes, std::uint32_t crc32) {
+      return make_deflate_member(archive, range, size_bytes, crc32, "a/member", small_options());
+    };
+    const Range range{6, packed.size()};
+    const auto right = member(range, size, crc_of(bytes));
+    REQUIRE(right);
+    CHECK(!(size > 0 && (*right)->is_at_hand({0, 1})));
+    CHECK((read_text(**right, 0, size) == bytes));
+    CHECK(reads_right(**right, bytes, 12, 20));
+    (*right)->fetch({0, size});
+    CHECK((*right)->is_at_hand({0, std::min(size, kChunk)}));
+    CHECK(!member({6, packed.size() + 7}, size, crc_of(bytes)));
+    if (size == 0) continue;
+    const auto wrong_sum = member(range, size, crc_of(bytes) ^ 1);
+    CHECK(contains(read_text(**wrong_sum, 0, 1), "error: a/member is damaged"));
+    const auto longer = member(range, size + 1, crc_of(bytes));
+    CHECK(contains(read_text(**longer, 0, 1), "error: a/member is damaged"));
+    const auto cut = member({6, packed.size() / 2}, size, crc_of(bytes));
+    CHECK(contains(read_text(**cut, 0, 1), "error: a/member is damaged"));
+  }
+}
+
+TEST_CASE("a file that is replaced while it is read gives no mixture") {
+  const TempDir directory;
+  const std::string path = (directory / "sample.tar.gz").string();
+  write_file(path, pack_gzip(sample()));
+  LogOfTest log;
+  const auto packed = open_file_source(path, OnChange::error, log);
+  REQUIRE(packed);
+  const auto source = indexed(*packed, Compression::gzip, small_options());
+  CHECK((read_text(*source, 0, 1000) == sample().substr(0, 1000)));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the clock of file stamps ticks
+  write_file(path, pack_gzip(some_bytes(3'000'000, 99)));
+  std::string text(1000, '?');
+  const auto result = source->read(1'200'000, std::as_writable_bytes(std::span(text)));
+  REQUIRE(!result);
+  CHECK(result.error().code == Errc::source_changed);
+  CHECK(contains(log.text(), "sample.tar.gz changed after it was opened"));
+  // What was decoded of the file that was opened stays right.
+  CHECK((read_text(*source, 0, 1000) == sample().substr(0, 1000)));
 }
 
 }  // namespace

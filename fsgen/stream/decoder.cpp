@@ -8,6 +8,16 @@
 
 namespace mkvirtfs {
 
+Result<std::size_t> Decoder::decode(std::span<std::byte> out) {
+  if (error_) return std::unexpected(*error_);
+  std::size_t done = 0;
+  if (const Result<void> result = decode_more(out, done); !result) {
+    error_ = result.error();
+    if (done == 0) return std::unexpected(*error_);
+  }
+  return done;
+}
+
 PackedInput::PackedInput(std::shared_ptr<ByteSource> source, std::uint64_t offset,
                          std::size_t piece_bytes)
     : source_(std::move(source)),
@@ -57,30 +67,43 @@ std::unexpected<Error> PackedInput::damaged(std::string_view what) const {
   return fail(Errc::io, fmt::format("{} is damaged at byte {}: {}", name_, position(), what));
 }
 
-Result<std::unique_ptr<Decoder>> make_forward_decoder(const DecoderInput& input,
-                                                      StreamObserver& observer) {
+namespace {
+
+Result<std::unique_ptr<Decoder>> make_any_decoder(const DecoderInput& input, const Point& point,
+                                                  std::span<const std::byte> state,
+                                                  StreamObserver* observer) {
   switch (input.compression) {
     case Compression::gzip:
     case Compression::deflate:
-      return make_inflater(input, {}, {}, &observer);
-    default:
+      return make_inflater(input, point, state, observer);
+    case Compression::xz:
+    case Compression::lzma:
+    case Compression::lzip:
+      return make_lzma_decoder(input, point, observer != nullptr);
+    case Compression::zstd:
+      return make_zstd_decoder(input, point, observer);
+    case Compression::bzip2:
+      return make_bzip2_decoder(input, point, observer);
+    case Compression::lz4:
+      return make_lz4_decoder(input);
+    case Compression::none:
+    case Compression::compress:
       break;
   }
   return fail(Errc::unsupported, fmt::format("{}: {} is not decoded here", input.packed->name(),
                                              to_string(input.compression)));
 }
 
+}  // namespace
+
+Result<std::unique_ptr<Decoder>> make_forward_decoder(const DecoderInput& input,
+                                                      StreamObserver& observer) {
+  return make_any_decoder(input, {}, {}, &observer);
+}
+
 Result<std::unique_ptr<Decoder>> make_decoder(const DecoderInput& input, const Point& point,
                                               std::span<const std::byte> state) {
-  switch (input.compression) {
-    case Compression::gzip:
-    case Compression::deflate:
-      return make_inflater(input, point, state, nullptr);
-    default:
-      break;
-  }
-  return fail(Errc::unsupported, fmt::format("{}: {} is not decoded here", input.packed->name(),
-                                             to_string(input.compression)));
+  return make_any_decoder(input, point, state, nullptr);
 }
 
 }  // namespace mkvirtfs

@@ -22,7 +22,7 @@ namespace mkvirtfs {
 struct Point {
   std::uint64_t unpacked = 0;  ///< the first byte that comes out
   std::uint64_t packed = 0;    ///< the first whole byte that goes in
-  std::uint8_t bits = 0;       ///< how many high bits of the byte before it go in first
+  std::uint8_t bits = 0;       ///< how many bits of the byte before it go in first
   std::uint8_t kind = 0;       ///< of the format's own
 };
 
@@ -33,12 +33,20 @@ class Decoder {
 
   /// The next bytes: 0 at the end of the stream, or of the stretch behind its point where a format
   /// must begin anew at the next one.
-  virtual Result<std::size_t> decode(std::span<std::byte> out) = 0;
+  /// An error comes after all bytes before it, and is final.
+  Result<std::size_t> decode(std::span<std::byte> out);
 
   /// How far it has read the packed bytes.
   virtual std::uint64_t packed_position() const noexcept = 0;
   /// About what it takes.
   virtual std::uint64_t memory_bytes() const noexcept = 0;
+
+ protected:
+  /// decode(), by each format: adds to `done` as bytes come out.
+  virtual Result<void> decode_more(std::span<std::byte> out, std::size_t& done) = 0;
+
+ private:
+  std::optional<Error> error_;
 };
 
 /// What a decoder tells of the stream while it goes through all of it.
@@ -46,7 +54,8 @@ class StreamObserver {
  public:
   /// Whether a point at `unpacked` that keeps state would be of use: asked often, and cheap.
   virtual bool wants_state_at(std::uint64_t unpacked) = 0;
-  /// A point; without state those that are too near to the last one are dropped.
+  /// A point; the beginning of the stream need not be told. Without state those that are too near
+  /// to the last one are dropped.
   virtual Result<void> point(const Point& point, std::span<const std::byte> state) = 0;
   /// A checksum of what was unpacked since the last one, to be compared by who computes them:
   /// `size` is the number of these bytes modulo 2^32, `crc32` theirs (gzip's trailer).
@@ -108,5 +117,25 @@ Result<std::unique_ptr<Decoder>> make_decoder(const DecoderInput& input, const P
 Result<std::unique_ptr<Decoder>> make_inflater(const DecoderInput& input, const Point& point,
                                                std::span<const std::byte> state,
                                                StreamObserver* observer);
+/// xz from its beginning or, when `point` is none, from a block: its kind is the number of the
+/// check. lzma and lzip from their beginning.
+Result<std::unique_ptr<Decoder>> make_lzma_decoder(const DecoderInput& input, const Point& point,
+                                                   bool is_forward);
+Result<std::unique_ptr<Decoder>> make_zstd_decoder(const DecoderInput& input, const Point& point,
+                                                   StreamObserver* observer);
+Result<std::unique_ptr<Decoder>> make_bzip2_decoder(const DecoderInput& input, const Point& point,
+                                                    StreamObserver* observer);
+Result<std::unique_ptr<Decoder>> make_lz4_decoder(const DecoderInput& input);
+
+/// The blocks of an .xz, by its indexes; none when they can not be had, be it for lack of memory.
+struct XzBlocks {
+  std::vector<Point> points;
+  std::uint64_t unpacked_bytes = 0;
+};
+Result<XzBlocks> find_xz_blocks(const DecoderInput& input, std::uint64_t most_memory_bytes);
+
+/// Whether there is a frame that is larger, as far as headers tell.
+Result<bool> has_zstd_frame_above(ByteSource& packed, std::uint64_t most_packed_bytes,
+                                  std::uint64_t most_unpacked_bytes);
 
 }  // namespace mkvirtfs

@@ -6,11 +6,48 @@
 
 #include <algorithm>
 #include <cassert>
+#include <exception>
+#include <memory>
 #include <utility>
 
 #include "support/arithmetic.h"
 
 namespace mkvirtfs {
+namespace {
+
+constexpr std::uint64_t kAheadChunks = 4;
+
+}  // namespace
+
+/// Uses the source without owning it: the last owner must not be the cache's own thread.
+class IndexedSource::ReadAhead final : public Task {
+ public:
+  ReadAhead(IndexedSource& source, std::uint64_t first) : source_(source), first_(first) {}
+  void run() noexcept override { source_.read_ahead(first_); }
+
+ private:
+  IndexedSource& source_;
+  const std::uint64_t first_;
+};
+
+/// Takes a run off the list, and wakes those that wait for it.
+class IndexedSource::EndOfRun {
+ public:
+  EndOfRun(IndexedSource& source, std::uint64_t from) : source_(source), from_(from) {}
+  ~EndOfRun() {
+    {
+      const MutexLock lock(source_.mutex_);
+      source_.runs_.erase(std::ranges::find(source_.runs_, from_));
+    }
+    source_.run_ended_.notify_all();
+  }
+  EndOfRun(const EndOfRun&) = delete;
+  EndOfRun& operator=(const EndOfRun&) = delete;
+
+ private:
+  IndexedSource& source_;
+  const std::uint64_t from_;
+};
 
 IndexedSource::IndexedSource(const DecoderInput& input, StreamIndex index,
                              std::shared_ptr<ChunkCache> cache, std::string name, StreamFacts facts)
@@ -23,6 +60,11 @@ IndexedSource::IndexedSource(const DecoderInput& input, StreamIndex index,
       stream_(store_.new_stream()) {}
 
 IndexedSource::~IndexedSource() {
+  {
+    MutexLock lock(mutex_);
+    is_ending_ = true;
+    while (ahead_is_running_) lock.wait(run_ended_);
+  }
   store_.forget(stream_, ceil_div<std::uint64_t>(index_.unpacked_bytes, ChunkCache::kChunkBytes));
 }
 
@@ -34,7 +76,7 @@ std::size_t IndexedSource::chunk_bytes(std::uint64_t no) const noexcept {
 Result<void> IndexedSource::read(std::uint64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
     const std::uint64_t no = offset / ChunkCache::kChunkBytes;
-    const Result<ChunkRef> chunk = this->chunk(no);
+    const Result<ChunkRef> chunk = this->chunk(no, false);
     if (!chunk) return std::unexpected(chunk.error());
     const auto bytes =
         (*chunk)->bytes().subspan(static_cast<std::size_t>(offset - chunk_offset(no)));
@@ -49,7 +91,7 @@ Result<void> IndexedSource::read(std::uint64_t offset, std::span<std::byte> out)
 Result<bool> IndexedSource::read_at_once(std::uint64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
     const std::uint64_t no = offset / ChunkCache::kChunkBytes;
-    const ChunkRef chunk = store_.find(stream_, no, true);
+    const ChunkRef chunk = find(no);
     if (!chunk) return false;
     const auto bytes = chunk->bytes().subspan(static_cast<std::size_t>(offset - chunk_offset(no)));
     const std::size_t count = std::min(bytes.size(), out.size());
@@ -78,11 +120,20 @@ void IndexedSource::fetch(Range range) {
   const std::uint64_t last =
       std::min((range.end() - 1) / ChunkCache::kChunkBytes, first + most - 1);
   for (std::uint64_t no = first; no <= last; ++no) {
-    if (!chunk(no)) return;
+    if (!chunk(no, false)) return;
   }
 }
 
-Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no) {
+IndexedSource::ChunkRef IndexedSource::find(std::uint64_t no) {
+  ChunkRef found = store_.find(stream_, no, true);
+  // Whoever comes near to the end of what was decoded ahead reads on.
+  const std::uint64_t end = ahead_end_.load(std::memory_order_relaxed);
+  if (found && no < end && no + kAheadChunks / 2 >= end) start_ahead(end);
+  return found;
+}
+
+Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_ahead) {
+  if (ChunkRef found = is_ahead ? store_.find(stream_, no, true) : find(no)) return found;
   const std::uint64_t offset = chunk_offset(no);
   const std::uint64_t nearest = index_.entry_before(offset).point.unpacked;
   {
@@ -93,21 +144,54 @@ Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no) {
     for (int waits = 0;; ++waits) {
       if (ChunkRef found = store_.find(stream_, no, true)) return found;
       const bool is_coming = std::ranges::any_of(
-          runs_, [&](const Run& run) { return run.from >= nearest && run.from <= offset; });
+          runs_, [&](std::uint64_t from) { return from >= nearest && from <= offset; });
       if (!is_coming || waits == kMostWaits) break;
       lock.wait(run_ended_);
     }
-    runs_.push_back({nearest});
+    runs_.push_back(nearest);
   }
-  Standing standing = store_.take_decoder(stream_, nearest, offset);
+  const EndOfRun end(*this, nearest);
+  return make_chunk(no, nearest, is_ahead);
+}
+
+Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, std::uint64_t nearest,
+                                                          bool is_ahead) {
+  Standing standing = store_.take_decoder(stream_, nearest, chunk_offset(no));
+  const bool reads_on = standing.decoder && standing.at == chunk_offset(no);
   Result<ChunkRef> made = decode_to(no, standing);
   if (made && standing.decoder) store_.keep_decoder(stream_, std::move(standing));
+  if (made && reads_on && !is_ahead) start_ahead(no + 1);
+  return made;
+}
+
+void IndexedSource::start_ahead(std::uint64_t first) {
+  if (chunk_offset(first) >= index_.unpacked_bytes) return;
   {
     const MutexLock lock(mutex_);
-    runs_.erase(std::ranges::find(runs_, nearest, &Run::from));
+    if (ahead_is_running_ || is_ending_) return;
+    ahead_is_running_ = true;
   }
+  ahead_end_.store(first + kAheadChunks, std::memory_order_relaxed);
+  if (store_.readahead().submit(std::make_shared<ReadAhead>(*this, first))) return;
+  const MutexLock lock(mutex_);
+  ahead_is_running_ = false;
   run_ended_.notify_all();
-  return made;
+}
+
+void IndexedSource::read_ahead(std::uint64_t first) noexcept {
+  try {
+    for (std::uint64_t no = first; no < first + kAheadChunks; ++no) {
+      if (chunk_offset(no) >= index_.unpacked_bytes || !chunk(no, true)) break;
+      const MutexLock lock(mutex_);
+      if (is_ending_) break;
+    }
+  } catch (const std::exception&) {
+    // Memory is short: whoever wants the chunk tries again, and says so.
+  }
+  // Under the lock: behind it the source may be gone.
+  const MutexLock lock(mutex_);
+  ahead_is_running_ = false;
+  run_ended_.notify_all();
 }
 
 Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Standing& standing) {
@@ -183,9 +267,10 @@ Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) 
 
 std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
                                                    const StreamOptions& options,
+                                                   Compression compression,
                                                    std::uint64_t spool_bytes) {
   StreamFacts facts;
-  facts.compression = input.compression;
+  facts.compression = compression;
   facts.points = index.entries.size();
   facts.index_bytes = index.memory_bytes();
   facts.spool_bytes = spool_bytes;

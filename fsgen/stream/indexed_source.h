@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -22,6 +23,8 @@ namespace mkvirtfs {
 /// Reads take whole chunks from the cache. A chunk that is not there is decoded by the thread that
 /// wants it: by a decoder that stands before it, or from the nearest point. Threads whose chunk
 /// another one is on its way to wait for that one, so nothing is decoded twice at the same time.
+/// Who reads on where a decoder stopped has the next chunks decoded meanwhile, on a thread of the
+/// cache's.
 class IndexedSource final : public ByteSource {
  public:
   /// `facts`: what stream_facts() tells beyond the index. `packed` may be a spool, of which no
@@ -44,17 +47,20 @@ class IndexedSource final : public ByteSource {
   using ChunkRef = ChunkCache::Store::Ref;
   using Standing = ChunkCache::Store::Standing;
 
-  /// A thread that decodes, from where it began on.
-  struct Run {
-    std::uint64_t from = 0;
-  };
-
   std::uint64_t chunk_offset(std::uint64_t no) const noexcept {
     return no * ChunkCache::kChunkBytes;
   }
   std::size_t chunk_bytes(std::uint64_t no) const noexcept;
-  /// From the cache, or decoded.
-  Result<ChunkRef> chunk(std::uint64_t no);
+  /// From the cache, or decoded. `is_ahead`: nobody asked for it yet.
+  Result<ChunkRef> chunk(std::uint64_t no, bool is_ahead);
+  ChunkRef find(std::uint64_t no);
+  Result<ChunkRef> make_chunk(std::uint64_t no, std::uint64_t nearest, bool is_ahead);
+
+  class EndOfRun;
+  class ReadAhead;
+  /// Has a few chunks decoded from `first` on, unless some are just being.
+  void start_ahead(std::uint64_t first);
+  void read_ahead(std::uint64_t first) noexcept;
   /// Decodes on from where `standing` is to the end of chunk `no`.
   Result<ChunkRef> decode_to(std::uint64_t no, Standing& standing);
   /// Fills `out`, over the ends of stretches.
@@ -71,12 +77,18 @@ class IndexedSource final : public ByteSource {
 
   Mutex mutex_;
   std::condition_variable_any run_ended_;
-  std::vector<Run> runs_ GUARDED_BY(mutex_);
+  /// Threads that decode: where each of them began, or before that.
+  std::vector<std::uint64_t> runs_ GUARDED_BY(mutex_);
+  bool ahead_is_running_ GUARDED_BY(mutex_) = false;
+  bool is_ending_ GUARDED_BY(mutex_) = false;
+  std::atomic<std::uint64_t> ahead_end_ = 0;  // the chunk behind those that were decoded ahead
 };
 
-/// The source of an index; `spool_bytes` of a spool are what `input` reads, when that is not 0.
+/// The source of an index. `compression` is what the stream came in; when `spool_bytes` is not 0,
+/// what `input` reads is a spool of that size.
 std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
                                                    const StreamOptions& options,
+                                                   Compression compression,
                                                    std::uint64_t spool_bytes);
 
 }  // namespace mkvirtfs

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "fsgen/stream/indexed_source.h"
+#include "fsgen/stream/packed_spool.h"
 #include "fsgen/stream/stream_index.h"
 #include "support/mutex.h"
 #include "support/text.h"
@@ -28,6 +29,56 @@ constexpr std::size_t kMostAhead = 6;
 std::uint32_t crc32_of(std::uint32_t before, std::span<const std::byte> bytes) noexcept {
   return static_cast<std::uint32_t>(
       crc32_z(before, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+
+/// What is known of the index before the pass.
+struct Plan {
+  std::vector<StreamIndex::Entry> entries;  // the format has an index of its own
+  bool needs_spool = false;
+};
+
+/// Where points are farther apart than this, a spool is better.
+std::uint64_t most_stretch_bytes(const StreamOptions& options) noexcept {
+  constexpr std::uint64_t kSpans = 8;
+  return options.span_bytes * kSpans;
+}
+
+Result<Plan> make_plan(const DecoderInput& input, const StreamOptions& options) {
+  Plan plan;
+  switch (input.compression) {
+    case Compression::gzip:
+    case Compression::deflate:
+    case Compression::bzip2:
+      break;
+    case Compression::xz: {
+      const Result<XzBlocks> blocks = find_xz_blocks(input, options.index_memory_bytes);
+      if (!blocks) return std::unexpected(blocks.error());
+      const std::vector<Point>& points = blocks->points;
+      for (std::size_t i = 0; i < points.size(); ++i) {
+        const std::uint64_t end =
+            i + 1 < points.size() ? points[i + 1].unpacked : blocks->unpacked_bytes;
+        if (end - points[i].unpacked > most_stretch_bytes(options)) plan.needs_spool = true;
+        plan.entries.push_back({points[i], {}});
+      }
+      if (points.empty() ||
+          plan.entries.size() * sizeof(StreamIndex::Entry) > options.index_memory_bytes) {
+        plan.needs_spool = true;
+      }
+      if (plan.needs_spool) plan.entries.clear();
+      break;
+    }
+    case Compression::zstd: {
+      const Result<bool> has_large_frames = has_zstd_frame_above(
+          *input.packed, most_stretch_bytes(options) / 4, most_stretch_bytes(options));
+      if (!has_large_frames) return std::unexpected(has_large_frames.error());
+      plan.needs_spool = *has_large_frames;
+      break;
+    }
+    default:
+      plan.needs_spool = true;
+      break;
+  }
+  return plan;
 }
 
 /// A checksum that the stream itself has.
@@ -60,6 +111,7 @@ class Producer final : public StreamObserver {
     Result<std::unique_ptr<Decoder>> decoder = make_forward_decoder(input, *this);
     if (!decoder) return std::unexpected(std::move(decoder.error()));
     decoder_ = std::move(*decoder);
+    builder_.add({}, {});
     return {};
   }
   Piece produce(std::unique_ptr<std::byte[]> bytes);
@@ -139,16 +191,21 @@ Result<void> Producer::check_limits() const {
 class AheadReader final : public IndexingReader {
  public:
   AheadReader(const DecoderInput& input, const StreamOptions& options,
-              const std::optional<Expected>& expected)
+              const std::optional<Expected>& expected, Plan plan)
       : input_(input),
         options_(options),
         expected_(expected),
+        plan_(std::move(plan)),
         producer_(input_, options_),
         thread_(1) {}
   ~AheadReader() override { stop(); }
 
   Result<void> begin() {
     if (Result<void> begun = producer_.begin(input_); !begun) return begun;
+    if (plan_.needs_spool && options_.spool) {
+      spool_ = std::make_unique<PackedSpool>(options_.spool, input_.packed->name(),
+                                             options_.index_memory_bytes);
+    }
     has_thread_ = thread_.submit(std::make_shared<DecodeAhead>(*this));
     return {};
   }
@@ -173,10 +230,12 @@ class AheadReader final : public IndexingReader {
   Piece take_piece();
   /// Checks what the stream says of itself, and notes the chunk's checksum.
   Result<void> check(const Piece& piece);
+  Result<void> spool(const Piece& piece);
 
   const DecoderInput input_;
   const StreamOptions options_;
   const std::optional<Expected> expected_;
+  Plan plan_;
   Producer producer_;
 
   // The reader's own.
@@ -187,6 +246,7 @@ class AheadReader final : public IndexingReader {
   std::uint64_t unpacked_ = 0;
   std::uint64_t member_begin_ = 0;
   std::uint32_t member_crc32_ = 0;
+  std::unique_ptr<PackedSpool> spool_;
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -255,8 +315,10 @@ Result<std::span<const std::byte>> AheadReader::make_more() {
   }
   if (current_.is_last) return std::span<const std::byte>();
   current_ = take_piece();
-  if (const Result<void> checked = check(current_); !checked) {
-    error_ = checked.error();
+  Result<void> taken = check(current_);
+  if (taken && plan_.needs_spool) taken = spool(current_);
+  if (!taken) {
+    error_ = std::move(taken.error());
     return std::unexpected(*error_);
   }
   if (current_.size == 0) return make_more();  // an error, or the end
@@ -306,6 +368,17 @@ Result<void> AheadReader::check(const Piece& piece) {
   return {};
 }
 
+Result<void> AheadReader::spool(const Piece& piece) {
+  if (piece.size == 0) return {};
+  if (spool_) return spool_->append({piece.bytes.get(), piece.size});
+  if (unpacked_ <= most_stretch_bytes(options_)) return {};
+  return fail(
+      Errc::unsupported,
+      fmt::format("{} is {} that can only be read from its beginning on: it must be spooled, "
+                  "and there is no spool",
+                  input_.packed->name(), to_string(input_.compression)));
+}
+
 Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
   while (true) {
     const auto more = next();
@@ -313,13 +386,28 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
     if (more->empty()) break;
   }
   StreamIndex index;
-  index.compression = input_.compression;
-  index.packed_bytes = input_.packed->size_bytes();
   index.unpacked_bytes = unpacked_;
-  index.entries = producer_.take_entries();
   chunk_crc32_.shrink_to_fit();
   index.chunk_crc32 = std::move(chunk_crc32_);
-  return make_indexed_source(input_, std::move(index), options_, 0);
+  DecoderInput input = input_;
+  std::uint64_t spool_bytes = 0;
+  // What is short is decoded from its beginning again.
+  if (spool_ && unpacked_ > most_stretch_bytes(options_)) {
+    Result<PackedSpool::Frames> frames = spool_->finish();
+    if (!frames) return std::unexpected(std::move(frames.error()));
+    input.packed = std::move(frames->packed);
+    input.compression = Compression::zstd;
+    index.entries = std::move(frames->entries);
+    spool_bytes = input.packed->size_bytes();
+  } else if (plan_.entries.empty()) {
+    index.entries = producer_.take_entries();
+  } else {
+    index.entries = std::move(plan_.entries);
+  }
+  spool_.reset();
+  index.compression = input.compression;
+  index.packed_bytes = input.packed->size_bytes();
+  return make_indexed_source(input, std::move(index), options_, input_.compression, spool_bytes);
 }
 
 }  // namespace
@@ -327,7 +415,9 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
 Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
                                                    const StreamOptions& options,
                                                    const std::optional<Expected>& expected) {
-  auto reader = std::make_unique<AheadReader>(input, options, expected);
+  Result<Plan> plan = make_plan(input, options);
+  if (!plan) return std::unexpected(std::move(plan.error()));
+  auto reader = std::make_unique<AheadReader>(input, options, expected, std::move(*plan));
   const Result<void> begun = reader->begin();
   if (!begun) return std::unexpected(begun.error());
   return reader;

@@ -52,11 +52,13 @@ class Inflater final : public Decoder {
 
   Result<void> begin(const Point& point, std::span<const std::byte> state);
 
-  Result<std::size_t> decode(std::span<std::byte> out) override;
   std::uint64_t packed_position() const noexcept override { return input_.position(); }
   std::uint64_t memory_bytes() const noexcept override {
     return kWindowBytes + (std::uint64_t{16} << 10) + input_.piece_bytes();
   }
+
+ protected:
+  Result<void> decode_more(std::span<std::byte> out, std::size_t& done) override;
 
  private:
   enum class State : std::uint8_t { between_members, body, ended };
@@ -67,8 +69,8 @@ class Inflater final : public Decoder {
   Result<void> skip_text();
   /// Whether what stands behind the last member is nothing but zeroes is only for the log.
   Result<void> pass_over_garbage();
-  /// May be 0 without being the end.
-  Result<std::size_t> inflate_some(std::span<std::byte> out);
+  /// One call of zlib's.
+  Result<void> inflate_some(std::span<std::byte> out, std::size_t& done);
   Result<void> tell_point();
   Result<void> end_member();
 
@@ -85,9 +87,8 @@ class Inflater final : public Decoder {
 
 Result<void> Inflater::begin(const Point& point, std::span<const std::byte> state) {
   if (point.kind == kMember) {
-    if (is_gzip_) return {};
-    state_ = State::body;
-    return observer_ != nullptr ? observer_->point(point, {}) : Result<void>();
+    if (!is_gzip_) state_ = State::body;
+    return {};
   }
   state_ = State::body;
   members_ = 1;
@@ -105,8 +106,7 @@ Result<void> Inflater::begin(const Point& point, std::span<const std::byte> stat
   return {};
 }
 
-Result<std::size_t> Inflater::decode(std::span<std::byte> out) {
-  std::size_t done = 0;
+Result<void> Inflater::decode_more(std::span<std::byte> out, std::size_t& done) {
   while (done < out.size() && state_ != State::ended) {
     if (state_ == State::between_members) {
       const Result<bool> more = begin_member();
@@ -114,11 +114,10 @@ Result<std::size_t> Inflater::decode(std::span<std::byte> out) {
       state_ = *more ? State::body : State::ended;
       continue;
     }
-    const Result<std::size_t> count = inflate_some(out.subspan(done));
-    if (!count) return std::unexpected(count.error());
-    done += *count;
+    const Result<void> inflated = inflate_some(out.subspan(done), done);
+    if (!inflated) return inflated;
   }
-  return done;
+  return {};
 }
 
 Result<bool> Inflater::begin_member() {
@@ -215,7 +214,7 @@ Result<void> Inflater::pass_over_garbage() {
   }
 }
 
-Result<std::size_t> Inflater::inflate_some(std::span<std::byte> out) {
+Result<void> Inflater::inflate_some(std::span<std::byte> out, std::size_t& done) {
   const auto there = input_.peek();
   if (!there) return std::unexpected(there.error());
   // Input is given to the end: zlib may hold bits that unpack to more without another byte.
@@ -229,14 +228,12 @@ Result<std::size_t> Inflater::inflate_some(std::span<std::byte> out) {
   const std::size_t count = most - zlib_.avail_out;
   input_.consume(used);
   unpacked_ += count;
+  done += count;
   switch (status) {
     case Z_OK:
       break;
-    case Z_STREAM_END: {
-      const Result<void> ended = end_member();
-      if (!ended) return std::unexpected(ended.error());
-      return count;
-    }
+    case Z_STREAM_END:
+      return end_member();
     case Z_BUF_ERROR:
       if (there->empty()) return input_.damaged("it ends in the middle of compressed data");
       break;
@@ -249,10 +246,9 @@ Result<std::size_t> Inflater::inflate_some(std::span<std::byte> out) {
   constexpr int kInLastBlock = 64;
   if (observer_ != nullptr && (zlib_.data_type & kAtBlockEnd) != 0 &&
       (zlib_.data_type & kInLastBlock) == 0 && observer_->wants_state_at(unpacked_)) {
-    const Result<void> told = tell_point();
-    if (!told) return std::unexpected(told.error());
+    return tell_point();
   }
-  return count;
+  return {};
 }
 
 Result<void> Inflater::tell_point() {

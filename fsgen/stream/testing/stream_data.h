@@ -27,7 +27,8 @@ class MemorySource final : public ByteSource {
     return {};
   }
   Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override {
-    (void)read(offset, out);
+    const Result<void> result = read(offset, out);
+    if (!result) return std::unexpected(result.error());
     return true;
   }
   bool is_at_hand(Range) override { return true; }

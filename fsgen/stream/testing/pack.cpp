@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/stream/testing/pack.h"
+
+#include <bzlib.h>
+#include <lz4frame.h>
+#include <lzma.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <span>
+#include <stdexcept>
+
+#include "support/byte_order.h"
+
+namespace mkvirtfs::testing {
+namespace {
+
+void require(bool done) {
+  if (!done) throw std::runtime_error("a packer failed");
+}
+
+std::string deflated(std::string_view bytes, int window_bits) {
+  z_stream zlib{};
+  require(deflateInit2(&zlib, 6, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  std::string out(deflateBound(&zlib, bytes.size()) + 64, '\0');
+  zlib.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
+  zlib.avail_in = static_cast<uInt>(bytes.size());
+  zlib.next_out = reinterpret_cast<Bytef*>(out.data());
+  zlib.avail_out = static_cast<uInt>(out.size());
+  require(deflate(&zlib, Z_FINISH) == Z_STREAM_END);
+  out.resize(zlib.total_out);
+  deflateEnd(&zlib);
+  return out;
+}
+
+std::string run_lzma(lzma_stream& lzma, std::string_view bytes) {
+  std::string out(lzma_stream_buffer_bound(bytes.size()) * 2 + 65536, '\0');
+  lzma.next_in = reinterpret_cast<const std::uint8_t*>(bytes.data());
+  lzma.avail_in = bytes.size();
+  lzma.next_out = reinterpret_cast<std::uint8_t*>(out.data());
+  lzma.avail_out = out.size();
+  lzma_ret status = LZMA_OK;
+  while (status == LZMA_OK) status = lzma_code(&lzma, LZMA_FINISH);
+  require(status == LZMA_STREAM_END);
+  out.resize(lzma.total_out);
+  lzma_end(&lzma);
+  return out;
+}
+
+constexpr std::uint32_t kPreset = 1;
+
+}  // namespace
+
+std::string pack_gzip(std::string_view bytes) { return deflated(bytes, 31); }
+std::string pack_deflate(std::string_view bytes) { return deflated(bytes, -15); }
+
+std::string pack_xz(std::string_view bytes, std::uint64_t block_bytes) {
+  lzma_stream lzma = LZMA_STREAM_INIT;
+  if (block_bytes == 0) {
+    require(lzma_easy_encoder(&lzma, kPreset, LZMA_CHECK_CRC64) == LZMA_OK);
+  } else {
+    lzma_mt options{};
+    options.threads = 2;
+    options.block_size = block_bytes;
+    options.preset = kPreset;
+    options.check = LZMA_CHECK_CRC32;
+    require(lzma_stream_encoder_mt(&lzma, &options) == LZMA_OK);
+  }
+  return run_lzma(lzma, bytes);
+}
+
+std::string pack_zstd(std::string_view bytes, std::size_t frame_bytes) {
+  std::string all;
+  ZSTD_CCtx* const zstd = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, 1);
+  do {
+    const auto part = bytes.substr(0, frame_bytes == 0 ? bytes.size() : frame_bytes);
+    std::string out(ZSTD_compressBound(part.size()), '\0');
+    const std::size_t size = ZSTD_compress2(zstd, out.data(), out.size(), part.data(), part.size());
+    require(ZSTD_isError(size) == 0);
+    all.append(out, 0, size);
+    bytes.remove_prefix(part.size());
+  } while (!bytes.empty());
+  ZSTD_freeCCtx(zstd);
+  return all;
+}
+
+std::string pack_bzip2(std::string_view bytes, int level) {
+  auto size = static_cast<unsigned>(bytes.size() + bytes.size() / 50 + 1000);
+  std::string out(size, '\0');
+  require(BZ2_bzBuffToBuffCompress(out.data(), &size, const_cast<char*>(bytes.data()),
+                                   static_cast<unsigned>(bytes.size()), level, 0, 0) == BZ_OK);
+  out.resize(size);
+  return out;
+}
+
+std::string pack_lz4(std::string_view bytes) {
+  LZ4F_preferences_t preferences{};
+  preferences.frameInfo.contentChecksumFlag = LZ4F_contentChecksumEnabled;
+  std::string out(LZ4F_compressFrameBound(bytes.size(), &preferences), '\0');
+  const std::size_t size =
+      LZ4F_compressFrame(out.data(), out.size(), bytes.data(), bytes.size(), &preferences);
+  require(LZ4F_isError(size) == 0);
+  out.resize(size);
+  return out;
+}
+
+std::string pack_lzma(std::string_view bytes) {
+  lzma_stream lzma = LZMA_STREAM_INIT;
+  lzma_options_lzma options{};
+  require(lzma_lzma_preset(&options, kPreset) == 0);
+  require(lzma_alone_encoder(&lzma, &options) == LZMA_OK);
+  return run_lzma(lzma, bytes);
+}
+
+std::string pack_lzip(std::string_view bytes) {
+  // The same stream as .lzma's, in other wrapping paper.
+  constexpr std::size_t kLzmaHeaderBytes = 13;
+  const std::string body = pack_lzma(bytes).substr(kLzmaHeaderBytes);
+  std::string out = "LZIP\x01\x14";  // a dictionary of 1 MiB, as of the preset
+  out += body;
+  std::string trailer(20, '\0');
+  const auto fields = std::as_writable_bytes(std::span(trailer));
+  store_le<std::uint32_t>(
+      fields, 0, lzma_crc32(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size(), 0));
+  store_le<std::uint64_t>(fields, 4, bytes.size());
+  store_le<std::uint64_t>(fields, 12, out.size() + trailer.size());
+  return out + trailer;
+}
+
+}  // namespace mkvirtfs::testing

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+// What the libraries themselves make of some bytes, for tests.
+
+namespace mkvirtfs::testing {
+
+std::string pack_gzip(std::string_view bytes);
+std::string pack_deflate(std::string_view bytes);
+/// Blocks of that size; 0: one block.
+std::string pack_xz(std::string_view bytes, std::uint64_t block_bytes);
+/// Frames of that size; 0: one frame.
+std::string pack_zstd(std::string_view bytes, std::size_t frame_bytes);
+/// `level` is the block size in units of 100,000 bytes.
+std::string pack_bzip2(std::string_view bytes, int level);
+std::string pack_lz4(std::string_view bytes);
+std::string pack_lzma(std::string_view bytes);
+std::string pack_lzip(std::string_view bytes);
+
+}  // namespace mkvirtfs::testing
