@@ -7,6 +7,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <functional>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -36,7 +37,7 @@ struct Format {
 };
 
 const std::string& sample() {
-  static const std::string bytes = some_bytes(1'600'000, 1);
+  static const std::string bytes = some_bytes(1'100'000, 1);
   return bytes;
 }
 
@@ -62,7 +63,7 @@ const std::vector<Format>& formats() {
                          [](auto part) { return pack_xz(part, 150'000) + std::string(8, '\0'); });
        },
        false, 6},
-      {"xz of one block", Compression::xz, [](auto bytes) { return pack_xz(bytes, 0); }, true, 6},
+      {"xz of one block", Compression::xz, [](auto bytes) { return pack_xz(bytes, 0); }, true, 5},
       {"zstd of several frames", Compression::zstd,
        [](auto bytes) { return pack_zstd(bytes, 150'000); }, false, 6},
       {"zstd with frames to be skipped", Compression::zstd,
@@ -71,18 +72,26 @@ const std::vector<Format>& formats() {
        },
        false, 6},
       {"zstd of one frame", Compression::zstd, [](auto bytes) { return pack_zstd(bytes, 0); }, true,
-       6},
-      {"bzip2", Compression::bzip2, [](auto bytes) { return pack_bzip2(bytes, 2); }, false, 6},
+       5},
+      {"bzip2", Compression::bzip2, [](auto bytes) { return pack_bzip2(bytes, 1); }, false, 6},
       {"bzip2 of several streams", Compression::bzip2,
        [](auto bytes) {
          return in_parts(bytes, 500'000, [](auto part) { return pack_bzip2(part, 1); });
        },
        false, 6},
-      {"lz4", Compression::lz4, pack_lz4, true, 6},
-      {"lzma", Compression::lzma, pack_lzma, true, 6},
-      {"lzip", Compression::lzip, pack_lzip, true, 6},
+      {"lz4", Compression::lz4, pack_lz4, true, 5},
+      {"lzma", Compression::lzma, pack_lzma, true, 5},
+      {"lzip", Compression::lzip, pack_lzip, true, 5},
   };
   return all;
+}
+
+/// sample(), packed; made once, for that is what takes the time.
+const std::string& packed_sample(const Format& format) {
+  static std::map<std::string, std::string> all;
+  std::string& packed = all[format.name];
+  if (packed.empty()) packed = format.pack(sample());
+  return packed;
 }
 
 class LogOfTest final : public LogSink {
@@ -174,7 +183,7 @@ bool contains(const std::string& text, std::string_view part) {
 TEST_CASE("every format reads the same at any offset, by its index and without the pass") {
   for (const Format& format : formats()) {
     INFO(format.name);
-    const std::string packed = format.pack(sample());
+    const std::string packed = packed_sample(format);
     REQUIRE(*detect_compression(*memory(packed)) == format.compression);
     const Unpacked all = unpack(packed, format.compression);
     REQUIRE(all.error == "");
@@ -188,14 +197,14 @@ TEST_CASE("every format reads the same at any offset, by its index and without t
     CHECK((facts->spool_bytes != 0) == format.is_spooled);
     CHECK(facts->points >= format.least_points);
     CHECK(facts->span_bytes <= 800'000);
-    CHECK(reads_right(*source, sample(), 2, 20));
+    CHECK(reads_right(*source, sample(), 2, 12));
 
     const auto index = save_index(*source);
     REQUIRE(index.has_value() == !format.is_spooled);
     if (!index) continue;
     const auto again = open_indexed(memory(packed), *index, small_options());
     REQUIRE(again);
-    CHECK(reads_right(**again, sample(), 3, 10));
+    CHECK(reads_right(**again, sample(), 3, 6));
     CHECK(*save_index(**again) == *index);
   }
 }
@@ -222,11 +231,11 @@ TEST_CASE("what is empty or short needs no spool") {
 TEST_CASE("several threads read one stream") {
   for (const Format& format : formats()) {
     INFO(format.name);
-    const auto source = indexed(memory(format.pack(sample())), format.compression, small_options());
+    const auto source = indexed(memory(packed_sample(format)), format.compression, small_options());
     std::atomic<int> right = 0;
     std::vector<std::thread> threads;
     for (std::uint32_t i = 0; i < 4; ++i) {
-      threads.emplace_back([&, i] { right += reads_right(*source, sample(), i, 8) ? 1 : 0; });
+      threads.emplace_back([&, i] { right += reads_right(*source, sample(), i, 5) ? 1 : 0; });
     }
     for (std::thread& thread : threads) thread.join();
     CHECK(right == 4);
@@ -333,7 +342,7 @@ TEST_CASE("bombs are refused, by ratio and by size") {
   options.most_ratio = 0;
   options.most_unpacked_bytes = 1'000'000;
   CHECK(unpack(packed, Compression::gzip, options).error ==
-        "test.packed unpacks to more than 976.6 KiB (--max-unpacked-size=SIZE allows more)");
+        "test.packed unpacks to more than 976.6 KiB (--max-size=SIZE allows more)");
   options.most_unpacked_bytes = 0;
   CHECK(unpack(packed, Compression::gzip, options).bytes.size() == zeroes.size());
 }
@@ -342,11 +351,11 @@ TEST_CASE("an index keeps within its memory") {
   StreamOptions options = small_options();
   options.span_bytes = 20'000;
   const auto large = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
-  options.index_memory_bytes = 120'000;
+  options.index_memory_bytes = 100'000;
   const auto small = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
-  CHECK(stream_facts(*large)->index_bytes > 250'000);
-  CHECK(stream_facts(*small)->index_bytes < 130'000);
-  CHECK(stream_facts(*small)->points >= 4);
+  CHECK(stream_facts(*large)->index_bytes > 180'000);
+  CHECK(stream_facts(*small)->index_bytes < 110'000);
+  CHECK(stream_facts(*small)->points >= 3);
   CHECK(reads_right(*small, sample(), 3, 50));
 }
 
@@ -425,33 +434,31 @@ TEST_CASE("damage behind a kept index is an error there, and the rest stays read
   for (const Format& format : formats()) {
     if (format.is_spooled) continue;
     INFO(format.name);
-    const std::string packed = format.pack(sample());
+    const std::string packed = packed_sample(format);
     const auto index = *save_index(*indexed(memory(packed), format.compression, small_options()));
     std::mt19937 random(9);
-    for (int i = 0; i < 2; ++i) {
-      const auto damaged = memory(packed);
-      for (std::size_t b = 0; b < 10; ++b) {
-        damaged->bytes()[packed.size() / 2 + b] = static_cast<char>(random());
-      }
-      const auto source = open_indexed(damaged, index, small_options());
-      REQUIRE(source);
-      int failed = 0;
-      int right = 0;
-      for (std::size_t at = 0; at + 100 < sample().size(); at += 100'000) {
-        std::string text(100, '?');
-        const auto result = (*source)->read(at, std::as_writable_bytes(std::span(text)));
-        if (!result) {
-          ++failed;
-          CHECK(result.error().code == Errc::io);
-          CHECK(contains(result.error().what, "test.packed is damaged "));
-        } else {
-          ++right;
-          CHECK((text == sample().substr(at, 100)));
-        }
-      }
-      CHECK(failed >= 1);
-      CHECK(right >= 6);
+    const auto damaged = memory(packed);
+    for (std::size_t b = 0; b < 10; ++b) {
+      damaged->bytes()[packed.size() / 2 + b] = static_cast<char>(random());
     }
+    const auto source = open_indexed(damaged, index, small_options());
+    REQUIRE(source);
+    int failed = 0;
+    int right = 0;
+    for (std::size_t at = 0; at + 100 < sample().size(); at += 100'000) {
+      std::string text(100, '?');
+      const auto result = (*source)->read(at, std::as_writable_bytes(std::span(text)));
+      if (!result) {
+        ++failed;
+        CHECK(result.error().code == Errc::io);
+        CHECK(contains(result.error().what, "test.packed is damaged "));
+      } else {
+        ++right;
+        CHECK((text == sample().substr(at, 100)));
+      }
+    }
+    CHECK(failed >= 1);
+    CHECK(right >= 4);
   }
 }
 
@@ -476,7 +483,7 @@ TEST_CASE("who reads on begins nowhere again, and threads do not decode the same
   for (const Format& format : formats()) {
     if (format.is_spooled) continue;
     INFO(format.name);
-    const auto packed = std::make_shared<CountingSource>(format.pack(sample()));
+    const auto packed = std::make_shared<CountingSource>(packed_sample(format));
     const auto source = indexed(packed, format.compression, small_options());
     packed->take_count();
     // Where stretches end decoders read a piece too much.
@@ -507,7 +514,8 @@ TEST_CASE("who reads on begins nowhere again, and threads do not decode the same
 TEST_CASE("what is at hand is in the cache, and nothing else") {
   StreamOptions options = small_options();
   options.cache = std::make_shared<ChunkCache>(1U << 20);
-  const auto source = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
+  const std::string bytes = some_bytes(2'000'000, 13);
+  const auto source = indexed(memory(pack_gzip(bytes)), Compression::gzip, options);
   std::string text(1000, '?');
   const auto out = std::as_writable_bytes(std::span(text));
   const Range range{2 * kChunk - 500, 1000};
@@ -516,7 +524,7 @@ TEST_CASE("what is at hand is in the cache, and nothing else") {
   source->fetch(range);
   CHECK(source->is_at_hand(range));
   REQUIRE(*source->read_at_once(range.offset, out) == true);
-  CHECK((text == sample().substr(range.offset, range.length)));
+  CHECK((text == bytes.substr(range.offset, range.length)));
   // 1 MiB holds 4 chunks: reading all of the others drives these out.
   for (std::uint64_t no = 3; no < 7; ++no) source->fetch({no * kChunk, 10});
   CHECK(!source->is_at_hand(range));
@@ -524,7 +532,7 @@ TEST_CASE("what is at hand is in the cache, and nothing else") {
 
 TEST_CASE("streams share a cache and leave it when they are no more") {
   StreamOptions options = small_options();
-  const std::string other = some_bytes(1'600'000, 9);
+  const std::string other = some_bytes(1'100'000, 9);
   auto a = indexed(memory(pack_gzip(sample())), Compression::gzip, options);
   auto b = indexed(memory(pack_xz(other, 200'000)), Compression::xz, options);
   for (std::size_t at = 0; at + 100 < other.size(); at += 70'000) {
@@ -581,7 +589,7 @@ TEST_CASE("a file that is replaced while it is read gives no mixture") {
   std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the clock of file stamps ticks
   write_file(path, pack_gzip(some_bytes(3'000'000, 99)));
   std::string text(1000, '?');
-  const auto result = source->read(1'200'000, std::as_writable_bytes(std::span(text)));
+  const auto result = source->read(1'000'000, std::as_writable_bytes(std::span(text)));
   REQUIRE(!result);
   CHECK(result.error().code == Errc::source_changed);
   CHECK(contains(log.text(), "sample.tar.gz changed after it was opened"));

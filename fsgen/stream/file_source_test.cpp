@@ -2,11 +2,13 @@
 #include "fsgen/stream/file_source.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -217,6 +219,30 @@ TEST_CASE("a spool's directory that is none is named with what helps") {
   REQUIRE(!result);
   CHECK(result.error().what.starts_with(
       "make a spool in /nowhere/at/all (--spool-dir=DIR names another place): "));
+}
+
+TEST_CASE("what the disk does not take is said with what helps") {
+  // A limit on files stands for the full disk: it lets a part of the write through, too.
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  rlimit low = before;
+  low.rlim_cur = 5000;
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &low) == 0);
+  const std::string place = fast_place().string();
+  const auto space = std::make_shared<SpoolSpace>(place, 100'000);
+  Result<void> result;
+  {
+    SpoolWriter writer(space, "backup.7z");
+    result = writer.append(bytes_of(std::string(8000, 'x')));
+  }
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  ::signal(SIGXFSZ, SIG_DFL);
+  REQUIRE(!result);
+  CHECK(result.error().code == Errc::no_space);
+  CHECK(result.error().what.starts_with("write the spool of backup.7z in " + place +
+                                        " (--spool-dir=DIR names another place): "));
+  CHECK(space->used_bytes() == 0);
 }
 
 }  // namespace

@@ -173,8 +173,8 @@ Result<void> Producer::decode(Piece& piece) {
 Result<void> Producer::check_limits() const {
   if (options_.most_unpacked_bytes != 0 && unpacked_ > options_.most_unpacked_bytes) {
     return fail(Errc::does_not_fit,
-                fmt::format("{} unpacks to more than {} (--max-unpacked-size=SIZE allows more)",
-                            name_, human_size(options_.most_unpacked_bytes)));
+                fmt::format("{} unpacks to more than {} (--max-size=SIZE allows more)", name_,
+                            human_size(options_.most_unpacked_bytes)));
   }
   const std::uint64_t packed = std::max<std::uint64_t>(decoder_->packed_position(), 1);
   if (options_.most_ratio != 0 && unpacked_ > StreamOptions::kRatioFreeBytes &&

@@ -28,7 +28,8 @@ PackedSpool::PackedSpool(std::shared_ptr<SpoolSpace> space, std::string name,
 PackedSpool::~PackedSpool() = default;
 
 Result<void> PackedSpool::append(std::span<const std::byte> chunk) {
-  constexpr int kLevel = 1;
+  // Half as much time again goes into level 1, for a tenth of the size.
+  constexpr int kLevel = -3;
   const std::size_t size =
       ZSTD_compressCCtx(compressor_->context, compressor_->buffer.data(),
                         compressor_->buffer.size(), chunk.data(), chunk.size(), kLevel);
