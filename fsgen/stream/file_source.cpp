@@ -177,14 +177,20 @@ Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, On
   // Without O_NONBLOCK the opening of a pipe would wait for its other end.
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd) return fail_errno(Errc::unreadable, errno, fmt::format("open {}", path));
+  return open_file_source(std::move(fd), path, on_change, log);
+}
+
+Result<std::shared_ptr<ByteSource>> open_file_source(UniqueFd file, std::string name,
+                                                     OnChange on_change, LogSink& log) {
   struct stat status;
-  if (::fstat(fd.get(), &status) != 0) {
-    return fail_errno(Errc::unreadable, errno, fmt::format("examine {}", path));
+  if (::fstat(file.get(), &status) != 0) {
+    return fail_errno(Errc::unreadable, errno, fmt::format("examine {}", name));
   }
   if (!S_ISREG(status.st_mode)) {
-    return fail(Errc::unsupported, fmt::format("{} is no regular file", path));
+    return fail(Errc::unsupported, fmt::format("{} is no regular file", name));
   }
-  return std::make_shared<FileSource>(std::move(fd), identity_of(status), path, on_change, log);
+  return std::make_shared<FileSource>(std::move(file), identity_of(status), std::move(name),
+                                      on_change, log);
 }
 
 Result<std::shared_ptr<ByteSource>> make_window(std::shared_ptr<ByteSource> below, Range range,

@@ -8,6 +8,7 @@
 #include "fsgen/stream/byte_source.h"
 #include "support/error.h"
 #include "support/log.h"
+#include "support/unique_fd.h"
 
 namespace mkvirtfs {
 
@@ -20,6 +21,10 @@ namespace mkvirtfs {
 /// file.
 Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, OnChange on_change,
                                                      LogSink& log);
+
+/// The same of a file that was opened for reading; `name` is for messages.
+Result<std::shared_ptr<ByteSource>> open_file_source(UniqueFd file, std::string name,
+                                                     OnChange on_change, LogSink& log);
 
 /// The bytes of `range` of another source, under a name of their own. pin() passes through.
 /// Errors: Errc::unreadable when the range does not lie in the source.

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "fsgen/stream/byte_source.h"
+#include "support/error.h"
+
+namespace mkvirtfs::oci {
+
+/// What blobs are named by: "sha256:" and 64 digits (OCI Image Specification, descriptor.md).
+struct Digest {
+  std::array<std::byte, 32> bytes{};
+
+  friend bool operator==(const Digest&, const Digest&) = default;
+};
+
+/// Errors: Errc::unreadable for what is no digest, Errc::unsupported for other algorithms.
+Result<Digest> parse_digest(std::string_view text);
+std::string to_string(const Digest& digest);
+/// Where a layout has the blob: "blobs/sha256/...".
+std::string blob_path(const Digest& digest);
+
+Digest digest_of(std::string_view bytes);
+
+/// The bytes of another source, hashed as they are read from the beginning to the end; what is read
+/// again or out of order passes through. Any thread, like all sources.
+class VerifiedSource : public ByteSource {
+ public:
+  /// Hashes what was not read yet, and compares. Errc::unreadable names both digests. What was
+  /// found stays.
+  virtual Result<void> verify() = 0;
+};
+
+std::shared_ptr<VerifiedSource> make_verified(std::shared_ptr<ByteSource> source,
+                                              const Digest& wanted);
+
+}  // namespace mkvirtfs::oci

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/oci_load.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "fsgen/archive/archive.h"
+#include "fsgen/archive/oci_whiteouts.h"
+#include "fsgen/stream/chunk_cache.h"
+#include "fsgen/stream/file_source.h"
+#include "fsgen/tree/merge.h"
+
+namespace mkvirtfs::oci {
+namespace {
+
+constexpr std::uint64_t kLeastIndexBytes = std::uint64_t{1} << 20;
+
+/// Where the files of an archive lie in it.
+TarIndex index_of(const archive::MemberLog& members) {
+  TarIndex index;
+  archive::Member member;
+  for (archive::MemberLog::Position at = 0; at < members.end();) {
+    at = members.read(at, member);
+    if (member.is_hard_link) {
+      index.add_link(member.path, member.link_target, /*is_symlink=*/false);
+    } else if (S_ISLNK(member.mode)) {
+      index.add_link(member.path, member.link_target, /*is_symlink=*/true);
+    } else if (S_ISREG(member.mode) && !member.is_sparse &&
+               (member.place == archive::Place::stored ||
+                member.place == archive::Place::nowhere)) {
+      index.add_file(member.path, {member.data_offset, member.size_bytes});
+    }
+  }
+  return index;
+}
+
+Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const LoadOptions& options,
+                                               LogSink& log) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
+    return open_directory(path, log);
+  }
+  Result<std::shared_ptr<ByteSource>> file = open_file_source(path, OnChange::error, log);
+  if (!file) return std::unexpected(std::move(file.error()));
+  const Result<archive::Archive> tar =
+      archive::read_archive(std::move(*file), options.read, options.stream, log);
+  if (!tar) return std::unexpected(tar.error());
+  return make_tar_files(tar->stream, index_of(tar->members));
+}
+
+struct ReadLayer {
+  Layer layer;
+  std::uint64_t excluded_count = 0;
+};
+
+Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, LogSink& log) {
+  const Result<Compression> compression = detect_compression(*blob.bytes);
+  if (!compression) return std::unexpected(compression.error());
+  const bool is_direct = *compression == Compression::none;
+  std::optional<Digest> wanted = blob.digest;
+  if (!wanted && is_direct) wanted = blob.diff_id;
+  if (is_direct && !options.verify_direct) wanted.reset();
+
+  std::shared_ptr<ByteSource> bytes = blob.bytes;
+  std::shared_ptr<VerifiedSource> verified;
+  if (wanted) bytes = verified = make_verified(blob.bytes, *wanted);
+  Result<archive::Archive> read =
+      archive::read_archive(std::move(bytes), options.read, options.stream, log);
+  // Of damaged bytes anything may be wrong: the digest says it best.
+  if (verified) {
+    if (Result<void> good = verified->verify(); !good) {
+      return std::unexpected(std::move(good.error()));
+    }
+  }
+  if (!read) return std::unexpected(std::move(read.error()));
+  Result<LayerMarks> marks = take_whiteouts(read->members, read->name, options.layer.unsafe_names);
+  if (!marks) return std::unexpected(std::move(marks.error()));
+  Result<archive::ArchiveLayer> made =
+      archive::make_layer(*read, options.layer, options.stream, log);
+  if (!made) return std::unexpected(std::move(made.error()));
+  made->layer.whiteouts = std::move(marks->whiteouts);
+  made->layer.opaque_directories = std::move(marks->opaque_directories);
+  return ReadLayer{std::move(made->layer), made->excluded_count};
+}
+
+}  // namespace
+
+Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log) {
+  LoadOptions shared = options;
+  shared.layer.outward_links = true;
+  if (!shared.stream.cache) shared.stream.cache = std::make_shared<ChunkCache>();
+  const Result<std::unique_ptr<ImageFiles>> files = open_files(name.path, shared, log);
+  if (!files) return std::unexpected(files.error());
+  Result<Image> image = find_image(**files, name, options.platform);
+  if (!image) return std::unexpected(std::move(image.error()));
+
+  LoadedImage loaded;
+  loaded.name = std::move(image->name);
+  loaded.id = std::move(image->id);
+  loaded.platform = std::move(image->platform);
+  loaded.layer_count = image->layers.size();
+  for (const LayerBlob& blob : image->layers) loaded.packed_bytes += blob.bytes->size_bytes();
+  std::vector<PlacedLayer> layers;
+  for (const LayerBlob& blob : image->layers) {
+    LoadOptions own = shared;
+    const double part = static_cast<double>(blob.bytes->size_bytes()) /
+                        static_cast<double>(std::max<std::uint64_t>(loaded.packed_bytes, 1));
+    own.stream.index_memory_bytes = std::max(
+        kLeastIndexBytes,
+        static_cast<std::uint64_t>(static_cast<double>(shared.stream.index_memory_bytes) * part));
+    Result<ReadLayer> layer = read_layer(blob, own, log);
+    if (!layer) return std::unexpected(std::move(layer.error()));
+    loaded.excluded_count += layer->excluded_count;
+    layers.push_back({std::move(layer->layer), ""});
+  }
+  if (layers.empty()) {
+    return fail(Errc::unreadable, loaded.name + " has no layers, and so no files");
+  }
+  Result<Layer> merged = merge_layers(std::move(layers));
+  if (!merged) {
+    merged.error().what = loaded.name + ": " + merged.error().what;
+    return std::unexpected(std::move(merged.error()));
+  }
+  loaded.layer = std::move(*merged);
+  return loaded;
+}
+
+}  // namespace mkvirtfs::oci

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fsgen/archive/layer_tree.h"
+#include "fsgen/archive/oci_document.h"
+#include "fsgen/archive/oci_image.h"
+#include "fsgen/archive/read_members.h"
+#include "fsgen/stream/compressed.h"
+#include "fsgen/tree/layer.h"
+#include "support/error.h"
+#include "support/log.h"
+
+namespace mkvirtfs::oci {
+
+struct LoadOptions {
+  std::optional<Platform> platform;
+  /// Of layers that are not compressed all bytes are read only for this: without, they are
+  /// believed. What is unpacked is hashed as it goes by in any case.
+  bool verify_direct = true;
+  archive::ReadOptions read;
+  /// The memory for indexes is shared out among the layers.
+  StreamOptions stream;
+  archive::LayerOptions layer;
+};
+
+/// The root file system of a container image: its layers, merged.
+struct LoadedImage {
+  Layer layer;
+  std::string name;  ///< "app.tar:latest"
+  std::string id;    ///< the digest of its configuration
+  Platform platform;
+  std::uint64_t layer_count = 0;
+  std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
+  std::uint64_t excluded_count = 0;
+};
+
+/// Finds the image, reads its layers, applies whiteouts and merges. Layers that are compressed are
+/// decoded once, for their indexes; others stay where they lie, files and all. docs/oci.md tells
+/// the rules. `log` must outlive the layer.
+///
+/// Errors: those of find_image(), read_archive(), make_layer() and merge_layers(); a layer whose
+/// digest is another is Errc::unreadable.
+Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log);
+
+}  // namespace mkvirtfs::oci

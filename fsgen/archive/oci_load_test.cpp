@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/oci_load.h"
+
+#include <catch2/catch.hpp>
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "fsgen/archive/archive.h"
+#include "fsgen/archive/oci_whiteouts.h"
+#include "fsgen/tree/listing.h"
+#include "tests/support/foreign_tools.h"
+#include "tests/support/temp_dir.h"
+
+using namespace mkvirtfs;
+using namespace mkvirtfs::oci;
+
+namespace {
+
+/// Writes ustar archives member by member, in any order and with any names.
+class Tar {
+ public:
+  Tar& directory(std::string_view path, unsigned mode = 0755) {
+    return add('5', path, "", "", mode);
+  }
+  Tar& file(std::string_view path, std::string_view bytes, unsigned mode = 0644) {
+    return add('0', path, "", bytes, mode);
+  }
+  Tar& symlink(std::string_view path, std::string_view target) {
+    return add('2', path, target, "", 0777);
+  }
+  Tar& hard_link(std::string_view path, std::string_view target) {
+    return add('1', path, target, "", 0644);
+  }
+  Tar& whiteout(std::string_view path) { return file(path, "", 0); }
+  std::string bytes() const { return bytes_ + std::string(1024, '\0'); }
+
+ private:
+  Tar& add(char type, std::string_view path, std::string_view link, std::string_view bytes,
+           unsigned mode) {
+    std::string header(512, '\0');
+    const auto put = [&](std::size_t at, std::string_view text) {
+      header.replace(at, text.size(), text);
+    };
+    put(0, path);
+    put(100, fmt::format("{:07o}", mode));
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, fmt::format("{:011o}", bytes.size()));
+    put(136, "00000000000");
+    put(148, "        ");
+    header[156] = type;
+    put(157, link);
+    put(257, std::string_view("ustar\00000", 8));
+    unsigned sum = 0;
+    for (const char c : header) sum += static_cast<unsigned char>(c);
+    put(148, fmt::format("{:06o}", sum) + std::string(1, '\0'));
+    bytes_ += header;
+    bytes_ += bytes;
+    bytes_.append((512 - bytes.size() % 512) % 512, '\0');
+    return *this;
+  }
+
+  std::string bytes_;
+};
+
+std::string read_all(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::string packed(const TempDir& dir, const std::string& bytes, const std::string& program) {
+  write_file(dir / "plain", bytes);
+  const std::string plain = (dir / "plain").string();
+  const Ran ran = run_tool({"sh", "-c", program + " -c <" + plain + " >" + plain + ".packed"});
+  INFO(ran.output);
+  REQUIRE(ran.status == 0);
+  return read_all(plain + ".packed");
+}
+
+/// Writes a layout of these blobs, as OCI and as docker save have it.
+class ImageWriter {
+ public:
+  explicit ImageWriter(std::filesystem::path root) : root_(std::move(root)) {
+    std::filesystem::create_directories(root_ / "blobs/sha256");
+  }
+
+  std::string blob(const std::string& bytes) {
+    const Digest digest = digest_of(bytes);
+    write_file(root_ / blob_path(digest), bytes);
+    return fmt::format(R"("digest":"{}","size":{})", to_string(digest), bytes.size());
+  }
+  /// Of layers as they are, and unpacked.
+  void finish(const std::vector<std::pair<std::string, std::string>>& layers) {
+    std::string ids;
+    std::string descriptors;
+    for (const auto& [bytes, unpacked] : layers) {
+      const char* comma = ids.empty() ? "" : ",";
+      ids += fmt::format(R"({}"{}")", comma, to_string(digest_of(unpacked)));
+      descriptors += fmt::format(R"({}{{"mediaType":"application/vnd.oci.image.layer.v1.tar",{}}})",
+                                 comma, blob(bytes));
+    }
+    const std::string config = blob(fmt::format(
+        R"({{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":[{}]}}}})",
+        ids));
+    const std::string manifest = blob(
+        fmt::format(R"({{"schemaVersion":2,"config":{{{}}},"layers":[{}]}})", config, descriptors));
+    write_file(root_ / "index.json",
+               fmt::format(R"({{"schemaVersion":2,"manifests":[{{{}}}]}})", manifest));
+    write_file(root_ / "oci-layout", R"({"imageLayoutVersion":"1.0.0"})");
+  }
+
+ private:
+  std::filesystem::path root_;
+};
+
+Result<LoadedImage> load(ImageName::Form form, const std::filesystem::path& path,
+                         bool verify_direct = true) {
+  LoadOptions options;
+  options.verify_direct = verify_direct;
+  return load_image({form, path.string(), ""}, options, null_log());
+}
+using Form = ImageName::Form;
+
+std::string bytes_at(const Layer& layer, std::string_view path) {
+  const Node* node = layer.tree->find_path(path);
+  if (node == nullptr) return "nothing";
+  if (!node->is_regular()) return "no file";
+  const auto no = static_cast<NodeNo>(node - layer.tree->nodes().data());
+  std::string bytes(node->size_bytes, '?');
+  const Result<void> read =
+      layer.contents->read(ContentNo{no}, 0, std::as_writable_bytes(std::span(bytes)));
+  return read ? bytes : read.error().what;
+}
+
+Tar lowest() {
+  return Tar{}
+      .directory("etc/")
+      .file("etc/hosts", "low hosts")
+      .file("etc/passwd", "low passwd")
+      .directory("opt/")
+      .directory("opt/app/")
+      .file("opt/app/old", "old")
+      .file("opt/app/big", std::string(100'000, 'b'))
+      .directory("var/")
+      .directory("var/cache/", 0700)
+      .file("var/cache/x", "x")
+      .file("was-file", "file")
+      .directory("was-dir/")
+      .file("was-dir/x", "x");
+}
+/// Whiteouts after and before what they must not touch.
+Tar middle() {
+  return Tar{}
+      .file("etc/new", "new")
+      .whiteout("etc/.wh.passwd")
+      .file("var/cache/y", "y")
+      .whiteout("var/cache/.wh..wh..opq")
+      .file("var/cache/z", "z")
+      .whiteout("opt/.wh.app")
+      .directory("opt/app/")
+      .file("opt/app/fresh", "fresh")
+      .directory("was-file/")
+      .file("was-file/below", "below")
+      .symlink("was-dir", "etc")
+      .file(".wh..wh.aufs", "meta")
+      .file(".wh..wh.plnk/1.2", "meta")
+      .whiteout(".wh.never-there");
+}
+void check_flattened(const Layer& layer) {
+  CHECK(bytes_at(layer, "etc/hosts") == "high hosts");
+  CHECK(bytes_at(layer, "etc/passwd") == "nothing");
+  CHECK(bytes_at(layer, "etc/new") == "new");
+  CHECK(bytes_at(layer, "var/cache/x") == "nothing");
+  CHECK(bytes_at(layer, "var/cache/y") == "y");
+  CHECK(bytes_at(layer, "var/cache/z") == "z");
+  CHECK(layer.tree->find_path("var/cache")->mode == (S_IFDIR | 0700));
+  CHECK(bytes_at(layer, "opt/app/old") == "nothing");
+  CHECK(bytes_at(layer, "opt/app/fresh") == "fresh");
+  CHECK(bytes_at(layer, "was-file/below") == "below");
+  REQUIRE(layer.tree->find_path("was-dir") != nullptr);
+  CHECK(layer.tree->find_path("was-dir")->is_symlink());
+  CHECK(to_listing(*layer.tree).find(".wh.") == std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("the layers of an image become its root file system, however they are packed") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  const std::string mid = middle().bytes();
+  // Its whiteout is not for its own hosts.
+  const std::string high = Tar{}.file("etc/hosts", "high hosts").whiteout("etc/.wh.hosts").bytes();
+  const std::string linking = Tar{}.hard_link("etc/big", "opt/app/big").bytes();
+  const auto gzip = [&](const std::string& bytes) { return packed(dir, bytes, "gzip"); };
+
+  ImageWriter writer(dir.path() / "layout");
+  writer.finish({{gzip(low), low},
+                 {linking, linking},
+                 {gzip(mid), mid},
+                 {high, high},
+                 {gzip(Tar{}.bytes()), Tar{}.bytes()}});
+  const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout");
+  INFO((image ? std::string() : image.error().what));
+  REQUIRE(image);
+  check_flattened(image->layer);
+  CHECK(bytes_at(image->layer, "etc/big") == std::string(100'000, 'b'));
+  CHECK(image->layer.tree->find_path("etc/big")->link_count == 1);
+  CHECK(image->layer_count == 5);
+  CHECK(to_string(image->platform) == "linux/amd64");
+
+  // A tar of the layout is the same, and so is one that is packed once more.
+  const std::string root = dir.path().string();
+  REQUIRE(run_tool({"tar", "-C", root + "/layout", "-cf", root + "/oci.tar", "."}).status == 0);
+  REQUIRE(run_tool({"gzip", "-k", root + "/oci.tar"}).status == 0);
+  for (const char* name : {"oci.tar", "oci.tar.gz"}) {
+    const Result<LoadedImage> again = load(Form::oci, dir.path() / name);
+    INFO((again ? std::string() : again.error().what));
+    REQUIRE(again);
+    CHECK(again->layer.tree->id() == image->layer.tree->id());
+    check_flattened(again->layer);
+  }
+}
+
+TEST_CASE("layers of docker save lie directly in the archive, symlinked ones too") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  const std::string mid = middle().bytes();
+  const std::string high = Tar{}.file("etc/hosts", "high hosts").bytes();
+  const std::string config = fmt::format(
+      R"({{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{}","{}","{}","{}"]}}}})",
+      to_string(digest_of(low)), to_string(digest_of(mid)), to_string(digest_of(high)),
+      to_string(digest_of(high)));
+  const std::string config_name = to_string(digest_of(config)).substr(7) + ".json";
+  const std::string manifest = fmt::format(
+      R"([{{"Config":"{}","RepoTags":["app:latest"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar","4/layer.tar"]}}])",
+      config_name);
+  const std::string saved = Tar{}
+                                .file("1/layer.tar", low)
+                                .file("2/layer.tar", mid)
+                                .symlink("4/layer.tar", "../3/layer.tar")
+                                .file("3/layer.tar", high)
+                                .file(config_name, config)
+                                .file("manifest.json", manifest)
+                                .bytes();
+  write_file(dir / "save.tar", saved);
+  const Result<LoadedImage> image = load(Form::docker, dir / "save.tar");
+  INFO((image ? std::string() : image.error().what));
+  REQUIRE(image);
+  check_flattened(image->layer);
+
+  // The kernel can move the bytes from the archive itself.
+  const SourceTree& tree = *image->layer.tree;
+  const auto no = static_cast<NodeNo>(tree.find_path("etc/new") - tree.nodes().data());
+  const auto pin = image->layer.contents->pin(ContentNo{no});
+  REQUIRE(pin);
+  REQUIRE(pin->file);
+  CHECK(saved.substr(pin->file_offset, 3) == "new");
+
+  CHECK_THAT(load(Form::oci, dir / "save.tar").error().what, Catch::Contains("docker-archive:"));
+
+  // One byte of a file is another.
+  std::string damaged = saved;
+  damaged[damaged.find("low hosts")] = 'L';
+  write_file(dir / "save.tar", damaged);
+  CHECK_THAT(load(Form::docker, dir / "save.tar").error().what,
+             Catch::Contains("save.tar:1/layer.tar is damaged: it has the digest"));
+  const Result<LoadedImage> believed = load(Form::docker, dir / "save.tar", false);
+  REQUIRE(believed);
+  check_flattened(believed->layer);
+}
+
+TEST_CASE("a damaged layer is told of as such, and not as what it is by accident") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  const std::string gz = packed(dir, low, "gzip");
+  ImageWriter writer(dir.path() / "layout");
+  writer.finish({{gz, low}});
+  const std::filesystem::path blob = dir.path() / "layout" / blob_path(digest_of(gz));
+  for (const std::size_t at : {gz.size() / 2, gz.size() - 6, std::size_t{5}}) {
+    std::string damaged = gz;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    write_file(blob, damaged);
+    const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout", false);
+    REQUIRE_FALSE(image);
+    CHECK_THAT(image.error().what, Catch::Contains("is damaged: it has the digest"));
+  }
+}
+
+TEST_CASE("links across layers lead to what was there before, or are refused by name") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  const auto error_with = [&](const Tar& top) {
+    ImageWriter writer(dir.path() / "layout");
+    writer.finish({{low, low}, {top.bytes(), top.bytes()}});
+    const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout");
+    return image ? std::string("fine") : image.error().what;
+  };
+  CHECK(error_with(Tar{}.hard_link("etc/again", "etc/hosts")) == "fine");
+  CHECK_THAT(error_with(Tar{}.hard_link("again", "nothing")),
+             Catch::EndsWith("again is a hard link to nothing, which is nowhere"));
+  CHECK_THAT(error_with(Tar{}.hard_link("again", "opt")), Catch::EndsWith("which is a directory"));
+  CHECK_THAT(error_with(Tar{}.file("../out", "x")), Catch::Contains("../out"));
+  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh.")), Catch::Contains("etc/.wh. is no whiteout"));
+  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh...")), Catch::Contains("is no whiteout"));
+  CHECK_THAT(error_with(Tar{}.file(".wh.etc/hosts", "x")), Catch::Contains("is no whiteout"));
+}
+
+TEST_CASE("a log without whiteouts is left as it is") {
+  archive::MemberLog log;
+  archive::Member member;
+  member.path = "etc/hosts.wh";
+  member.mode = S_IFREG | 0644;
+  REQUIRE(log.append(member));
+  const auto size = log.bytes().size();
+  const Result<LayerMarks> marks = take_whiteouts(log, "layer", archive::UnsafeNames::error);
+  REQUIRE(marks);
+  CHECK(marks->whiteouts.empty());
+  CHECK(log.bytes().size() == size);
+
+  member.path = "./a/b/.wh.c";
+  REQUIRE(log.append(member));
+  member.path = "/.wh..wh..opq";
+  REQUIRE(log.append(member));
+  const Result<LayerMarks> taken = take_whiteouts(log, "layer", archive::UnsafeNames::error);
+  REQUIRE(taken);
+  CHECK(taken->whiteouts == std::vector<std::string>{"a/b/c"});
+  CHECK(taken->opaque_directories == std::vector<std::string>{""});
+  CHECK(log.bytes().size() == size);
+  CHECK(log.member_count() == 1);
+}
