@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cli/prepared_image.h"
+#include "fsgen/archive/oci_image.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -24,8 +25,14 @@ bool is_rule(const CLI::Option& option) {
   return option.get_name() == "--exclude" || option.get_name() == "--include";
 }
 
+/// Where on the host a source is.
+std::string path_of(const std::string& source) {
+  const auto image = oci::parse_image_name(source);
+  return image ? image->path : source;
+}
+
 std::string description_of(const std::string& format, const std::string& first, std::size_t count) {
-  const auto path = boost::filesystem::path(first).lexically_normal();
+  const auto path = boost::filesystem::path(path_of(first)).lexically_normal();
   const std::string name = path.filename().string();
   std::string text = fmt::format("{} image of {}", format, printable(name));
   if (count > 1) text += fmt::format(" and {} more", count - 1);
@@ -185,8 +192,9 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
       return wrong(checked.error().what);
     }
     boost::system::error_code error;
-    if (!boost::filesystem::exists(word.directory, error)) {
-      return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, word.directory));
+    const std::string path = path_of(word.directory);
+    if (!boost::filesystem::exists(path, error)) {
+      return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, path));
     }
   }
   if (sources.plain_ != nullptr) {

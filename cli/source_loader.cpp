@@ -7,6 +7,7 @@
 
 #include "block/host_files.h"
 #include "fsgen/archive/archive.h"
+#include "fsgen/archive/oci_load.h"
 #include "fsgen/stream/compressed.h"
 #include "fsgen/stream/file_source.h"
 
@@ -45,10 +46,34 @@ Result<LoadedSource> load_archive(const std::string& path, const ScanOptions& sc
   return loaded;
 }
 
+Result<LoadedSource> load_container_image(const oci::ImageName& name, const SourceOptions& options,
+                                          const ScanOptions& scan, LogSink& log) {
+  oci::LoadOptions load_options;
+  Result<std::optional<oci::Platform>> platform = options.container().platform();
+  if (!platform) return std::unexpected(std::move(platform.error()));
+  load_options.platform = std::move(*platform);
+  load_options.verify_direct = options.container().verify_direct();
+  load_options.layer.scan = scan;
+  Result<oci::LoadedImage> image = oci::load_image(name, load_options, log);
+  if (!image) return std::unexpected(std::move(image.error()));
+  LoadedSource loaded;
+  loaded.layer = std::move(image->layer);
+  loaded.report.excluded_count = image->excluded_count;
+  loaded.facts.kind = "container image";
+  loaded.facts.image_id = std::move(image->id);
+  loaded.facts.platform = to_string(image->platform);
+  loaded.facts.layer_count = image->layer_count;
+  loaded.facts.packed_bytes = image->packed_bytes;
+  return loaded;
+}
+
 }  // namespace
 
 Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
                                  const ScanOptions& scan, LogSink& log) {
+  if (const auto image = oci::parse_image_name(path)) {
+    return load_container_image(*image, options, scan, log);
+  }
   struct stat status{};
   // What is not there, or can not be looked at, is told of as ever.
   if (::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {

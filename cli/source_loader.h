@@ -14,13 +14,18 @@ namespace mkvirtfs::cli {
 
 /// What a source turned out to be, for `inspect`.
 struct SourceFacts {
-  std::string kind = "directory";  ///< or "archive"
+  std::string kind = "directory";  ///< or "archive", "container image"
   // Of an archive:
   std::string format;             ///< "POSIX pax interchange format"
   std::string compression;        ///< "gzip", "none"
   std::string access;             ///< how members are read: "direct", "indexed", "spooled"
   std::uint64_t index_bytes = 0;  ///< in memory, of a compressed stream
   std::uint64_t spool_bytes = 0;  ///< unpacked on disk because it can not be made again
+  // Of a container image:
+  std::string image_id;  ///< the digest of its configuration
+  std::string platform;  ///< "linux/amd64"
+  std::uint64_t layer_count = 0;
+  std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
 };
 
 /// A source that was read: names, metadata, and the way to its bytes.
@@ -30,7 +35,8 @@ struct LoadedSource {
   SourceFacts facts;
 };
 
-/// Reads the directory or archive at `path`. `options` are those that all sources share, `scan`
+/// Reads the directory or archive at `path`, or the container image that it names
+/// (oci::parse_image_name()). `options` are those that all sources share, `scan`
 /// their values. `log` must outlive the layer.
 Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
                                  const ScanOptions& scan, LogSink& log);

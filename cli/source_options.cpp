@@ -218,6 +218,7 @@ void SourceOptions::add_options_to(CLI::App& app) {
       ->option_text("N")
       ->check(CLI::Range(1U, 256U))
       ->group(kGroup);
+  container_.add_to(app);
   // One value each time, so that "--exclude GLOB SOURCE" means what it says.
   for (CLI::Option* option : {place_option_, exclude_option_, include_option_, map_uid, map_gid}) {
     option->allow_extra_args(false);
@@ -260,6 +261,9 @@ Result<ScanOptions> SourceOptions::scan_options() const {
                   fmt::format("--mode-mask={} is not an octal number up to 7777", mode_mask_));
     }
     options.mode_mask = *mask;
+  }
+  if (const auto platform = container_.platform(); !platform) {
+    return std::unexpected(platform.error());
   }
   const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
   if (!epoch) return std::unexpected(epoch.error());

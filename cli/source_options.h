@@ -8,6 +8,7 @@
 
 #include "block/host_files.h"
 #include "cli/command.h"
+#include "cli/container_options.h"
 #include "fsgen/tree/scan.h"
 #include "support/error.h"
 
@@ -44,6 +45,7 @@ class SourceOptions {
   /// The values after parsing; Errc::usage for what is malformed or contradictory.
   Result<ScanOptions> scan_options() const;
   OnChange on_change() const;
+  const ContainerOptions& container() const noexcept { return container_; }
   /// 0: not given.
   unsigned threads() const noexcept { return threads_; }
 
@@ -55,6 +57,7 @@ class SourceOptions {
   std::vector<PathRule> rules() const;
 
   CLI::App* app_ = nullptr;
+  ContainerOptions container_;
   CLI::Option* place_option_ = nullptr;
   CLI::Option* exclude_option_ = nullptr;
   CLI::Option* include_option_ = nullptr;

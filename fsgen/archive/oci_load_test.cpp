@@ -199,12 +199,13 @@ TEST_CASE("the layers of an image become its root file system, however they are 
   // Its whiteout is not for its own hosts.
   const std::string high = Tar{}.file("etc/hosts", "high hosts").whiteout("etc/.wh.hosts").bytes();
   const std::string linking = Tar{}.hard_link("etc/big", "opt/app/big").bytes();
+  const auto zstd = [&](const std::string& bytes) { return packed(dir, bytes, "zstd"); };
   const auto gzip = [&](const std::string& bytes) { return packed(dir, bytes, "gzip"); };
 
   ImageWriter writer(dir.path() / "layout");
   writer.finish({{gzip(low), low},
                  {linking, linking},
-                 {gzip(mid), mid},
+                 {zstd(mid), mid},
                  {high, high},
                  {gzip(Tar{}.bytes()), Tar{}.bytes()}});
   const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout");

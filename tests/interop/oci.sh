@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Container images: what umoci unpacks is what our image of the same layers shows, in every form in which
+# skopeo writes an image.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+
+tree_id() { "$MKVIRTFS" inspect --json "$@" | python3 -c 'import json, sys; print(json.load(sys.stdin)["tree_id"])'; }
+quietly() { "$@" >"$work/output" 2>&1 || fail "$*: $(cat "$work/output")"; }
+
+mkdir "$work/layers"
+python3 "$here/oci_layers.py" "$work/layers"
+quietly umoci init --layout "$work/layout"
+quietly umoci new --image "$work/layout:app"
+for number in 1 2 3; do
+  quietly umoci raw add-layer --image "$work/layout:app" "$work/layers/$number.tar"
+done
+
+# Who is not root can not give files away: then all belongs to one user on both sides.
+own=() rootless=()
+((EUID == 0)) || own=(--owner=0:0) rootless=(--rootless)
+quietly umoci raw unpack "${rootless[@]}" --image "$work/layout:app" "$work/unpacked"
+# Of a whiteout that comes behind the directory it is for, umoci keeps the time at which it removed things.
+touch -d @1500002001 "$work/unpacked/opt/app"
+wanted=$(tree_id "${own[@]}" "$work/unpacked")
+
+quietly skopeo --insecure-policy copy "oci:$work/layout:app" "oci-archive:$work/oci.tar:app"
+quietly skopeo --insecure-policy copy "oci:$work/layout:app" "docker-archive:$work/docker.tar:app:latest"
+quietly gzip -k "$work/docker.tar"
+for image in "oci:$work/layout:app" "oci:$work/layout" "oci-archive:$work/oci.tar:app" "oci:$work/oci.tar" \
+  "docker-archive:$work/docker.tar:app" "docker-archive:$work/docker.tar" "docker-archive:$work/docker.tar.gz:app:latest"; do
+  equal "$(tree_id "${own[@]}" "$image")" "$wanted" "the tree of $image"
+done
+
+# As ext4, to debugfs and e2fsck. Without root the owners differ, as far as umoci could not give files away.
+owners() { if ((EUID == 0)); then cat; else sed 's/ owner=[0-9:]*//'; fi; }
+"$MANIFEST" "$work/unpacked" | owners >"$work/expected"
+for image in "oci:$work/layout:app" "docker-archive:$work/docker.tar"; do
+  "$MKVIRTFS" dump "$image" --fs=ext4 "${own[@]}" --free=8M --force -o "$work/image" 2>"$work/stderr" ||
+    fail "dump $image: $(cat "$work/stderr")"
+  e2fsck -fn "$work/image" >"$work/e2fsck" 2>&1 || fail "e2fsck: $(cat "$work/e2fsck")"
+  python3 "$here/debugfs_manifest.py" "$work/image" | owners >"$work/found"
+  diff "$work/expected" "$work/found" >"$work/difference" || fail "$image shows other things: $(head "$work/difference")"
+done
+! grep -aq '\.wh\.' "$work/image" || fail "a whiteout is in the image"
+
+# The same image again is the same bytes, over NBD and under a name, too.
+"$MKVIRTFS" dump "oci:$work/layout:app" --fs=ext4 --free=8M --force -o "$work/image" 2>/dev/null
+start_server "app=oci:$work/layout:app,fs=ext4,free=8M"
+nbdcopy "$uri" "$work/copy"
+stop_server
+cmp "$work/image" "$work/copy" || fail "what is served is not what is dumped"
+
+# A directory laid over an image.
+mkdir -p "$work/over/etc"
+echo over >"$work/over/etc/hosts"
+"$MKVIRTFS" dump "oci:$work/layout:app" "$work/over" --fs=ext4 --free=8M --force -o "$work/image" 2>/dev/null
+equal "$(debugfs -R 'cat /etc/hosts' "$work/image" 2>/dev/null)" over "a file of the directory"
+equal "$(debugfs -R 'cat /usr/lib/large' "$work/image" 2>/dev/null)" replaced "a file of the image"
+
+# What is wrong is told on one line.
+fails 2 'it has app' "$MKVIRTFS" inspect "oci:$work/layout:other"
+fails 2 'no image for|is for' "$MKVIRTFS" inspect --platform=plan9/mips "oci:$work/layout:app"
+fails 2 'no platform' "$MKVIRTFS" inspect --platform=linux "oci:$work/layout:app"
+fails 1 'try docker-archive:' "$MKVIRTFS" inspect "oci:$work/docker.tar"
+fails 1 'try oci:' "$MKVIRTFS" inspect "docker-archive:$work/oci.tar"
+read -r size layer < <(find "$work/layout/blobs" -type f -printf '%s %p\n' | sort -n | tail -n 1)
+chmod u+w "$layer"
+printf '\1' | dd of="$layer" bs=1 seek=$((size / 2)) conv=notrunc status=none
+fails 1 'is damaged: it has the digest' "$MKVIRTFS" inspect "oci:$work/layout:app"
