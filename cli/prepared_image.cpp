@@ -5,11 +5,14 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "fsgen/archive/oci_image.h"
 #include "fsgen/iso9660/duplicates.h"
 #include "fsgen/tree/merge.h"
+#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -56,6 +59,19 @@ void add(const ScanReport& report, ScanReport& sum) {
   sum.excluded_count += report.excluded_count;
 }
 
+/// Whoever shows the blobs of a container image may have meant its files.
+void hint_at_image(const std::string& source, const SourceTree& tree, LogSink& log) {
+  const auto has = [&](std::string_view name) { return tree.find_path(name) != nullptr; };
+  const char* prefix = has("oci-layout") && has("index.json") && has("blobs") ? "oci"
+                       : has("manifest.json") && has("repositories")          ? "docker-archive"
+                                                                              : nullptr;
+  if (prefix == nullptr || oci::parse_image_name(source)) return;
+  log.write(LogLevel::info,
+            fmt::format("{} is a container image, shown as the files that it is made of ({}:{} "
+                        "shows its root file system)",
+                        printable(source), prefix, printable(source)));
+}
+
 class Stopwatch {
  public:
   double seconds() const {
@@ -96,6 +112,7 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
       Result<LoadedSource> loaded = load_source(placed.source, *parts[at], scan_options[at], log);
       if (!loaded) return std::unexpected(std::move(loaded.error()));
       add(loaded->report, prepared.report);
+      hint_at_image(placed.source, *loaded->layer.tree, log);
       prepared.sources.push_back(std::move(loaded->facts));
       layers.push_back({std::move(loaded->layer), placed.at});
     }

@@ -16,9 +16,10 @@ for number in 1 2 3; do
   quietly umoci raw add-layer --image "$work/layout:app" "$work/layers/$number.tar"
 done
 
-# Who is not root can not give files away: then all belongs to one user on both sides.
+# Who is not root can not give files away, and umoci notes in attributes what it could not do: then all belongs
+# to one user on both sides, and has none.
 own=() rootless=()
-((EUID == 0)) || own=(--owner=0:0) rootless=(--rootless)
+((EUID == 0)) || own=(--owner=0:0 --no-xattrs) rootless=(--rootless)
 quietly umoci raw unpack "${rootless[@]}" --image "$work/layout:app" "$work/unpacked"
 # Of a whiteout that comes behind the directory it is for, umoci keeps the time at which it removed things.
 touch -d @1500002001 "$work/unpacked/opt/app"
@@ -26,14 +27,15 @@ wanted=$(tree_id "${own[@]}" "$work/unpacked")
 
 quietly skopeo --insecure-policy copy "oci:$work/layout:app" "oci-archive:$work/oci.tar:app"
 quietly skopeo --insecure-policy copy "oci:$work/layout:app" "docker-archive:$work/docker.tar:app:latest"
+quietly skopeo --insecure-policy copy --dest-compress --dest-compress-format=zstd "oci:$work/layout:app" "oci:$work/zstd:app"
 quietly gzip -k "$work/docker.tar"
-for image in "oci:$work/layout:app" "oci:$work/layout" "oci-archive:$work/oci.tar:app" "oci:$work/oci.tar" \
+for image in "oci:$work/layout:app" "oci:$work/layout" "oci-archive:$work/oci.tar:app" "oci:$work/oci.tar" "oci:$work/zstd" \
   "docker-archive:$work/docker.tar:app" "docker-archive:$work/docker.tar" "docker-archive:$work/docker.tar.gz:app:latest"; do
   equal "$(tree_id "${own[@]}" "$image")" "$wanted" "the tree of $image"
 done
 
 # As ext4, to debugfs and e2fsck. Without root the owners differ, as far as umoci could not give files away.
-owners() { if ((EUID == 0)); then cat; else sed 's/ owner=[0-9:]*//'; fi; }
+owners() { if ((EUID == 0)); then cat; else sed 's/ owner=[0-9:]*//; s/ user.rootless.*//'; fi; }
 "$MANIFEST" "$work/unpacked" | owners >"$work/expected"
 for image in "oci:$work/layout:app" "docker-archive:$work/docker.tar"; do
   "$MKVIRTFS" dump "$image" --fs=ext4 "${own[@]}" --free=8M --force -o "$work/image" 2>"$work/stderr" ||
@@ -57,6 +59,12 @@ echo over >"$work/over/etc/hosts"
 "$MKVIRTFS" dump "oci:$work/layout:app" "$work/over" --fs=ext4 --free=8M --force -o "$work/image" 2>/dev/null
 equal "$(debugfs -R 'cat /etc/hosts' "$work/image" 2>/dev/null)" over "a file of the directory"
 equal "$(debugfs -R 'cat /usr/lib/large' "$work/image" 2>/dev/null)" replaced "a file of the image"
+
+# Without a prefix a tar is a tar, and a directory a directory: with a hint.
+"$MKVIRTFS" inspect "$work/docker.tar" 2>"$work/stderr" >"$work/facts"
+contains "$(cat "$work/stderr")" "docker-archive:$work/docker.tar shows its root file system"
+"$MKVIRTFS" inspect "$work/layout" 2>"$work/stderr" >"$work/facts"
+contains "$(cat "$work/stderr")" "oci:$work/layout shows its root file system"
 
 # What is wrong is told on one line.
 fails 2 'it has app' "$MKVIRTFS" inspect "oci:$work/layout:other"
