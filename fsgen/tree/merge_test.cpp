@@ -494,11 +494,14 @@ class LayerMaker {
 };
 
 rc::Gen<Op> any_op() {
-  return rc::gen::map(rc::gen::tuple(rc::gen::inRange(0, 10), rc::gen::inRange(0u, 81u),
-                                     rc::gen::inRange(0u, 100u)),
-                      [](const std::tuple<int, std::uint32_t, std::uint32_t>& drawn) {
-                        return Op{std::get<0>(drawn), std::get<1>(drawn), std::get<2>(drawn)};
-                      });
+  // The full ranges, whatever the size of the layer.
+  const auto below = [](std::uint32_t end) {
+    return rc::gen::resize(rc::kNominalSize, rc::gen::inRange(0u, end));
+  };
+  return rc::gen::map(rc::gen::tuple(below(10), below(81), below(100)), [](const auto& drawn) {
+    const auto& [kind, path, other] = drawn;
+    return Op{static_cast<int>(kind), path, other};
+  });
 }
 
 }  // namespace
