@@ -19,6 +19,13 @@
 namespace mkvirtfs {
 namespace {
 
+/// The page cache takes a write's new pages in as large pieces as it can get, and pieces beyond
+/// 32 KiB are dear: they come from memory that nobody had lately, which the host of a virtual
+/// machine must give first. Measured for 256 KiB, CPU time of the first write and of later ones:
+/// at once 377 to 728 and 18 µs, by 128 KiB 154 to 210 and 18, by 32 KiB 70 to 84 and 22, by 8 KiB
+/// 126 to 134 and 38.
+constexpr std::size_t kPieceBytes = 32U << 10;
+
 /// Gives a new file its length, all of it a hole.
 Result<std::shared_ptr<OverlayStore>> sized(UniqueFd file, std::uint64_t size_bytes,
                                             std::string name) {
@@ -62,7 +69,10 @@ OverlayStore::OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string
 
 Result<void> OverlayStore::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t count = operations_.pwrite(fd(), bytes, data_offset_ + offset);
+    const std::uint64_t at = data_offset_ + offset;
+    const auto piece =
+        bytes.first(std::min<std::size_t>(bytes.size(), kPieceBytes - at % kPieceBytes));
+    const ssize_t count = operations_.pwrite(fd(), piece, at);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return fail_errno(count < 0 ? errno : ENOSPC, fmt::format("write {}", name_));
     bytes = bytes.subspan(static_cast<std::size_t>(count));
