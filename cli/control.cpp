@@ -98,9 +98,8 @@ class Control {
   }
 
   Result<void> discard_all() const {
-    for (nbd::OverlayExports::Named& named : writable_->overlays()) {
-      named.overlay.reset();  // the one in our hand must not count as a client
-      if (Result<void> discarded = writable_->discard(named.name); !discarded) return discarded;
+    for (const std::string& name : writable_->written_names()) {
+      if (Result<void> discarded = writable_->discard(name); !discarded) return discarded;
     }
     return {};
   }

@@ -2,16 +2,21 @@
 #include "cli/overlay_options.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <boost/filesystem/operations.hpp>
+#include <cerrno>
 #include <cstdlib>
 #include <limits>
 #include <optional>
 #include <utility>
 
 #include "block/overlay_file.h"
+#include "cli/overlay_directory.h"
 #include "fsgen/tree/glob.h"
+#include "support/mutex.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -31,6 +36,29 @@ std::uint64_t size_or_any(const std::string& text) {
 
 }  // namespace
 
+/// The ids of images that have overlays on the disk: twenty clones of one need it once. Any thread.
+class OverlayOptions::BaseIds {
+ public:
+  Result<ImageId> id_of(const std::shared_ptr<BlockDevice>& device) {
+    const MutexLock lock(mutex_);
+    std::erase_if(known_, [](const Known& known) { return known.device.expired(); });
+    for (const Known& known : known_) {
+      if (known.device.lock() == device) return known.id;
+    }
+    const Result<ImageId> id = image_id(*device);
+    if (id) known_.push_back({device, *id});
+    return id;
+  }
+
+ private:
+  struct Known {
+    std::weak_ptr<BlockDevice> device;
+    ImageId id;
+  };
+  Mutex mutex_;
+  std::vector<Known> known_ GUARDED_BY(mutex_);
+};
+
 void OverlayOptions::add_to(CLI::App& app, const char* group) {
   app.add_flag("--rw", writable_,
                "Let clients write: what they write is kept apart\nfrom the source")
@@ -38,7 +66,7 @@ void OverlayOptions::add_to(CLI::App& app, const char* group) {
   add_value(
       app, "--overlay", where_, "WHERE",
       "Where that is kept: temp (a file in $TMPDIR, the\ndefault) or memory until the end, or a "
-      "file that\nstays")
+      "file that\nstays, or DIR/ with a file for each export")
       ->group(group);
   add_value(app, "--overlay-max", most_bytes_, "SIZE", "The most that writes to an export may take")
       ->group(group);
@@ -58,10 +86,25 @@ bool OverlayOptions::is_persistent() const noexcept {
   return !where_.empty() && where_ != kTemporary && where_ != kMemory;
 }
 
+bool OverlayOptions::is_directory() const {
+  boost::system::error_code error;
+  return is_persistent() &&
+         (where_.ends_with('/') || boost::filesystem::is_directory(where_, error));
+}
+
+bool OverlayOptions::is_file() const { return is_persistent() && !is_directory(); }
+
+Result<std::string> OverlayOptions::path_of(std::string_view export_name) const {
+  if (is_file()) return where_;
+  const Result<std::string> name = overlay_file_name(export_name);
+  if (!name) return name;
+  return fmt::format("{}{}{}", where_, where_.ends_with('/') ? "" : "/", *name);
+}
+
 Result<void> OverlayOptions::check(std::size_t exports) const {
-  if (is_persistent() && (exports > 1 || !clones_.empty())) {
-    return fail(Errc::usage, fmt::format("--overlay={} is for one export, without --clone: a file "
-                                         "holds one overlay",
+  if (is_file() && (exports > 1 || !clones_.empty())) {
+    return fail(Errc::usage, fmt::format("--overlay={0} is for one export, without --clone: a file "
+                                         "holds one overlay (try --overlay={0}/)",
                                          where_));
   }
   if (!most_bytes_.empty() && !parse_size(most_bytes_)) {
@@ -83,33 +126,64 @@ Result<void> OverlayOptions::check(std::size_t exports) const {
   return {};
 }
 
-std::shared_ptr<nbd::OverlayExports> OverlayOptions::make_exports(
-    std::shared_ptr<nbd::ExportTree> below) const {
+Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& export_name,
+                                                           std::shared_ptr<BlockDevice> device,
+                                                           const Overlay::Options& limits,
+                                                           BaseIds& ids) const {
+  const Result<std::string> path = path_of(export_name);
+  if (!path) return std::unexpected(path.error());
+  const Result<ImageId> base = ids.id_of(device);
+  if (!base) return std::unexpected(base.error());
+  auto file = OverlayFile::open(*path, device->geometry().size_bytes, *base);
+  if (!file) return std::unexpected(std::move(file.error()));
+  return std::make_shared<Overlay>(std::move(device), std::move(*file), limits);
+}
+
+Result<std::shared_ptr<nbd::OverlayExports>> OverlayOptions::make_exports(
+    std::shared_ptr<nbd::ExportTree> below, LogSink& log) const {
   nbd::OverlayExports::Options options;
+  const Overlay::Options limits{.most_bytes = size_or_any(most_bytes_)};
   options.make_store = [in_memory = where_ == kMemory,
                         directory = temporary_directory()](std::uint64_t size_bytes) {
     return in_memory ? OverlayStore::in_memory(size_bytes)
                      : OverlayStore::in_directory(directory, size_bytes);
   };
-  options.make_overlay =
-      [make_store = options.make_store, path = is_persistent() ? where_ : std::string(),
-       most_bytes = size_or_any(most_bytes_)](
-          const std::string&,
-          std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
-    const std::uint64_t size_bytes = device->geometry().size_bytes;
-    if (!path.empty()) {
-      const Result<ImageId> base = image_id(*device);
-      if (!base) return std::unexpected(base.error());
-      auto file = OverlayFile::open(path, size_bytes, *base);
-      if (!file) return std::unexpected(std::move(file.error()));
-      return std::make_shared<Overlay>(std::move(device), std::move(*file),
-                                       Overlay::Options{.most_bytes = most_bytes});
+  if (!is_persistent()) {
+    options.make_overlay =
+        [make_store = options.make_store, limits](
+            const std::string&,
+            std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
+      Result<std::shared_ptr<OverlayStore>> store = make_store(device->geometry().size_bytes);
+      if (!store) return std::unexpected(std::move(store.error()));
+      return std::make_shared<Overlay>(std::move(device), std::move(*store), limits);
+    };
+  } else {
+    options.make_overlay = [self = *this, limits, ids = std::make_shared<BaseIds>(), &log](
+                               const std::string& name, std::shared_ptr<BlockDevice> device) {
+      auto made = self.open_file(name, std::move(device), limits, *ids);
+      if (!made && self.is_directory()) {
+        log.write(LogLevel::error, fmt::format("the overlay of export {}: {}", printable(name),
+                                               printable(made.error().what)));
+      }
+      return made;
+    };
+    options.forget = [self = *this](const std::string& name) -> Result<void> {
+      const Result<std::string> path = self.path_of(name);
+      if (!path) return std::unexpected(path.error());
+      if (::unlink(path->c_str()) != 0 && errno != ENOENT) {
+        return fail_errno(errno, fmt::format("remove {}", *path));
+      }
+      return {};
+    };
+  }
+  if (is_directory()) {
+    if (Result<void> made = make_overlay_directory(where_); !made) {
+      return std::unexpected(std::move(made.error()));
     }
-    Result<std::shared_ptr<OverlayStore>> store = make_store(size_bytes);
-    if (!store) return std::unexpected(std::move(store.error()));
-    return std::make_shared<Overlay>(std::move(device), std::move(*store),
-                                     Overlay::Options{.most_bytes = most_bytes});
-  };
+    Result<std::vector<std::string>> kept = exports_in_overlay_directory(where_);
+    if (!kept) return std::unexpected(std::move(kept.error()));
+    options.kept_names = std::move(*kept);
+  }
   if (!clones_.empty()) {
     options.is_clone = [globs = clones_](std::string_view name) {
       return std::ranges::any_of(globs,

@@ -4,11 +4,14 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "block/overlay.h"
 #include "cli/command.h"
 #include "nbd/overlay_exports.h"
 #include "support/error.h"
+#include "support/log.h"
 
 namespace mkvirtfs::cli {
 
@@ -21,12 +24,26 @@ class OverlayOptions {
   Result<void> check(std::size_t exports) const;
   /// Exports are writable.
   bool wanted() const noexcept;
-  /// The overlay is a file that outlives the server.
-  bool is_persistent() const noexcept;
+  /// The overlay is one file that outlives the server.
+  bool is_file() const;
   /// The exports of `below` with overlays; the values are those of check(), which succeeded.
-  std::shared_ptr<nbd::OverlayExports> make_exports(std::shared_ptr<nbd::ExportTree> below) const;
+  /// Overlays on the disk that can not be opened are told to clients and to `log`, which lives
+  /// longer.
+  Result<std::shared_ptr<nbd::OverlayExports>> make_exports(std::shared_ptr<nbd::ExportTree> below,
+                                                            LogSink& log) const;
 
  private:
+  class BaseIds;
+
+  bool is_persistent() const noexcept;
+  /// Each export has a file of its own in a directory.
+  bool is_directory() const;
+  /// Where the overlay of an export is, when it is persistent.
+  Result<std::string> path_of(std::string_view export_name) const;
+  Result<std::shared_ptr<Overlay>> open_file(const std::string& export_name,
+                                             std::shared_ptr<BlockDevice> device,
+                                             const Overlay::Options& limits, BaseIds& ids) const;
+
   bool writable_ = false;
   std::string where_;
   std::string most_bytes_;

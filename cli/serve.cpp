@@ -381,8 +381,12 @@ Result<int> Serve::run(const Streams& streams) {
   Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
   if (!exports) return std::unexpected(std::move(exports.error()));
   std::shared_ptr<nbd::OverlayExports> writable;
-  if (overlay_.wanted()) *exports = writable = overlay_.make_exports(std::move(*exports));
-  if (overlay_.is_persistent()) {
+  if (overlay_.wanted()) {
+    auto made = overlay_.make_exports(std::move(*exports), log);
+    if (!made) return std::unexpected(std::move(made.error()));
+    *exports = writable = std::move(*made);
+  }
+  if (overlay_.is_file()) {
     // What is wrong with the file is for who starts the server, not for its first client.
     if (const Result<nbd::Export> opened = (*exports)->open(""); !opened) {
       return std::unexpected(opened.error());

@@ -98,20 +98,6 @@ Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
   }
 }
 
-/// Orders full names as a walk through the tree does: a directory's names follow it at once.
-struct WalkOrder {
-  using is_transparent = void;
-  static unsigned rank(char c) noexcept { return c == '/' ? 0 : static_cast<unsigned char>(c); }
-  bool operator()(std::string_view a, std::string_view b) const noexcept {
-    return std::ranges::lexicographical_compare(
-        a, b, [](char left, char right) { return rank(left) < rank(right); });
-  }
-};
-
-/// A key behind everything in the directory `name`, and before whatever follows it: names have no
-/// control characters.
-std::string behind(std::string_view name) { return std::string(name) + '\x01'; }
-
 /// The exports that were named when the tree was made; only their devices change after that.
 class NamedExports final : public ExportTree {
  public:
@@ -180,11 +166,11 @@ Result<std::vector<ExportEntry>> NamedExports::list(std::string_view directory,
     return fail(Errc::usage,
                 fmt::format("there is no directory \"{}\" of exports", shortened(directory)));
   }
-  if (after && after->starts_with(prefix)) at = exports_.lower_bound(behind(*after));
+  if (after && after->starts_with(prefix)) at = exports_.lower_bound(behind_name(*after));
   std::vector<ExportEntry> page;
   while (page.size() < most && at != exports_.end() && at->first.starts_with(prefix)) {
     page.push_back(entry_at(at, at->first.substr(0, at->first.find('/', prefix.size()))));
-    at = exports_.lower_bound(behind(page.back().name));
+    at = exports_.lower_bound(behind_name(page.back().name));
   }
   return page;
 }
@@ -214,6 +200,14 @@ Result<std::shared_ptr<ExportTree>> make_tree(const std::vector<LazyExport>& exp
 }
 
 }  // namespace
+
+bool WalkOrder::operator()(std::string_view a, std::string_view b) const noexcept {
+  const auto rank = [](char c) -> unsigned { return c == '/' ? 0 : static_cast<unsigned char>(c); };
+  return std::ranges::lexicographical_compare(
+      a, b, [&](char left, char right) { return rank(left) < rank(right); });
+}
+
+std::string behind_name(std::string_view name) { return std::string(name) + '\x01'; }
 
 bool is_valid_export_name(std::string_view name) noexcept {
   if (name.empty()) return true;

@@ -69,6 +69,16 @@ class ExportTree {
 /// "." or "..", in UTF-8 without control characters, at most kLongestString bytes.
 bool is_valid_export_name(std::string_view name) noexcept;
 
+/// Orders full names as a walk through the tree does: a directory's names follow it at once.
+struct WalkOrder {
+  using is_transparent = void;
+  bool operator()(std::string_view a, std::string_view b) const noexcept;
+};
+
+/// A key behind everything in the directory `name`, and before whatever follows it in WalkOrder:
+/// names have no control characters.
+std::string behind_name(std::string_view name);
+
 /// A fixed list of exports, of which the first is the default one. Fails (Errc::usage) on an empty
 /// list, a missing device, a malformed or repeated name, a description that is not a string of the
 /// protocol, or a device of 2^63 bytes or more.

@@ -8,14 +8,88 @@
 #include "support/text.h"
 
 namespace mkvirtfs::nbd {
+namespace {
+
+/// What two trees say of one name.
+void merge(ExportEntry& entry, const ExportEntry& other) {
+  if (!entry.is_export) entry.description = other.description;
+  entry.is_export |= other.is_export;
+  entry.is_directory |= other.is_directory;
+  entry.children.reset();
+}
+
+std::string_view component_of(std::string_view name) noexcept {
+  return name.substr(name.rfind('/') + 1);  // npos + 1 is 0
+}
+
+}  // namespace
 
 OverlayExports::OverlayExports(std::shared_ptr<ExportTree> below, Options options)
-    : below_(std::move(below)), options_(std::move(options)) {}
+    : below_(std::move(below)), options_(std::move(options)) {
+  const Result<ExportEntry> original = below_->find("");
+  const MutexLock lock(mutex_);
+  for (const std::string& name : options_.kept_names) {
+    on_disk_.insert(name);
+    if (may_clone(name) && !below_->find(name)) {
+      clones_.emplace(name, original ? original->description : std::string());
+    }
+  }
+}
 
 Result<std::vector<ExportEntry>> OverlayExports::list(std::string_view directory,
                                                       std::optional<std::string_view> after,
                                                       std::size_t most) {
-  return below_->list(directory, after, most);
+  const std::vector<ExportEntry> clones = list_clones(directory, after, most);
+  Result<std::vector<ExportEntry>> listed = below_->list(directory, after, most);
+  if (!listed) {
+    // The directory may be one of clones alone; behind its last entry, too.
+    const bool is_known = after ? !list_clones(directory, {}, 1).empty() : !clones.empty();
+    if (!is_known) return listed;
+    listed.emplace();
+  }
+  if (clones.empty()) return listed;
+  std::vector<ExportEntry> merged;
+  auto theirs = listed->begin();
+  auto ours = clones.begin();
+  while (merged.size() < most && (theirs != listed->end() || ours != clones.end())) {
+    const bool take_theirs =
+        theirs != listed->end() &&
+        (ours == clones.end() || component_of(theirs->name) <= component_of(ours->name));
+    if (take_theirs) {
+      merged.push_back(std::move(*theirs++));
+      if (ours != clones.end() && ours->name == merged.back().name) merge(merged.back(), *ours++);
+    } else {
+      merged.push_back(*ours++);
+    }
+  }
+  return merged;
+}
+
+std::vector<ExportEntry> OverlayExports::list_clones(std::string_view directory,
+                                                     std::optional<std::string_view> after,
+                                                     std::size_t most) const {
+  const std::string prefix = directory.empty() ? std::string() : std::string(directory) + '/';
+  std::vector<ExportEntry> page;
+  const MutexLock lock(mutex_);
+  auto at = clones_.lower_bound(prefix);
+  if (after && after->starts_with(prefix)) at = clones_.lower_bound(behind_name(*after));
+  while (page.size() < most && at != clones_.end() && at->first.starts_with(prefix)) {
+    page.push_back(clone_entry(at, at->first.substr(0, at->first.find('/', prefix.size()))));
+    at = clones_.lower_bound(behind_name(page.back().name));
+  }
+  return page;
+}
+
+/// What `name` is, when `at` is the first clone of that name or below it.
+ExportEntry OverlayExports::clone_entry(Clones::const_iterator at, std::string_view name) const {
+  ExportEntry entry{std::string(name), {}, at->first == name, false, std::nullopt};
+  if (entry.is_export) {
+    entry.description = at->second;
+    ++at;
+  }
+  entry.is_directory = at != clones_.end() && at->first.size() > name.size() &&
+                       at->first.starts_with(name) && at->first[name.size()] == '/';
+  return entry;
 }
 
 bool OverlayExports::may_clone(std::string_view name) const {
@@ -30,14 +104,23 @@ std::optional<Export> OverlayExports::find_kept(std::string_view name) const {
   return Export{place->first, place->second.description, place->second.overlay};
 }
 
+/// A clone that exists, or a directory of such.
+std::optional<ExportEntry> OverlayExports::find_clone(std::string_view name) const {
+  if (name.empty()) return std::nullopt;
+  const MutexLock lock(mutex_);
+  const auto at = clones_.lower_bound(name);
+  if (at == clones_.end() || !at->first.starts_with(name)) return std::nullopt;
+  ExportEntry entry = clone_entry(at, name);
+  if (!entry.is_export && !entry.is_directory) return std::nullopt;
+  return entry;
+}
+
 Result<ExportEntry> OverlayExports::find(std::string_view name) {
-  if (const std::optional<Export> kept = find_kept(name)) {
-    ExportEntry entry;
-    entry.name = kept->name;
-    entry.description = kept->description;
-    return entry;
-  }
   Result<ExportEntry> found = below_->find(name);
+  if (const std::optional<ExportEntry> clone = find_clone(name)) {
+    if (!found) return *clone;
+    merge(*found, *clone);
+  }
   if (found || !may_clone(name)) return found;
   found = below_->find("");
   if (found) found->name = name;
@@ -56,16 +139,17 @@ Result<Export> OverlayExports::open(std::string_view name) {
   const MutexLock lock(mutex_);
   auto place = kept_.find(opened->name);
   if (place == kept_.end()) {
-    if (is_clone && clones_ >= options_.most_clones) {
+    const bool is_new_clone = is_clone && !clones_.contains(opened->name);
+    if (is_new_clone && clones_.size() >= options_.most_clones) {
       return fail(Errc::no_space,
-                  fmt::format("there are {} clones already, which is the limit", clones_));
+                  fmt::format("there are {} clones already, which is the limit", clones_.size()));
     }
     Result<std::shared_ptr<Overlay>> made =
         options_.make_overlay(opened->name, std::move(opened->device));
     if (!made) return std::unexpected(std::move(made.error()));
-    place =
-        kept_.emplace(opened->name, Kept{opened->description, std::move(*made), is_clone}).first;
-    if (is_clone) ++clones_;
+    place = kept_.emplace(opened->name, Kept{opened->description, std::move(*made)}).first;
+    if (is_new_clone) clones_.emplace(opened->name, opened->description);
+    if (options_.forget) on_disk_.insert(opened->name);
   }
   opened->device = place->second.overlay;
   return opened;
@@ -76,6 +160,13 @@ std::vector<OverlayExports::Named> OverlayExports::overlays() const {
   const MutexLock lock(mutex_);
   for (const auto& [name, kept] : kept_) result.push_back({name, kept.overlay});
   return result;
+}
+
+std::vector<std::string> OverlayExports::written_names() const {
+  const MutexLock lock(mutex_);
+  std::set<std::string> names(on_disk_.begin(), on_disk_.end());
+  for (const auto& [name, kept] : kept_) names.insert(name);
+  return {names.begin(), names.end()};
 }
 
 Result<void> OverlayExports::snapshot(const std::string& name, const std::string& child) {
@@ -94,9 +185,9 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   if (kept_.contains(child)) {
     return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
   }
-  if (clones_ >= options_.most_clones) {
+  if (clones_.size() >= options_.most_clones) {
     return fail(Errc::no_space,
-                fmt::format("there are {} clones already, which is the limit", clones_));
+                fmt::format("there are {} clones already, which is the limit", clones_.size()));
   }
   Overlay& overlay = *parent->second.overlay;
   auto store = options_.make_store(overlay.geometry().size_bytes);
@@ -105,8 +196,8 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   if (!frozen) return std::unexpected(std::move(frozen.error()));
   auto made = options_.make_overlay(child, std::move(*frozen));
   if (!made) return std::unexpected(std::move(made.error()));
-  kept_.emplace(child, Kept{parent->second.description, std::move(*made), true});
-  ++clones_;
+  clones_.emplace(child, parent->second.description);
+  kept_.emplace(child, Kept{parent->second.description, std::move(*made)});
   return {};
 }
 
@@ -123,15 +214,21 @@ Result<void> OverlayExports::discard(const std::string& name) {
   std::shared_ptr<Overlay> last;  // freed without the lock
   const MutexLock lock(mutex_);
   const auto place = kept_.find(name);
-  if (place == kept_.end()) {
+  if (place == kept_.end() && !on_disk_.contains(name)) {
     return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
   }
-  if (place->second.overlay.use_count() > 1) {
+  if (place != kept_.end() && place->second.overlay.use_count() > 1) {
     return fail(Errc::usage, fmt::format("{}: a client has it open", printable(name)));
   }
-  last = std::move(place->second.overlay);
-  if (place->second.is_clone) --clones_;
-  kept_.erase(place);
+  if (options_.forget) {
+    if (Result<void> forgotten = options_.forget(name); !forgotten) return forgotten;
+  }
+  on_disk_.erase(name);
+  clones_.erase(name);
+  if (place != kept_.end()) {
+    last = std::move(place->second.overlay);
+    kept_.erase(place);
+  }
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +25,8 @@ namespace mkvirtfs::nbd {
 /// one plan.
 ///
 /// An overlay belongs to its name, not to a connection: who comes back, or comes twice, sees one
-/// disk. It lives as long as the tree, or until discard().
+/// disk. It lives as long as the tree, or until discard(); what make_overlay keeps on a disk is
+/// there for the next tree, too. Clones that exist are listed like all exports.
 class OverlayExports final : public ExportTree {
  public:
   struct Options {
@@ -34,6 +36,11 @@ class OverlayExports final : public ExportTree {
         make_overlay;
     /// Makes a place for what is written behind a snapshot; none are made when empty.
     std::function<Result<std::shared_ptr<OverlayStore>>(std::uint64_t size_bytes)> make_store;
+    /// The exports that have an overlay on a disk already, from a tree before this one.
+    std::vector<std::string> kept_names;
+    /// Removes what make_overlay keeps of an export on a disk, whether it is open or not; null
+    /// when it keeps nothing there.
+    std::function<Result<void>(const std::string& name)> forget;
     /// Whether a client may have a clone of that name; none at all when empty.
     std::function<bool(std::string_view name)> is_clone;
     /// The exports of the other tree stay as they are.
@@ -47,7 +54,7 @@ class OverlayExports final : public ExportTree {
   Result<std::vector<ExportEntry>> list(std::string_view directory,
                                         std::optional<std::string_view> after,
                                         std::size_t most) override;
-  /// Clones are found, but not listed: they come by their names.
+  /// Clones that may be made are found, but not listed before that.
   Result<ExportEntry> find(std::string_view name) override;
   Result<Export> open(std::string_view name) override;
 
@@ -58,6 +65,10 @@ class OverlayExports final : public ExportTree {
   };
   std::vector<Named> overlays() const;
 
+  /// The exports that discard() takes: those of overlays(), and those of which something is on a
+  /// disk.
+  std::vector<std::string> written_names() const;
+
   /// A new export `child` that begins with what `name` holds now; both go on apart. Errc::usage for
   /// names that are not there or taken; else what Overlay::snapshot() says.
   Result<void> snapshot(const std::string& name, const std::string& child);
@@ -65,13 +76,17 @@ class OverlayExports final : public ExportTree {
   /// Flushes all of them; the first failure.
   Result<void> flush() const;
 
-  /// Forgets what was written to an export; its next client begins anew. Errc::usage when there is
-  /// no such overlay, or when a client has it open.
+  /// Forgets what was written to an export, on the disk, too; its next client begins anew.
+  /// Errc::usage when there is no such overlay, or when a client has it open.
   Result<void> discard(const std::string& name);
 
  private:
   bool may_clone(std::string_view name) const;
   std::optional<Export> find_kept(std::string_view name) const;
+  std::optional<ExportEntry> find_clone(std::string_view name) const;
+  std::vector<ExportEntry> list_clones(std::string_view directory,
+                                       std::optional<std::string_view> after,
+                                       std::size_t most) const;
 
   const std::shared_ptr<ExportTree> below_;
   const Options options_;
@@ -79,10 +94,14 @@ class OverlayExports final : public ExportTree {
   struct Kept {
     std::string description;
     std::shared_ptr<Overlay> overlay;
-    bool is_clone = false;
   };
   std::map<std::string, Kept, std::less<>> kept_ GUARDED_BY(mutex_);
-  std::size_t clones_ GUARDED_BY(mutex_) = 0;
+  /// The descriptions of all clones there are, open or not: what the other tree does not know.
+  using Clones = std::map<std::string, std::string, WalkOrder>;
+  ExportEntry clone_entry(Clones::const_iterator at, std::string_view name) const REQUIRES(mutex_);
+  Clones clones_ GUARDED_BY(mutex_);
+  /// Of exports that have something on a disk and may not be open.
+  std::set<std::string, std::less<>> on_disk_ GUARDED_BY(mutex_);
 };
 
 }  // namespace mkvirtfs::nbd

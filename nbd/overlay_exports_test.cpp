@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,22 @@ int first_byte(const Export& exported) {
   Bytes got(1);
   REQUIRE(exported.device->read(0, got));
   return static_cast<int>(got[0]);
+}
+
+/// The names in a directory, taken by pages; those of directories end with '/'.
+std::vector<std::string> names_in(ExportTree& exports, std::string_view directory,
+                                  std::size_t page = 100) {
+  std::vector<std::string> names;
+  std::optional<std::string> after;
+  while (true) {
+    const auto entries = exports.list(directory, after, page);
+    REQUIRE(entries);
+    for (const ExportEntry& entry : *entries) {
+      names.push_back(entry.name + (entry.is_directory ? "/" : ""));
+      after = entry.name;
+    }
+    if (entries->size() < page) return names;
+  }
 }
 
 Export open(ExportTree& exports, std::string_view name) {
@@ -74,6 +91,72 @@ TEST_CASE("clones share the base and nothing else") {
   REQUIRE(exports->find("job-7"));
   CHECK(exports->find("job-7")->name == "job-7");
   CHECK_FALSE(exports->find("unknown"));
+}
+
+TEST_CASE("clones that exist are listed among the exports, level by level") {
+  OverlayExports::Options options;
+  options.is_clone = [](std::string_view name) { return name != "unwanted"; };
+  options.kept_names = {"base", "ci/old", "unwanted", "zz"};  // of a tree before this one
+  options.make_store = [](std::uint64_t size) { return OverlayStore::in_memory(size); };
+  const auto exports = writable(std::move(options));
+  CHECK(names_in(*exports, "") == std::vector<std::string>{"base", "ci/", "other", "zz"});
+  open(*exports, "ci/new");
+  open(*exports, "ci/new/er");
+  open(*exports, "base/branch");
+  open(*exports, "aa");
+  REQUIRE(exports->snapshot("aa", "nn"));
+  // By pages of every size the same, and nothing twice.
+  for (std::size_t page = 1; page < 8; ++page) {
+    CAPTURE(page);
+    CHECK(names_in(*exports, "", page) ==
+          std::vector<std::string>{"aa", "base/", "ci/", "nn", "other", "zz"});
+    CHECK(names_in(*exports, "ci", page) == std::vector<std::string>{"ci/new/", "ci/old"});
+    CHECK(names_in(*exports, "base", page) == std::vector<std::string>{"base/branch"});
+  }
+  CHECK_FALSE(exports->list("other", {}, 10));
+  CHECK_FALSE(exports->list("ci/old", {}, 10));
+
+  const Result<ExportEntry> directory = exports->find("ci");
+  REQUIRE(directory);
+  CHECK_FALSE(directory->is_export);
+  CHECK(directory->is_directory);
+  const Result<ExportEntry> both = exports->find("base");
+  REQUIRE(both);
+  CHECK(both->is_export);
+  CHECK(both->is_directory);
+  CHECK(both->description == "the fixture");
+  REQUIRE(exports->find("zz"));
+  CHECK(exports->find("zz")->description == "the fixture");
+
+  REQUIRE(exports->discard("aa"));
+  REQUIRE(exports->discard("zz"));  // never opened here
+  CHECK(names_in(*exports, "") == std::vector<std::string>{"base/", "ci/", "nn", "other"});
+}
+
+TEST_CASE("what lies on a disk counts as a clone, and is removed when it is discarded") {
+  OverlayExports::Options options;
+  std::vector<std::string> forgotten;
+  options.is_clone = [](std::string_view name) { return name.starts_with("job-"); };
+  options.most_clones = 2;
+  options.kept_names = {"job-1", "other"};
+  options.forget = [&](const std::string& name) -> Result<void> {
+    forgotten.push_back(name);
+    return {};
+  };
+  const auto exports = writable(std::move(options));
+  open(*exports, "job-2");
+  CHECK_FALSE(exports->open("job-3"));
+  open(*exports, "job-1");  // it was counted before
+  CHECK(exports->written_names() == std::vector<std::string>{"job-1", "job-2", "other"});
+  {
+    const Export held = open(*exports, "job-2");
+    CHECK_FALSE(exports->discard("job-2"));
+  }
+  REQUIRE(exports->discard("job-2"));
+  REQUIRE(exports->discard("other"));
+  CHECK_FALSE(exports->discard("other"));
+  CHECK(forgotten == std::vector<std::string>{"job-2", "other"});
+  CHECK(exports->open("job-3"));
 }
 
 TEST_CASE("where only clones are written, the others are as they were") {

@@ -66,3 +66,48 @@ fails 2 'one export' "$MKVIRTFS" serve "$work/tree" --overlay="$overlay" --clone
 truncate -s 3000000 "$overlay"
 fails 1 'has 3000000 bytes of' "$MKVIRTFS" overlay check "$overlay"
 fails 1 'No such file' "$MKVIRTFS" overlay info "$work/missing"
+
+# A directory has a file for each export and each clone, which come back with it.
+serve_directory() {
+  start_server "$@" --fs=ext4 --overlay="$work/overlays/" --clone='job-*' --clone='ci/*' --clone-max=3 -U "$work/sock" --ctl="$work/ctl"
+  socket=$(socket_of "$uri")
+}
+disk() { echo "nbd+unix:///$1?socket=$socket"; }
+listed() {
+  nbdinfo --list --json "$(disk '')" |
+    python3 -c 'import json, sys; print(*sorted(e["export-name"] for e in json.load(sys.stdin)["exports"]))'
+}
+serve_directory "$work/tree" "second=$work/tree"
+equal "$(listed)" " second"
+for name in '' second job-1 ci/one; do
+  qemu-io -f raw "$(disk "$name")" -c "write -P 0x4${#name} 1M 64k" >"$work/log"
+done
+equal "$(listed)" " ci/one job-1 second" "clones that exist"
+stop_server
+equal "$(cd "$work/overlays" && echo *)" '%.overlay ci%2Fone.overlay job-1.overlay second.overlay'
+for file in "$work"/overlays/*; do equal "$("$MKVIRTFS" overlay check "$file")" sound; done
+serve_directory "$work/tree" "second=$work/tree"
+equal "$(listed)" " ci/one job-1 second" "clones of the server before"
+for name in '' second job-1 ci/one; do
+  qemu-io -f raw "$(disk "$name")" -c "read -P 0x4${#name} 1M 64k" >"$work/log"
+  if grep -qi 'fail' "$work/log"; then fail "$name: $(cat "$work/log")"; fi
+done
+"$MKVIRTFS" ctl "$work/ctl" snapshot job-1 job-9 2>"$work/stderr" && fail "a snapshot of a file"
+contains "$(cat "$work/stderr")" 'can not be frozen'
+# The two from before count.
+nbdinfo --size "$(disk job-2)" >/dev/null
+if nbdinfo --size "$(disk job-3)" 2>/dev/null; then fail "one clone too many"; fi
+"$MKVIRTFS" ctl "$work/ctl" discard job-1
+[[ ! -e $work/overlays/job-1.overlay ]] || fail "discarded, and still on the disk"
+qemu-io -f raw "$(disk job-1)" -c "read -P 0x45 1M 64k" >"$work/log" 2>&1 && fail "discarded, and still there"
+stop_server
+echo changed >"$work/tree/new"
+serve_directory "$work/tree"
+nbdinfo --size "$(disk ci/one)" 2>"$work/stderr" && fail "an overlay over another image"
+contains "$(cat "$server_log")" 'export ci/one: .*another image'
+"$MKVIRTFS" ctl "$work/ctl" discard ci/one # the limit is three
+nbdinfo --size "$(disk ci/one)" >/dev/null
+kill -TERM "$server_pid"
+wait "$server_pid"
+"$MKVIRTFS" serve "$work/tree" --overlay="$work/missing/overlays/" 2>"$work/stderr" && fail "a directory without a parent"
+contains "$(cat "$work/stderr")" 'No such file'

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/overlay_directory.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <boost/filesystem/directory.hpp>
+#include <boost/filesystem/path.hpp>
+#include <cerrno>
+#include <climits>
+#include <cstddef>
+
+#include "nbd/export_tree.h"
+#include "support/text.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+constexpr std::string_view kSuffix = ".overlay";
+constexpr std::string_view kNameless = "%";
+
+bool stands_for_itself(char c, bool is_first) noexcept {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '_' || (c == '.' && !is_first);
+}
+
+}  // namespace
+
+Result<std::string> overlay_file_name(std::string_view export_name) {
+  std::string name;
+  for (const char c : export_name) {
+    if (stands_for_itself(c, name.empty())) {
+      name += c;
+    } else {
+      name += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+    if (name.size() + kSuffix.size() > NAME_MAX) {
+      return fail(Errc::usage,
+                  fmt::format("the name of the export is too long for a file of --overlay=DIR/: "
+                              "{}... would have more than {} bytes",
+                              name.substr(0, 40), NAME_MAX));
+    }
+  }
+  if (name.empty()) name = kNameless;
+  return name.append(kSuffix);
+}
+
+std::optional<std::string> export_of_overlay_file(std::string_view file_name) {
+  if (!file_name.ends_with(kSuffix)) return std::nullopt;
+  file_name.remove_suffix(kSuffix.size());
+  std::string name;
+  for (std::size_t at = 0; file_name != kNameless && at < file_name.size(); ++at) {
+    if (file_name[at] != '%') {
+      name += file_name[at];
+      continue;
+    }
+    unsigned value = 0;
+    for (const char digit : file_name.substr(at + 1, 2)) {
+      value = value * 16 + static_cast<unsigned>(digit <= '9' ? digit - '0' : digit - 'A' + 10);
+    }
+    name += static_cast<char>(value);
+    at += 2;
+  }
+  // Whatever is not written as we write it is not ours.
+  if (!nbd::is_valid_export_name(name)) return std::nullopt;
+  const Result<std::string> again = overlay_file_name(name);
+  if (!again || *again != std::string(file_name).append(kSuffix)) return std::nullopt;
+  return name;
+}
+
+Result<void> make_overlay_directory(const std::string& path) {
+  if (::mkdir(path.c_str(), 0700) == 0) return {};
+  const int error = errno;
+  struct stat status{};
+  if (error == EEXIST && ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) return {};
+  return fail_errno(Errc::usage, error, fmt::format("make the directory {}", path));
+}
+
+Result<std::vector<std::string>> exports_in_overlay_directory(const std::string& path) {
+  std::vector<std::string> names;
+  boost::system::error_code error;
+  boost::filesystem::directory_iterator entries(path, error);
+  const boost::filesystem::directory_iterator end;
+  for (; !error && entries != end; entries.increment(error)) {
+    if (auto name = export_of_overlay_file(entries->path().filename().string())) {
+      names.push_back(*std::move(name));
+    }
+  }
+  if (error) return fail_errno(Errc::usage, error.value(), fmt::format("list {}", path));
+  std::ranges::sort(names);
+  return names;
+}
+
+}  // namespace mkvirtfs::cli
