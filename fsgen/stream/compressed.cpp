@@ -40,7 +40,7 @@ constexpr std::array kMagics = {
 
 DecoderInput decoder_input(std::shared_ptr<ByteSource> packed, Compression compression,
                            const StreamOptions& options) {
-  return {std::move(packed), compression, options.decoder_memory_bytes, options.log};
+  return {std::move(packed), compression, options.decoder_memory_bytes, options.log, nullptr};
 }
 
 }  // namespace
@@ -76,7 +76,7 @@ Result<std::unique_ptr<IndexingReader>> open_compressed(std::shared_ptr<ByteSour
 
 Result<std::vector<std::byte>> save_index(const ByteSource& indexed) {
   const auto* source = dynamic_cast<const IndexedSource*>(&indexed);
-  if (source == nullptr || source->facts().spool_bytes != 0) {
+  if (source == nullptr || !source->can_be_kept()) {
     return fail(Errc::unsupported, fmt::format("{} has no index to be kept", indexed.name()));
   }
   return to_bytes(source->index());

@@ -87,7 +87,7 @@ Result<std::unique_ptr<IndexingReader>> open_compressed(std::shared_ptr<ByteSour
                                                         const StreamOptions& options);
 
 /// The index of a source that finish() gave, to be kept. Errc::unsupported when the source has none
-/// that outlives the process: what is spooled must be decoded again.
+/// that outlives the process: what is spooled must be decoded again, and zstd with long frames.
 Result<std::vector<std::byte>> save_index(const ByteSource& indexed);
 
 /// The source again, without a pass. Nothing in `index` is trusted: what is no index, or damaged,

@@ -81,7 +81,7 @@ Result<std::unique_ptr<Decoder>> make_any_decoder(const DecoderInput& input, con
     case Compression::lzip:
       return make_lzma_decoder(input, point, observer != nullptr);
     case Compression::zstd:
-      return make_zstd_decoder(input, point, observer);
+      return make_zstd_decoder(input, point, state, observer);
     case Compression::bzip2:
       return make_bzip2_decoder(input, point, observer);
     case Compression::lz4:

@@ -97,12 +97,16 @@ class PackedInput {
   std::size_t end_ = 0;
 };
 
+class ZstdWorkspace;
+
 /// What decoders of one stream are made of.
 struct DecoderInput {
   std::shared_ptr<ByteSource> packed;
   Compression compression = Compression::none;
   std::uint64_t memory_limit_bytes = 0;
   LogSink* log = nullptr;
+  /// zstd, when points have state: theirs is good in this workspace only.
+  std::shared_ptr<ZstdWorkspace> zstd_workspace;
 };
 
 /// From the beginning on, telling `observer`, which outlives it.
@@ -122,6 +126,7 @@ Result<std::unique_ptr<Decoder>> make_inflater(const DecoderInput& input, const 
 Result<std::unique_ptr<Decoder>> make_lzma_decoder(const DecoderInput& input, const Point& point,
                                                    bool is_forward);
 Result<std::unique_ptr<Decoder>> make_zstd_decoder(const DecoderInput& input, const Point& point,
+                                                   std::span<const std::byte> state,
                                                    StreamObserver* observer);
 Result<std::unique_ptr<Decoder>> make_bzip2_decoder(const DecoderInput& input, const Point& point,
                                                     StreamObserver* observer);
@@ -134,8 +139,17 @@ struct XzBlocks {
 };
 Result<XzBlocks> find_xz_blocks(const DecoderInput& input, std::uint64_t most_memory_bytes);
 
-/// Whether there is a frame that is larger, as far as headers tell.
-Result<bool> has_zstd_frame_above(ByteSource& packed, std::uint64_t most_packed_bytes,
-                                  std::uint64_t most_unpacked_bytes);
+/// The frames of a zstd stream, as far as headers tell.
+struct ZstdFrames {
+  std::uint64_t largest_packed_bytes = 0;
+  std::uint64_t largest_unpacked_bytes = 0;  ///< of those that say it
+  std::uint64_t largest_window_bytes = 0;
+};
+Result<ZstdFrames> find_zstd_frames(ByteSource& packed);
+
+/// For frames with windows of up to that size.
+std::shared_ptr<ZstdWorkspace> make_zstd_workspace(std::uint64_t window_bytes);
+/// How large the state of a point is: all of the workspace.
+std::size_t state_bytes_of(const ZstdWorkspace& workspace) noexcept;
 
 }  // namespace mkvirtfs

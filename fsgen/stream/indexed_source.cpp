@@ -16,6 +16,9 @@ namespace mkvirtfs {
 namespace {
 
 constexpr std::uint64_t kAheadChunks = 4;
+// On the way from a point to a chunk, the last chunks are kept, too: who reads a file reads what is
+// near. More would drive out of the cache what was asked for.
+constexpr std::uint64_t kKeptBefore = 8;
 
 }  // namespace
 
@@ -201,14 +204,21 @@ Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Stand
     if (!begun) return std::unexpected(std::move(begun.error()));
     standing = std::move(*begun);
   }
+  std::shared_ptr<Chunk> passed;  // what is not kept is decoded into this
   while (true) {
     const std::uint64_t at_no = standing.at / ChunkCache::kChunkBytes;
     const std::uint64_t skip = standing.at - chunk_offset(at_no);
+    if (skip != 0 || at_no + kKeptBefore < no) {
+      if (!passed) passed = store_.new_chunk(ChunkCache::kChunkBytes);
+      const Result<void> decoded = decode(
+          standing, passed->bytes().first(chunk_bytes(at_no) - static_cast<std::size_t>(skip)));
+      if (!decoded) return std::unexpected(decoded.error());
+      continue;
+    }
     std::shared_ptr<Chunk> chunk = store_.new_chunk(chunk_bytes(at_no));
-    const auto bytes = chunk->bytes().subspan(static_cast<std::size_t>(skip));
+    const auto bytes = chunk->bytes();
     const Result<void> decoded = decode(standing, bytes);
     if (!decoded) return std::unexpected(decoded.error());
-    if (skip != 0) continue;  // the end of a chunk is none
     if (crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()) !=
         index_.chunk_crc32[static_cast<std::size_t>(at_no)]) {
       return fail(Errc::io,
@@ -253,7 +263,9 @@ Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) 
   const StreamIndex::Entry& entry = index_.entry_before(unpacked);
   std::vector<std::byte> state;
   if (!entry.state.empty()) {
-    Result<std::vector<std::byte>> unpacked_state = unpack_state(entry.state);
+    Result<std::vector<std::byte>> unpacked_state =
+        unpack_state(entry.state, input_.zstd_workspace ? state_bytes_of(*input_.zstd_workspace)
+                                                        : kMostKeptStateBytes);
     if (!unpacked_state) {
       return fail(unpacked_state.error().code,
                   fmt::format("{}: {}", name_, unpacked_state.error().what));

@@ -42,6 +42,8 @@ class IndexedSource final : public ByteSource {
 
   const StreamIndex& index() const noexcept { return index_; }
   const StreamFacts& facts() const noexcept { return facts_; }
+  /// Whether the index is of use in another process.
+  bool can_be_kept() const noexcept { return facts_.spool_bytes == 0 && !input_.zstd_workspace; }
 
  private:
   using ChunkRef = ChunkCache::Store::Ref;

@@ -43,7 +43,12 @@ std::uint64_t most_stretch_bytes(const StreamOptions& options) noexcept {
   return options.span_bytes * kSpans;
 }
 
-Result<Plan> make_plan(const DecoderInput& input, const StreamOptions& options) {
+/// The state of points inside of zstd's frames has the window in it: above this it gets too much.
+/// It is what `zstd -19` has.
+constexpr std::uint64_t kMostZstdWindowBytes = std::uint64_t{8} << 20;
+
+/// Gives `input` a workspace when one is needed.
+Result<Plan> make_plan(DecoderInput& input, const StreamOptions& options) {
   Plan plan;
   switch (input.compression) {
     case Compression::gzip:
@@ -68,10 +73,17 @@ Result<Plan> make_plan(const DecoderInput& input, const StreamOptions& options) 
       break;
     }
     case Compression::zstd: {
-      const Result<bool> has_large_frames = has_zstd_frame_above(
-          *input.packed, most_stretch_bytes(options) / 4, most_stretch_bytes(options));
-      if (!has_large_frames) return std::unexpected(has_large_frames.error());
-      plan.needs_spool = *has_large_frames;
+      const Result<ZstdFrames> frames = find_zstd_frames(*input.packed);
+      if (!frames) return std::unexpected(frames.error());
+      // Not all frames say how long they are.
+      const std::uint64_t most_bytes = most_stretch_bytes(options);
+      if (frames->largest_packed_bytes > most_bytes / 4 ||
+          frames->largest_unpacked_bytes > most_bytes) {
+        plan.needs_spool = frames->largest_window_bytes > kMostZstdWindowBytes;
+        if (!plan.needs_spool) {
+          input.zstd_workspace = make_zstd_workspace(frames->largest_window_bytes);
+        }
+      }
       break;
     }
     default:
@@ -105,7 +117,10 @@ class Producer final : public StreamObserver {
       : name_(input.packed->name()),
         packed_bytes_(input.packed->size_bytes()),
         options_(options),
-        builder_(options.span_bytes, options.index_memory_bytes) {}
+        builder_(
+            input.zstd_workspace ? most_stretch_bytes(options) : options.span_bytes,
+            options.index_memory_bytes,
+            input.zstd_workspace ? state_bytes_of(*input.zstd_workspace) : kMostKeptStateBytes) {}
 
   Result<void> begin(const DecoderInput& input) {
     Result<std::unique_ptr<Decoder>> decoder = make_forward_decoder(input, *this);
@@ -397,6 +412,7 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
     if (!frames) return std::unexpected(std::move(frames.error()));
     input.packed = std::move(frames->packed);
     input.compression = Compression::zstd;
+    input.zstd_workspace = nullptr;
     index.entries = std::move(frames->entries);
     spool_bytes = input.packed->size_bytes();
   } else if (plan_.entries.empty()) {
@@ -415,9 +431,10 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
 Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
                                                    const StreamOptions& options,
                                                    const std::optional<Expected>& expected) {
-  Result<Plan> plan = make_plan(input, options);
+  DecoderInput own_input = input;
+  Result<Plan> plan = make_plan(own_input, options);
   if (!plan) return std::unexpected(std::move(plan.error()));
-  auto reader = std::make_unique<AheadReader>(input, options, expected, std::move(*plan));
+  auto reader = std::make_unique<AheadReader>(own_input, options, expected, std::move(*plan));
   const Result<void> begun = reader->begin();
   if (!begun) return std::unexpected(begun.error());
   return reader;

@@ -23,7 +23,7 @@ struct PackedSpool::Compressor {
 PackedSpool::PackedSpool(std::shared_ptr<SpoolSpace> space, std::string name,
                          std::uint64_t index_memory_bytes)
     : writer_(std::move(space), std::move(name)),
-      builder_(ChunkCache::kChunkBytes, index_memory_bytes),
+      builder_(ChunkCache::kChunkBytes, index_memory_bytes, 0),
       compressor_(std::make_unique<Compressor>()) {}
 PackedSpool::~PackedSpool() = default;
 

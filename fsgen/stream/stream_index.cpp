@@ -19,9 +19,6 @@
 namespace mkvirtfs {
 namespace {
 
-// The largest state of any format is deflate's window.
-constexpr std::size_t kMostStateBytes = std::size_t{32} << 10;
-
 // docs/layout-stream-index.md
 constexpr std::string_view kMagic = "MKVFSIDX";
 constexpr std::uint32_t kVersion = 1;
@@ -49,7 +46,8 @@ const StreamIndex::Entry& StreamIndex::entry_before(std::uint64_t unpacked) cons
 }
 
 struct IndexBuilder::Compressor {
-  Compressor() : context(ZSTD_createCCtx()), buffer(ZSTD_compressBound(kMostStateBytes)) {
+  explicit Compressor(std::size_t most_state_bytes)
+      : context(ZSTD_createCCtx()), buffer(ZSTD_compressBound(most_state_bytes)) {
     if (context == nullptr) throw std::bad_alloc();
   }
   ~Compressor() { ZSTD_freeCCtx(context); }
@@ -60,15 +58,16 @@ struct IndexBuilder::Compressor {
   std::vector<std::byte> buffer;
 };
 
-IndexBuilder::IndexBuilder(std::uint64_t span_bytes, std::uint64_t most_memory_bytes)
+IndexBuilder::IndexBuilder(std::uint64_t span_bytes, std::uint64_t most_memory_bytes,
+                           std::size_t most_state_bytes)
     : most_memory_bytes_(most_memory_bytes),
       span_bytes_(std::max<std::uint64_t>(span_bytes, 1)),
       free_span_bytes_(std::min<std::uint64_t>(span_bytes_, ChunkCache::kChunkBytes)),
-      compressor_(std::make_unique<Compressor>()) {}
+      compressor_(std::make_unique<Compressor>(most_state_bytes)) {}
 IndexBuilder::~IndexBuilder() = default;
 
 void IndexBuilder::add(const Point& point, std::span<const std::byte> state) {
-  assert(state.size() <= kMostStateBytes);
+  assert(ZSTD_compressBound(state.size()) <= compressor_->buffer.size());
   const std::uint64_t span = state.empty() ? free_span_bytes_ : span_bytes_;
   if (!entries_.empty() && point.unpacked < last_ + span) return;
   StreamIndex::Entry entry{point, {}};
@@ -106,8 +105,9 @@ std::vector<StreamIndex::Entry> IndexBuilder::take_entries() {
   return std::move(entries_);
 }
 
-Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state) {
-  std::vector<std::byte> bytes(kMostStateBytes);
+Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state,
+                                            std::size_t most_bytes) {
+  std::vector<std::byte> bytes(most_bytes);
   const std::size_t size = ZSTD_decompress(bytes.data(), bytes.size(), state.data(), state.size());
   if (ZSTD_isError(size) != 0) return fail(Errc::io, "a broken index");
   bytes.resize(size);

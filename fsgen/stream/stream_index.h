@@ -37,7 +37,9 @@ struct StreamIndex {
 /// Makes the entries of an index as the points come, and keeps them within their memory.
 class IndexBuilder {
  public:
-  IndexBuilder(std::uint64_t span_bytes, std::uint64_t most_memory_bytes);
+  /// No state is longer than `most_state_bytes`.
+  IndexBuilder(std::uint64_t span_bytes, std::uint64_t most_memory_bytes,
+               std::size_t most_state_bytes);
   ~IndexBuilder();
   IndexBuilder(const IndexBuilder&) = delete;
   IndexBuilder& operator=(const IndexBuilder&) = delete;
@@ -63,8 +65,12 @@ class IndexBuilder {
   const std::unique_ptr<Compressor> compressor_;
 };
 
-/// The state as the decoder gave it.
-Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state);
+/// The state as the decoder gave it. A longer one than `most_bytes` is none.
+Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state,
+                                            std::size_t most_bytes);
+
+/// The largest state of formats of which an index is kept: deflate's window.
+inline constexpr std::size_t kMostKeptStateBytes = std::size_t{32} << 10;
 
 std::vector<std::byte> to_bytes(const StreamIndex& index);
 /// Errors: Errc::unreadable, `name` is whose index it is.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Zstandard (RFC 8878), by libzstd. Points are the beginnings of frames.
+// Zstandard (RFC 8878), by libzstd. Points are the beginnings of frames and, where these are long,
+// places inside of them: their state is all that a decoder has in memory.
+#define ZSTD_STATIC_LINKING_ONLY  // contexts in memory of ours
 #include <fmt/format.h>
 #include <zstd.h>
 
@@ -11,13 +13,43 @@
 
 #include "fsgen/stream/decoder.h"
 #include "support/byte_order.h"
+#include "support/mutex.h"
 #include "support/text.h"
 
 namespace mkvirtfs {
+
+/// Memory in which decoders of one stream work, one after the other. libzstd keeps all that it
+/// knows of a stream there, its window included, and nothing anywhere else
+/// (ZSTD_initStaticDStream). There are pointers in it to itself, so what is copied away goes on
+/// only where it came from: in this memory, of this process.
+class ZstdWorkspace {
+ public:
+  explicit ZstdWorkspace(std::uint64_t window_bytes)
+      : size_(ZSTD_estimateDStreamSize(
+            static_cast<std::size_t>(std::max<std::uint64_t>(window_bytes, 1024)))),
+        words_((size_ + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t)) {}
+
+  std::size_t size() const noexcept { return size_; }
+
+  Mutex mutex;
+  std::span<std::byte> bytes() REQUIRES(mutex) {
+    return std::as_writable_bytes(std::span(words_)).first(size_);
+  }
+  class WorkspaceDecoder* user GUARDED_BY(mutex) = nullptr;  ///< whose state stands here
+
+ private:
+  const std::size_t size_;
+  std::vector<std::uint64_t> words_;  // aligned
+};
+
 namespace {
 
 constexpr std::size_t kForwardPieceBytes = std::size_t{256} << 10;
 constexpr std::size_t kPieceBytes = std::size_t{64} << 10;
+
+// Point::kind: a frame begins here, or this is inside of one.
+constexpr std::uint8_t kFrame = 0;
+constexpr std::uint8_t kInside = 1;
 
 class ZstdDecoder final : public Decoder {
  public:
@@ -62,7 +94,7 @@ Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& don
     if (there->empty() && !inside_frame_) break;
     if (!inside_frame_ && observer_ != nullptr) {
       const Result<void> told = observer_->point(
-          {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = 0}, {});
+          {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = kFrame}, {});
       if (!told) return std::unexpected(told.error());
     }
     ZSTD_inBuffer from{there->data(), there->size(), 0};
@@ -85,18 +117,128 @@ Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& don
 
 }  // namespace
 
-Result<std::unique_ptr<Decoder>> make_zstd_decoder(const DecoderInput& input, const Point& point,
-                                                   StreamObserver* observer) {
-  return std::make_unique<ZstdDecoder>(input, point, observer);
+/// A decoder whose state stands in the workspace, or lies aside while another one works there.
+class WorkspaceDecoder final : public Decoder {
+ public:
+  WorkspaceDecoder(const DecoderInput& input, const Point& point, std::span<const std::byte> state,
+                   StreamObserver* observer)
+      : input_(input.packed, point.packed, observer != nullptr ? kForwardPieceBytes : kPieceBytes),
+        workspace_(input.zstd_workspace),
+        observer_(observer),
+        unpacked_(point.unpacked),
+        inside_frame_(point.kind == kInside),
+        aside_(state.begin(), state.end()) {}
+  ~WorkspaceDecoder() override {
+    const MutexLock lock(workspace_->mutex);
+    if (workspace_->user == this) workspace_->user = nullptr;
+  }
+  WorkspaceDecoder(const WorkspaceDecoder&) = delete;
+  WorkspaceDecoder& operator=(const WorkspaceDecoder&) = delete;
+
+  std::uint64_t packed_position() const noexcept override { return input_.position(); }
+  std::uint64_t memory_bytes() const noexcept override {
+    return workspace_->size() + input_.piece_bytes();
+  }
+
+ protected:
+  Result<void> decode_more(std::span<std::byte> out, std::size_t& done) override;
+
+ private:
+  /// Has the workspace to itself from then on, until the lock is given up.
+  ZSTD_DStream* enter() REQUIRES(workspace_->mutex);
+  Result<void> tell_point(std::span<const std::byte> state, std::uint8_t kind);
+
+  PackedInput input_;
+  const std::shared_ptr<ZstdWorkspace> workspace_;
+  StreamObserver* const observer_;
+  std::uint64_t unpacked_;
+  bool inside_frame_;
+  ZSTD_DStream* zstd_ = nullptr;  // in the workspace; the same whoever works there
+  /// Guarded by the workspace's lock, which whoever pushes this one aside holds. Empty: it stands
+  /// in the workspace, or has not begun.
+  std::vector<std::byte> aside_;
+};
+
+ZSTD_DStream* WorkspaceDecoder::enter() {
+  const std::span<std::byte> bytes = workspace_->bytes();
+  if (workspace_->user == this) return zstd_;
+  if (WorkspaceDecoder* const other = workspace_->user) {
+    other->aside_.assign(bytes.begin(), bytes.end());
+    workspace_->user = nullptr;
+  }
+  // What it begins with is the context itself.
+  zstd_ = ZSTD_initStaticDStream(bytes.data(), bytes.size());
+  if (zstd_ == nullptr) throw std::bad_alloc();
+  if (!aside_.empty()) {
+    std::ranges::copy(aside_, bytes.begin());
+    aside_ = {};
+  }
+  workspace_->user = this;
+  return zstd_;
 }
 
-Result<bool> has_zstd_frame_above(ByteSource& packed, std::uint64_t most_packed_bytes,
-                                  std::uint64_t most_unpacked_bytes) {
+Result<void> WorkspaceDecoder::tell_point(std::span<const std::byte> state, std::uint8_t kind) {
+  return observer_->point(
+      {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = kind}, state);
+}
+
+Result<void> WorkspaceDecoder::decode_more(std::span<std::byte> out, std::size_t& done) {
+  const MutexLock lock(workspace_->mutex);
+  ZSTD_DStream* const zstd = enter();
+  ZSTD_outBuffer to{out.data(), out.size(), 0};
+  while (to.pos < to.size) {
+    const auto there = input_.peek();
+    if (!there) return std::unexpected(there.error());
+    if (there->empty() && !inside_frame_) break;
+    if (observer_ != nullptr) {
+      Result<void> told;
+      if (!inside_frame_) {
+        told = tell_point({}, kFrame);
+      } else if (observer_->wants_state_at(unpacked_)) {
+        told = tell_point(workspace_->bytes(), kInside);
+      }
+      if (!told) return told;
+    }
+    ZSTD_inBuffer from{there->data(), there->size(), 0};
+    const std::size_t before = to.pos;
+    const std::size_t status = ZSTD_decompressStream(zstd, &to, &from);
+    input_.consume(from.pos);
+    unpacked_ += to.pos - before;
+    done = to.pos;
+    if (ZSTD_isError(status) != 0) return input_.damaged(ZSTD_getErrorName(status));
+    inside_frame_ = status != 0;
+    if (there->empty() && inside_frame_ && to.pos == before) {
+      return input_.damaged("it ends in the middle of a frame");
+    }
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Decoder>> make_zstd_decoder(const DecoderInput& input, const Point& point,
+                                                   std::span<const std::byte> state,
+                                                   StreamObserver* observer) {
+  if (!input.zstd_workspace) {
+    if (point.kind != kFrame) {
+      return fail(Errc::io, fmt::format("{}: a broken index", input.packed->name()));
+    }
+    return std::make_unique<ZstdDecoder>(input, point, observer);
+  }
+  return std::make_unique<WorkspaceDecoder>(input, point, state, observer);
+}
+
+std::shared_ptr<ZstdWorkspace> make_zstd_workspace(std::uint64_t window_bytes) {
+  return std::make_shared<ZstdWorkspace>(window_bytes);
+}
+
+std::size_t state_bytes_of(const ZstdWorkspace& workspace) noexcept { return workspace.size(); }
+
+Result<ZstdFrames> find_zstd_frames(ByteSource& packed) {
   // RFC 8878, 3.1.1: only the headers of frames and blocks are looked at. Whatever is not as it
   // should be is said by who decodes it.
   constexpr std::uint32_t kFrameMagic = 0xfd2fb528;
   constexpr std::uint32_t kSkippableMagic = 0x184d2a50;
   const std::uint64_t size_bytes = packed.size_bytes();
+  ZstdFrames frames;
   std::uint64_t at = 0;
   while (at < size_bytes) {
     std::array<std::byte, 18> header{};
@@ -110,20 +252,19 @@ Result<bool> has_zstd_frame_above(ByteSource& packed, std::uint64_t most_packed_
       at += 8 + std::uint64_t{load_le<std::uint32_t>(header, 4)};
       continue;
     }
-    if (magic != kFrameMagic) return false;
-    const unsigned long long content = ZSTD_getFrameContentSize(header.data(), count);
-    if (content == ZSTD_CONTENTSIZE_ERROR) return false;
-    if (content != ZSTD_CONTENTSIZE_UNKNOWN && content > most_unpacked_bytes) return true;
-    const auto descriptor = std::to_integer<unsigned>(header[4]);
-    const bool is_single_segment = (descriptor & 0x20) != 0;
-    constexpr std::array<std::uint64_t, 4> kDictionaryIdBytes = {0, 1, 2, 4};
-    constexpr std::array<std::uint64_t, 4> kContentSizeBytes = {0, 2, 4, 8};
+    ZSTD_frameHeader fields{};
+    if (magic != kFrameMagic || ZSTD_getFrameHeader(&fields, header.data(), count) != 0) break;
+    frames.largest_window_bytes =
+        std::max<std::uint64_t>(frames.largest_window_bytes, fields.windowSize);
+    if (fields.frameContentSize != ZSTD_CONTENTSIZE_UNKNOWN) {
+      frames.largest_unpacked_bytes =
+          std::max<std::uint64_t>(frames.largest_unpacked_bytes, fields.frameContentSize);
+    }
     const std::uint64_t frame_at = at;
-    at += 5 + (is_single_segment ? 0 : 1) + kDictionaryIdBytes[descriptor & 3] +
-          (is_single_segment && descriptor >> 6 == 0 ? 1 : kContentSizeBytes[descriptor >> 6]);
+    at += fields.headerSize;
     for (bool is_last = false; !is_last;) {
       std::array<std::byte, 4> block{};
-      if (at >= size_bytes || size_bytes - at < 3) return false;
+      if (at >= size_bytes || size_bytes - at < 3) return frames;
       if (const Result<void> read = packed.read(at, std::span(block).first(3)); !read) {
         return std::unexpected(read.error());
       }
@@ -131,11 +272,11 @@ Result<bool> has_zstd_frame_above(ByteSource& packed, std::uint64_t most_packed_
       constexpr std::uint32_t kRunLengthBlock = 1;
       is_last = (word & 1) != 0;
       at += 3 + std::uint64_t{(word >> 1 & 3) == kRunLengthBlock ? 1 : word >> 3};
-      if (at - frame_at > most_packed_bytes) return true;
+      frames.largest_packed_bytes = std::max(frames.largest_packed_bytes, at - frame_at);
     }
-    if ((descriptor & 4) != 0) at += 4;
+    if (fields.checksumFlag != 0) at += 4;
   }
-  return false;
+  return frames;
 }
 
 }  // namespace mkvirtfs

@@ -86,6 +86,23 @@ std::string pack_zstd(std::string_view bytes, std::size_t frame_bytes) {
   return all;
 }
 
+std::string pack_zstd_stream(std::string_view bytes, int level, int window_log) {
+  ZSTD_CCtx* const zstd = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(zstd, ZSTD_c_windowLog, window_log);
+  ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, 1);
+  std::string out(ZSTD_compressBound(bytes.size()) + 1000, '\0');
+  ZSTD_outBuffer to{out.data(), out.size(), 0};
+  // Begun with nothing at hand, so that the length is not known.
+  ZSTD_inBuffer nothing{bytes.data(), 0, 0};
+  require(ZSTD_isError(ZSTD_compressStream2(zstd, &to, &nothing, ZSTD_e_continue)) == 0);
+  ZSTD_inBuffer from{bytes.data(), bytes.size(), 0};
+  require(ZSTD_compressStream2(zstd, &to, &from, ZSTD_e_end) == 0);
+  ZSTD_freeCCtx(zstd);
+  out.resize(to.pos);
+  return out;
+}
+
 std::string pack_bzip2(std::string_view bytes, int level) {
   auto size = static_cast<unsigned>(bytes.size() + bytes.size() / 50 + 1000);
   std::string out(size, '\0');

@@ -16,6 +16,8 @@ std::string pack_deflate(std::string_view bytes);
 std::string pack_xz(std::string_view bytes, std::uint64_t block_bytes);
 /// Frames of that size; 0: one frame.
 std::string pack_zstd(std::string_view bytes, std::size_t frame_bytes);
+/// One frame that does not say how long it is, with a window of 2^`window_log` bytes.
+std::string pack_zstd_stream(std::string_view bytes, int level, int window_log);
 /// `level` is the block size in units of 100,000 bytes.
 std::string pack_bzip2(std::string_view bytes, int level);
 std::string pack_lz4(std::string_view bytes);
