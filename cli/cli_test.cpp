@@ -433,7 +433,8 @@ TEST_CASE("the manual page and the help name the same options") {
   for (const auto& [command, title] :
        {std::pair{"serve", "SERVE"}, {"dump", "DUMP"}, {"inspect", "INSPECT"}}) {
     CAPTURE(command);
-    std::set<std::string> expected = sections({"SOURCE OPTIONS", "IMAGE OPTIONS", title});
+    std::set<std::string> expected =
+        sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "IMAGE OPTIONS", title});
     expected.insert("--help");
     CHECK(help({command, "--help"}) == expected);
   }

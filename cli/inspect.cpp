@@ -108,6 +108,30 @@ struct TreeCounts {
   std::uint64_t hard_links = 0;
 };
 
+/// What each source turned out to be.
+Json describe(const std::vector<SourceFacts>& sources) {
+  Json rows = Json::array();
+  for (const SourceFacts& facts : sources) {
+    Json row;
+    row["source_kind"] = facts.kind;
+    if (facts.kind == "archive") {
+      row["archive_format"] = facts.format;
+      row["compression"] = facts.compression;
+      row["access"] = facts.access;
+      row["kept_index"] = facts.kept_index;
+      row["index_bytes"] = facts.index_bytes;
+      row["spool_bytes"] = facts.spool_bytes;
+    } else if (facts.kind == "container image") {
+      row["image_id"] = facts.image_id;
+      row["platform"] = facts.platform;
+      row["layer_count"] = facts.layer_count;
+      row["packed_bytes"] = facts.packed_bytes;
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 /// Everything but the map, under names that are kept like an API.
 Json describe(const std::string& source, const PreparedImage& prepared) {
   const SourceTree& tree = *prepared.tree;
@@ -116,6 +140,7 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
   const TreeId tree_id = tree.id();
   Json json;
   json["source"] = printable(source);
+  json["sources"] = describe(prepared.sources);
   json["tree_id"] = hex({reinterpret_cast<const char*>(tree_id.data()), tree_id.size()});
   json["volume_id"] = prepared.image->volume_id();
   json["source_directory_count"] = counts.directories;
@@ -141,8 +166,9 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
 std::string text_of(const Json& facts) {
   std::string text;
   for (const auto& [name, value] : facts.items()) {
-    if (value.is_object()) {
-      text += text_of(value);
+    if (value.is_structured()) {
+      const Json rows = value.is_array() ? value : Json::array({value});
+      for (const Json& row : rows) text += text_of(row);
       continue;
     }
     std::string words = name;
@@ -150,6 +176,8 @@ std::string text_of(const Json& facts) {
     std::string shown;
     if (value.is_string()) {
       shown = printable(value.get<std::string>());
+    } else if (value.is_boolean()) {
+      shown = value.get<bool>() ? "yes" : "no";
     } else if (value.is_number_float()) {
       shown = fmt::format("{:.3f}", value.get<double>());
     } else {

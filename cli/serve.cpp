@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <boost/filesystem/operations.hpp>
 #include <charconv>
@@ -372,9 +373,12 @@ Result<int> Serve::run(const Streams& streams) {
   Result<TlsOptions::Tls> tls = tls_.load();
   if (!tls) return std::unexpected(std::move(tls.error()));
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
-  const Result<ServedSources> sources =
-      ServedSources::parse(export_name_, app(), source_, image_);
+  const Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
   if (!sources) return std::unexpected(sources.error());
+  if (single_client_ &&
+      std::ranges::find(source_.sources, "-", &PlacedSource::source) != source_.sources.end()) {
+    return fail(Errc::usage, "--single and the source - both want standard input");
+  }
   if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
     return std::unexpected(std::move(checked.error()));
   }

@@ -191,6 +191,7 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
     if (const auto checked = (*named)->image.plan_options(); !checked) {
       return wrong(checked.error().what);
     }
+    if (word.directory == "-") return wrong("standard input can only be a source without a name");
     boost::system::error_code error;
     const std::string path = path_of(word.directory);
     if (!boost::filesystem::exists(path, error)) {

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/source_loader.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <optional>
 #include <utility>
 
 #include "block/host_files.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/archive/oci_load.h"
 #include "fsgen/stream/compressed.h"
-#include "fsgen/stream/file_source.h"
+#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -26,29 +28,75 @@ Result<LoadedSource> load_directory(const std::string& path, const SourceOptions
   return loaded;
 }
 
-Result<LoadedSource> load_archive(const std::string& path, const ScanOptions& scan, LogSink& log) {
-  Result<std::shared_ptr<ByteSource>> file = open_file_source(path, OnChange::error, log);
+bool has_deflated(const archive::MemberLog& members) {
+  archive::Member member;
+  for (archive::MemberLog::Position at = 0; at < members.end();) {
+    at = members.read(at, member);
+    if (member.place == archive::Place::deflated) return true;
+  }
+  return false;
+}
+
+SourceFacts facts_of(const archive::Archive& archive, std::uint64_t spooled_source_bytes) {
+  SourceFacts facts;
+  facts.kind = "archive";
+  facts.format = archive.format;
+  facts.compression = to_string(archive.compression);
+  facts.kept_index = archive.from_kept_index;
+  const std::optional<StreamFacts> stream = stream_facts(*archive.stream);
+  facts.spool_bytes = spooled_source_bytes;
+  if (stream) {
+    facts.index_bytes = stream->index_bytes;
+    facts.spool_bytes += stream->spool_bytes;
+  }
+  if (archive.spool) facts.spool_bytes += archive.spool->size_bytes();
+  const bool indexed = archive.compression != Compression::none || has_deflated(archive.members);
+  facts.access = archive.spool || (stream && stream->spool_bytes != 0) ? "spooled"
+                 : indexed                                             ? "indexed"
+                                                                       : "direct";
+  return facts;
+}
+
+Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& options,
+                                  const ScanOptions& scan, bool is_regular, LogSink& log) {
+  const Result<ArchiveSettings> settings = options.archive().settings(log);
+  if (!settings) return std::unexpected(settings.error());
+  Result<std::shared_ptr<ByteSource>> file =
+      archive::open_archive_file(path, settings->stream.spool, log);
   if (!file) return std::unexpected(std::move(file.error()));
-  const StreamOptions stream_options;
+  const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
   const Result<archive::Archive> read =
-      archive::read_archive(std::move(*file), archive::ReadOptions{}, stream_options, log);
+      archive::read_archive(std::move(*file), settings->read, settings->stream,
+                            is_regular ? settings->index_cache.get() : nullptr, log);
   if (!read) return std::unexpected(read.error());
-  archive::LayerOptions layer_options;
+  archive::LayerOptions layer_options = settings->layer;
   layer_options.scan = scan;
+  // Whether something below has what they name, merging finds out.
+  layer_options.outward_links = true;
   Result<archive::ArchiveLayer> made =
-      archive::make_layer(*read, layer_options, stream_options, log);
+      archive::make_layer(*read, layer_options, settings->stream, log);
   if (!made) return std::unexpected(std::move(made.error()));
   LoadedSource loaded;
   loaded.layer = std::move(made->layer);
   loaded.report.excluded_count = made->excluded_count;
-  loaded.facts.kind = "archive";
-  loaded.facts.format = read->format;
+  loaded.facts = facts_of(*read, spooled_source_bytes);
+  if (loaded.facts.spool_bytes != 0) {
+    log.write(
+        LogLevel::info,
+        fmt::format("{} can not be read at any offset: {} are in a spool in {}", read->name,
+                    human_size(loaded.facts.spool_bytes), settings->stream.spool->directory()));
+  }
   return loaded;
 }
 
 Result<LoadedSource> load_container_image(const oci::ImageName& name, const SourceOptions& options,
                                           const ScanOptions& scan, LogSink& log) {
+  Result<ArchiveSettings> settings = options.archive().settings(log);
+  if (!settings) return std::unexpected(std::move(settings.error()));
   oci::LoadOptions load_options;
+  load_options.read = std::move(settings->read);
+  load_options.stream = std::move(settings->stream);
+  load_options.layer = settings->layer;
   Result<std::optional<oci::Platform>> platform = options.container().platform();
   if (!platform) return std::unexpected(std::move(platform.error()));
   load_options.platform = std::move(*platform);
@@ -75,11 +123,12 @@ Result<LoadedSource> load_source(const std::string& path, const SourceOptions& o
     return load_container_image(*image, options, scan, log);
   }
   struct stat status{};
+  if (path == "-") return load_archive(path, options, scan, /*is_regular=*/false, log);
   // What is not there, or can not be looked at, is told of as ever.
   if (::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {
     return load_directory(path, options, scan, log);
   }
-  return load_archive(path, scan, log);
+  return load_archive(path, options, scan, S_ISREG(status.st_mode), log);
 }
 
 }  // namespace mkvirtfs::cli

@@ -19,6 +19,7 @@ struct SourceFacts {
   std::string format;             ///< "POSIX pax interchange format"
   std::string compression;        ///< "gzip", "none"
   std::string access;             ///< how members are read: "direct", "indexed", "spooled"
+  bool kept_index = false;        ///< found in the cache directory
   std::uint64_t index_bytes = 0;  ///< in memory, of a compressed stream
   std::uint64_t spool_bytes = 0;  ///< unpacked on disk because it can not be made again
   // Of a container image:
@@ -35,9 +36,9 @@ struct LoadedSource {
   SourceFacts facts;
 };
 
-/// Reads the directory or archive at `path`, or the container image that it names
-/// (oci::parse_image_name()). `options` are those that all sources share, `scan`
-/// their values. `log` must outlive the layer.
+/// Reads the directory or archive at `path` ("-" is an archive on standard input), or the container
+/// image that it names (oci::parse_image_name()). `options` are those that all sources share,
+/// `scan` their values. `log` must outlive the layer.
 Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
                                  const ScanOptions& scan, LogSink& log);
 

@@ -223,6 +223,7 @@ void SourceOptions::add_options_to(CLI::App& app) {
   for (CLI::Option* option : {place_option_, exclude_option_, include_option_, map_uid, map_gid}) {
     option->allow_extra_args(false);
   }
+  archive_.add_to(app);
 }
 
 std::vector<PathRule> SourceOptions::rules() const {
@@ -237,6 +238,7 @@ std::vector<PathRule> SourceOptions::rules() const {
 }
 
 Result<ScanOptions> SourceOptions::scan_options() const {
+  if (Result<void> good = archive_.check(); !good) return std::unexpected(std::move(good.error()));
   ScanOptions options;
   options.rules = rules();
   options.one_file_system = !no_one_file_system_;

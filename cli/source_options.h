@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "block/host_files.h"
+#include "cli/archive_options.h"
 #include "cli/command.h"
 #include "cli/container_options.h"
 #include "fsgen/tree/scan.h"
@@ -45,6 +46,7 @@ class SourceOptions {
   /// The values after parsing; Errc::usage for what is malformed or contradictory.
   Result<ScanOptions> scan_options() const;
   OnChange on_change() const;
+  const ArchiveOptions& archive() const noexcept { return archive_; }
   const ContainerOptions& container() const noexcept { return container_; }
   /// 0: not given.
   unsigned threads() const noexcept { return threads_; }
@@ -75,6 +77,7 @@ class SourceOptions {
   bool skip_unreadable_ = false;
   std::string on_change_ = "error";
   unsigned threads_ = 0;
+  ArchiveOptions archive_;
 };
 
 /// SOURCE_DATE_EPOCH, or nullopt; Errc::usage when it is no number of seconds.

@@ -1,42 +1,165 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/archive/archive.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "fsgen/archive/archive_contents.h"
+#include "fsgen/stream/file_source.h"
+#include "support/arithmetic.h"
+#include "support/unique_fd.h"
 
 namespace mkvirtfs::archive {
 
-Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& options,
-                             const StreamOptions& stream_options, LogSink& log) {
+namespace {
+
+/// The bytes that members of a log say are theirs must be there, and not too many.
+Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
+  Member member;
+  std::uint64_t count = 0;
+  std::uint64_t total_bytes = 0;
+  for (MemberLog::Position at = 0; at < archive.members.end();) {
+    at = archive.members.read(at, member);
+    if (++count > limits.most_members) {
+      return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
+                                                  archive.name, limits.most_members));
+    }
+    const auto total = checked_add(total_bytes, member.size_bytes);
+    if (!total || *total > limits.most_bytes) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{}: its members have more than {} bytes (see --max-size)",
+                              archive.name, limits.most_bytes));
+    }
+    total_bytes = *total;
+    if (member.place == Place::nowhere || member.place == Place::host) continue;
+    std::uint64_t length = member.is_sparse ? 0 : member.size_bytes;
+    for (const Range& run : member.stored_runs) length += run.length;
+    if (member.place == Place::deflated) length = member.packed_bytes;
+    const ByteSource* const source =
+        member.place == Place::spooled ? archive.spool.get() : archive.stream.get();
+    const std::uint64_t size = source == nullptr ? 0 : source->size_bytes();
+    if (member.data_offset > size || length > size - member.data_offset) {
+      return fail(Errc::unreadable,
+                  fmt::format("{}: member {}: has {} bytes from {} on, but the archive ends at {}",
+                              archive.name, member.path, length, member.data_offset, size));
+    }
+  }
+  return {};
+}
+
+/// The archive as it was when its index was kept; nullopt: it must be read after all.
+std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed,
+                                       Compression compression, const IndexCache& cache,
+                                       const StreamOptions& stream_options) {
+  std::optional<KeptIndex> kept = cache.find(*packed);
+  if (!kept || kept->compression != compression) return std::nullopt;
+  Result<std::shared_ptr<ByteSource>> stream =
+      open_indexed(packed, kept->stream_index, stream_options);
+  if (!stream) return std::nullopt;
+  Archive archive;
+  archive.name = packed->name();
+  archive.format = std::move(kept->format);
+  archive.members = std::move(kept->members);
+  archive.stream = std::move(*stream);
+  archive.compression = compression;
+  archive.from_kept_index = true;
+  // That they are too many is told by the one who reads it anew.
+  if (!check_places(archive, ReadLimits{UINT64_MAX, UINT64_MAX})) return std::nullopt;
+  return archive;
+}
+
+/// What can not be asked twice, all of it.
+Result<std::shared_ptr<ByteSource>> spool_all(int fd, const std::string& name,
+                                              const std::shared_ptr<SpoolSpace>& spool) {
+  if (!spool) {
+    return fail(Errc::unsupported,
+                fmt::format("{} can only be read once and needs a spool, and there is none", name));
+  }
+  constexpr std::size_t kPieceBytes = std::size_t{256} << 10;
+  std::vector<std::byte> buffer(kPieceBytes);
+  SpoolWriter writer(spool, name);
+  while (true) {
+    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail_errno(Errc::unreadable, errno, fmt::format("read {}", name));
+    if (got == 0) return writer.finish();
+    const auto piece = std::span(buffer).first(static_cast<std::size_t>(got));
+    if (Result<void> good = writer.append(piece); !good) return std::unexpected(good.error());
+  }
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
+                                                      const std::shared_ptr<SpoolSpace>& spool,
+                                                      LogSink& log) {
+  if (path == "-") return spool_all(STDIN_FILENO, "standard input", spool);
+  struct stat status{};
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return fail_errno(Errc::unreadable, errno, fmt::format("open {}", path));
+    return spool_all(fd.get(), path, spool);
+  }
+  return open_file_source(path, OnChange::error, log);
+}
+
+Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& given,
+                             const StreamOptions& stream_options, const IndexCache* cache,
+                             LogSink& log) {
+  ReadOptions options = given;
+  if (!options.spool) options.spool = stream_options.spool;
   const Result<Compression> compression = detect_compression(*packed);
   if (!compression) return std::unexpected(compression.error());
   Archive archive;
   archive.name = packed->name();
   archive.stream = packed;
+  archive.compression = *compression;
+  std::optional<ReadMembers> read;
   if (*compression != Compression::none) {
+    if (cache != nullptr) {
+      std::optional<Archive> kept = from_kept_index(packed, *compression, *cache, stream_options);
+      if (kept) {
+        if (Result<void> good = check_places(*kept, options.limits); !good) {
+          return std::unexpected(good.error());
+        }
+        return std::move(*kept);
+      }
+    }
     Result<std::unique_ptr<IndexingReader>> pass =
         open_compressed(packed, *compression, stream_options);
     if (!pass) return std::unexpected(std::move(pass.error()));
-    Result<std::optional<ReadMembers>> read = read_members(**pass, archive.name, options, log);
-    if (!read) return std::unexpected(std::move(read.error()));
+    Result<std::optional<ReadMembers>> found = read_members(**pass, archive.name, options, log);
+    if (!found) return std::unexpected(std::move(found.error()));
+    read = std::move(*found);
     Result<std::shared_ptr<ByteSource>> unpacked = (*pass)->finish();
     if (!unpacked) return std::unexpected(std::move(unpacked.error()));
     archive.stream = std::move(*unpacked);
-    if (*read) {
-      archive.members = std::move((*read)->members);
-      archive.format = std::move((*read)->format);
-      return archive;
-    }
-    // Something that is not read forwards, and why anybody would compress it is not ours to ask.
+    // If it is nothing that is read forwards, it may be anything else.
   }
-  Result<ReadMembers> read = read_members(archive.stream, options, log);
-  if (!read) return std::unexpected(std::move(read.error()));
+  const bool one_pass = read.has_value();
+  if (!one_pass) {
+    Result<ReadMembers> found = read_members(archive.stream, options, log);
+    if (!found) return std::unexpected(std::move(found.error()));
+    read = std::move(*found);
+  }
   archive.members = std::move(read->members);
   archive.format = std::move(read->format);
   archive.spool = std::move(read->spool);
+  if (Result<void> good = check_places(archive, options.limits); !good) {
+    return std::unexpected(good.error());
+  }
+  if (one_pass && cache != nullptr) {
+    // What is spooled has no index to keep.
+    const Result<std::vector<std::byte>> index = save_index(*archive.stream);
+    if (index) cache->keep(*packed, *compression, archive.format, *index, archive.members);
+  }
   return archive;
 }
 

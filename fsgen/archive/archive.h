@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "fsgen/archive/index_cache.h"
 #include "fsgen/archive/layer_tree.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"
@@ -19,20 +20,36 @@
 
 namespace mkvirtfs::archive {
 
+/// Opens what the command line names for read_archive(): a regular file as it lies there, its
+/// identity asked at every read; anything that can only be read once (a pipe, a terminal; "-" is
+/// standard input) is put into a spool first. `log` must outlive the source.
+Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
+                                                      const std::shared_ptr<SpoolSpace>& spool,
+                                                      LogSink& log);
+
 /// An archive that was read: its members, and their bytes at any offset.
+///
+/// It can be taken apart and put together otherwise: what reads images of containers leaves out
+/// members, or adds some, before make_layer() sees them.
 struct Archive {
   std::string name;    ///< for messages
   std::string format;  ///< for people: "POSIX pax interchange format"
   MemberLog members;
   std::shared_ptr<ByteSource> stream;  ///< what the archive is when it is not compressed
   std::shared_ptr<ByteSource> spool;   ///< of the members that had to be spooled, or none
+  Compression compression = Compression::none;
+  bool from_kept_index = false;  ///< nothing had to be unpacked
 };
 
 /// Reads an archive, compressed or not. The pass that finds the members makes the index of a
 /// compressed stream, too. `stream_options.spool` is for members as well as for streams; without
-/// one, what needs it is refused.
+/// one, what needs it is refused. With a `cache` the index of a compressed one is kept there, and
+/// found there the next time.
+///
+/// Errors: as of read_members(), and of fsgen/stream/compressed.h.
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& options,
-                             const StreamOptions& stream_options, LogSink& log);
+                             const StreamOptions& stream_options, const IndexCache* cache,
+                             LogSink& log);
 
 struct ArchiveLayer {
   Layer layer;

@@ -87,18 +87,18 @@ int ArchiveHandle::next_header() {
   if (!opened_) {
     opened_ = true;
     const int status = archive_read_open1(archive_);
-    if (status < ARCHIVE_WARN) return status;
+    if (status != ARCHIVE_OK && status != ARCHIVE_WARN) return status;
   }
-  return archive_read_next_header(archive_, &entry_);
+  const int status = archive_read_next_header(archive_, &entry_);
+  header_offset_ =
+      static_cast<std::uint64_t>(std::max<la_int64_t>(archive_read_header_position(archive_), 0));
+  // Where it gave up, when it says nothing of a header.
+  if (status == ARCHIVE_FATAL) header_offset_ = std::max(header_offset_, data_offset());
+  return status;
 }
 
 std::uint64_t ArchiveHandle::data_offset() const {
   return static_cast<std::uint64_t>(std::max<la_int64_t>(archive_filter_bytes(archive_, 0), 0));
-}
-
-std::uint64_t ArchiveHandle::header_offset() const {
-  return static_cast<std::uint64_t>(
-      std::max<la_int64_t>(archive_read_header_position(archive_), 0));
 }
 
 std::string ArchiveHandle::error_text() const {
@@ -113,6 +113,10 @@ void ArchiveHandle::failed(const Error& error) {
 }
 
 la_ssize_t ArchiveHandle::read(const void** bytes) {
+  if (source_error_) {
+    failed(Error(*source_error_));
+    return ARCHIVE_FATAL;
+  }
   if (stream_ != nullptr) {
     const Result<std::span<const std::byte>> got = stream_->next();
     if (!got) {
@@ -142,9 +146,8 @@ std::int64_t ArchiveHandle::skip(std::int64_t count) {
   if (stream_ != nullptr) {
     const Result<std::uint64_t> skipped = stream_->skip(wanted);
     if (skipped) return static_cast<std::int64_t>(*skipped);
-    // libarchive 3.6 goes on for ever when it is told of a failure here; of nothing skipped it
-    // makes a read, which fails in the same way.
-    failed(skipped.error());
+    // No failure can be told here: libarchive would ask for ever. Reading tells of it.
+    source_error_ = skipped.error();
     return 0;
   }
   const std::uint64_t skipped = std::min(wanted, source_->size_bytes() - position_);

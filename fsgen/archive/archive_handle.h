@@ -39,7 +39,7 @@ class ArchiveHandle {
   /// Where the bytes of the entry begin, for formats that store them; and where its first header
   /// did, or, after the last entry, where that ended.
   std::uint64_t data_offset() const;
-  std::uint64_t header_offset() const;
+  std::uint64_t header_offset() const noexcept { return header_offset_; }
 
   /// What went wrong, for people; the source's own error when that was it.
   std::string error_text() const;
@@ -60,6 +60,7 @@ class ArchiveHandle {
   std::uint64_t position_ = 0;  // in source_
   std::vector<std::byte> buffer_;
   std::optional<Error> source_error_;
+  std::uint64_t header_offset_ = 0;
   bool opened_ = false;
 };
 

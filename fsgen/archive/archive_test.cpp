@@ -42,7 +42,8 @@ StreamOptions with_spool() {
 Result<Opened> open(std::shared_ptr<ByteSource> source, const ReadOptions& options = {},
                     const LayerOptions& layer_options = {}) {
   const StreamOptions stream_options = with_spool();
-  Result<Archive> archive = read_archive(std::move(source), options, stream_options, null_log());
+  Result<Archive> archive =
+      read_archive(std::move(source), options, stream_options, nullptr, null_log());
   if (!archive) return std::unexpected(archive.error());
   Result<ArchiveLayer> layer = make_layer(*archive, layer_options, stream_options, null_log());
   if (!layer) return std::unexpected(layer.error());
@@ -232,6 +233,154 @@ TEST_CASE("a read fails when the archive was changed, and names the member") {
   REQUIRE_FALSE(read);
   CHECK(read.error().code == Errc::source_changed);
   CHECK_THAT(read.error().what, Catch::StartsWith("f: "));
+}
+
+TEST_CASE("every other format gives the bytes that were packed") {
+  const TempDir dir("/var/tmp");
+  std::filesystem::create_directory(dir / "tree");
+  TreeBuilder builder;
+  builder.directory("d")
+      .patterned_file("d/large", 3'000'001)
+      .file("small", "seven b")
+      .file("e", "");
+  builder.symlink("link", "d/large");
+  testing::materialise(builder.build(), dir / "tree");
+  const Scan scan = scan_of(dir / "tree");
+  struct Case {
+    const char* command;
+    bool pinned;
+    bool spooled;
+  };
+  for (const Case& each : {Case{"zip -qry $O.zip . && mv $O.zip $O", false, false},
+                           {"zip -qry0 $O.zip . && mv $O.zip $O", true, false},
+                           {"zip -qry - . | cat >$O", false, false},
+                           {"bsdtar -cf $O --format=zip .", false, false},
+                           {"7z a -bd $O.7z . && mv $O.7z $O", true, true},
+                           {"7z a -bd -mx=0 $O.7z . && mv $O.7z $O", true, true},
+                           {"bsdtar -cf $O --format=xar .", true, true},
+                           {"xorriso -as mkisofs -quiet -R -o $O .", true, false},
+                           {"genisoimage -quiet -R -J -o $O .", true, false}}) {
+    INFO(each.command);
+    run("cd " + (dir / "tree").string() + "; O=" + (dir / "packed").string() + "; rm -f $O; { " +
+        each.command + "; } >/dev/null");
+    const Opened opened = open_file(dir / "packed");
+    check_same_bytes(scan, opened.layer);
+    CHECK(is_pinned(opened.layer, "d/large") == each.pinned);
+    CHECK((opened.archive.spool != nullptr) == each.spooled);
+    CHECK(opened.layer.tree->find_path("link")->is_symlink());
+  }
+}
+
+TEST_CASE("encrypted members need their passphrase") {
+  const TempDir dir;
+  std::filesystem::create_directory(dir / "tree");
+  write_file(dir / "tree/f", std::string(5000, 'x'));
+  run("cd " + (dir / "tree").string() + "; zip -qr -P right ../a.zip .");
+  const auto source = [&] {
+    return *open_file_source((dir / "a.zip").string(), OnChange::error, null_log());
+  };
+  const Result<Opened> without = open(source());
+  REQUIRE_FALSE(without);
+  CHECK_THAT(without.error().what, Catch::Contains("member f, byte 0: is encrypted (see "));
+  ReadOptions options;
+  options.passphrases = {"wrong", "right"};
+  const Result<Opened> with = open(source(), options);
+  REQUIRE(with);
+  CHECK(content(with->layer, "f") == std::string(5000, 'x'));
+  options.passphrases = {"wrong"};
+  CHECK_FALSE(open(source(), options));
+}
+
+TEST_CASE("what was read of a compressed archive is kept for the next time") {
+  const TempDir dir;
+  std::filesystem::create_directory(dir / "tree");
+  write_file(dir / "tree/f", "as it was");
+  run("cd " + dir.path().string() + "; tar -czf a.tgz -C tree .");
+  const IndexCache cache((dir / "made/for/it").string(), null_log());
+  const auto read = [&] {
+    const auto source = open_file_source((dir / "a.tgz").string(), OnChange::error, null_log());
+    REQUIRE(source);
+    const StreamOptions stream_options = with_spool();
+    Result<Archive> archive = read_archive(*source, {}, stream_options, &cache, null_log());
+    REQUIRE(archive);
+    const Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options, null_log());
+    REQUIRE(layer);
+    CHECK(content(layer->layer, "f") == "as it was");
+    return archive->from_kept_index;
+  };
+  CHECK_FALSE(read());
+  CHECK(read());
+  const auto kept = [&] {
+    return std::filesystem::directory_iterator(dir / "made/for/it")->path();
+  };
+  CHECK((std::filesystem::status(dir / "made/for/it").permissions() &
+         std::filesystem::perms::others_all) == std::filesystem::perms::none);
+
+  SECTION("unless it is damaged") {
+    std::string bytes = read_file(kept());
+    for (const std::size_t at : {std::size_t{0}, bytes.size() / 2, bytes.size() - 1}) {
+      std::string damaged = bytes;
+      damaged[at] = static_cast<char>(damaged[at] ^ 1);
+      write_file(kept(), damaged);
+      CHECK_FALSE(read());
+      CHECK(read());
+    }
+    write_file(kept(), bytes.substr(0, bytes.size() - 1));
+    CHECK_FALSE(read());
+    write_file(kept(), "");
+    CHECK_FALSE(read());
+  }
+  SECTION("unless the archive is another one") {
+    run("touch -d @1 " + (dir / "a.tgz").string());
+    CHECK_FALSE(read());
+  }
+  SECTION("unless others may write there") {
+    std::filesystem::permissions(dir / "made/for/it", std::filesystem::perms::all);
+    CHECK_FALSE(read());
+    CHECK_FALSE(read());
+  }
+}
+
+TEST_CASE("only so many indexes are kept, and the longest unused go first") {
+  const TempDir dir;
+  const IndexCache cache((dir / "cache").string(), null_log());
+  MemberLog log;
+  Member member;
+  member.path = "m";
+  member.mode = S_IFDIR;
+  REQUIRE(log.append(member));
+  std::vector<std::shared_ptr<ByteSource>> sources;
+  for (std::size_t i = 0; i < IndexCache::kMostFiles + 3; ++i) {
+    const std::string path = (dir / std::to_string(i)).string();
+    write_file(path, "x");
+    sources.push_back(*open_file_source(path, OnChange::error, null_log()));
+    cache.keep(*sources.back(), Compression::gzip, "tar", {}, log);
+    for (const auto& kept : std::filesystem::directory_iterator(dir / "cache")) {
+      // All of them a second older.
+      std::filesystem::last_write_time(kept, kept.last_write_time() - std::chrono::seconds(1));
+    }
+  }
+  CHECK_FALSE(cache.find(*sources[0]));
+  CHECK_FALSE(cache.find(*sources[2]));
+  CHECK(cache.find(*sources[3]));
+  CHECK(cache.find(*sources.back()));
+}
+
+TEST_CASE("a pipe is read to its end first") {
+  const TempDir dir;
+  std::filesystem::create_directory(dir / "tree");
+  write_file(dir / "tree/f", "piped");
+  const std::string fifo = (dir / "fifo").string();
+  run("mkfifo " + fifo);
+  const std::string command = "tar -czf " + fifo + " -C " + (dir / "tree").string() + " . &";
+  REQUIRE(std::system(command.c_str()) == 0);
+  const StreamOptions options = with_spool();
+  CHECK_FALSE(open_archive_file((dir / "nothing").string(), options.spool, null_log()));
+  const auto source = open_archive_file(fifo, options.spool, null_log());
+  REQUIRE(source);
+  const Result<Opened> opened = open(*source);
+  REQUIRE(opened);
+  CHECK(content(opened->layer, "f") == "piped");
 }
 
 }  // namespace mkvirtfs::archive

@@ -45,7 +45,7 @@ Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const Lo
   Result<std::shared_ptr<ByteSource>> file = open_file_source(path, OnChange::error, log);
   if (!file) return std::unexpected(std::move(file.error()));
   const Result<archive::Archive> tar =
-      archive::read_archive(std::move(*file), options.read, options.stream, log);
+      archive::read_archive(std::move(*file), options.read, options.stream, nullptr, log);
   if (!tar) return std::unexpected(tar.error());
   return make_tar_files(tar->stream, index_of(tar->members));
 }
@@ -67,7 +67,7 @@ Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, 
   std::shared_ptr<VerifiedSource> verified;
   if (wanted) bytes = verified = make_verified(blob.bytes, *wanted);
   Result<archive::Archive> read =
-      archive::read_archive(std::move(bytes), options.read, options.stream, log);
+      archive::read_archive(std::move(bytes), options.read, options.stream, nullptr, log);
   // Of damaged bytes anything may be wrong: the digest says it best.
   if (verified) {
     if (Result<void> good = verified->verify(); !good) {

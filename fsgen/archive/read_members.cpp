@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <charconv>
 #include <limits>
 #include <utility>
 
 #include "fsgen/archive/acl.h"
 #include "fsgen/archive/archive_handle.h"
+#include "fsgen/archive/zip_directory.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::archive {
@@ -38,6 +40,9 @@ Tier tier_of(int format) {
       return Tier::spooled;
   }
 }
+
+/// ARCHIVE_RETRY is damage that libarchive would step over; nobody asked it to.
+bool is_damage(int status) { return status != ARCHIVE_OK && status != ARCHIVE_WARN; }
 
 /// RFC 3986, section 2.1; what is no such triplet stays.
 std::string percent_decoded(std::string_view text) {
@@ -73,12 +78,18 @@ class MemberReader {
  private:
   Result<void> take();
   Result<void> take_name();
+  bool is_of_the_format() const;
   Result<void> take_link();
   Result<void> take_attributes();
   Result<void> take_holes();
   void take_xattrs();
   Result<void> take_place();
+  /// False: it must be spooled.
+  Result<bool> take_zip_place();
   Result<void> spool();
+  /// libarchive takes anything that begins with a block of zeroes for an empty tar, disk images
+  /// too.
+  Result<bool> is_an_empty_tar() const;
   /// That the last member's bytes end where the next header begins.
   Result<void> check_end() const;
   Result<void> count();
@@ -99,6 +110,7 @@ class MemberReader {
   std::string target_;  // and that of its link
   AclValues acls_;
   std::optional<SpoolWriter> spool_;
+  std::unique_ptr<const ZipDirectory> zip_;
   std::uint64_t total_bytes_ = 0;
   std::uint64_t remarks_ = 0;
   /// Of the last member, when its bytes lie stored one after the other.
@@ -122,7 +134,7 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
   while (true) {
     const int status = handle_->next_header();
     if (status == ARCHIVE_EOF) break;
-    if (status < ARCHIVE_WARN) {
+    if (is_damage(status)) {
       if (handle_->source_error()) return std::unexpected(*handle_->source_error());
       if (archive_format(handle_->get()) == 0) return std::nullopt;
       // What is told of stands behind the last member that was good.
@@ -131,10 +143,17 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
     }
     if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
     if (Result<void> good = take(); !good) return std::unexpected(good.error());
-    if (status == ARCHIVE_WARN) remark(handle_->error_text());
+    // Names that are no UTF-8 stay as they are, which is no news here.
+    const std::string text = status == ARCHIVE_WARN ? handle_->error_text() : "";
+    if (!text.empty() && !text.contains("can't be converted")) remark(text);
   }
   if (archive_format(handle_->get()) == 0) return std::nullopt;
   if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
+  if (member_.path.empty()) {
+    const Result<bool> empty = is_an_empty_tar();
+    if (!empty) return std::unexpected(empty.error());
+    if (!*empty) return std::nullopt;
+  }
   made_.format = archive_format_name(handle_->get());
   if (spool_) {
     Result<std::shared_ptr<ByteSource>> spooled = spool_->finish();
@@ -142,6 +161,15 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
     made_.spool = std::move(*spooled);
   }
   return std::move(made_);
+}
+
+Result<bool> MemberReader::is_an_empty_tar() const {
+  if (!source_) return false;  // it will be looked at again when it can be
+  constexpr std::uint64_t kLookedAtBytes = std::uint64_t{1} << 20;
+  std::vector<std::byte> bytes(
+      static_cast<std::size_t>(std::min(source_->size_bytes(), kLookedAtBytes)));
+  if (Result<void> good = source_->read(0, bytes); !good) return std::unexpected(good.error());
+  return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
 }
 
 Result<void> MemberReader::check_end() const {
@@ -155,6 +183,7 @@ Result<void> MemberReader::take() {
   stored_.reset();
   member_.path = {};
   if (Result<void> good = take_name(); !good) return good;
+  if (is_of_the_format()) return {};
   if (Result<void> good = count(); !good) return good;
   if (Result<void> good = take_link(); !good) return good;
   if (member_.mode == 0 && !member_.is_hard_link) {
@@ -178,6 +207,13 @@ Result<void> MemberReader::take_name() {
   return {};
 }
 
+/// What ar keeps for itself: indexes of symbols, and names that are too long for its headers.
+bool MemberReader::is_of_the_format() const {
+  if ((archive_format(handle_->get()) & ARCHIVE_FORMAT_BASE_MASK) != ARCHIVE_FORMAT_AR)
+    return false;
+  return path_ == "/" || path_ == "//" || path_ == "/SYM64/" || path_ == "__.SYMDEF";
+}
+
 Result<void> MemberReader::count() {
   if (made_.members.member_count() == options_.limits.most_members) {
     return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
@@ -195,6 +231,10 @@ Result<void> MemberReader::take_link() {
   if (target == nullptr && S_ISLNK(member_.mode)) {
     target = archive_entry_symlink(entry);
     if (target == nullptr) target = archive_entry_symlink_utf8(entry);
+  }
+  // libarchive takes what is encrypted for the target.
+  if (S_ISLNK(member_.mode) && archive_entry_is_data_encrypted(entry) == 1) {
+    return wrong("is an encrypted symlink, which can not be read here", Errc::unsupported);
   }
   target_ = target == nullptr ? "" : target;
   member_.link_target = target_;
@@ -311,6 +351,11 @@ Result<void> MemberReader::take_place() {
   const Tier tier = tier_of(archive_format(archive));
   const bool is_iso =
       (archive_format(archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_ISO9660;
+  if (tier == Tier::zip) {
+    const Result<bool> placed = take_zip_place();
+    if (!placed) return std::unexpected(placed.error());
+    if (*placed) return {};
+  }
   if (tier != Tier::stored || (is_iso && member_.size_bytes > kIsoSectionBytes)) return spool();
 
   std::uint64_t stored_bytes = member_.is_sparse ? 0 : member_.size_bytes;
@@ -328,6 +373,33 @@ Result<void> MemberReader::take_place() {
   }
   if (!is_iso) stored_ = stored;
   return {};
+}
+
+Result<bool> MemberReader::take_zip_place() {
+  assert(source_);
+  if (!zip_) {
+    auto read = ZipDirectory::read(*source_, options_.limits.most_members);
+    if (!read) return std::unexpected(std::move(read.error()));
+    zip_ = std::move(*read);
+  }
+  const ZipDirectory::Member* const where = zip_->find(handle_->data_offset());
+  if (where == nullptr || where->is_encrypted) return false;
+  if (where->size_bytes != member_.size_bytes) {
+    return wrong(fmt::format("has {} bytes, and {} in the archive's directory", member_.size_bytes,
+                             where->size_bytes));
+  }
+  if (where->method != ZipDirectory::kStored && where->method != ZipDirectory::kDeflated) {
+    return false;
+  }
+  if (where->method == ZipDirectory::kStored && where->packed_bytes != where->size_bytes) {
+    return wrong("is stored, but in another size than it has");
+  }
+  if (member_.size_bytes == 0) return true;
+  member_.place = where->method == ZipDirectory::kStored ? Place::stored : Place::deflated;
+  member_.data_offset = handle_->data_offset();
+  member_.packed_bytes = where->packed_bytes;
+  member_.crc32 = where->crc32;
+  return true;
 }
 
 Result<void> MemberReader::spool() {
@@ -356,7 +428,7 @@ Result<void> MemberReader::spool() {
     la_int64_t offset = 0;
     const int status = archive_read_data_block(handle_->get(), &bytes, &count, &offset);
     if (status == ARCHIVE_EOF) break;
-    if (status < ARCHIVE_WARN) {
+    if (is_damage(status)) {
       return wrong(fmt::format("can not be unpacked: {}", handle_->error_text()));
     }
     const auto from = static_cast<std::uint64_t>(offset);
@@ -399,6 +471,15 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
   Result<std::optional<ReadMembers>> made = reader.run();
   if (!made) return std::unexpected(std::move(made.error()));
   if (*made) return std::move(**made);
+  // libarchive knows a zip archive by its end alone.
+  std::array<std::byte, 4> first{};
+  constexpr std::array<std::byte, 4> kZipMember = {std::byte{'P'}, std::byte{'K'}, std::byte{3},
+                                                   std::byte{4}};
+  if (archive->size_bytes() > first.size() && archive->read(0, first) && first == kZipMember) {
+    return fail(Errc::unreadable,
+                fmt::format("{} is a zip archive without its end: it is cut off or damaged",
+                            archive->name()));
+  }
   return fail(
       Errc::unreadable,
       fmt::format("{} is neither a directory nor an archive that is known here", archive->name()));

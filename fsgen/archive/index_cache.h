@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fsgen/archive/member_log.h"
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/compressed.h"
+#include "support/log.h"
+
+namespace mkvirtfs::archive {
+
+/// What is kept of a compressed archive between two runs, so that the second one unpacks nothing:
+/// the index of its stream and the log of its members.
+struct KeptIndex {
+  Compression compression = Compression::none;
+  std::string format;
+  std::vector<std::byte> stream_index;
+  MemberLog members;
+};
+
+/// A directory of kept indexes, one file an archive, under a name made of the archive's identity:
+/// device, inode, size, mtime and ctime. Several processes may use it at once. Files are written
+/// under another name and renamed; what is read back is believed only when its checksum, version,
+/// identity and every length hold. Never an error: without a cache everything just takes longer.
+/// The directory is given up when it belongs to somebody else or others may write to it.
+///
+/// Immutable; any thread.
+class IndexCache {
+ public:
+  static constexpr std::size_t kMostFiles = 64;
+  static constexpr std::uint64_t kMostBytes = std::uint64_t{512} << 20;
+
+  /// Makes nothing before keep(). `log` must outlive it.
+  IndexCache(std::string directory, LogSink& log);
+
+  /// Of the archive that `packed` is; nullopt when there is none that can be believed.
+  std::optional<KeptIndex> find(ByteSource& packed) const;
+
+  /// Keeps an index and gives up the longest unused ones, until those that stay are few enough.
+  void keep(ByteSource& packed, Compression compression, std::string_view format,
+            std::span<const std::byte> stream_index, const MemberLog& members) const;
+
+ private:
+  void give_up_the_oldest() const;
+
+  const std::string directory_;
+  LogSink& log_;
+};
+
+}  // namespace mkvirtfs::archive

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Archives of every format, and kept logs of members. Whatever the bytes are, they give a tree or an
+// error of one line. After a tree: its files read the same twice, or fail; the log of its members
+// opens again from its bytes and gives the same tree; what can be pinned lies inside what is pinned.
+//
+// Input: u8 flags (1: the rest is a log of members; 2: names are stripped; 4: links may lead out),
+// then the archive.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../support/temp_dir.h"
+#include "fsgen/archive/archive.h"
+#include "fuzz_require.h"
+
+using namespace mkvirtfs;
+using namespace mkvirtfs::archive;
+
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+class Packed final : public ByteSource {
+ public:
+  explicit Packed(Bytes bytes) : bytes_(bytes.begin(), bytes.end()) {}
+  std::uint64_t size_bytes() const noexcept override { return bytes_.size(); }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    FUZZ_REQUIRE(offset <= bytes_.size() && out.size() <= bytes_.size() - offset);
+    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(offset), out.size(), out.begin());
+    return {};
+  }
+  std::string name() const override { return "input"; }
+
+ private:
+  const std::vector<std::byte> bytes_;
+};
+
+constexpr std::uint64_t kMostBytes = std::uint64_t{64} << 20;
+
+StreamOptions stream_options() {
+  StreamOptions options;
+  options.index_memory_bytes = 100'000;
+  options.decoder_memory_bytes = std::uint64_t{16} << 20;
+  options.most_unpacked_bytes = std::uint64_t{4} << 20;
+  options.cache = std::make_shared<ChunkCache>(std::uint64_t{1} << 20);
+  options.spool = std::make_shared<SpoolSpace>(fast_place().string(), std::uint64_t{4} << 20);
+  return options;
+}
+
+void read_files(const Layer& layer) {
+  std::vector<std::byte> once(8192);
+  std::vector<std::byte> again(8192);
+  const NodeNo count = std::min<NodeNo>(layer.tree->node_count(), 200);
+  for (NodeNo no = 0; no < count; ++no) {
+    const Node& node = layer.tree->node(no);
+    if (!node.is_regular()) continue;
+    for (const std::uint64_t offset : {std::uint64_t{0}, node.size_bytes / 2}) {
+      const auto size = std::min<std::uint64_t>(node.size_bytes - offset, once.size());
+      const auto whole = std::span(once).first(size);
+      const Result<void> read = layer.contents->read(ContentNo{no}, offset, whole);
+      if (!read) {
+        FUZZ_REQUIRE(!read.error().what.empty());
+        continue;
+      }
+      // The second half first.
+      const auto halves = std::span(again).first(size);
+      const std::size_t half = size / 2;
+      const bool both =
+          layer.contents->read(ContentNo{no}, offset + half, halves.subspan(half)) &&
+          layer.contents->read(ContentNo{no}, offset, halves.first(half));
+      FUZZ_REQUIRE(both && std::ranges::equal(whole, halves));
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  const unsigned flags = data[0];
+  const Bytes input = std::as_bytes(std::span(data, size)).subspan(1);
+  LayerOptions options;
+  options.unsafe_names = (flags & 2) != 0 ? UnsafeNames::strip : UnsafeNames::error;
+  options.outward_links = (flags & 4) != 0;
+
+  if ((flags & 1) != 0) {
+    const Result<MemberLog> log = MemberLog::open({input.begin(), input.end()});
+    if (!log) return 0;
+    const Result<LayerTree> made = make_layer_tree(*log, "input", options, null_log());
+    if (made) FUZZ_REQUIRE(made->places.size() == made->layer.tree->node_count());
+    return 0;
+  }
+
+  ReadOptions read_options;
+  read_options.limits = {5000, kMostBytes};
+  read_options.passphrases = {"passphrase"};
+  const StreamOptions stream = stream_options();
+  const Result<Archive> archive =
+      read_archive(std::make_shared<Packed>(input), read_options, stream, nullptr, null_log());
+  if (!archive) {
+    FUZZ_REQUIRE(!archive.error().what.empty());
+    return 0;
+  }
+  const Result<ArchiveLayer> made = make_layer(*archive, options, stream, null_log());
+  const Bytes kept = archive->members.bytes();
+  const Result<MemberLog> log = MemberLog::open({kept.begin(), kept.end()});
+  FUZZ_REQUIRE(log && log->member_count() == archive->members.member_count());
+  const Result<LayerTree> again = make_layer_tree(*log, "input", options, null_log());
+  FUZZ_REQUIRE(made.has_value() == again.has_value());
+  if (!made) return 0;
+  FUZZ_REQUIRE(made->layer.tree->id() == again->layer.tree->id());
+  read_files(made->layer);
+  return 0;
+}

@@ -1,0 +1,183 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Archives as sources: what bsdtar unpacks of each is what a client finds in the ext4 image of it, in
+# names, metadata and bytes; whatever packed it, however it is compressed.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+
+export XDG_CACHE_HOME=$work/cache
+
+# What every format here keeps.
+mkdir -p "$work/plain"/{bin,empty,"with blank/deeper"}
+for size in 0 1 511 512 513 4096 70000; do
+  head -c "$size" < <(yes "line of $size" || true) >"$work/plain/bin/$size"
+done
+noise 3000000 >"$work/plain/noise"
+head -c 6000000 < <(yes 'compresses well' || true) >"$work/plain/text"
+chmod 4751 "$work/plain/bin/1"
+chmod 1777 "$work/plain/empty"
+long=$(printf 'n%.0s' {1..120})
+mkdir "$work/plain/$long"
+echo deep >"$work/plain/$long/$long"
+ln -s ../noise "$work/plain/bin/link"
+ln -s "$long/$long" "$work/plain/long link"
+((EUID != 0)) || chown 1000:100 "$work/plain/bin/513"
+find "$work/plain" -exec touch -h -d '2024-02-03 04:05:06' {} +
+
+# And what only tar does.
+cp -a "$work/plain" "$work/full"
+ln "$work/full/noise" "$work/full/with blank/deeper/same noise"
+truncate -s 20M "$work/full/sparse"
+printf 'in the middle' | dd of="$work/full/sparse" bs=1 seek=10000000 conv=notrunc status=none
+printf 'at the end' | dd of="$work/full/sparse" bs=1 seek=20971510 conv=notrunc status=none
+truncate -s 300M "$work/full/all hole"
+echo x >"$work/full/"$'not \xff\xfe utf-8'
+printf 'noted' >"$work/full/noted"
+setfattr -n user.note -v "some value" "$work/full/noted"
+setfattr -n user.empty "$work/full/bin"
+setfacl -m u:1234:r--,g:4321:rwx "$work/full/noted"
+setfacl -d -m u:1234:rwx "$work/full/empty"
+mkfifo "$work/full/fifo"
+if ((EUID == 0)); then
+  mknod "$work/full/null" c 1 3
+  mknod "$work/full/disk" b 259 70000
+  chown 70000:4000000000 "$work/full/noted"
+fi
+find "$work/full" -depth -exec touch -h -d '2031-02-03 04:05:06.123456789' {} +
+
+# as_unpacked ARCHIVE: serves it, and compares what a client reads with what bsdtar unpacks.
+as_unpacked() {
+  local archive=$1
+  rm -rf "$work/unpacked" "$work/image"
+  mkdir "$work/unpacked"
+  # It complains of names that are not UTF-8, and unpacks them; what is missing shows below.
+  LC_ALL=C.UTF-8 bsdtar -xpf "$archive" -C "$work/unpacked" --acls --xattrs 2>/dev/null || true
+  # Not every packer names the root itself.
+  touch -h -d @0 "$work/unpacked"
+  chmod 755 "$work/unpacked"
+  "$MANIFEST" "$work/unpacked" | grep -v '^\. ' >"$work/expected"
+  start_server "$archive" --fs=ext4 -U "$work/socket"
+  nbdcopy --connections=4 "$uri" "$work/image"
+  stop_server
+  e2fsck -fn "$work/image" >"$work/fsck" 2>&1 || fail "$archive: $(cat "$work/fsck")"
+  "$here/debugfs_manifest.py" "$work/image" | grep -v '^\. ' >"$work/found"
+  [[ -s $work/found ]] || fail "$archive: nothing was found"
+  diff "$work/expected" "$work/found" >"$work/diff" || fail "$archive: $(head -n 20 "$work/diff")"
+}
+
+tree_id() { "$MKVIRTFS" inspect --fs=ext4 --json "$@" 2>/dev/null | grep '"tree_id"'; }
+fact() { "$MKVIRTFS" inspect --fs=ext4 --json "$1" 2>/dev/null | grep -o "\"$2\": [^,]*"; }
+
+cd "$work/full"
+bsdtar -cf "$work/full.tar" --format=pax . 2>/dev/null
+cd "$work"
+whole=$(tree_id full)
+for compressor in cat gzip xz 'xz --block-size=4MiB' zstd bzip2 lz4 'xz --format=lzma'; do
+  # shellcheck disable=SC2086  # words
+  $compressor <full.tar >packed
+  [[ $compressor != lz4 ]] || lz4 -q <full.tar >packed
+  as_unpacked "$work/packed"
+  equal "$(tree_id packed)" "$whole" "tree id of full.tar by $compressor"
+  if [[ $compressor == cat ]]; then
+    equal "$(fact packed access)" '"access": "direct"'
+  else
+    contains "$(fact packed access)" 'indexed|spooled'
+  fi
+done
+rm -rf packed
+
+cd "$work/full"
+tar -cf ../gnu.tar --format=posix --sparse --xattrs '--xattrs-include=*' --acls --numeric-owner .
+tar -czf ../old.tar.gz --format=gnu --sparse .
+cd "$work/plain"
+tar -cf ../ustar.tar --format=ustar --exclude='n*' --exclude='long link' .
+find . | cpio -o --quiet -H newc >../newc.cpio
+find . | cpio -o --quiet -H odc >../odc.cpio
+zip -qry ../deflated.zip .
+zip -qry0 ../stored.zip .
+xorriso -as mkisofs -quiet -R -o ../plain.iso . 2>/dev/null
+7z a -bd ../solid.7z . >/dev/null
+bsdtar -cf ../plain.xar --format=xar .
+cd "$work"
+for archive in gnu.tar old.tar.gz ustar.tar newc.cpio odc.cpio deflated.zip stored.zip plain.iso solid.7z; do
+  as_unpacked "$work/$archive"
+done
+equal "$(tree_id gnu.tar)" "$whole" "tree id of what GNU tar packed"
+for archive in newc.cpio odc.cpio plain.iso; do
+  equal "$(tree_id "$archive")" "$(tree_id plain)" "tree id of $archive"
+done
+equal "$(fact stored.zip access)" '"access": "direct"'
+equal "$(fact deflated.zip access)" '"access": "indexed"'
+equal "$(fact solid.7z access)" '"access": "spooled"'
+
+# With the layout of a directory, the image of one.
+"$MKVIRTFS" dump full --fs=ext4 -o directory.img >/dev/null
+for archive in full.tar old.tar.gz gnu.tar; do
+  [[ $archive != old.tar.gz ]] || continue
+  "$MKVIRTFS" dump "$archive" --fs=ext4 --layout=name -o archive.img --force >/dev/null
+  cmp directory.img archive.img || fail "$archive: not the image of the directory"
+done
+
+# Four clients at once, anywhere, against a full extraction.
+gzip <full.tar >full.tar.gz
+start_server full.tar.gz --fs=ext4 --layout=name -U "$work/socket" --cache-memory=2M
+clients=()
+for seed in 1 2 3 4; do
+  python3 - "$uri" directory.img "$seed" <<'PYTHON' &
+import os, random, sys
+import nbd
+uri, image, seed = sys.argv[1:]
+handle = nbd.NBD()
+handle.connect_uri(uri)
+chosen = random.Random(int(seed))
+file = os.open(image, os.O_RDONLY)
+size = handle.get_size()
+# Where there is data, for the most part.
+data, at = [], 0
+while at < size:
+    try:
+        start = os.lseek(file, at, os.SEEK_DATA)
+    except OSError:
+        break
+    at = os.lseek(file, start, os.SEEK_HOLE)
+    data.append((start, at))
+for _ in range(300):
+    start, end = chosen.choice(data)
+    offset = chosen.randrange(start, end) if chosen.random() < 0.9 else chosen.randrange(size)
+    length = min(chosen.choice([512, 4096, 65536, 1 << 20]), size - offset)
+    if bytes(handle.pread(length, offset)) != os.pread(file, length, offset):
+        sys.exit(f"{length} bytes at {offset} are not what was packed")
+PYTHON
+  clients+=($!)
+done
+for client in "${clients[@]}"; do wait "$client" || fail "a client read something else"; done
+stop_server
+
+# A second time nothing has to be unpacked; and from a pipe it can be read once.
+equal "$(fact full.tar.gz kept_index)" '"kept_index": true'
+equal "$("$MKVIRTFS" inspect --fs=ext4 --json - <full.tar.gz 2>/dev/null | grep '"tree_id"')" "$whole" \
+  "tree id from standard input"
+cat full.tar | "$MKVIRTFS" dump - --fs=ext4 --layout=name -o archive.img --force >/dev/null 2>stderr
+cmp directory.img archive.img || fail "not the same from a pipe"
+contains "$(cat stderr)" 'spool'
+
+# What can not be is told on one line.
+fails 1 'neither a directory nor an archive' "$MKVIRTFS" inspect directory.img
+fails 1 'spool' "$MKVIRTFS" inspect --spool-dir=none solid.7z
+fails 1 'max-entries' "$MKVIRTFS" inspect --max-entries=3 full.tar
+fails 1 'max-size' "$MKVIRTFS" inspect --max-size=1M stored.zip
+head -c 100M /dev/zero | gzip >bomb.gz
+fails 1 'max-ratio' "$MKVIRTFS" inspect --max-ratio=50 bomb.gz
+fails 1 'spool-limit' "$MKVIRTFS" inspect --spool-limit=1M solid.7z
+head -c 3000000 full.tar >cut.tar
+fails 1 'cut.tar: member .*, byte [0-9]+: ' "$MKVIRTFS" inspect cut.tar
+head -c 2000000 full.tar.gz >cut.tar.gz
+fails 1 'cut.tar.gz' "$MKVIRTFS" inspect cut.tar.gz
+
+# An archive that is changed while it is served: errors, never a mixture.
+cp full.tar changing.tar
+start_server changing.tar --fs=ext4 -U "$work/socket"
+nbdcopy "$uri" "$work/image"
+printf 'x' | dd of=changing.tar bs=1 seek=2000000 conv=notrunc status=none
+! nbdcopy "$uri" "$work/image" 2>/dev/null || fail "a changed archive was read on"
+stop_server
