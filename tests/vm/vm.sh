@@ -7,7 +7,7 @@
 # The guest's whole world: busybox, init, the manifest program, nbd-client and file system checkers with their
 # libraries, and the few kernel modules. Each EXTRA_FILE is found under its base name in /.
 make_initrd() {
-  local out=$1 kernel_root=$2 plan=$3 here root version module path
+  local out=$1 kernel_root=$2 plan=$3 here root path
   shift 3
   here=$(dirname "${BASH_SOURCE[0]}")
   root=$(mktemp -d "$out.XXXXXX")
@@ -28,9 +28,35 @@ make_initrd() {
     done
   done
 
+  add_modules "$root" "$kernel_root" virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8
+  pack_initrd "$root" "$out"
+}
+
+# make_switching_initrd FILE KERNEL_ROOT: an initrd that does nothing but mount the first disk and go on from
+# there, as the one of a distribution would.
+make_switching_initrd() {
+  local out=$1 kernel_root=$2 root
+  root=$(mktemp -d "$out.XXXXXX")
+  mkdir -p "$root"/{bin,modules,dev,root}
+  cp "$(command -v busybox)" "$root/bin/busybox"
+  add_modules "$root" "$kernel_root" virtio_pci virtio_blk
+  cat >"$root/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+while read -r module; do /bin/busybox insmod "/modules/$module"; done </modules/order
+/bin/busybox mount -t ext4 /dev/vda /root && exec /bin/busybox switch_root /root /sbin/init
+END
+  chmod 755 "$root/init"
+  pack_initrd "$root" "$out"
+}
+
+# add_modules ROOT KERNEL_ROOT MODULE...: into ROOT/modules, with what they need; ROOT/modules/order has a line
+# for each, in the order of loading. What is built in has no file.
+add_modules() {
+  local root=$1 kernel_root=$2 version module path
+  shift 2
   version=$(basename "$kernel_root"/lib/modules/*)
-  for module in virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8; do
-    # Prints the module and what it needs, in the order of loading; what is built in has no file.
+  for module in "$@"; do
     modprobe -d "$kernel_root" -S "$version" --show-depends "$module" | awk '$1 == "insmod" {print $2}'
   done | awk '!seen[$0]++' | while read -r path; do
     cp "$path" "$root/modules/"
@@ -39,8 +65,12 @@ make_initrd() {
       *) echo "${path##*/}" ;;
     esac
   done >"$root/modules/order"
-  (cd "$root" && find . -print0 | cpio --null --quiet -o -H newc) | gzip -1 >"$out"
-  rm -rf "$root"
+}
+
+# pack_initrd ROOT FILE: ROOT is gone afterwards.
+pack_initrd() {
+  (cd "$1" && find . -print0 | cpio --null --quiet -o -H newc) | gzip -1 >"$2"
+  rm -rf "$1"
 }
 
 # boot KERNEL_ROOT INITRD LOG SECONDS QEMU-ARGUMENT...: runs until the guest powers off. Emulated,
