@@ -382,6 +382,8 @@ Result<int> Serve::run(const Streams& streams) {
   if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
     return std::unexpected(std::move(checked.error()));
   }
+  // Who asks for statistics before there are any gets them as soon as there are.
+  const BlockedSignals not_yet{SIGUSR1};
   Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
   if (!exports) return std::unexpected(std::move(exports.error()));
   std::shared_ptr<nbd::OverlayExports> writable;

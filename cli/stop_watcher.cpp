@@ -36,9 +36,9 @@ void watch(const UniqueFd& signals, int child_fd, int end_fd,
 
 }  // namespace
 
-BlockedSignals::BlockedSignals() {
+BlockedSignals::BlockedSignals(std::initializer_list<int> signals) {
   ::sigemptyset(&set_);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) ::sigaddset(&set_, signal);
+  for (const int signal : signals) ::sigaddset(&set_, signal);
   ::pthread_sigmask(SIG_BLOCK, &set_, &before_);
 }
 

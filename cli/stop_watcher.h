@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <functional>
+#include <initializer_list>
 #include <thread>
 
 #include "support/error.h"
@@ -11,12 +12,11 @@
 
 namespace mkvirtfs::cli {
 
-/// Keeps SIGTERM, SIGINT, SIGHUP and SIGUSR1 from ending the process while it lives, so that
-/// whoever wants to stop cleanly can watch for them. Threads that are started meanwhile inherit
-/// this.
+/// Keeps signals from ending the process while it lives, so that whoever wants to stop cleanly can
+/// watch for them. Threads that are started meanwhile inherit this.
 class BlockedSignals {
  public:
-  BlockedSignals();
+  explicit BlockedSignals(std::initializer_list<int> signals = {SIGTERM, SIGINT, SIGHUP, SIGUSR1});
   ~BlockedSignals();
   BlockedSignals(const BlockedSignals&) = delete;
   BlockedSignals& operator=(const BlockedSignals&) = delete;

@@ -84,3 +84,15 @@ mkdir "$work/a dir & more%20?"
 start_server "$work/tree" -U "$work/a dir & more%20?/so#ck"
 nbdinfo --size "$uri" >/dev/null || fail "URI with escapes: $uri"
 stop_server
+
+# A source that takes its time: statistics that are asked for meanwhile are told later, and end nothing.
+mkfifo "$work/fifo"
+"$MKVIRTFS" serve "$work/fifo" --fs=ext2 -U "$work/late" --stats --run 'nbdinfo --size "$uri"' \
+  >"$work/late.out" 2>"$work/late.err" &
+late=$!
+server_pids+=("$late")
+exec {pipe}>"$work/fifo"
+kill -USR1 "$late"
+tar -C "$work/tree" -cf - . >&"$pipe"
+exec {pipe}>&-
+wait "$late" || fail "SIGUSR1 before the server was ready: exit status $?: $(cat "$work/late.err")"
