@@ -127,6 +127,14 @@ Json describe(const std::vector<SourceFacts>& sources) {
       row["layer_count"] = facts.layer_count;
       row["packed_bytes"] = facts.packed_bytes;
     }
+    if (facts.kind == "container image") {
+      row["image_id"] = facts.image_id;
+      row["platform"] = facts.platform;
+      row["layer_count"] = facts.layer_count;
+      row["packed_bytes"] = facts.packed_bytes;
+      row["index_bytes"] = facts.index_bytes;
+      row["spool_bytes"] = facts.spool_bytes;
+    }
     rows.push_back(std::move(row));
   }
   return rows;

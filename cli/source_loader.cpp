@@ -97,6 +97,7 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   load_options.read = std::move(settings->read);
   load_options.stream = std::move(settings->stream);
   load_options.layer = settings->layer;
+  load_options.index_cache = settings->index_cache;
   Result<std::optional<oci::Platform>> platform = options.container().platform();
   if (!platform) return std::unexpected(std::move(platform.error()));
   load_options.platform = std::move(*platform);
@@ -112,6 +113,8 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   loaded.facts.platform = to_string(image->platform);
   loaded.facts.layer_count = image->layer_count;
   loaded.facts.packed_bytes = image->packed_bytes;
+  loaded.facts.index_bytes = image->index_bytes;
+  loaded.facts.spool_bytes = image->spool_bytes;
   return loaded;
 }
 

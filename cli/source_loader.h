@@ -22,7 +22,7 @@ struct SourceFacts {
   bool kept_index = false;        ///< found in the cache directory
   std::uint64_t index_bytes = 0;  ///< in memory, of a compressed stream
   std::uint64_t spool_bytes = 0;  ///< unpacked on disk because it can not be made again
-  // Of a container image:
+  // Of a container image, besides index_bytes and spool_bytes:
   std::string image_id;  ///< the digest of its configuration
   std::string platform;  ///< "linux/amd64"
   std::uint64_t layer_count = 0;

@@ -44,14 +44,16 @@ Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const Lo
   }
   Result<std::shared_ptr<ByteSource>> file = open_file_source(path, OnChange::error, log);
   if (!file) return std::unexpected(std::move(file.error()));
-  const Result<archive::Archive> tar =
-      archive::read_archive(std::move(*file), options.read, options.stream, nullptr, log);
+  const Result<archive::Archive> tar = archive::read_archive(
+      std::move(*file), options.read, options.stream, options.index_cache.get(), log);
   if (!tar) return std::unexpected(tar.error());
   return make_tar_files(tar->stream, index_of(tar->members));
 }
 
 struct ReadLayer {
   Layer layer;
+  std::uint64_t index_bytes = 0;
+  std::uint64_t spool_bytes = 0;
   std::uint64_t excluded_count = 0;
 };
 
@@ -66,8 +68,8 @@ Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, 
   std::shared_ptr<ByteSource> bytes = blob.bytes;
   std::shared_ptr<VerifiedSource> verified;
   if (wanted) bytes = verified = make_verified(blob.bytes, *wanted);
-  Result<archive::Archive> read =
-      archive::read_archive(std::move(bytes), options.read, options.stream, nullptr, log);
+  Result<archive::Archive> read = archive::read_archive(
+      std::move(bytes), options.read, options.stream, options.index_cache.get(), log);
   // Of damaged bytes anything may be wrong: the digest says it best.
   if (verified) {
     if (Result<void> good = verified->verify(); !good) {
@@ -82,7 +84,12 @@ Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, 
   if (!made) return std::unexpected(std::move(made.error()));
   made->layer.whiteouts = std::move(marks->whiteouts);
   made->layer.opaque_directories = std::move(marks->opaque_directories);
-  return ReadLayer{std::move(made->layer), made->excluded_count};
+  ReadLayer layer{std::move(made->layer), 0, 0, made->excluded_count};
+  if (const std::optional<StreamFacts> facts = stream_facts(*read->stream)) {
+    layer.index_bytes = facts->index_bytes;
+    layer.spool_bytes = facts->spool_bytes;
+  }
+  return layer;
 }
 
 }  // namespace
@@ -112,6 +119,8 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
         static_cast<std::uint64_t>(static_cast<double>(shared.stream.index_memory_bytes) * part));
     Result<ReadLayer> layer = read_layer(blob, own, log);
     if (!layer) return std::unexpected(std::move(layer.error()));
+    loaded.index_bytes += layer->index_bytes;
+    loaded.spool_bytes += layer->spool_bytes;
     loaded.excluded_count += layer->excluded_count;
     layers.push_back({std::move(layer->layer), ""});
   }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "fsgen/archive/index_cache.h"
 #include "fsgen/archive/layer_tree.h"
 #include "fsgen/archive/oci_document.h"
 #include "fsgen/archive/oci_image.h"
@@ -26,6 +28,9 @@ struct LoadOptions {
   /// The memory for indexes is shared out among the layers.
   StreamOptions stream;
   archive::LayerOptions layer;
+  /// For the indexes of compressed layers; none: they are made each time. Digests are verified
+  /// either way.
+  std::shared_ptr<const archive::IndexCache> index_cache;
 };
 
 /// The root file system of a container image: its layers, merged.
@@ -36,6 +41,8 @@ struct LoadedImage {
   Platform platform;
   std::uint64_t layer_count = 0;
   std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
+  std::uint64_t index_bytes = 0;   ///< in memory, of the layers that are compressed
+  std::uint64_t spool_bytes = 0;   ///< of layers that can not be read otherwise
   std::uint64_t excluded_count = 0;
 };
 

@@ -278,6 +278,37 @@ TEST_CASE("layers of docker save lie directly in the archive, symlinked ones too
   check_flattened(believed->layer);
 }
 
+TEST_CASE("indexes of compressed layers are kept, and digests verified all the same") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  const std::string gz = packed(dir, low, "gzip");
+  const std::string mid = middle().bytes();
+  ImageWriter writer(dir.path() / "layout");
+  writer.finish({{gz, low}, {mid, mid}});
+  LoadOptions options;
+  const std::filesystem::path kept = dir.path() / "kept";
+  options.index_cache = std::make_shared<archive::IndexCache>(kept.string(), null_log());
+  const ImageName name{Form::oci, (dir.path() / "layout").string(), ""};
+  const Result<LoadedImage> first = load_image(name, options, null_log());
+  REQUIRE(first);
+  const auto files = std::distance(std::filesystem::directory_iterator(kept),
+                                   std::filesystem::directory_iterator());
+  CHECK(files == 1);
+  const Result<LoadedImage> second = load_image(name, options, null_log());
+  REQUIRE(second);
+  CHECK(second->layer.tree->id() == first->layer.tree->id());
+  CHECK(bytes_at(second->layer, "var/cache/z") == "z");
+  CHECK(bytes_at(second->layer, "etc/hosts") == "low hosts");
+
+  // What stands there says nothing of what is in the blob now.
+  std::string damaged = gz;
+  damaged[5] = static_cast<char>(damaged[5] ^ 0x10);
+  write_file(dir.path() / "layout" / blob_path(digest_of(gz)), damaged);
+  const Result<LoadedImage> third = load_image(name, options, null_log());
+  REQUIRE_FALSE(third);
+  CHECK_THAT(third.error().what, Catch::Contains("is damaged: it has the digest"));
+}
+
 TEST_CASE("a damaged layer is told of as such, and not as what it is by accident") {
   const TempDir dir;
   const std::string low = lowest().bytes();

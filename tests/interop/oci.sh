@@ -60,6 +60,10 @@ echo over >"$work/over/etc/hosts"
 equal "$(debugfs -R 'cat /etc/hosts' "$work/image" 2>/dev/null)" over "a file of the directory"
 equal "$(debugfs -R 'cat /usr/lib/large' "$work/image" 2>/dev/null)" replaced "a file of the image"
 
+"$MKVIRTFS" inspect "oci:$work/layout:app" >"$work/facts"
+contains "$(cat "$work/facts")" 'layer count +3$'
+contains "$(cat "$work/facts")" 'image id +sha256:'
+
 # Without a prefix a tar is a tar, and a directory a directory: with a hint.
 "$MKVIRTFS" inspect "$work/docker.tar" 2>"$work/stderr" >"$work/facts"
 contains "$(cat "$work/stderr")" "docker-archive:$work/docker.tar shows its root file system"
