@@ -53,10 +53,10 @@ struct StreamOptions {
   std::uint64_t decoder_memory_bytes = std::uint64_t{256} << 20;
 
   /// Against bombs: the most that a stream may unpack to, and how many times its packed size; the
-  /// second is asked only beyond kRatioFreeBytes. 0: no limit.
+  /// second is asked only beyond `ratio_free_bytes`. 0: no limit.
   std::uint64_t most_unpacked_bytes = std::uint64_t{2} << 40;
   std::uint64_t most_ratio = 1000;
-  static constexpr std::uint64_t kRatioFreeBytes = std::uint64_t{64} << 20;
+  std::uint64_t ratio_free_bytes = std::uint64_t{64} << 20;
 
   std::shared_ptr<ChunkCache> cache;  ///< none: one of its own for each stream
   std::shared_ptr<SpoolSpace> spool;  ///< none: what needs one is refused

@@ -192,7 +192,7 @@ Result<void> Producer::check_limits() const {
                             human_size(options_.most_unpacked_bytes)));
   }
   const std::uint64_t packed = std::max<std::uint64_t>(decoder_->packed_position(), 1);
-  if (options_.most_ratio != 0 && unpacked_ > StreamOptions::kRatioFreeBytes &&
+  if (options_.most_ratio != 0 && unpacked_ > options_.ratio_free_bytes &&
       unpacked_ / packed > options_.most_ratio) {
     return fail(Errc::does_not_fit,
                 fmt::format("the first {} bytes of {} unpack to {}, more than {} times as much "
