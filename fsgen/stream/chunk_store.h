@@ -77,6 +77,7 @@ class ChunkCache::Store {
   struct Standing {
     std::unique_ptr<Decoder> decoder;
     std::uint64_t at = 0;
+    unsigned read_on = 0;  ///< how many chunks it was continued for, one after the other
   };
   /// The decoder of the stream that stands furthest on within [from, to]; none: empty.
   Standing take_decoder(std::uint64_t stream, std::uint64_t from, std::uint64_t to);

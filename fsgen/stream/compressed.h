@@ -45,7 +45,8 @@ Result<Compression> detect_compression(ByteSource& source);
 
 /// What decoding may cost. All that is shared between streams is held by pointers.
 struct StreamOptions {
-  /// How far apart points are at first, in unpacked bytes: what a random read has to decode.
+  /// How far apart points are at first, in unpacked bytes, or a little less: what a random read has
+  /// to decode. In zstd's frames they are eight times as far apart, for their state is large.
   std::uint64_t span_bytes = std::uint64_t{4} << 20;
   /// For the index of one stream; when it gets larger every second point is given up.
   std::uint64_t index_memory_bytes = std::uint64_t{32} << 20;

@@ -160,10 +160,13 @@ Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_a
 Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, std::uint64_t nearest,
                                                           bool is_ahead) {
   Standing standing = store_.take_decoder(stream_, nearest, chunk_offset(no));
+  // The end of a read may lie in the next chunk: only the one after that is a sign.
   const bool reads_on = standing.decoder && standing.at == chunk_offset(no);
+  standing.read_on = reads_on ? standing.read_on + 1 : 0;
+  const bool is_reader = standing.read_on >= 2;
   Result<ChunkRef> made = decode_to(no, standing);
   if (made && standing.decoder) store_.keep_decoder(stream_, std::move(standing));
-  if (made && reads_on && !is_ahead) start_ahead(no + 1);
+  if (made && is_reader && !is_ahead) start_ahead(no + 1);
   return made;
 }
 
@@ -248,6 +251,7 @@ Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out)
       }
       Result<Standing> begun = begin_at(standing.at);
       if (!begun) return std::unexpected(std::move(begun.error()));
+      begun->read_on = standing.read_on;
       standing = std::move(*begun);
       is_new = true;
       continue;
@@ -274,7 +278,7 @@ Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) 
   }
   Result<std::unique_ptr<Decoder>> decoder = make_decoder(input_, entry.point, state);
   if (!decoder) return std::unexpected(std::move(decoder.error()));
-  return Standing{std::move(*decoder), entry.point.unpacked};
+  return Standing{std::move(*decoder), entry.point.unpacked, 0};
 }
 
 std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,

@@ -43,6 +43,13 @@ std::uint64_t most_stretch_bytes(const StreamOptions& options) noexcept {
   return options.span_bytes * kSpans;
 }
 
+std::uint64_t span_between_points(const DecoderInput& input,
+                                  const StreamOptions& options) noexcept {
+  if (input.zstd_workspace) return most_stretch_bytes(options);
+  // A point of deflate stands where a block ends, which may be a megabyte later.
+  return options.span_bytes - options.span_bytes / 4;
+}
+
 /// The state of points inside of zstd's frames has the window in it: above this it gets too much.
 /// It is what `zstd -19` has.
 constexpr std::uint64_t kMostZstdWindowBytes = std::uint64_t{8} << 20;
@@ -118,8 +125,7 @@ class Producer final : public StreamObserver {
         packed_bytes_(input.packed->size_bytes()),
         options_(options),
         builder_(
-            input.zstd_workspace ? most_stretch_bytes(options) : options.span_bytes,
-            options.index_memory_bytes,
+            span_between_points(input, options), options.index_memory_bytes,
             input.zstd_workspace ? state_bytes_of(*input.zstd_workspace) : kMostKeptStateBytes) {}
 
   Result<void> begin(const DecoderInput& input) {
