@@ -10,8 +10,8 @@ small_tree "$work/tree"
 "$MKVIRTFS" dump "$work/tree" --fs=ext4 -o "$work/image"
 "$MANIFEST" "$work/tree" >"$work/before"
 
-for where in temp memory; do
-  start_server "$work/tree" --fs=ext4 --overlay=$where -U "$work/sock"
+for where in temp memory "$work/disk.overlay"; do
+  start_server "$work/tree" --fs=ext4 --overlay="$where" -U "$work/sock"
   nbdinfo --can write "$uri" || fail "the export is read-only"
   nbdcopy "$uri" "$work/copy"
   same "$work/copy" "$work/image"

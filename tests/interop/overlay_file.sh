@@ -56,6 +56,64 @@ info=$("$MKVIRTFS" overlay info --json "$overlay")
 equal "$(python3 -c 'import json, sys; print(json.loads(sys.argv[1])["zero_bytes"])' "$info")" $((1 << 20))
 contains "$("$MKVIRTFS" overlay info "$overlay")" '^written +[1-9][0-9]* bytes'
 
+# Killed at random points, again and again: each block is what it was when the last flush was answered,
+# or what was written to it since.
+cat >"$work/killed.py" <<'END'
+import json, os, random, signal, struct, sys, threading, nbd
+uri, pid, state, seed, last = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == "last"
+START, BLOCKS = 32 << 20, 1024
+choose = random.Random(seed)
+handle = nbd.NBD()
+handle.connect_uri(uri)
+def block(value):
+    return struct.pack("<Q", value) * 512
+if os.path.exists(state):
+    with open(state) as file:
+        value, allowed = json.load(file)
+    for number, values in enumerate(allowed):
+        got = handle.pread(4096, START + number * 4096)
+        found, = struct.unpack_from("<Q", got)
+        assert found in values and got == block(found), (seed, number, found, values)
+        allowed[number] = [found]
+else:
+    value, allowed = 0, [[0]] * BLOCKS
+    handle.zero(BLOCKS * 4096, START)
+handle.flush()
+if last:
+    handle.shutdown()
+    sys.exit()
+threading.Timer(choose.uniform(0.02, 0.2), os.kill, [pid, signal.SIGKILL]).start()
+try:
+    while True:
+        value += 1
+        first = choose.randrange(BLOCKS)
+        touched = range(first, min(first + choose.choice([1, 3, 80, 200]), BLOCKS))
+        flags = nbd.CMD_FLAG_FUA if choose.randrange(8) == 0 else 0
+        for number in touched:
+            allowed[number] = [*allowed[number], value]
+        handle.pwrite(block(value) * len(touched), START + first * 4096, flags)
+        if flags:
+            for number in touched:
+                allowed[number] = [value]
+        if choose.randrange(5) == 0:
+            handle.flush()
+            allowed = [values[-1:] for values in allowed]
+except nbd.Error:
+    pass
+with open(state, "w") as file:
+    json.dump([value, allowed], file)
+END
+seed=$RANDOM
+for round in 1 2 3 4 5; do
+  serve
+  python3 "$work/killed.py" "$uri" "$server_pid" "$work/state" "$seed-$round" more
+  wait "$server_pid" 2>/dev/null || true
+  equal "$("$MKVIRTFS" overlay check "$overlay")" sound
+done
+serve
+python3 "$work/killed.py" "$uri" "$server_pid" "$work/state" "$seed" last
+stop_server
+
 # It belongs to its image, and to nothing else.
 fails 2 'another image' "$MKVIRTFS" serve "$work/tree" --fs=ext2 --overlay="$overlay" -U "$work/sock"
 echo changed >"$work/tree/new"
