@@ -528,7 +528,7 @@ def bench_overlay():
     warm_files(tree)
     file = f"{tree}/0.bin"
 
-    def writes(command_of, block, depth, in_place=False):
+    def writes(command_of, block, depth, in_place=False, again=False):
         with scratch() as place, sockets() as socket_place:
             base = file
             if in_place:
@@ -539,6 +539,8 @@ def bench_overlay():
             # What is written is kept on the disk that the trees are on, by all of them.
             with server(["env", f"TMPDIR={place}", *command_of(socket, base)], socket):
                 first_block(socket)
+                if again:
+                    random_io(socket, block, depth, kind="randwrite")
                 return random_io(socket, block, depth, kind="randwrite")
 
     def mine(socket, _):
@@ -553,15 +555,18 @@ def bench_overlay():
     def in_place(socket, base):
         return nbdkit(socket, "file", base, writable=True)
 
-    for what, block, depth, peers in [
-            ("4 KiB random writes, depth 32", "4k", 32,
+    for what, block, depth, again, peers in [
+            ("4 KiB random writes, depth 32", "4k", 32, False,
              [("nbdkit cow", cow, 4.0), ("qemu-nbd -s", qemu, 2.5),
               ("nbdkit file, in place", in_place, 0.9)]),
-            ("256 KiB random writes, depth 8", "256k", 8,
+            ("256 KiB random writes, depth 8", "256k", 8, False,
              [("nbdkit cow", cow, None), ("qemu-nbd -s", qemu, None),
-              ("nbdkit file, in place", in_place, 0.9)])]:
-        ours, *others = paired(RUNS, lambda: writes(mine, block, depth), *(
-            lambda peer=peer: writes(peer, block, depth, peer is in_place) for _, peer, _ in peers))
+              ("nbdkit file, in place", in_place, 0.9)]),
+            ("the same, over what was written before", "256k", 8, True,
+             [("nbdkit file, in place", in_place, None)])]:
+        ours, *others = paired(RUNS, lambda: writes(mine, block, depth, again=again), *(
+            lambda peer=peer: writes(peer, block, depth, peer is in_place, again)
+            for _, peer, _ in peers))
         for (peer, _, target), theirs in zip(peers, others):
             row(what, f"{ours / 1000:.1f}k a second", peer, f"{theirs / 1000:.1f}k a second",
                 f"{ours / theirs:.2f}x", f">= {target}x" if target else "",

@@ -458,6 +458,7 @@ TEST_CASE("the server adds up what its clients asked, also those that are gone",
     SocketClient gone = client_of("a");
     for (int i = 0; i < 10; ++i) gone.read(0, 4096);
   }
+  REQUIRE(soon([&] { return server->connection_count() == 0; }));
   SocketClient staying = client_of("a");
   staying.read(0, 8192);
   SocketClient other = client_of("b");
