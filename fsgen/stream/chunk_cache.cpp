@@ -13,8 +13,8 @@ namespace {
 // Readers that go on where they stopped, of all streams, and of one.
 constexpr std::size_t kMostIdle = 32;
 constexpr std::size_t kMostIdleOfStream = 4;
-// What their windows may take; one is kept, however large.
-constexpr std::uint64_t kMostIdleBytes = std::uint64_t{16} << 20;
+// What their windows may take (xz has 8 MiB at its default level); one is kept, however large.
+constexpr std::uint64_t kMostIdleBytes = std::uint64_t{48} << 20;
 
 constexpr std::size_t kMostShards = 16;
 constexpr std::uint64_t kLeastPerShard = 16 * ChunkCache::kChunkBytes;
