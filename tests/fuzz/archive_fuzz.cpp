@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Archives of every format, and kept logs of members. Whatever the bytes are, they give a tree or an
-// error of one line. After a tree: its files read the same twice, or fail; the log of its members
-// opens again from its bytes and gives the same tree; what can be pinned lies inside what is pinned.
+// Archives of every format, and kept logs of members. Whatever the bytes are, they give a tree or
+// an error of one line. After a tree: its files read the same twice, or fail; the log of its
+// members opens again from its bytes and gives the same tree; what can be pinned lies inside what
+// is pinned.
 //
 // Input: u8 flags (1: the rest is a log of members; 2: names are stripped; 4: links may lead out),
 // then the archive.
@@ -70,9 +71,8 @@ void read_files(const Layer& layer) {
       // The second half first.
       const auto halves = std::span(again).first(size);
       const std::size_t half = size / 2;
-      const bool both =
-          layer.contents->read(ContentNo{no}, offset + half, halves.subspan(half)) &&
-          layer.contents->read(ContentNo{no}, offset, halves.first(half));
+      const bool both = layer.contents->read(ContentNo{no}, offset + half, halves.subspan(half)) &&
+                        layer.contents->read(ContentNo{no}, offset, halves.first(half));
       FUZZ_REQUIRE(both && std::ranges::equal(whole, halves));
     }
   }
