@@ -5,6 +5,7 @@
 #include <clocale>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <new>
@@ -14,6 +15,7 @@ namespace {
 
 // One header and the small file behind it: longer ones are skipped, not read.
 constexpr std::size_t kBlockBytes = std::size_t{16} << 10;
+constexpr std::size_t kTarBlockBytes = 512;
 
 }  // namespace
 
@@ -123,6 +125,8 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
       failed(got.error());
       return ARCHIVE_FATAL;
     }
+    if (got->empty()) return padding(bytes);
+    position_ += got->size();
     *bytes = got->data();
     return static_cast<la_ssize_t>(got->size());
   }
@@ -136,16 +140,29 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
       return ARCHIVE_FATAL;
     }
   }
+  if (count == 0) return padding(bytes);
   position_ += count;
   *bytes = buffer_.data();
   return static_cast<la_ssize_t>(count);
+}
+
+la_ssize_t ArchiveHandle::padding(const void** bytes) {
+  static constexpr std::array<std::byte, kTarBlockBytes> kZeroes{};
+  const std::size_t odd = position_ % kTarBlockBytes;
+  if (!pads_end_ || odd == 0) return 0;
+  pads_end_ = false;
+  *bytes = kZeroes.data();
+  return static_cast<la_ssize_t>(kTarBlockBytes - odd);
 }
 
 std::int64_t ArchiveHandle::skip(std::int64_t count) {
   const auto wanted = static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
   if (stream_ != nullptr) {
     const Result<std::uint64_t> skipped = stream_->skip(wanted);
-    if (skipped) return static_cast<std::int64_t>(*skipped);
+    if (skipped) {
+      position_ += *skipped;
+      return static_cast<std::int64_t>(*skipped);
+    }
     // No failure can be told here: libarchive would ask for ever. Reading tells of it.
     source_error_ = skipped.error();
     return 0;

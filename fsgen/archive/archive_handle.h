@@ -31,6 +31,10 @@ class ArchiveHandle {
   ArchiveHandle& operator=(const ArchiveHandle&) = delete;
   ~ArchiveHandle();
 
+  /// An archive that ends with its last member's bytes is padded to the end of tar's block. Members
+  /// whose bytes would then be padding are for the caller to find: see data_offset().
+  void pad_end() noexcept { pads_end_ = true; }
+
   /// libarchive's own status: ARCHIVE_OK, ARCHIVE_WARN, ARCHIVE_EOF, ...
   int next_header();
   ::archive_entry* entry() const noexcept { return entry_; }
@@ -52,16 +56,18 @@ class ArchiveHandle {
   std::int64_t skip(std::int64_t count);
   std::int64_t seek(std::int64_t offset, int whence);
   void failed(const Error& error);
+  la_ssize_t padding(const void** bytes);
 
   ::archive* archive_ = nullptr;
   ::archive_entry* entry_ = nullptr;
   std::shared_ptr<ByteSource> source_;
   ForwardReader* stream_ = nullptr;
-  std::uint64_t position_ = 0;  // in source_
+  std::uint64_t position_ = 0;  // in either
   std::vector<std::byte> buffer_;
   std::optional<Error> source_error_;
   std::uint64_t header_offset_ = 0;
   bool opened_ = false;
+  bool pads_end_ = false;
 };
 
 /// While it lives, texts of libarchive on this thread are UTF-8, whatever the process's locale is:

@@ -120,6 +120,25 @@ TEST_CASE("errors name the member and where it stands") {
   CHECK_THAT(refusal(good + std::string(100, 'h')), Catch::Contains("byte 1024"));
 }
 
+TEST_CASE("a tar may end with its last member's bytes, where that is asked for") {
+  ReadOptions lacking;
+  lacking.lacks_end = true;
+  // One that a block of padding completes, one with many; and what is compressed comes forwards.
+  for (const std::size_t size : {std::size_t{1}, std::size_t{511}, std::size_t{40'000}}) {
+    const std::string bytes(size, 'x');
+    const std::string whole = tar_member("a", '0', "first") + tar_member("b", '0', bytes);
+    const std::string cut = whole.substr(0, 1024 + 512 + size);
+    CHECK_THAT(refusal(cut), Catch::Contains("behind it: "));
+    CHECK_FALSE(open(cut.substr(0, cut.size() - 1), lacking));
+    CHECK_FALSE(open(whole.substr(0, 1024 + 500), lacking));
+    const Result<Layer> opened = open(cut, lacking);
+    REQUIRE(opened);
+    const Node* const last = opened->tree->find_path("b");
+    REQUIRE(last != nullptr);
+    CHECK(last->size_bytes == size);
+  }
+}
+
 TEST_CASE("sizes that can not be are refused") {
   // 2^62 in base 256
   const std::string huge("\x80\0\0\0\x40\0\0\0\0\0\0\0", 12);

@@ -68,8 +68,10 @@ Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, 
   std::shared_ptr<ByteSource> bytes = blob.bytes;
   std::shared_ptr<VerifiedSource> verified;
   if (wanted) bytes = verified = make_verified(blob.bytes, *wanted);
+  archive::ReadOptions read_options = options.read;
+  read_options.lacks_end = true;
   Result<archive::Archive> read = archive::read_archive(
-      std::move(bytes), options.read, options.stream, options.index_cache.get(), log);
+      std::move(bytes), read_options, options.stream, options.index_cache.get(), log);
   // Of damaged bytes anything may be wrong: the digest says it best.
   if (verified) {
     if (Result<void> good = verified->verify(); !good) {

@@ -70,7 +70,9 @@ class MemberReader {
         source_(std::move(source)),
         name_(std::move(name)),
         options_(options),
-        log_(log) {}
+        log_(log) {
+    if (options_.lacks_end) handle_->pad_end();
+  }
 
   /// nullopt: it is no archive.
   Result<std::optional<ReadMembers>> run();

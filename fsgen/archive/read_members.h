@@ -27,6 +27,10 @@ struct ReadOptions {
   ReadLimits limits;
   /// For encrypted zip archives; tried in this order.
   std::vector<std::string> passphrases;
+  /// A tar may end with the bytes of its last member, without their padding and without end marks:
+  /// so Go's archive/tar reads it, and umoci writes layers like that. For what is known to be
+  /// whole.
+  bool lacks_end = false;
   /// Where members go that can only be unpacked from the beginning; none: they are refused.
   std::shared_ptr<SpoolSpace> spool;
 };

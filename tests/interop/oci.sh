@@ -46,6 +46,20 @@ for image in "oci:$work/layout:app" "docker-archive:$work/docker.tar"; do
 done
 ! grep -aq '\.wh\.' "$work/image" || fail "a whiteout is in the image"
 
+# umoci ends the layers that it makes itself without the padding of the last file.
+printf 'not a multiple of 512' >"$work/new"
+quietly skopeo --insecure-policy copy "oci:$work/layout:app" "oci:$work/inserted:app"
+quietly umoci insert --image "$work/inserted:app" "$work/new" /srv/new
+quietly umoci insert --image "$work/inserted:app" --whiteout /opt/app
+quietly umoci raw unpack "${rootless[@]}" --image "$work/inserted:app" "$work/unpacked-inserted"
+[[ ! -e $work/unpacked-inserted/opt/app && -e $work/unpacked-inserted/srv/new ]] || fail "umoci inserted nothing"
+"$MKVIRTFS" dump "oci:$work/inserted:app" --fs=ext4 "${own[@]}" --free=8M --force -o "$work/image" 2>/dev/null
+# Directories have the times at which umoci was at work in them.
+untimed() { owners | sed '/ mode=04/s/ mtime=[^ ]*//'; }
+"$MANIFEST" "$work/unpacked-inserted" | untimed >"$work/expected"
+python3 "$here/debugfs_manifest.py" "$work/image" | untimed >"$work/found"
+diff "$work/expected" "$work/found" >"$work/difference" || fail "inserted layers show other things: $(head "$work/difference")"
+
 # The same image again is the same bytes, over NBD and under a name, too.
 "$MKVIRTFS" dump "oci:$work/layout:app" --fs=ext4 --free=8M --force -o "$work/image" 2>/dev/null
 start_server "app=oci:$work/layout:app,fs=ext4,free=8M"

@@ -94,7 +94,7 @@ std::string pack_zstd_stream(std::string_view bytes, int level, int window_log) 
   std::string out(ZSTD_compressBound(bytes.size()) + 1000, '\0');
   ZSTD_outBuffer to{out.data(), out.size(), 0};
   // Begun with nothing at hand, so that the length is not known.
-  ZSTD_inBuffer nothing{bytes.data(), 0, 0};
+  ZSTD_inBuffer nothing{nullptr, 0, 0};
   require(ZSTD_isError(ZSTD_compressStream2(zstd, &to, &nothing, ZSTD_e_continue)) == 0);
   ZSTD_inBuffer from{bytes.data(), bytes.size(), 0};
   require(ZSTD_compressStream2(zstd, &to, &from, ZSTD_e_end) == 0);
