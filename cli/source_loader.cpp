@@ -59,8 +59,10 @@ SourceFacts facts_of(const archive::Archive& archive, std::uint64_t spooled_sour
 
 Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& options,
                                   const ScanOptions& scan, bool is_regular, LogSink& log) {
-  const Result<ArchiveSettings> settings = options.archive().settings(log);
-  if (!settings) return std::unexpected(settings.error());
+  Result<ArchiveSettings> settings = options.archive().settings(log);
+  if (!settings) return std::unexpected(std::move(settings.error()));
+  const std::size_t slash = path.rfind('/');
+  settings->read.manifest_directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   Result<std::shared_ptr<ByteSource>> file =
       archive::open_archive_file(path, settings->stream.spool, log);
   if (!file) return std::unexpected(std::move(file.error()));

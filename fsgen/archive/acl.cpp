@@ -3,17 +3,15 @@
 
 #include <archive.h>
 #include <fmt/format.h>
-#include <grp.h>
-#include <pwd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "fsgen/archive/host_ids.h"
 #include "support/byte_order.h"
 
 namespace mkvirtfs::archive {
@@ -38,26 +36,6 @@ struct AclEntry {
 
   std::uint64_t order() const noexcept { return (std::uint64_t{tag} << 32) | id; }
 };
-
-std::optional<std::uint32_t> id_of(std::string_view name, bool is_group) {
-  std::uint32_t number = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error == std::errc() && end == name.data() + name.size()) return number;
-  const std::string text(name);
-  std::vector<char> room(1 << 14);
-  if (is_group) {
-    ::group entry{};
-    ::group* found = nullptr;
-    ::getgrnam_r(text.c_str(), &entry, room.data(), room.size(), &found);
-    if (found != nullptr) return found->gr_gid;
-  } else {
-    passwd entry{};
-    passwd* found = nullptr;
-    ::getpwnam_r(text.c_str(), &entry, room.data(), room.size(), &found);
-    if (found != nullptr) return found->pw_uid;
-  }
-  return std::nullopt;
-}
 
 std::optional<std::uint16_t> kernel_tag(int tag) {
   switch (tag) {

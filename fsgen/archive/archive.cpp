@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "fsgen/archive/archive_contents.h"
+#include "fsgen/archive/manifest.h"
 #include "fsgen/stream/file_source.h"
 #include "support/arithmetic.h"
 #include "support/unique_fd.h"
@@ -145,7 +146,13 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   }
   const bool one_pass = read.has_value();
   if (!one_pass) {
-    Result<ReadMembers> found = read_members(archive.stream, options, log);
+    const Result<bool> manifest =
+        options.manifest_directory ? is_manifest(*archive.stream) : Result<bool>(false);
+    if (!manifest) return std::unexpected(manifest.error());
+    if (*manifest) archive.manifest_directory = *options.manifest_directory;
+    Result<ReadMembers> found =
+        *manifest ? read_manifest(*archive.stream, archive.manifest_directory, options.limits)
+                  : read_members(archive.stream, options, log);
     if (!found) return std::unexpected(std::move(found.error()));
     read = std::move(*found);
   }
@@ -168,9 +175,16 @@ Result<ArchiveLayer> make_layer(const Archive& archive, const LayerOptions& opti
   Result<LayerTree> made = make_layer_tree(archive.members, archive.name, options, log);
   if (!made) return std::unexpected(std::move(made.error()));
   ArchiveLayer layer{std::move(made->layer), made->excluded_count};
+  std::shared_ptr<ContentStore> hosts;
+  if (!archive.manifest_directory.empty()) {
+    Result<std::shared_ptr<ContentStore>> opened =
+        open_manifest_files(layer.layer.tree, made->places, archive.manifest_directory, log);
+    if (!opened) return std::unexpected(std::move(opened.error()));
+    hosts = std::move(*opened);
+  }
   layer.layer.contents = std::make_shared<ArchiveContents>(
       layer.layer.tree, std::move(made->places),
-      ArchiveContents::Sources{archive.stream, archive.spool, nullptr}, stream_options);
+      ArchiveContents::Sources{archive.stream, archive.spool, std::move(hosts)}, stream_options);
   return layer;
 }
 

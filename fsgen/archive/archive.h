@@ -38,7 +38,8 @@ struct Archive {
   std::shared_ptr<ByteSource> stream;  ///< what the archive is when it is not compressed
   std::shared_ptr<ByteSource> spool;   ///< of the members that had to be spooled, or none
   Compression compression = Compression::none;
-  bool from_kept_index = false;  ///< nothing had to be unpacked
+  std::string manifest_directory;  ///< of an mtree manifest: where its contents are
+  bool from_kept_index = false;    ///< nothing had to be unpacked
 };
 
 /// Reads an archive, compressed or not. The pass that finds the members makes the index of a

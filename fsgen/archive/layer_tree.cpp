@@ -164,7 +164,7 @@ class Extraction {
   Paths paths;
   std::vector<MemberLog::Position> inodes;  // what is no directory: the member that made it
   MemberLog::Position root = kNone;
-  std::vector<MemberLog::Position> overrides;
+  std::vector<MemberLog::Position> overrides;  // of what has no type, or is a directory in part
   std::vector<OutwardLink> outward_links;
 
  private:
@@ -268,6 +268,10 @@ Result<void> Extraction::take(MemberLog::Position at) {
     overrides.push_back(at);
     return {};
   }
+  const bool is_directory_in_part =
+      S_ISDIR(member_.mode) && !member_.is_hard_link && !member_.tells_all();
+  if (is_directory_in_part) overrides.push_back(at);
+  if (path_.components.empty() && is_directory_in_part) return {};
   if (path_.components.empty()) {
     if (!S_ISDIR(member_.mode) || member_.is_hard_link) {
       return wrong(member_.path, "names the root, but is no directory");
@@ -289,6 +293,8 @@ Result<void> Extraction::take(MemberLog::Position at) {
   const std::uint32_t known = paths.find(last_parent_, name);
   const std::uint32_t no = known != kNone ? known : paths.find_or_add(last_parent_, name);
   if (member_.is_hard_link) return put_link(no, at);
+  // As if it were not named: what is told of it changes what is there in the end.
+  if (is_directory_in_part && paths[no].is_directory()) return {};
   if (S_ISDIR(member_.mode)) return put(no, PathKind::directory, at);
   const auto inode = narrow<std::uint32_t>(inodes.size());
   if (Result<void> good = put(no, PathKind::file, inode); !good) return good;

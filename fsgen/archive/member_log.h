@@ -39,6 +39,7 @@ struct Member {
   bool has_uid = true;
   bool has_gid = true;
   bool has_mtime = true;
+  bool tells_all() const noexcept { return has_permissions && has_uid && has_gid && has_mtime; }
 
   std::string_view link_target;  ///< of a symlink; the path that a hard link names
   std::uint32_t uid = 0;

@@ -31,6 +31,8 @@ struct ReadOptions {
   /// so Go's archive/tar reads it, and umoci writes layers like that. For what is known to be
   /// whole.
   bool lacks_end = false;
+  /// Where the contents of an mtree manifest are looked for; none: manifests are no archives.
+  std::optional<std::string> manifest_directory;
   /// Where members go that can only be unpacked from the beginning; none: they are refused.
   std::shared_ptr<SpoolSpace> spool;
 };

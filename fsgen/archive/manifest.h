@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "block/content.h"
+#include "fsgen/archive/layer_tree.h"
+#include "fsgen/archive/read_members.h"
+#include "fsgen/stream/byte_source.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/error.h"
+#include "support/log.h"
+
+// mtree manifests (mtree(5), and mtree.5 of libarchive): text with a line for each entry of a tree.
+// They bring directories, symlinks, devices and whatever names its `contents`, and say of what
+// other sources bring to whom it belongs and what is permitted.
+
+namespace mkvirtfs::archive {
+
+/// Whether the bytes are a manifest, by the signature in their first line: "#mtree".
+Result<bool> is_manifest(ByteSource& source);
+
+/// Reads a manifest. Members with contents have Place::host; `directory` is where these are looked
+/// for, and nothing outside of it is opened. Files that name no contents, and directories of which
+/// not all attributes are told, are attributes alone.
+///
+/// Errors: Errc::unreadable with the number of the line, also for contents that are not there or
+/// have another size than the manifest says; Errc::does_not_fit beyond the limits.
+Result<ReadMembers> read_manifest(ByteSource& manifest, const std::string& directory,
+                                  const ReadLimits& limits);
+
+/// The bytes of the files in a manifest's tree, by node number, as they are from now on (law 5).
+/// `log` outlives the store.
+Result<std::shared_ptr<ContentStore>> open_manifest_files(
+    const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
+    const std::string& directory, LogSink& log);
+
+}  // namespace mkvirtfs::archive

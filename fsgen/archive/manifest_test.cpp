@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/manifest.h"
+
+#include <catch2/catch.hpp>
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "fsgen/archive/archive.h"
+#include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/listing.h"
+#include "fsgen/tree/merge.h"
+#include "fsgen/tree/scan.h"
+#include "tests/support/foreign_tools.h"
+#include "tests/support/temp_dir.h"
+
+namespace mkvirtfs::archive {
+namespace {
+
+using testing::MemorySource;
+
+/// The layer that a manifest is, whose contents are below `directory`.
+Result<Layer> open(std::string text, const std::filesystem::path& directory) {
+  ReadOptions options;
+  options.manifest_directory = directory.string();
+  const auto source = std::make_shared<MemorySource>(std::move(text), "manifest");
+  const Result<Archive> archive = read_archive(source, options, {}, nullptr, null_log());
+  if (!archive) return std::unexpected(archive.error());
+  LayerOptions layer_options;
+  Result<ArchiveLayer> layer = make_layer(*archive, layer_options, {}, null_log());
+  if (!layer) return std::unexpected(layer.error());
+  return std::move(layer->layer);
+}
+
+std::string refusal(const std::string& lines, const std::filesystem::path& directory) {
+  const Result<Layer> opened = open("#mtree\n" + lines, directory);
+  REQUIRE_FALSE(opened);
+  CHECK(opened.error().what.find('\n') == std::string::npos);
+  return opened.error().what;
+}
+
+std::string read_file_of(const Layer& layer, std::string_view path) {
+  const Node* const node = layer.tree->find_path(path);
+  REQUIRE(node != nullptr);
+  std::string bytes(node->size_bytes, '\0');
+  const auto no = static_cast<ContentNo>(node - layer.tree->nodes().data());
+  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
+  INFO((read ? "" : read.error().what));
+  REQUIRE(read);
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("a manifest brings what it names contents or a type for") {
+  const TempDir dir("/var/tmp");
+  std::filesystem::create_directory(dir / "blobs");
+  write_file(dir / "blobs/a b", "the bytes\n");
+  const Result<Layer> layer = open(
+      "#mtree v2.0\n"
+      "# a remark\n"
+      "/set type=file uid=0 gid=0 mode=0644 \\\n"
+      "     time=1500000000.000000005\n"
+      ". type=dir mode=0750\n"
+      "bin type=dir mode=755\n"
+      "  tool mode=4755 contents=blobs/a\\040b size=10 sha256digest=unasked\n"
+      "  link type=link link=tool\\012\n"
+      "..\n"
+      "./dev/tty type=char device=native,5,0 mode=620 gid=5\n"
+      "dev/disk type=block device=0x801 mode=660\n"
+      "dev/pipe type=fifo\n"
+      "/unset mode\n"
+      "dev/sock type=socket time=-1.0",
+      dir.path());
+  INFO((layer ? "" : layer.error().what));
+  REQUIRE(layer);
+  const SourceTree& tree = *layer->tree;
+  CHECK(tree.node(kRootNode).mode == (S_IFDIR | 0750));
+  const Node* const tool = tree.find_path("bin/tool");
+  REQUIRE(tool != nullptr);
+  CHECK(tool->mode == (S_IFREG | 04755));
+  CHECK(tool->mtime() == Timestamp{1'500'000'000, 5});
+  CHECK(read_file_of(*layer, "bin/tool") == "the bytes\n");
+  const auto number = [&](std::string_view path) {
+    return static_cast<NodeNo>(tree.find_path(path) - tree.nodes().data());
+  };
+  CHECK(tree.symlink_target(number("bin/link")) == "tool\n");
+  CHECK(tree.device_number(number("dev/tty")) == DeviceNumber{5, 0});
+  CHECK(tree.node(number("dev/tty")).gid == 5);
+  CHECK(tree.device_number(number("dev/disk")) == DeviceNumber{8, 1});
+  CHECK(S_ISFIFO(tree.node(number("dev/pipe")).mode));
+  CHECK(S_ISSOCK(tree.node(number("dev/sock")).mode));
+  CHECK(tree.node(number("dev/sock")).mtime() == Timestamp{-1, 0});
+  CHECK(layer->implied_directories.size() == 1);  // dev
+  CHECK(layer->overrides.empty());
+
+  // What changes afterwards is no longer what it said.
+  write_file(dir / "blobs/a b", "THE BYTES!\n");
+  std::string bytes(10, '\0');
+  const Result<void> changed = layer->contents->read(static_cast<ContentNo>(number("bin/tool")), 0,
+                                                     std::as_writable_bytes(std::span(bytes)));
+  REQUIRE_FALSE(changed);
+  CHECK(changed.error().code == Errc::source_changed);
+}
+
+TEST_CASE("bsdtar's manifest of a tree gives another tree its attributes") {
+  const TempDir dir("/var/tmp");
+  const Ran ran = run_tool(
+      {"bash", "-c",
+       "set -e; cd " + dir.path().string() +
+           "; mkdir -p tree/a/b 'tree/name with blanks'; echo 1 >tree/a/one; echo 2 >tree/a/b/two; "
+           "printf x >tree/name\\ with\\ blanks/$'\\xff'; ln -s one tree/a/link; cp -r tree other; "
+           "chmod 0700 tree/a; chmod 4711 tree/a/one; chmod 0440 tree/a/b/two; "
+           "find tree -exec touch -h -d @1234567890.5 {} +; "
+           "bsdtar -cf manifest --format=mtree "
+           "--options='!all,type,mode,uid,gid,time,link,size' -C tree ."});
+  INFO(ran.output);
+  REQUIRE(ran.status == 0);
+  const auto scanned = [&](const char* name) {
+    Result<Scan> scan = scan_directory((dir / name).string(), {}, null_log());
+    REQUIRE(scan);
+    Layer layer;
+    layer.tree = scan->tree;
+    layer.contents = make_host_files(scan->files, OnChange::error, null_log());
+    return layer;
+  };
+  const Layer wanted = scanned("tree");
+  Result<Layer> manifest = open(read_file(dir / "manifest"), dir.path());
+  INFO((manifest ? "" : manifest.error().what));
+  REQUIRE(manifest);
+  std::vector<PlacedLayer> layers;
+  layers.push_back({scanned("other"), ""});
+  CHECK(layers[0].layer.tree->id() != wanted.tree->id());
+  layers.push_back({std::move(*manifest), ""});
+  const Result<Layer> merged = merge_layers(std::move(layers));
+  INFO((merged ? "" : merged.error().what));
+  REQUIRE(merged);
+  CHECK(to_listing(*merged->tree) == to_listing(*wanted.tree));
+}
+
+TEST_CASE("of directories a manifest may tell a part") {
+  const TempDir dir("/var/tmp");
+  Result<Layer> layer = open("#mtree\na type=dir mode=0700\n", dir.path());
+  REQUIRE(layer);
+  CHECK(layer->implied_directories.size() == 2);
+  REQUIRE(layer->overrides.size() == 1);
+  CHECK(layer->overrides[0].path == "a");
+  CHECK(layer->overrides[0].permissions == 0700);
+  CHECK_FALSE(layer->overrides[0].uid);
+  std::vector<PlacedLayer> layers;
+  layers.push_back({std::move(*layer), ""});
+  const Result<Layer> merged = merge_layers(std::move(layers));
+  REQUIRE(merged);
+  REQUIRE(merged->tree->find_path("a") != nullptr);
+  CHECK(merged->tree->find_path("a")->mode == (S_IFDIR | 0700));
+}
+
+TEST_CASE("contents are looked for beside the manifest and nowhere else") {
+  const TempDir dir("/var/tmp");
+  write_file(dir / "outside", "secret");
+  std::filesystem::create_directory(dir / "in");
+  write_file(dir / "in/file", "12345");
+  std::filesystem::create_symlink("../outside", dir / "in/link");
+  const auto refused = [&](const std::string& line) { return refusal(line, dir / "in"); };
+  CHECK_THAT(refused("f type=file contents=../outside\n"), Catch::StartsWith("manifest: line 2: "));
+  CHECK_THAT(refused("\n\nf contents=link\n"), Catch::StartsWith("manifest: line 4: "));
+  CHECK_THAT(refused("f contents=" + (dir / "in/file").string()), Catch::Contains("absolute"));
+  CHECK_THAT(refused("f contents=missing"), Catch::Contains("missing"));
+  CHECK_THAT(refused("f contents=."), Catch::Contains("no regular file"));
+  CHECK(refused("f contents=file size=6") == "manifest: line 2: file has 5 bytes, not 6");
+}
+
+TEST_CASE("what a manifest can not mean is refused with its line") {
+  const TempDir dir("/var/tmp");
+  const auto refused = [&](const std::string& line) { return refusal(line, dir.path()); };
+  CHECK(refused("# fine\n..\n") == "manifest: line 3: .. leaves a directory, and none was entered");
+  CHECK(refused("a type=folder") == "manifest: line 2: type=folder can not be understood");
+  CHECK_THAT(refused("a mode=u+rwx type=dir"), Catch::Contains("mode=u+rwx"));
+  CHECK_THAT(refused("a mode=17777 type=dir"), Catch::Contains("mode=17777"));
+  CHECK_THAT(refused("/set uid=-1"), Catch::Contains("uid=-1"));
+  CHECK_THAT(refused("a uid=4294967295 type=fifo"), Catch::Contains("4294967295"));
+  CHECK_THAT(refused("a time=1.1000000000"), Catch::Contains("time="));
+  CHECK_THAT(refused("a type=link"), Catch::Contains("without link="));
+  CHECK_THAT(refused("a type=char"), Catch::Contains("without device="));
+  CHECK_THAT(refused("a type=char device=native,1"), Catch::Contains("device="));
+  CHECK_THAT(refused("a type=char device=native,1,99999999999"), Catch::Contains("device="));
+  CHECK_THAT(refused("../a type=fifo"), Catch::Contains(".."));
+  CHECK_THAT(refused("a type=fifo\na/b type=fifo"), Catch::Contains("a/b"));
+  CHECK_THAT(refused("a\\000b type=fifo"), Catch::Contains("NUL"));
+  CHECK_THAT(refused(std::string(2 << 20, 'a')), Catch::Contains("is longer than"));
+  // Nobody asked for manifests: a layer of a container image must not name files of this host.
+  const auto source = std::make_shared<MemorySource>("#mtree\na type=fifo\n", "layer");
+  CHECK_FALSE(read_archive(source, {}, {}, nullptr, null_log()));
+}
+
+TEST_CASE("a manifest that is cut off or changed anywhere is read or refused") {
+  const TempDir dir("/var/tmp");
+  write_file(dir / "file", "12345");
+  const std::string whole =
+      "#mtree\n/set type=dir mode=0755 uid=0 gid=0 time=1.5\n.\na\n  b type=file contents=file "
+      "size=5\n  c\\040d type=link \\\n link=b\n..\nx/y type=char device=linux,1,3\n/unset all\nz "
+      "mode=1\n";
+  REQUIRE(open(whole, dir.path()));
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    const Result<Layer> cut = open(whole.substr(0, size), dir.path());
+    CHECK((cut || cut.error().what.find('\n') == std::string::npos));
+  }
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    for (const char replaced : {'\0', '\n', '\\', '=', '/', '9', '\xff'}) {
+      std::string changed = whole;
+      changed[at] = replaced;
+      const Result<Layer> other = open(changed, dir.path());
+      CHECK((other || !other.error().what.empty()));
+    }
+  }
+}
+
+}  // namespace mkvirtfs::archive
