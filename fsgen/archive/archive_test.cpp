@@ -291,6 +291,29 @@ TEST_CASE("encrypted members need their passphrase") {
   CHECK_FALSE(open(source(), options));
 }
 
+TEST_CASE("a wrong passphrase that passes zip's check does not hide the right one") {
+  const TempDir dir;
+  write_file(dir / "f", std::string(5000, 'x'));
+  run("cd " + dir.path().string() + "; zip -q -P right a.zip f");
+  const auto source = *open_file_source((dir / "a.zip").string(), OnChange::error, null_log());
+  // Of 3000 wrong ones some dozen pass: the check is one byte.
+  ReadOptions options;
+  int passed = 0;
+  for (int i = 0; i < 3000 && passed < 2; ++i) {
+    const std::string wrong = "wrong" + std::to_string(i);
+    options.passphrases = {wrong};
+    const Result<Opened> without = open(source, options);
+    REQUIRE_FALSE(without);
+    if (without.error().what.find("passphrase") != std::string::npos) continue;
+    ++passed;
+    options.passphrases = {wrong, "right"};
+    const Result<Opened> with = open(source, options);
+    REQUIRE(with);
+    CHECK(content(with->layer, "f") == std::string(5000, 'x'));
+  }
+  CHECK(passed == 2);
+}
+
 TEST_CASE("what was read of a compressed archive is kept for the next time") {
   const TempDir dir;
   std::filesystem::create_directory(dir / "tree");

@@ -468,9 +468,21 @@ Result<void> MemberReader::spool() {
 Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                                  const ReadOptions& options, LogSink& log) {
   const Utf8Locale utf8;
-  MemberReader reader(ArchiveHandle::open(archive, options.passphrases), archive, archive->name(),
-                      options, log);
-  Result<std::optional<ReadMembers>> made = reader.run();
+  const auto attempt = [&](const std::vector<std::string>& passphrases) {
+    return MemberReader(ArchiveHandle::open(archive, passphrases), archive, archive->name(),
+                        options, log)
+        .run();
+  };
+  Result<std::optional<ReadMembers>> made = attempt(options.passphrases);
+  // Zip's own encryption tells a wrong passphrase by one byte: one in 256 passes, and then the
+  // member looks damaged. libarchive goes on with the one that passed, so each gets to be the
+  // first.
+  std::vector<std::string> passphrases = options.passphrases;
+  for (std::size_t turn = 1; turn < passphrases.size(); ++turn) {
+    if (made || made.error().code != Errc::unreadable) break;
+    std::ranges::rotate(passphrases, passphrases.begin() + 1);
+    if (auto again = attempt(passphrases); again) made = std::move(again);
+  }
   if (!made) return std::unexpected(std::move(made.error()));
   if (*made) return std::move(**made);
   // libarchive knows a zip archive by its end alone.
