@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Archives of every format, and kept logs of members. Whatever the bytes are, they give a tree or
-// an error of one line. After a tree: its files read the same twice, or fail; the log of its
-// members opens again from its bytes and gives the same tree; what can be pinned lies inside what
-// is pinned.
+// Archives of every format, manifests, and kept logs of members. Whatever the bytes are, they give
+// a tree or an error of one line. After a tree: its files read the same twice, or fail; the log of
+// its members opens again from its bytes and gives the same tree; what can be pinned lies inside
+// what is pinned. A manifest's files are those of a directory with "file" and "a b/file" in it, and
+// nothing beside that directory is ever read.
 //
-// Input: u8 flags (1: the rest is a log of members; 2: names are stripped; 4: links may lead out),
-// then the archive.
+// Input: u8 flags (1: the rest is a log of members; 2: names are stripped; 4: links may lead out;
+// 8: manifests are none), then the archive.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -53,7 +56,29 @@ StreamOptions stream_options() {
   return options;
 }
 
-void read_files(const Layer& layer) {
+constexpr std::string_view kSecret = "not for manifests";
+
+/// Where manifests find their contents; what lies beside it must never be seen.
+std::string contents_directory() {
+  static const TempDir outer(fast_place());
+  static const std::filesystem::path directory = [] {
+    const std::filesystem::path inner = outer / "inner";
+    std::filesystem::create_directories(inner / "a b");
+    write_file(inner / "file", "12345");
+    write_file(inner / "a b/file", std::string(5000, 'x'));
+    write_file(outer / "secret", kSecret);
+    std::filesystem::create_symlink("../secret", inner / "link");
+    return inner;
+  }();
+  return directory.string();
+}
+
+bool holds_secret(Bytes bytes) {
+  const auto secret = std::as_bytes(std::span(kSecret));
+  return std::ranges::search(bytes, secret).begin() != bytes.end();
+}
+
+void read_files(const Layer& layer, bool is_manifest) {
   std::vector<std::byte> once(8192);
   std::vector<std::byte> again(8192);
   const NodeNo count = std::min<NodeNo>(layer.tree->node_count(), 200);
@@ -68,6 +93,7 @@ void read_files(const Layer& layer) {
         FUZZ_REQUIRE(!read.error().what.empty());
         continue;
       }
+      FUZZ_REQUIRE(!is_manifest || !holds_secret(whole));
       // The second half first.
       const auto halves = std::span(again).first(size);
       const std::size_t half = size / 2;
@@ -99,6 +125,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   ReadOptions read_options;
   read_options.limits = {5000, kMostBytes};
   read_options.passphrases = {"passphrase"};
+  if ((flags & 8) == 0) read_options.manifest_directory = contents_directory();
   const StreamOptions stream = stream_options();
   const Result<Archive> archive =
       read_archive(std::make_shared<Packed>(input), read_options, stream, nullptr, null_log());
@@ -106,6 +133,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     FUZZ_REQUIRE(!archive.error().what.empty());
     return 0;
   }
+  FUZZ_REQUIRE(archive->manifest_directory.empty() || (flags & 8) == 0);
   const Result<ArchiveLayer> made = make_layer(*archive, options, stream, null_log());
   const Bytes kept = archive->members.bytes();
   const Result<MemberLog> log = MemberLog::open({kept.begin(), kept.end()});
@@ -114,6 +142,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   FUZZ_REQUIRE(made.has_value() == again.has_value());
   if (!made) return 0;
   FUZZ_REQUIRE(made->layer.tree->id() == again->layer.tree->id());
-  read_files(made->layer);
+  read_files(made->layer, !archive->manifest_directory.empty());
   return 0;
 }

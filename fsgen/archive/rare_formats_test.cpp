@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// rar, cab and lha: formats that hardly anybody packs on Linux. What no program of Debian's writes
+// is put together here, byte by byte, and judged by a foreign reader where there is one.
+#include <sys/stat.h>
+
+#include <array>
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "fsgen/archive/archive.h"
+#include "fsgen/stream/file_source.h"
+#include "fsgen/stream/testing/stream_data.h"
+#include "tests/support/foreign_tools.h"
+#include "tests/support/temp_dir.h"
+
+namespace mkvirtfs::archive {
+namespace {
+
+using testing::MemorySource;
+
+/// What an archive is to hold: a directory when `mode` says so, a symlink with `bytes` as target.
+struct File {
+  std::string path;
+  std::uint16_t mode;
+  std::string bytes;
+  std::uint32_t mtime_s = 1'600'000'000;  // even, and summer: DOS counts two seconds, local time
+};
+
+std::vector<File> some_files() {
+  return {{"dir", S_IFDIR | 0750, "", 1'600'000'002},
+          {"dir/tool", S_IFREG | 04755, testing::some_bytes(70'001, 1), 1'600'000'004},
+          {"dir/empty", S_IFREG | 0600, "", 1'600'000'006},
+          {"text", S_IFREG | 0644, "seven b", 1'600'000'008},
+          {"link", S_IFLNK | 0777, "dir/tool", 1'600'000'010}};
+}
+
+// Little-endian numbers, appended.
+void put(std::string& out, std::uint64_t value, std::size_t bytes) {
+  for (std::size_t i = 0; i < bytes; ++i) out += static_cast<char>(value >> (8 * i));
+}
+
+std::uint32_t crc32_of(std::string_view bytes) {
+  std::uint32_t crc = 0xffffffff;
+  for (const char c : bytes) {
+    crc ^= static_cast<unsigned char>(c);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xedb88320u : 0u);
+  }
+  return ~crc;
+}
+
+/// CRC-16/ARC, as lha has it.
+std::uint16_t crc16_of(std::string_view bytes) {
+  std::uint16_t crc = 0;
+  for (const char c : bytes) {
+    crc = static_cast<std::uint16_t>(crc ^ static_cast<unsigned char>(c));
+    for (int bit = 0; bit < 8; ++bit) {
+      crc = static_cast<std::uint16_t>((crc >> 1) ^ ((crc & 1) != 0 ? 0xa001 : 0));
+    }
+  }
+  return crc;
+}
+
+std::uint32_t dos_time(std::uint32_t unix_time) {
+  const std::time_t seconds = unix_time;
+  std::tm tm{};
+  ::localtime_r(&seconds, &tm);
+  return static_cast<std::uint32_t>((tm.tm_year - 80) << 25 | (tm.tm_mon + 1) << 21 |
+                                    tm.tm_mday << 16 | tm.tm_hour << 11 | tm.tm_min << 5 |
+                                    tm.tm_sec / 2);
+}
+
+// RAR 4 (TechNote.txt of its unpacker): blocks with a CRC of 16 bits before them.
+
+std::string rar4_block(std::uint8_t type, std::uint16_t flags, const std::string& fields) {
+  std::string block;
+  put(block, type, 1);
+  put(block, flags, 2);
+  put(block, fields.size() + 7, 2);
+  block += fields;
+  std::string whole;
+  put(whole, crc32_of(block), 2);
+  return whole + block;
+}
+
+std::string rar4_of(const std::vector<File>& files) {
+  std::string rar("Rar!\x1a\x07\0", 7);
+  rar += rar4_block(0x73, 0, std::string(6, '\0'));
+  for (const File& file : files) {
+    std::string fields;
+    put(fields, file.bytes.size(), 4);
+    put(fields, file.bytes.size(), 4);
+    put(fields, 3, 1);  // packed on Unix
+    put(fields, crc32_of(file.bytes), 4);
+    put(fields, dos_time(file.mtime_s), 4);
+    put(fields, 20, 1);    // the version that can read it
+    put(fields, 0x30, 1);  // stored
+    put(fields, file.path.size(), 2);
+    put(fields, file.mode, 4);
+    fields += file.path;
+    const std::uint16_t flags = S_ISDIR(file.mode) ? 0x80e0 : 0x8000;
+    rar += rar4_block(0x74, flags, fields) + file.bytes;
+  }
+  return rar + rar4_block(0x7b, 0x4000, "");
+}
+
+// RAR 5 (technote.htm of its unpacker): numbers of seven bits a byte, a CRC of 32 bits.
+
+std::string number(std::uint64_t value) {
+  std::string out;
+  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
+  return out + static_cast<char>(value);
+}
+
+std::string rar5_block(std::uint64_t type, const std::string& fields, const std::string& extra,
+                       const std::string& data, bool has_data) {
+  std::string body = number(type) + number((extra.empty() ? 0u : 1u) | (has_data ? 2u : 0u));
+  if (!extra.empty()) body += number(extra.size());
+  if (has_data) body += number(data.size());
+  body += fields + extra;
+  body = number(body.size()) + body;
+  std::string whole;
+  put(whole, crc32_of(body), 4);
+  return whole + body + data;
+}
+
+std::string rar5_of(const std::vector<File>& files) {
+  std::string rar("Rar!\x1a\x07\1\0", 8);
+  rar += rar5_block(1, number(0), "", "", false);
+  for (const File& file : files) {
+    const bool is_directory = S_ISDIR(file.mode);
+    const bool is_link = S_ISLNK(file.mode);
+    const std::string data = is_link ? "" : file.bytes;
+    std::string fields = number(is_directory ? 3 : 6);  // a directory; a time; a checksum
+    fields += number(data.size()) + number(file.mode);
+    put(fields, file.mtime_s, 4);
+    if (!is_directory) put(fields, crc32_of(data), 4);
+    fields += number(0) + number(1) + number(file.path.size()) + file.path;  // stored, on Unix
+    std::string extra;
+    if (is_link) {
+      const std::string record =
+          number(5) + number(1) + number(0) + number(file.bytes.size()) + file.bytes;
+      extra = number(record.size()) + record;
+    }
+    rar += rar5_block(2, fields, extra, data, /*has_data=*/true);
+  }
+  return rar + rar5_block(5, number(0), "", "", false);
+}
+
+// lha: headers of level 2, with Unix's attributes in extensions.
+
+/// Of -lh5-: one block with all 256 literals as long, so that each byte is itself.
+std::string lh5_of(std::string_view bytes) {
+  std::string out;
+  std::uint64_t bits = 0;
+  unsigned count = 0;
+  const auto write = [&](std::uint64_t value, unsigned width) {
+    bits = bits << width | value;
+    for (count += width; count >= 8; count -= 8) out += static_cast<char>(bits >> (count - 8));
+  };
+  write(bytes.size(), 16);
+  write(0, 5);   // one length of codes alone:
+  write(10, 5);  // 8, in a count that begins with 2 for "no codes"
+  write(256, 9);
+  write(0, 4);  // and no distances
+  write(0, 4);
+  for (const char c : bytes) write(static_cast<unsigned char>(c), 8);
+  if (count != 0) write(0, 8 - count);
+  return out;
+}
+
+std::string lha_of(const std::vector<File>& files, bool packs) {
+  std::string lha;
+  for (const File& file : files) {
+    const bool is_regular = S_ISREG(file.mode);
+    // One block can have 65535 bytes.
+    const std::string bytes = is_regular ? file.bytes.substr(0, 65'535) : "";
+    const bool is_packed = packs && !bytes.empty();
+    const std::string stored = is_packed ? lh5_of(bytes) : bytes;
+    const std::size_t slash = file.path.rfind('/');
+    std::string directory = slash == std::string::npos ? "" : file.path.substr(0, slash + 1);
+    std::string name = slash == std::string::npos ? file.path : file.path.substr(slash + 1);
+    if (S_ISDIR(file.mode)) directory = file.path + "/", name = "";
+    if (S_ISLNK(file.mode)) name += "|" + file.bytes;
+    for (char& c : directory) c = c == '/' ? '\xff' : c;
+    std::vector<std::string> extensions = {std::string("\0\0\0", 3), "\1" + name};
+    if (!directory.empty()) extensions.push_back("\2" + directory);
+    for (const auto& [type, value] : {std::pair(0x50, std::uint32_t{file.mode}),
+                                      std::pair(0x51, std::uint32_t{1000u << 16 | 100u})}) {
+      std::string extension(1, static_cast<char>(type));
+      put(extension, value, type == 0x50 ? 2 : 4);
+      extensions.push_back(extension);
+    }
+    std::string header = !is_regular ? "-lhd-" : is_packed ? "-lh5-" : "-lh0-";
+    put(header, stored.size(), 4);
+    put(header, bytes.size(), 4);
+    put(header, file.mtime_s, 4);
+    put(header, 0x20, 1);
+    put(header, 2, 1);
+    put(header, crc16_of(bytes), 2);
+    header += 'U';
+    std::size_t crc_at = 0;
+    for (const std::string& extension : extensions) {
+      put(header, extension.size() + 2, 2);
+      if (crc_at == 0) crc_at = header.size() + 3;
+      header += extension;
+    }
+    put(header, 0, 2);
+    std::string whole;
+    // A header whose length ends with a zero byte would be the end of the archive.
+    if ((header.size() + 2) % 256 == 0) header += '\0';
+    put(whole, header.size() + 2, 2);
+    whole += header;
+    std::string crc;
+    put(crc, crc16_of(whole), 2);
+    whole.replace(crc_at, 2, crc);
+    lha += whole + stored;
+  }
+  return lha + std::string(1, '\0');
+}
+
+Result<Layer> open(const std::shared_ptr<ByteSource>& source) {
+  StreamOptions options;
+  options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{64} << 20);
+  const Result<Archive> archive = read_archive(source, {}, options, nullptr, null_log());
+  if (!archive) return std::unexpected(archive.error());
+  Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
+  if (!layer) return std::unexpected(layer.error());
+  return std::move(layer->layer);
+}
+
+Result<Layer> open(const std::string& bytes) {
+  return open(std::make_shared<MemorySource>(bytes, "packed"));
+}
+
+std::string content(const Layer& layer, const Node& node) {
+  std::string bytes(node.size_bytes, '?');
+  const auto no = static_cast<ContentNo>(&node - layer.tree->nodes().data());
+  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
+  INFO((read ? "" : read.error().what));
+  REQUIRE(read);
+  return bytes;
+}
+
+void check(const Result<Layer>& layer, const std::vector<File>& files) {
+  INFO((layer ? "" : layer.error().what));
+  REQUIRE(layer);
+  CHECK(layer->tree->node_count() == files.size() + 1);
+  for (const File& file : files) {
+    INFO(file.path);
+    const Node* const node = layer->tree->find_path(file.path);
+    REQUIRE(node != nullptr);
+    CHECK(node->mode == file.mode);
+    CHECK(node->mtime() == Timestamp{file.mtime_s, 0});
+    if (S_ISREG(file.mode)) CHECK(content(*layer, *node) == file.bytes);
+    if (S_ISLNK(file.mode)) {
+      const auto no = static_cast<NodeNo>(node - layer->tree->nodes().data());
+      CHECK(layer->tree->symlink_target(no) == file.bytes);
+    }
+  }
+}
+
+/// That an archive of these bytes is never taken for whole when a byte of it was changed or its end
+/// is missing, but for bytes that mean nothing: those give a tree, of which all can be read.
+void check_damage(const std::string& whole, std::size_t step, std::size_t most_unnoticed) {
+  const auto is_unharmed = [](const std::string& bytes) {
+    const Result<Layer> layer = open(bytes);
+    if (layer) return true;
+    CHECK(layer.error().what.find('\n') == std::string::npos);
+    CHECK_THAT(layer.error().what, Catch::StartsWith("packed"));
+    return false;
+  };
+  REQUIRE(is_unharmed(whole));
+  std::size_t unnoticed = 0;
+  for (std::size_t at = 0; at < whole.size(); at += step) {
+    std::string changed = whole;
+    changed[at] = static_cast<char>(changed[at] ^ 0x41);
+    unnoticed += is_unharmed(changed) ? 1 : 0;
+  }
+  CHECK(unnoticed <= most_unnoticed);
+  for (std::size_t size = 1; size < whole.size() * 9 / 10; size += step) {
+    INFO(size);
+    CHECK_FALSE(is_unharmed(whole.substr(0, size)));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("rar archives of both generations are what was packed") {
+  const std::vector<File> files = some_files();
+  check(open(rar4_of(files)), files);
+  check(open(rar5_of(files)), files);
+}
+
+TEST_CASE("lha archives, stored and packed, are what was packed") {
+  std::vector<File> files = some_files();
+  files[1].bytes.resize(65'535);
+  const TempDir dir("/var/tmp");
+  for (const bool packs : {false, true}) {
+    const std::string lha = lha_of(files, packs);
+    const Result<Layer> layer = open(lha);
+    check(layer, files);
+    CHECK(layer->tree->find_path("text")->uid == 1000);
+    CHECK(layer->tree->find_path("text")->gid == 100);
+    // Another reader finds the same in it.
+    write_file(dir / "a.lzh", lha);
+    const Ran ran = run_tool({"lha", "-pq", (dir / "a.lzh").string(), "dir/tool"});
+    INFO(ran.output.substr(0, 1000));
+    CHECK(ran.status == 0);
+    CHECK(ran.output == files[1].bytes);
+  }
+}
+
+TEST_CASE("cab archives are what was packed") {
+  const TempDir dir("/var/tmp");
+  std::filesystem::create_directories(dir / "tree/dir");
+  const std::string bytes = testing::some_bytes(200'001, 2);
+  write_file(dir / "tree/dir/large", bytes);
+  write_file(dir / "tree/text", "seven b");
+  for (const char* packs : {"", "-z"}) {
+    const Ran ran = run_tool({"bash", "-c",
+                              "cd " + (dir / "tree").string() +
+                                  " && touch -d @1600000000 text dir/large && rm -f ../a.cab && "
+                                  "gcab -c " +
+                                  packs + " ../a.cab text dir/large"});
+    INFO(ran.output);
+    REQUIRE(ran.status == 0);
+    const auto source = open_file_source((dir / "a.cab").string(), OnChange::error, null_log());
+    REQUIRE(source);
+    const Result<Layer> layer = open(*source);
+    INFO((layer ? "" : layer.error().what));
+    REQUIRE(layer);
+    const Node* const large = layer->tree->find_path("dir/large");
+    REQUIRE(large != nullptr);
+    CHECK(content(*layer, *large) == bytes);
+    CHECK(large->mode == (S_IFREG | 0666));
+    CHECK(large->mtime() == Timestamp{1'600'000'000, 0});
+    CHECK(content(*layer, *layer->tree->find_path("text")) == "seven b");
+    CHECK(layer->implied_directories.size() == 2);
+  }
+}
+
+TEST_CASE("damaged cab and lha archives are refused") {
+  std::vector<File> files = some_files();
+  files[1].bytes = testing::some_bytes(1500, 3);
+  check_damage(lha_of(files, false), 7, 10);
+  check_damage(lha_of(files, true), 7, 10);
+  const TempDir dir("/var/tmp");
+  write_file(dir / "file", files[1].bytes);
+  const Ran ran =
+      run_tool({"bash", "-c", "cd " + dir.path().string() + " && gcab -c -z a.cab file"});
+  INFO(ran.output);
+  REQUIRE(ran.status == 0);
+  check_damage(read_file(dir / "a.cab"), 7, 10);
+}
+
+}  // namespace mkvirtfs::archive
