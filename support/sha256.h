@@ -8,20 +8,27 @@
 
 namespace mkvirtfs {
 
-/// SHA-256 (FIPS 180-4), by GnuTLS. Not thread-safe; finish() ends its life.
-class Sha256 {
+/// SHA-2 (FIPS 180-4) with a digest of so many bytes, by GnuTLS. Not thread-safe; finish() ends its
+/// life.
+template <std::size_t kDigestBytes>
+class Sha2 {
  public:
-  Sha256();
-  ~Sha256();
-  Sha256(const Sha256&) = delete;
-  Sha256& operator=(const Sha256&) = delete;
+  Sha2();
+  ~Sha2();
+  Sha2(const Sha2&) = delete;
+  Sha2& operator=(const Sha2&) = delete;
 
   void update(std::span<const std::byte> bytes);
-  std::array<std::byte, 32> finish();
+  std::array<std::byte, kDigestBytes> finish();
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
+
+using Sha256 = Sha2<32>;
+using Sha512 = Sha2<64>;
+extern template class Sha2<32>;
+extern template class Sha2<64>;
 
 }  // namespace mkvirtfs

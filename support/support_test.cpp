@@ -61,10 +61,16 @@ TEST_CASE("errors carry the kernel's reason") {
   CHECK(full.error().what == "write out.img: No space left on device");
 }
 
-TEST_CASE("SHA-256 of abc is FIPS 180-4's example") {
+TEST_CASE("SHA-256 and SHA-512 of abc are FIPS 180-4's examples") {
   Sha256 digest;
   digest.update(std::as_bytes(std::span("abc", 3)));
   const auto bytes = digest.finish();
   CHECK(hex({reinterpret_cast<const char*>(bytes.data()), 32}) ==
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  Sha512 longer;
+  longer.update(std::as_bytes(std::span("abc", 3)));
+  const auto long_bytes = longer.finish();
+  CHECK(hex({reinterpret_cast<const char*>(long_bytes.data()), 64}) ==
+        "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+        "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f");
 }

@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "support/mutex.h"
@@ -18,8 +20,17 @@
 namespace mkvirtfs::oci {
 namespace {
 
-constexpr std::string_view kSha256 = "sha256:";
 constexpr std::size_t kPieceBytes = 1 << 18;
+
+struct Algorithm {
+  std::string_view name;
+  std::size_t digest_bytes;
+};
+constexpr std::array<Algorithm, 2> kAlgorithms = {{{"sha256", 32}, {"sha512", 64}}};
+
+const Algorithm& of(DigestAlgorithm algorithm) {
+  return kAlgorithms[static_cast<std::size_t>(algorithm)];
+}
 
 std::optional<unsigned> digit(char c) {
   if (c >= '0' && c <= '9') return static_cast<unsigned>(c - '0');
@@ -28,13 +39,34 @@ std::optional<unsigned> digit(char c) {
 }
 
 std::string hex_of(const Digest& digest) {
-  return hex({reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size()});
+  return hex(
+      {reinterpret_cast<const char*>(digest.bytes.data()), of(digest.algorithm).digest_bytes});
 }
+
+/// Hashes with either algorithm; finish() ends its life.
+class Hasher {
+ public:
+  explicit Hasher(DigestAlgorithm algorithm) : algorithm_(algorithm) {
+    if (algorithm == DigestAlgorithm::sha512) state_.emplace<Sha512>();
+  }
+  void update(std::span<const std::byte> bytes) {
+    std::visit([&](auto& hash) { hash.update(bytes); }, state_);
+  }
+  Digest finish() {
+    Digest digest{algorithm_, {}};
+    std::visit([&](auto& hash) { std::ranges::copy(hash.finish(), digest.bytes.begin()); }, state_);
+    return digest;
+  }
+
+ private:
+  const DigestAlgorithm algorithm_;
+  std::variant<Sha256, Sha512> state_;
+};
 
 class HashingSource final : public VerifiedSource {
  public:
   HashingSource(std::shared_ptr<ByteSource> below, const Digest& wanted)
-      : below_(std::move(below)), wanted_(wanted) {}
+      : below_(std::move(below)), wanted_(wanted), hash_(wanted.algorithm) {}
 
   std::uint64_t size_bytes() const noexcept override { return below_->size_bytes(); }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
@@ -71,7 +103,7 @@ class HashingSource final : public VerifiedSource {
   const Digest wanted_;
   std::atomic<bool> done_ = false;
   Mutex mutex_;
-  Sha256 hash_ GUARDED_BY(mutex_);
+  Hasher hash_ GUARDED_BY(mutex_);
   std::uint64_t hashed_ GUARDED_BY(mutex_) = 0;
   std::optional<Digest> found_ GUARDED_BY(mutex_);
 };
@@ -84,7 +116,7 @@ Result<void> HashingSource::verify() {
       const MutexLock lock(mutex_);
       at = hashed_;
       if (at == size_bytes() && !found_) {
-        found_ = Digest{hash_.finish()};
+        found_ = hash_.finish();
         done_ = true;
       }
     }
@@ -105,33 +137,39 @@ Result<Digest> parse_digest(std::string_view text) {
   if (colon == std::string_view::npos) {
     return fail(Errc::unreadable, fmt::format("{} is no digest", text));
   }
-  if (!text.starts_with(kSha256)) {
-    return fail(Errc::unsupported,
-                fmt::format("{}: digests of this kind are not known, only sha256", text));
+  const auto* const known = std::ranges::find(kAlgorithms, text.substr(0, colon), &Algorithm::name);
+  if (known == kAlgorithms.end()) {
+    return fail(
+        Errc::unsupported,
+        fmt::format("{}: digests of this kind are not known, only sha256 and sha512", text));
   }
-  const std::string_view digits = text.substr(kSha256.size());
-  Digest digest;
-  bool good = digits.size() == 2 * digest.bytes.size();
-  for (std::size_t at = 0; good && at < digest.bytes.size(); ++at) {
+  const std::string_view digits = text.substr(colon + 1);
+  Digest digest{static_cast<DigestAlgorithm>(known - kAlgorithms.begin()), {}};
+  bool good = digits.size() == 2 * known->digest_bytes;
+  for (std::size_t at = 0; good && at < known->digest_bytes; ++at) {
     const auto high = digit(digits[2 * at]);
     const auto low = digit(digits[2 * at + 1]);
     good = high && low;
     if (good) digest.bytes[at] = static_cast<std::byte>(*high << 4 | *low);
   }
   if (!good) {
-    return fail(Errc::unreadable,
-                fmt::format("{} is no digest: sha256 has 64 lower-case digits", text));
+    return fail(Errc::unreadable, fmt::format("{} is no digest: {} has {} lower-case digits", text,
+                                              known->name, 2 * known->digest_bytes));
   }
   return digest;
 }
 
-std::string to_string(const Digest& digest) { return std::string(kSha256) + hex_of(digest); }
-std::string blob_path(const Digest& digest) { return "blobs/sha256/" + hex_of(digest); }
+std::string to_string(const Digest& digest) {
+  return fmt::format("{}:{}", of(digest.algorithm).name, hex_of(digest));
+}
+std::string blob_path(const Digest& digest) {
+  return fmt::format("blobs/{}/{}", of(digest.algorithm).name, hex_of(digest));
+}
 
-Digest digest_of(std::string_view bytes) {
-  Sha256 hash;
+Digest digest_of(std::string_view bytes, DigestAlgorithm algorithm) {
+  Hasher hash(algorithm);
   hash.update(std::as_bytes(std::span(bytes)));
-  return {hash.finish()};
+  return hash.finish();
 }
 
 std::shared_ptr<VerifiedSource> make_verified(std::shared_ptr<ByteSource> source,

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,9 +13,13 @@
 
 namespace mkvirtfs::oci {
 
-/// What blobs are named by: "sha256:" and 64 digits (OCI Image Specification, descriptor.md).
+/// The algorithms that are registered (OCI Image Specification, descriptor.md).
+enum class DigestAlgorithm : std::uint8_t { sha256, sha512 };
+
+/// What blobs are named by: "sha256:" and 64 digits, or "sha512:" and 128.
 struct Digest {
-  std::array<std::byte, 32> bytes{};
+  DigestAlgorithm algorithm = DigestAlgorithm::sha256;
+  std::array<std::byte, 64> bytes{};  ///< of SHA-256 the first half; the rest is zeroes
 
   friend bool operator==(const Digest&, const Digest&) = default;
 };
@@ -25,7 +30,7 @@ std::string to_string(const Digest& digest);
 /// Where a layout has the blob: "blobs/sha256/...".
 std::string blob_path(const Digest& digest);
 
-Digest digest_of(std::string_view bytes);
+Digest digest_of(std::string_view bytes, DigestAlgorithm algorithm = DigestAlgorithm::sha256);
 
 /// The bytes of another source, hashed as they are read from the beginning to the end; what is read
 /// again or out of order passes through. Any thread, like all sources.

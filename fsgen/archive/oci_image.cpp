@@ -156,7 +156,8 @@ class Finder {
     if (!opened) return std::unexpected(opened.error());
     Result<std::string> text = read_all(**opened);
     if (!text) return text;
-    if (const Digest found = digest_of(*text); found != descriptor.digest) {
+    if (const Digest found = digest_of(*text, descriptor.digest.algorithm);
+        found != descriptor.digest) {
       return fail(Errc::unreadable,
                   fmt::format("{} is damaged: it has the digest {}, not {}", (*opened)->name(),
                               to_string(found), to_string(descriptor.digest)));
@@ -359,8 +360,9 @@ class Finder {
     if (!config) return std::unexpected(config.error());
     const Result<std::string> config_text = read_all(**config);
     if (!config_text) return std::unexpected(config_text.error());
-    const Digest id = digest_of(*config_text);
-    if (const std::optional<Digest> named = digest_in(from.config); named && *named != id) {
+    const std::optional<Digest> named = digest_in(from.config);
+    const Digest id = digest_of(*config_text, named ? named->algorithm : DigestAlgorithm::sha256);
+    if (named && *named != id) {
       return fail(Errc::unreadable, fmt::format("{} is damaged: it has the digest {}",
                                                 (*config)->name(), to_string(id)));
     }
@@ -382,9 +384,11 @@ class Finder {
 
   /// The digest that a file is named by: "9f2c....json", "blobs/sha256/9f2c...".
   static std::optional<Digest> digest_in(std::string_view path) {
+    const bool is_sha512 = path.starts_with("blobs/sha512/");
     std::string_view name = path.substr(path.rfind('/') + 1);
     if (name.ends_with(".json")) name.remove_suffix(5);
-    const Result<Digest> digest = parse_digest("sha256:" + std::string(name));
+    const Result<Digest> digest =
+        parse_digest(fmt::format("{}:{}", is_sha512 ? "sha512" : "sha256", name));
     return digest ? std::optional(*digest) : std::nullopt;
   }
 

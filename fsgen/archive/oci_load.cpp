@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/archive/oci_load.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
 #include <utility>
 
 #include "fsgen/archive/archive.h"
@@ -11,11 +15,14 @@
 #include "fsgen/stream/chunk_cache.h"
 #include "fsgen/stream/file_source.h"
 #include "fsgen/tree/merge.h"
+#include "support/worker_pool.h"
 
 namespace mkvirtfs::oci {
 namespace {
 
 constexpr std::uint64_t kLeastIndexBytes = std::uint64_t{1} << 20;
+// Each has a decoder of its own, which may take much memory (StreamOptions::decoder_memory_bytes).
+constexpr std::size_t kMostAtOnce = 4;
 
 /// Where the files of an archive lie in it.
 TarIndex index_of(const archive::MemberLog& members) {
@@ -94,6 +101,88 @@ Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, 
   return layer;
 }
 
+/// Reads all layers of an image, the lowest first, several of them at once: the result and the
+/// error are those of one after the other.
+class LayerReaders {
+ public:
+  LayerReaders(const std::vector<LayerBlob>& blobs, const LoadOptions& options,
+               std::uint64_t packed_bytes, LogSink& log)
+      : blobs_(blobs),
+        options_(options),
+        packed_bytes_(std::max<std::uint64_t>(packed_bytes, 1)),
+        log_(log),
+        layers_(blobs.size()) {}
+
+  Result<std::vector<ReadLayer>> run();
+
+ private:
+  class Reading final : public Task {
+   public:
+    explicit Reading(LayerReaders& readers) : readers_(readers) {}
+    void run() noexcept override { readers_.work(); }
+
+   private:
+    LayerReaders& readers_;
+  };
+
+  /// On each thread, until there is nothing left to begin.
+  void work() noexcept;
+  Result<ReadLayer> read(const LayerBlob& blob) const;
+
+  const std::vector<LayerBlob>& blobs_;
+  const LoadOptions& options_;
+  const std::uint64_t packed_bytes_;
+  LogSink& log_;
+  std::vector<std::optional<Result<ReadLayer>>> layers_;  // each of one thread, until all are done
+  // Layers are begun in order. So whatever stands before a failed one will be told of, and what
+  // stands behind it need not be begun.
+  std::atomic<std::size_t> next_ = 0;
+  std::atomic<std::size_t> end_ = blobs_.size();
+};
+
+Result<ReadLayer> LayerReaders::read(const LayerBlob& blob) const {
+  LoadOptions own = options_;
+  const double part =
+      static_cast<double>(blob.bytes->size_bytes()) / static_cast<double>(packed_bytes_);
+  own.stream.index_memory_bytes = std::max(
+      kLeastIndexBytes,
+      static_cast<std::uint64_t>(static_cast<double>(own.stream.index_memory_bytes) * part));
+  try {
+    return read_layer(blob, own, log_);
+  } catch (const std::exception& exception) {
+    return fail(Errc::io, fmt::format("{}: {}", blob.bytes->name(), exception.what()));
+  }
+}
+
+void LayerReaders::work() noexcept {
+  while (true) {
+    const std::size_t at = next_.fetch_add(1);
+    if (at >= end_.load()) return;
+    layers_[at] = read(blobs_[at]);
+    if (*layers_[at]) continue;
+    std::size_t end = end_.load();
+    while (at < end && !end_.compare_exchange_weak(end, at)) {
+    }
+  }
+}
+
+Result<std::vector<ReadLayer>> LayerReaders::run() {
+  const std::size_t processors = std::max(std::thread::hardware_concurrency(), 1U);
+  const std::size_t at_once = std::min({processors, kMostAtOnce, blobs_.size()});
+  {
+    // This thread is one of them, and all of them where the host gives no other.
+    WorkerPool pool(std::max<std::size_t>(at_once, 2) - 1);
+    for (std::size_t i = 1; i < at_once; ++i) pool.submit(std::make_shared<Reading>(*this));
+    work();
+  }
+  std::vector<ReadLayer> all;
+  for (std::optional<Result<ReadLayer>>& layer : layers_) {
+    if (!*layer) return std::unexpected(std::move(layer->error()));
+    all.push_back(std::move(**layer));
+  }
+  return all;
+}
+
 }  // namespace
 
 Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log) {
@@ -111,20 +200,15 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   loaded.platform = std::move(image->platform);
   loaded.layer_count = image->layers.size();
   for (const LayerBlob& blob : image->layers) loaded.packed_bytes += blob.bytes->size_bytes();
+  Result<std::vector<ReadLayer>> read =
+      LayerReaders(image->layers, shared, loaded.packed_bytes, log).run();
+  if (!read) return std::unexpected(std::move(read.error()));
   std::vector<PlacedLayer> layers;
-  for (const LayerBlob& blob : image->layers) {
-    LoadOptions own = shared;
-    const double part = static_cast<double>(blob.bytes->size_bytes()) /
-                        static_cast<double>(std::max<std::uint64_t>(loaded.packed_bytes, 1));
-    own.stream.index_memory_bytes = std::max(
-        kLeastIndexBytes,
-        static_cast<std::uint64_t>(static_cast<double>(shared.stream.index_memory_bytes) * part));
-    Result<ReadLayer> layer = read_layer(blob, own, log);
-    if (!layer) return std::unexpected(std::move(layer.error()));
-    loaded.index_bytes += layer->index_bytes;
-    loaded.spool_bytes += layer->spool_bytes;
-    loaded.excluded_count += layer->excluded_count;
-    layers.push_back({std::move(layer->layer), ""});
+  for (ReadLayer& layer : *read) {
+    loaded.index_bytes += layer.index_bytes;
+    loaded.spool_bytes += layer.spool_bytes;
+    loaded.excluded_count += layer.excluded_count;
+    layers.push_back({std::move(layer.layer), ""});
   }
   if (layers.empty()) {
     return fail(Errc::unreadable, loaded.name + " has no layers, and so no files");

@@ -50,6 +50,8 @@ struct LoadedImage {
 /// decoded once, for their indexes; others stay where they lie, files and all. docs/oci.md tells
 /// the rules. `log` must outlive the layer.
 ///
+/// One layer a processor is read at a time, up to four; the lowest one's error is what is told.
+///
 /// Errors: those of find_image(), read_archive(), make_layer() and merge_layers(); a layer whose
 /// digest is another is Errc::unreadable.
 Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log);

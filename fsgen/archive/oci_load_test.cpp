@@ -88,12 +88,15 @@ std::string packed(const TempDir& dir, const std::string& bytes, const std::stri
 /// Writes a layout of these blobs, as OCI and as docker save have it.
 class ImageWriter {
  public:
-  explicit ImageWriter(std::filesystem::path root) : root_(std::move(root)) {
+  explicit ImageWriter(std::filesystem::path root,
+                       DigestAlgorithm algorithm = DigestAlgorithm::sha256)
+      : root_(std::move(root)), algorithm_(algorithm) {
     std::filesystem::create_directories(root_ / "blobs/sha256");
+    std::filesystem::create_directories(root_ / "blobs/sha512");
   }
 
   std::string blob(const std::string& bytes) {
-    const Digest digest = digest_of(bytes);
+    const Digest digest = digest_of(bytes, algorithm_);
     write_file(root_ / blob_path(digest), bytes);
     return fmt::format(R"("digest":"{}","size":{})", to_string(digest), bytes.size());
   }
@@ -103,7 +106,7 @@ class ImageWriter {
     std::string descriptors;
     for (const auto& [bytes, unpacked] : layers) {
       const char* comma = ids.empty() ? "" : ",";
-      ids += fmt::format(R"({}"{}")", comma, to_string(digest_of(unpacked)));
+      ids += fmt::format(R"({}"{}")", comma, to_string(digest_of(unpacked, algorithm_)));
       descriptors += fmt::format(R"({}{{"mediaType":"application/vnd.oci.image.layer.v1.tar",{}}})",
                                  comma, blob(bytes));
     }
@@ -119,6 +122,7 @@ class ImageWriter {
 
  private:
   std::filesystem::path root_;
+  DigestAlgorithm algorithm_;
 };
 
 Result<LoadedImage> load(ImageName::Form form, const std::filesystem::path& path,
@@ -323,6 +327,75 @@ TEST_CASE("a damaged layer is told of as such, and not as what it is by accident
     const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout", false);
     REQUIRE_FALSE(image);
     CHECK_THAT(image.error().what, Catch::Contains("is damaged: it has the digest"));
+  }
+}
+
+TEST_CASE("blobs are named by SHA-512, too") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  const std::string gz = packed(dir, low, "gzip");
+  const std::string mid = middle().bytes();
+  ImageWriter writer(dir.path() / "layout", DigestAlgorithm::sha512);
+  writer.finish({{gz, low}, {mid, mid}});
+  const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout");
+  INFO((image ? std::string() : image.error().what));
+  REQUIRE(image);
+  CHECK(image->id.starts_with("sha512:"));
+  CHECK(bytes_at(image->layer, "etc/hosts") == "low hosts");
+  for (const std::string& bytes : {gz, mid}) {
+    const std::filesystem::path blob =
+        dir.path() / "layout" / blob_path(digest_of(bytes, DigestAlgorithm::sha512));
+    std::string damaged = bytes;
+    damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
+    write_file(blob, damaged);
+    const Result<LoadedImage> refused = load(Form::oci, dir.path() / "layout");
+    REQUIRE_FALSE(refused);
+    CHECK_THAT(refused.error().what, Catch::Contains("is damaged: it has the digest sha512:"));
+    write_file(blob, bytes);
+  }
+}
+
+TEST_CASE("many layers are read at once, as if one after the other") {
+  constexpr int kLayers = 23;
+  const TempDir dir;
+  std::vector<std::pair<std::string, std::string>> layers;
+  for (int i = 0; i < kLayers; ++i) {
+    Tar tar;
+    tar.file("last", fmt::format("of {}", i)).file(fmt::format("own/{}", i), std::to_string(i));
+    for (int file = 0; file < i * 7 % 40; ++file) {
+      tar.file(fmt::format("file{}", file), fmt::format("{} of {}", file, i));
+    }
+    if (i == 5) tar.whiteout("own/.wh.4");
+    const std::string bytes = tar.bytes();
+    layers.emplace_back(i % 3 == 0 ? packed(dir, bytes, "gzip") : bytes, bytes);
+  }
+  ImageWriter(dir.path() / "layout").finish(layers);
+  std::string id;
+  for (int round = 0; round < 5; ++round) {
+    const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout");
+    INFO((image ? std::string() : image.error().what));
+    REQUIRE(image);
+    CHECK(image->layer_count == kLayers);
+    CHECK(bytes_at(image->layer, "last") == fmt::format("of {}", kLayers - 1));
+    CHECK(bytes_at(image->layer, "own/3") == "3");
+    CHECK(bytes_at(image->layer, "own/4") == "nothing");
+    const std::string found = to_listing(*image->layer.tree);
+    CHECK((id.empty() || id == found));
+    id = found;
+  }
+
+  // The lowest of those that are damaged is told of, whichever is found to be first.
+  for (const int at : {kLayers - 1, 9, 7, 2, 0}) {
+    const std::string& bytes = layers[static_cast<std::size_t>(at)].first;
+    const Digest digest = digest_of(bytes);
+    std::string damaged = bytes;
+    damaged[bytes.size() / 2] = static_cast<char>(damaged[bytes.size() / 2] ^ 1);
+    write_file(dir.path() / "layout" / blob_path(digest), damaged);
+    for (int round = 0; round < 5; ++round) {
+      const Result<LoadedImage> image = load(Form::oci, dir.path() / "layout");
+      REQUIRE_FALSE(image);
+      CHECK_THAT(image.error().what, Catch::EndsWith(to_string(digest)));
+    }
   }
 }
 

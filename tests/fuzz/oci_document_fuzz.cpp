@@ -28,7 +28,8 @@ void check_descriptor(const Descriptor& descriptor) {
   const Result<Digest> again = parse_digest(to_string(descriptor.digest));
   FUZZ_REQUIRE(again && *again == descriptor.digest);
   FUZZ_REQUIRE(blob_path(descriptor.digest).size() ==
-               std::string_view("blobs/sha256/").size() + 64);
+               std::string_view("blobs/sha256/").size() +
+                   (descriptor.digest.algorithm == DigestAlgorithm::sha256 ? 64 : 128));
   for (const std::string& name : descriptor.names) FUZZ_REQUIRE(!name.empty());
 }
 
