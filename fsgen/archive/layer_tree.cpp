@@ -146,6 +146,7 @@ std::optional<std::string> objection_to(const Member& member) {
           value.size(), name.size(), kMostXattrValueBytes, kMostXattrNameBytes);
     }
   }
+  if ((member.mode & S_IFMT) == 0 && !member.is_hard_link) return "is of no type";
   if (S_ISREG(member.mode) && member.size_bytes != 0 && member.place == Place::nowhere &&
       !(member.is_sparse && member.stored_runs.empty())) {
     return "has a size, but no bytes";
@@ -164,7 +165,7 @@ class Extraction {
   Paths paths;
   std::vector<MemberLog::Position> inodes;  // what is no directory: the member that made it
   MemberLog::Position root = kNone;
-  std::vector<MemberLog::Position> overrides;  // of what has no type, or is a directory in part
+  std::vector<MemberLog::Position> overrides;  // of what changes only, or is a directory in part
   std::vector<OutwardLink> outward_links;
 
  private:
@@ -263,11 +264,11 @@ Result<void> Extraction::take(MemberLog::Position at) {
   }
   absolute_ += path_.was_absolute ? 1 : 0;
   stripped_ += path_.was_stripped ? 1 : 0;
-  if (const auto reason = objection_to(member_)) return wrong(member_.path, *reason);
-  if ((member_.mode & S_IFMT) == 0 && !member_.is_hard_link) {
+  if (member_.changes_only) {
     overrides.push_back(at);
     return {};
   }
+  if (const auto reason = objection_to(member_)) return wrong(member_.path, *reason);
   const bool is_directory_in_part =
       S_ISDIR(member_.mode) && !member_.is_hard_link && !member_.tells_all();
   if (is_directory_in_part) overrides.push_back(at);
@@ -396,6 +397,7 @@ class Numbering {
   std::vector<Xattr> xattrs_of_member() const;
   void add_directory(TreeAssembler& assembler, const Path& path);
   void add_file(TreeAssembler& assembler, const Path& path);
+  bool takes(std::string_view path) const;
   void add_overrides();
   Result<void> check_sizes() const;
   /// The files by where they lie.
@@ -511,6 +513,21 @@ void Numbering::add_file(TreeAssembler& assembler, const Path& path) {
   made_.places.add(member_);
 }
 
+/// Whether what `member_` changes is in the image, and is not left out with all its like.
+bool Numbering::takes(std::string_view path) const {
+  if (rules_.takes_all() || path.empty()) return true;
+  for (std::size_t from = 0;;) {
+    const std::size_t slash = path.find('/', from);
+    const std::string_view directory = path.substr(0, from);
+    const std::string_view name = path.substr(from, slash - from);
+    if (slash == std::string_view::npos) {
+      return rules_.takes(directory, name, S_ISDIR(member_.mode));
+    }
+    if (!rules_.takes(directory, name, /*is_directory=*/true)) return false;
+    from = slash + 1;
+  }
+}
+
 void Numbering::add_overrides() {
   MemberPath path;
   for (const MemberLog::Position at : extraction_.overrides) {
@@ -527,6 +544,9 @@ void Numbering::add_overrides() {
     rules_.apply(head);
     AttributeOverride change;
     change.path = path.text();
+    if (!takes(change.path)) continue;
+    change.type = static_cast<std::uint16_t>(member_.mode & S_IFMT);
+    change.is_optional = member_.is_optional;
     if (member_.has_permissions) {
       change.permissions = static_cast<std::uint16_t>(head.mode & 07777);
     }

@@ -230,11 +230,13 @@ TEST_CASE("rules and owners apply as to a directory") {
   CHECK(members.good(options).layer.tree->find_path("a/keep")->xattrs == 0);
 }
 
-TEST_CASE("entries without a type say what others are to become") {
+TEST_CASE("entries that bring nothing say what others are to become") {
   Members members;
   Member change;
   change.path = "./etc/shadow";
-  change.mode = 0640;
+  change.mode = S_IFREG | 0640;
+  change.changes_only = true;
+  change.is_optional = true;
   change.gid = 42;
   change.has_uid = false;
   change.has_mtime = false;
@@ -248,6 +250,8 @@ TEST_CASE("entries without a type say what others are to become") {
   CHECK_FALSE(override.uid);
   CHECK(override.gid == 42);
   CHECK_FALSE(override.mtime);
+  CHECK(override.type == S_IFREG);
+  CHECK(override.is_optional);
 }
 
 TEST_CASE("many entries in one directory are found again") {

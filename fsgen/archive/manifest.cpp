@@ -195,19 +195,31 @@ std::uint16_t type_of(std::string_view text) {
   return found == kTypes.end() ? std::uint16_t{0} : found->second;
 }
 
+/// What is for a check of a tree, and says nothing of what the tree is.
+constexpr std::array<std::string_view, 20> kPassedOver = {
+    "cksum",        "flags",        "ignore",     "inode",           "md5",
+    "md5digest",    "nlink",        "resdevice",  "ripemd160digest", "rmd160",
+    "rmd160digest", "sha1",         "sha1digest", "sha256",          "sha256digest",
+    "sha384",       "sha384digest", "sha512",     "sha512digest",    "tags"};
+
 /// What a line says, on top of what "/set" said before.
 struct Keywords {
   std::uint16_t type = 0;
   std::optional<std::uint16_t> permissions;
   std::optional<std::uint32_t> uid;
   std::optional<std::uint32_t> gid;
-  std::optional<std::uint32_t> named_uid;  // by name; the number counts
+  // By name, if the number is not told: this host's, or the name that it does not know.
+  std::optional<std::uint32_t> named_uid;
   std::optional<std::uint32_t> named_gid;
+  std::string unknown_user;
+  std::string unknown_group;
   std::optional<Timestamp> mtime;
   std::optional<std::uint64_t> size_bytes;
   std::optional<std::string> link_target;
   std::optional<std::string> contents;
   std::optional<DeviceNumber> device;
+  bool is_optional = false;
+  bool no_change = false;
 
   /// What is wrong with the word, in words.
   std::optional<std::string> set(std::string_view word);
@@ -236,8 +248,10 @@ std::optional<std::string> Keywords::set(std::string_view word) {
     take(gid, number_of<std::uint32_t>(value));
   } else if (keyword == "uname") {
     named_uid = id_of(unescaped(value), /*is_group=*/false);
+    unknown_user = named_uid ? "" : value;
   } else if (keyword == "gname") {
     named_gid = id_of(unescaped(value), /*is_group=*/true);
+    unknown_group = named_gid ? "" : value;
   } else if (keyword == "time") {
     take(mtime, time_of(value));
   } else if (keyword == "size") {
@@ -248,8 +262,13 @@ std::optional<std::string> Keywords::set(std::string_view word) {
     contents = unescaped(value);
   } else if (keyword == "device") {
     take(device, device_of(value));
+  } else if (keyword == "optional") {
+    is_optional = true;
+  } else if (keyword == "nochange") {
+    no_change = true;
+  } else if (std::ranges::find(kPassedOver, keyword) == kPassedOver.end()) {
+    return fmt::format("{} is no keyword of mtree(5)", word);
   }
-  // Digests, flags and hints for a check of a tree say nothing of what it is.
   if (good) return std::nullopt;
   return fmt::format("{} can not be understood", word);
 }
@@ -260,13 +279,21 @@ void Keywords::unset(std::string_view keyword) {
   if (all || keyword == "mode") permissions.reset();
   if (all || keyword == "uid") uid.reset();
   if (all || keyword == "gid") gid.reset();
-  if (all || keyword == "uname") named_uid.reset();
-  if (all || keyword == "gname") named_gid.reset();
+  if (all || keyword == "uname") {
+    named_uid.reset();
+    unknown_user.clear();
+  }
+  if (all || keyword == "gname") {
+    named_gid.reset();
+    unknown_group.clear();
+  }
   if (all || keyword == "time") mtime.reset();
   if (all || keyword == "size") size_bytes.reset();
   if (all || keyword == "link") link_target.reset();
   if (all || keyword == "contents" || keyword == "content") contents.reset();
   if (all || keyword == "device") device.reset();
+  if (all || keyword == "optional") is_optional = false;
+  if (all || keyword == "nochange") no_change = false;
 }
 
 /// One manifest, line by line.
@@ -284,7 +311,11 @@ class ManifestReader {
   Result<void> take_line();
   Result<void> take_entry(std::string_view name, std::string_view words);
   Result<void> append(const Keywords& keywords);
-  Result<void> take_contents(const Keywords& keywords);
+  Result<void> take_attributes(const Keywords& keywords);
+  /// False: it only says attributes of what is there already.
+  Result<bool> take_what_it_brings(const Keywords& keywords);
+  /// False: it is optional, and not there.
+  Result<bool> take_contents(const std::string& path, std::optional<std::uint64_t> size_bytes);
 
   std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable) const {
     return fail(code, fmt::format("{}: line {}: {}", manifest_.name(), line_no_, what));
@@ -304,7 +335,10 @@ class ManifestReader {
   Keywords defaults_;
   // Entries without a '/' in their name stand in the last directory of that kind; ".." leaves it.
   std::vector<std::string> directories_;
+  // What texts of member_ are.
   std::string path_;
+  std::string link_target_;
+  std::string contents_;
   Member member_;
   std::uint64_t total_bytes_ = 0;
   ReadMembers made_;
@@ -401,49 +435,82 @@ Result<void> ManifestReader::append(const Keywords& keywords) {
         fmt::format("there are more than {} members (see --max-entries)", limits_.most_members),
         Errc::does_not_fit);
   }
-  constexpr std::uint32_t kNoId = std::numeric_limits<std::uint32_t>::max();
-  const auto uid = keywords.uid ? keywords.uid : keywords.named_uid;
-  const auto gid = keywords.gid ? keywords.gid : keywords.named_gid;
-  if (uid == kNoId || gid == kNoId) return wrong("no file can belong to id 4294967295");
   member_ = Member();
   member_.path = path_;
-  member_.has_permissions = keywords.permissions.has_value();
-  member_.has_uid = uid.has_value();
-  member_.has_gid = gid.has_value();
-  member_.has_mtime = keywords.mtime.has_value();
-  member_.uid = uid.value_or(0);
-  member_.gid = gid.value_or(0);
-  member_.mtime = keywords.mtime.value_or(Timestamp{});
-
-  std::uint16_t type = keywords.type;
-  if (type == 0 && keywords.contents) type = S_IFREG;
-  // What is there already, and is to be changed.
-  if (type == S_IFREG && !keywords.contents) type = 0;
-  member_.mode = static_cast<std::uint16_t>(type | keywords.permissions.value_or(0));
-  if (type == S_IFLNK) {
-    if (!keywords.link_target) return wrong("is a symlink without link=TARGET");
-    member_.link_target = *keywords.link_target;
-  }
-  if (type == S_IFCHR || type == S_IFBLK) {
-    if (!keywords.device) return wrong("is a device without device=FORMAT,MAJOR,MINOR");
-    member_.device = *keywords.device;
-  }
-  if (type == S_IFREG) {
-    if (Result<void> good = take_contents(keywords); !good) return good;
-  }
+  member_.is_optional = keywords.is_optional;
+  member_.mode = keywords.type;
+  if (member_.mode == 0 && keywords.contents) member_.mode = S_IFREG;
+  if (Result<void> good = take_attributes(keywords); !good) return good;
+  const Result<bool> brings = take_what_it_brings(keywords);
+  if (!brings) return std::unexpected(brings.error());
+  member_.changes_only = !*brings;
   if (Result<void> good = made_.members.append(member_); !good) return wrong(good.error().what);
   return {};
 }
 
-Result<void> ManifestReader::take_contents(const Keywords& keywords) {
-  const Result<UniqueFd> file = directory_.open_file(*keywords.contents);
+Result<void> ManifestReader::take_attributes(const Keywords& keywords) {
+  constexpr std::uint32_t kNoId = std::numeric_limits<std::uint32_t>::max();
+  const auto uid = keywords.uid ? keywords.uid : keywords.named_uid;
+  const auto gid = keywords.gid ? keywords.gid : keywords.named_gid;
+  const bool tells = !keywords.no_change;
+  if (tells && (uid == kNoId || gid == kNoId)) {
+    return wrong("no file can belong to id 4294967295");
+  }
+  if (tells && !uid && !keywords.unknown_user.empty()) {
+    return wrong(fmt::format("this host knows no user {} (uid=NUMBER tells who that is)",
+                             keywords.unknown_user));
+  }
+  if (tells && !gid && !keywords.unknown_group.empty()) {
+    return wrong(fmt::format("this host knows no group {} (gid=NUMBER tells which that is)",
+                             keywords.unknown_group));
+  }
+  member_.has_permissions = tells && keywords.permissions.has_value();
+  member_.has_uid = tells && uid.has_value();
+  member_.has_gid = tells && gid.has_value();
+  member_.has_mtime = tells && keywords.mtime.has_value();
+  if (member_.has_permissions) {
+    member_.mode = static_cast<std::uint16_t>(member_.mode | *keywords.permissions);
+  }
+  member_.uid = member_.has_uid ? *uid : 0;
+  member_.gid = member_.has_gid ? *gid : 0;
+  member_.mtime = member_.has_mtime ? *keywords.mtime : Timestamp{};
+  return {};
+}
+
+Result<bool> ManifestReader::take_what_it_brings(const Keywords& keywords) {
+  if (keywords.no_change) return false;
+  switch (member_.mode & S_IFMT) {
+    case S_IFREG:
+      if (!keywords.contents) return false;
+      return take_contents(*keywords.contents, keywords.size_bytes);
+    case S_IFLNK:
+      if (!keywords.link_target) return false;
+      link_target_ = *keywords.link_target;
+      member_.link_target = link_target_;
+      return true;
+    case S_IFCHR:
+    case S_IFBLK:
+      if (!keywords.device) return false;
+      member_.device = *keywords.device;
+      return true;
+    case S_IFDIR:
+      // One of which not all is told is made, and changes what the sources before have there.
+      return member_.tells_all() || !keywords.is_optional;
+    default:
+      return (member_.mode & S_IFMT) != 0;
+  }
+}
+
+Result<bool> ManifestReader::take_contents(const std::string& path,
+                                           std::optional<std::uint64_t> size_bytes) {
+  const Result<UniqueFd> file = directory_.open_file(path);
+  if (!file && member_.is_optional && file.error().os_errno == ENOENT) return false;
   if (!file) return wrong(file.error().what);
   struct stat status{};
   if (::fstat(file->get(), &status) != 0) return wrong("its contents can not be looked at");
   member_.size_bytes = static_cast<std::uint64_t>(status.st_size);
-  if (keywords.size_bytes && *keywords.size_bytes != member_.size_bytes) {
-    return wrong(fmt::format("{} has {} bytes, not {}", *keywords.contents, member_.size_bytes,
-                             *keywords.size_bytes));
+  if (size_bytes && *size_bytes != member_.size_bytes) {
+    return wrong(fmt::format("{} has {} bytes, not {}", path, member_.size_bytes, *size_bytes));
   }
   const auto total = checked_add(total_bytes_, member_.size_bytes);
   if (!total || *total > limits_.most_bytes) {
@@ -453,8 +520,9 @@ Result<void> ManifestReader::take_contents(const Keywords& keywords) {
   }
   total_bytes_ = *total;
   member_.place = Place::host;
-  member_.contents = *keywords.contents;
-  return {};
+  contents_ = path;
+  member_.contents = contents_;
+  return true;
 }
 
 Result<ReadMembers> ManifestReader::run() {

@@ -22,11 +22,12 @@ namespace mkvirtfs::archive {
 Result<bool> is_manifest(ByteSource& source);
 
 /// Reads a manifest. Members with contents have Place::host; `directory` is where these are looked
-/// for, and nothing outside of it is opened. Files that name no contents, and directories of which
-/// not all attributes are told, are attributes alone.
+/// for, and nothing outside of it is opened. What names no contents, target or device, and
+/// directories of which not all attributes are told, change what others bring.
 ///
-/// Errors: Errc::unreadable with the number of the line, also for contents that are not there or
-/// have another size than the manifest says; Errc::does_not_fit beyond the limits.
+/// Errors: Errc::unreadable with the number of the line, also for contents that are not there
+/// (unless they are optional) or have another size than the manifest says, for names that this host
+/// does not know and for what is no keyword; Errc::does_not_fit beyond the limits.
 Result<ReadMembers> read_manifest(ByteSource& manifest, const std::string& directory,
                                   const ReadLimits& limits);
 

@@ -13,6 +13,7 @@
 #include "fsgen/tree/listing.h"
 #include "fsgen/tree/merge.h"
 #include "fsgen/tree/scan.h"
+#include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
 
@@ -157,6 +158,85 @@ TEST_CASE("of directories a manifest may tell a part") {
   CHECK(merged->tree->find_path("a")->mode == (S_IFDIR | 0700));
 }
 
+TEST_CASE("what a manifest does not bring it changes, and what is optional may be missing") {
+  const TempDir dir("/var/tmp");
+  write_file(dir / "there", "12345");
+  Result<Layer> layer = open(
+      "#mtree\n"
+      "f type=file mode=0600 uname=no-such-user-here uid=5\n"
+      "l type=link uid=6\n"
+      "tty type=char uid=7\n"
+      "kept type=dir mode=0700 uid=1 nochange\n"
+      "..\n"
+      "gone type=dir mode=0700 optional\n"
+      "  inside type=file uid=8 optional\n"
+      "..\n"
+      "contents contents=missing uid=9 optional\n"
+      "brought contents=there optional mode=0640\n",
+      dir.path());
+  INFO((layer ? "" : layer.error().what));
+  REQUIRE(layer);
+  CHECK(to_listing(*layer->tree).find("gone") == std::string::npos);
+  REQUIRE(layer->tree->find_path("brought") != nullptr);
+  CHECK(layer->tree->find_path("brought")->mode == (S_IFREG | 0640));
+  CHECK(layer->tree->find_path("contents") == nullptr);
+
+  const BuiltTree built = TreeBuilder{}
+                              .file("f", "")
+                              .symlink("l", "f")
+                              .device("tty", 'c', {5, 0})
+                              .directory("kept")
+                              .mode(0711)
+                              .file("contents", "")
+                              .build();
+  Layer base;
+  base.tree = built.tree;
+  base.contents = built.store;
+  const Result<Layer> merged = merge_layers({{base, ""}, {*layer, ""}});
+  INFO((merged ? "" : merged.error().what));
+  REQUIRE(merged);
+  const SourceTree& tree = *merged->tree;
+  CHECK(tree.find_path("f")->uid == 5);
+  CHECK(tree.find_path("l")->uid == 6);
+  CHECK(tree.find_path("l")->is_symlink());
+  CHECK(tree.find_path("tty")->uid == 7);
+  CHECK(tree.find_path("kept")->mode == (S_IFDIR | 0711));
+  CHECK(tree.find_path("kept")->uid == 0);
+  CHECK(tree.find_path("contents")->uid == 9);
+  CHECK(tree.find_path("gone") == nullptr);
+
+  // What is there as something else, or not at all.
+  const auto refused = [&](const std::string& lines) {
+    Result<Layer> other = open("#mtree\n" + lines, dir.path());
+    REQUIRE(other);
+    const Result<Layer> both = merge_layers({{base, ""}, {std::move(*other), ""}});
+    REQUIRE_FALSE(both);
+    return both.error().what;
+  };
+  CHECK(refused("f type=link uid=1") == "f is given attributes as a symlink, but is a file");
+  CHECK(refused("kept type=file uid=1 optional") ==
+        "kept is given attributes as a file, but is a directory");
+  CHECK_THAT(refused("nothing nochange"), Catch::Contains("there is no such entry"));
+}
+
+TEST_CASE("what is left out of an image is not missed by a manifest") {
+  const TempDir dir("/var/tmp");
+  ReadOptions options;
+  options.manifest_directory = dir.path().string();
+  const auto source = std::make_shared<MemorySource>(
+      "#mtree\nlog type=dir uid=1\n a.log type=file uid=1\n..\nvar/x type=file uid=1\nb uid=2\n",
+      "manifest");
+  const Result<Archive> archive = read_archive(source, options, {}, nullptr, null_log());
+  REQUIRE(archive);
+  LayerOptions layer_options;
+  layer_options.scan.rules = {{false, "*.log"}, {false, "var/"}};
+  const Result<ArchiveLayer> layer = make_layer(*archive, layer_options, {}, null_log());
+  REQUIRE(layer);
+  std::vector<std::string> changed;
+  for (const AttributeOverride& change : layer->layer.overrides) changed.push_back(change.path);
+  CHECK(changed == std::vector<std::string>{"log", "b"});
+}
+
 TEST_CASE("contents are looked for beside the manifest and nowhere else") {
   const TempDir dir("/var/tmp");
   write_file(dir / "outside", "secret");
@@ -182,8 +262,12 @@ TEST_CASE("what a manifest can not mean is refused with its line") {
   CHECK_THAT(refused("/set uid=-1"), Catch::Contains("uid=-1"));
   CHECK_THAT(refused("a uid=4294967295 type=fifo"), Catch::Contains("4294967295"));
   CHECK_THAT(refused("a time=1.1000000000"), Catch::Contains("time="));
-  CHECK_THAT(refused("a type=link"), Catch::Contains("without link="));
-  CHECK_THAT(refused("a type=char"), Catch::Contains("without device="));
+  CHECK(refused("a moed=0644") == "manifest: line 2: moed=0644 is no keyword of mtree(5)");
+  CHECK(
+      refused("\na type=dir uname=no-such-user-here") ==
+      "manifest: line 3: this host knows no user no-such-user-here (uid=NUMBER tells who that is)");
+  CHECK_THAT(refused("/set gname=no-such-group-here\na type=dir"),
+             Catch::StartsWith("manifest: line 3: this host knows no group no-such-group-here"));
   CHECK_THAT(refused("a type=char device=native,1"), Catch::Contains("device="));
   CHECK_THAT(refused("a type=char device=native,1,99999999999"), Catch::Contains("device="));
   CHECK_THAT(refused("../a type=fifo"), Catch::Contains(".."));

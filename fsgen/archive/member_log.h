@@ -31,7 +31,7 @@ enum class Place : std::uint8_t {
 /// one member after another into the same object allocates nothing.
 struct Member {
   std::string_view path;
-  std::uint16_t mode = 0;  ///< as st_mode; type 0: a hard link, or attributes alone
+  std::uint16_t mode = 0;  ///< as st_mode; type 0: a hard link, or one that is not told
   bool is_hard_link = false;
   bool is_sparse = false;  ///< `stored_runs` tells, else all of it is data
   /// What of the attributes the format told; manifests may leave out any of them.
@@ -39,6 +39,9 @@ struct Member {
   bool has_uid = true;
   bool has_gid = true;
   bool has_mtime = true;
+  /// Of manifests: brings nothing, but says attributes of what the sources before have there.
+  bool changes_only = false;
+  bool is_optional = false;  ///< and there may be nothing
   bool tells_all() const noexcept { return has_permissions && has_uid && has_gid && has_mtime; }
 
   std::string_view link_target;  ///< of a symlink; the path that a hard link names

@@ -20,6 +20,8 @@ struct AttributeOverride {
   std::optional<std::uint32_t> uid;
   std::optional<std::uint32_t> gid;
   std::optional<Timestamp> mtime;
+  std::uint16_t type = 0;    ///< as in st_mode: what there must be; 0: anything
+  bool is_optional = false;  ///< that nothing is there is no error
 };
 
 /// A hard link to a path that the layer does not hold itself: what lies below must.

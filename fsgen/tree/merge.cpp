@@ -2,6 +2,7 @@
 #include "fsgen/tree/merge.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cassert>
@@ -34,6 +35,26 @@ struct OriginHash {
     return std::hash<std::uint64_t>()(std::uint64_t{origin.layer} << 32 | origin.node);
   }
 };
+
+std::string_view type_in_words(std::uint16_t type) {
+  switch (type) {
+    case S_IFDIR:
+      return "a directory";
+    case S_IFREG:
+      return "a file";
+    case S_IFLNK:
+      return "a symlink";
+    case S_IFCHR:
+    case S_IFBLK:
+      return "a device";
+    case S_IFIFO:
+      return "a fifo";
+    case S_IFSOCK:
+      return "a socket";
+    default:
+      return "something else";
+  }
+}
 
 /// The stores of all layers as one. Which node of which layer a node is was settled before.
 class MergedContents final : public ContentStore {
@@ -291,8 +312,15 @@ class LayerMerger {
       const Result<Found> found = find(path, layer + 1);
       if (!found) return std::unexpected(found.error());
       if (!found->exists()) {
+        if (change.is_optional) continue;
         return fail(Errc::unreadable,
                     fmt::format("{} is given attributes, but there is no such entry", path));
+      }
+      const auto type =
+          static_cast<std::uint16_t>(found->leaf ? node_of(*found->leaf).mode & S_IFMT : S_IFDIR);
+      if (change.type != 0 && change.type != type) {
+        return fail(Errc::unreadable, fmt::format("{} is given attributes as {}, but is {}", path,
+                                                  type_in_words(change.type), type_in_words(type)));
       }
       Patch& patch = patches_[found->leaf ? *found->leaf : attributes_of(found->shares)];
       if (change.permissions) patch.permissions = change.permissions;
@@ -482,7 +510,8 @@ class LayerMerger {
     }
     if (const auto patch = patches_.find(origin); patch != patches_.end()) {
       const Patch& change = patch->second;
-      if (change.permissions) {
+      // Symlinks have none.
+      if (change.permissions && !S_ISLNK(made.mode)) {
         made.mode =
             static_cast<std::uint16_t>((made.mode & S_IFMT) | (*change.permissions & 07777));
       }

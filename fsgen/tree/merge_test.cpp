@@ -196,6 +196,20 @@ TEST_CASE("overrides change what stands at their path, under all its names") {
   manifest.overrides = {{"d/nothing", std::nullopt, 1, std::nullopt, std::nullopt}};
   CHECK(error_of(placed({base, manifest})) ==
         "d/nothing is given attributes, but there is no such entry");
+  manifest.overrides[0].is_optional = true;
+  CHECK(merged({base, manifest}).tree->id() == base.tree->id());
+  manifest.overrides = {{"d", std::uint16_t{0600}, {}, {}, {}, S_IFREG}};
+  CHECK(error_of(placed({base, manifest})) ==
+        "d is given attributes as a file, but is a directory");
+}
+
+TEST_CASE("a symlink is given an owner, but no permissions") {
+  const Layer base = layer_of(TreeBuilder{}.symlink("l", "to"));
+  Layer manifest = layer_of(TreeBuilder{}, {""});
+  manifest.overrides = {{"l", std::uint16_t{0600}, 7, {}, {}, S_IFLNK}};
+  const Layer both = merged({base, manifest});
+  CHECK(both.tree->find_path("l")->mode == (S_IFLNK | 0777));
+  CHECK(both.tree->find_path("l")->uid == 7);
 }
 
 TEST_CASE("a layer is placed below a path, of which missing directories are made") {
