@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "support/unique_fd.h"
+
 namespace mkvirtfs {
 
 FileOperations& FileOperations::host() noexcept {
@@ -19,6 +21,29 @@ int FileOperations::fallocate(int fd, int mode, std::uint64_t offset, std::uint6
   return ::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(length));
 }
 
+int FileOperations::ftruncate(int fd, std::uint64_t length) {
+  return ::ftruncate(fd, static_cast<off_t>(length));
+}
+
 int FileOperations::fdatasync(int fd) { return ::fdatasync(fd); }
+
+int FileOperations::create(const std::string& path, int flags) {
+  return ::open(path.c_str(), flags | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
+int FileOperations::link(const std::string& from, const std::string& to) {
+  return ::link(from.c_str(), to.c_str());
+}
+
+int FileOperations::rename(const std::string& from, const std::string& to) {
+  return ::rename(from.c_str(), to.c_str());
+}
+
+int FileOperations::unlink(const std::string& path) { return ::unlink(path.c_str()); }
+
+int FileOperations::sync_directory(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return fd ? ::fsync(fd.get()) : -1;
+}
 
 }  // namespace mkvirtfs

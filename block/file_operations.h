@@ -6,11 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace mkvirtfs {
 
-/// The system calls that change a file, so that tests can record them, count them and let them
-/// fail. Each does one call and tells its result; errno says why it failed. Any method, any thread.
+/// The system calls that change files and their names, so that tests can record them, count them
+/// and let them fail. Each does one call and tells its result; errno says why it failed. Any
+/// method, any thread.
 class FileOperations {
  public:
   virtual ~FileOperations() = default;
@@ -20,7 +22,16 @@ class FileOperations {
 
   virtual ssize_t pwrite(int fd, std::span<const std::byte> bytes, std::uint64_t offset);
   virtual int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t length);
+  virtual int ftruncate(int fd, std::uint64_t length);
   virtual int fdatasync(int fd);
+
+  /// Opens a file that is made, for its owner alone, if it is not there.
+  virtual int create(const std::string& path, int flags);
+  virtual int link(const std::string& from, const std::string& to);
+  virtual int rename(const std::string& from, const std::string& to);
+  virtual int unlink(const std::string& path);
+  /// Brings the names in a directory to the disk.
+  virtual int sync_directory(const std::string& path);
 };
 
 }  // namespace mkvirtfs

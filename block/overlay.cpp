@@ -7,6 +7,7 @@
 #include <cassert>
 #include <utility>
 
+#include "block/overlay_snapshot.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs {
@@ -47,22 +48,44 @@ struct Overlay::Pieces {
   Range tail;
 };
 
+/// Layers, and what of them counts.
+struct Overlay::Stack {
+  std::shared_ptr<OverlayLayer> top;
+  std::uint64_t used_blocks = 0;
+};
+
+/// Lays what was found of an overlay over the base.
+Overlay::Stack Overlay::stack(std::shared_ptr<BlockDevice> below,
+                              std::unique_ptr<OverlayFile> file) {
+  const std::uint32_t own_from = file->header().own_from;
+  std::vector<std::unique_ptr<OverlayFile>> files = file->take_below();
+  files.push_back(std::move(file));
+  Stack stack;
+  for (std::unique_ptr<OverlayFile>& each : files) {
+    const bool is_own = each->header().layer >= own_from;
+    stack.top = std::make_shared<OverlayLayer>(std::move(below), std::move(each), nullptr);
+    const BlockStates& states = stack.top->states();
+    if (is_own) stack.used_blocks += states.count_here(0, states.blocks());
+    below = stack.top;
+  }
+  return stack;
+}
+
 Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
                  const Options& options)
-    : Overlay(std::make_shared<OverlayLayer>(std::move(below), nullptr, std::move(store)),
+    : Overlay(Stack{std::make_shared<OverlayLayer>(std::move(below), nullptr, std::move(store))},
               options) {}
 
 Overlay::Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
                  const Options& options)
-    : Overlay(std::make_shared<OverlayLayer>(std::move(below), std::move(file), nullptr), options) {
-}
+    : Overlay(stack(std::move(below), std::move(file)), options) {}
 
-Overlay::Overlay(std::shared_ptr<OverlayLayer> layer, const Options& options)
+Overlay::Overlay(Stack stack, const Options& options)
     : most_blocks_(options.most_bytes / kBlockBytes),
-      geometry_(layer->geometry()),
-      used_blocks_(layer->states().count_here(0, layer->states().blocks())),
-      top_(layer.get()),
-      layers_{std::move(layer)} {
+      geometry_(stack.top->geometry()),
+      used_blocks_(stack.used_blocks),
+      top_(stack.top.get()),
+      layers_{std::move(stack.top)} {
   geometry_.writable = true;
   geometry_.zeroes_fast = true;
 }
@@ -73,23 +96,58 @@ std::uint64_t Overlay::block_bytes_at(std::uint64_t block) const noexcept {
   return std::min<std::uint64_t>(kBlockBytes, geometry_.size_bytes - block * kBlockBytes);
 }
 
-Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlayStore> store) {
-  if (top().is_persistent()) {
-    return fail(Errc::unsupported, "an overlay in a file can not be frozen: it has one layer");
-  }
-  // Made before the locks are taken, and dropped if somebody else was first.
+template <class Change>
+Result<void> Overlay::alone(Change&& change) {
   std::array<std::unique_ptr<ExclusiveLock>, kStripes> locks;
   for (std::size_t i = 0; i < kStripes; ++i) {
     locks[i] = std::make_unique<ExclusiveLock>(stripes_[i]);
+  }
+  return change();
+}
+
+Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlayStore> store) {
+  const MutexLock branching(branching_);
+  if (top().file() != nullptr) {
+    return fail(Errc::unsupported, "what outlives its process can not go on in what does not");
   }
   std::shared_ptr<OverlayLayer> frozen = layers_.back();
   if (frozen->geometry().overlays >= kMostLayers) {
     return fail(Errc::unsupported,
                 fmt::format("it lies over {} layers already, which is the limit", kMostLayers));
   }
-  layers_.push_back(std::make_shared<OverlayLayer>(frozen, nullptr, std::move(store)));
-  top_.store(layers_.back().get(), std::memory_order_release);
+  Result<void> done = alone([&]() -> Result<void> {
+    layers_.push_back(std::make_shared<OverlayLayer>(frozen, nullptr, std::move(store)));
+    top_.store(layers_.back().get(), std::memory_order_release);
+    return {};
+  });
+  if (!done) return std::unexpected(std::move(done.error()));
   return frozen;
+}
+
+Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::string& origin) {
+  const MutexLock branching(branching_);
+  const std::shared_ptr<OverlayLayer> frozen = layers_.back();
+  if (frozen->file() == nullptr) {
+    return fail(Errc::unsupported, "what ends with its process can not go on in a file");
+  }
+  // The most of it, while writers go on.
+  if (Result<void> flushed = frozen->flush(); !flushed) {
+    return std::unexpected(std::move(flushed.error()));
+  }
+  auto snapshot = OverlaySnapshot::begin(*frozen->file(), path, origin);
+  if (!snapshot) return std::unexpected(std::move(snapshot.error()));
+  const auto next = std::make_shared<OverlayLayer>(frozen, (*snapshot)->take_top(), nullptr);
+  Result<void> done = alone([&]() -> Result<void> {
+    Result<void> committed = (*snapshot)->commit(frozen->states());
+    if (!committed) return committed;
+    layers_.push_back(next);
+    top_.store(next.get(), std::memory_order_release);
+    return {};
+  });
+  if (!done) return std::unexpected(std::move(done.error()));
+  const Options options{.most_bytes = most_blocks_ * kBlockBytes};
+  return Branch{std::make_shared<Overlay>(frozen, (*snapshot)->take_child(), options),
+                (*snapshot)->finish()};
 }
 
 /// What a lack of space is called: see the class comment.

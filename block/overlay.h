@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "block/block_states.h"
@@ -49,7 +50,7 @@ class Overlay final : public BlockDevice {
  public:
   static constexpr std::uint32_t kBlockBytes = OverlayLayer::kBlockBytes;
   /// Each layer costs every read a look; a chain of more is refused.
-  static constexpr std::uint16_t kMostLayers = 16;
+  static constexpr std::uint16_t kMostLayers = OverlayHeader::kMostLayers;
 
   struct Options {
     /// The most that blocks written here may take.
@@ -59,7 +60,7 @@ class Overlay final : public BlockDevice {
   /// Nothing written yet. The store has the size of `below`.
   Overlay(std::shared_ptr<BlockDevice> below, std::shared_ptr<OverlayStore> store,
           const Options& options);
-  /// One that outlives the process, with what was written to it before.
+  /// One that outlives the process, with what was written to it and its layers before.
   Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
           const Options& options);
   /// What outlives the process is flushed, as far as that goes: who wants to know flushes before.
@@ -82,7 +83,19 @@ class Overlay final : public BlockDevice {
   /// side. Errc::unsupported for one that outlives its process, and for too many layers.
   Result<std::shared_ptr<BlockDevice>> snapshot(std::shared_ptr<OverlayStore> store);
 
-  /// What blocks that are `here` take, in all its layers.
+  struct Branch {
+    std::shared_ptr<Overlay> overlay;
+    /// A failure says that the files have not got their names yet, which the next program that
+    /// opens them gives them: nothing is lost.
+    Result<void> named;
+  };
+  /// The same of one that outlives its process, with a new overlay over the frozen device that does
+  /// so, too, in a file at `path`, where nothing is yet. `origin`: see OverlayHeader. Writers wait
+  /// while what they wrote goes to the disk. See OverlaySnapshot for crashes; after a failure this
+  /// overlay goes on as before, or, where nobody can know what is on the disk, flushes no more.
+  Result<Branch> branch(const std::string& path, const std::string& origin);
+
+  /// What blocks that are `here` take, in all its layers that no other began with.
   std::uint64_t used_bytes() const noexcept { return used_blocks_.load() * kBlockBytes; }
   /// What was written since it was made, or since the last snapshot.
   const OverlayLayer& layer() const noexcept { return top(); }
@@ -91,8 +104,13 @@ class Overlay final : public BlockDevice {
   // A snapshot holds all of them, and ThreadSanitizer follows 64 locks of a thread at most.
   static constexpr std::size_t kStripes = 32;
 
-  Overlay(std::shared_ptr<OverlayLayer> layer, const Options& options);
+  struct Stack;
+  static Stack stack(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file);
+  Overlay(Stack stack, const Options& options);
 
+  /// Calls `change` while nobody writes.
+  template <class Change>
+  Result<void> alone(Change&& change);
   OverlayLayer& top() const noexcept { return *top_.load(std::memory_order_acquire); }
   SharedMutex& stripe_of(std::uint64_t block) noexcept {
     return stripes_[block / BlockStates::kGroupBlocks % kStripes];
@@ -111,6 +129,7 @@ class Overlay final : public BlockDevice {
   Geometry geometry_;
   std::atomic<std::uint64_t> used_blocks_ = 0;
   std::array<SharedMutex, kStripes> stripes_;
+  Mutex branching_;  // one snapshot at a time, and before the stripes
   /// Changed with all stripes held. What was on top once stays as long as this: readers hold it
   /// without a lock.
   std::atomic<OverlayLayer*> top_;

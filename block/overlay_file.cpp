@@ -16,7 +16,8 @@
 #include <string_view>
 #include <utility>
 
-#include "block/overlay.h"
+#include "block/overlay_layer.h"
+#include "block/overlay_snapshot.h"
 #include "block/page_cache.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
@@ -26,55 +27,15 @@ namespace mkvirtfs {
 namespace {
 
 constexpr std::uint64_t kPage = OverlayFile::kPageBytes;
-constexpr std::string_view kHeaderMagic = "MKVOVL\r\n";
-constexpr std::string_view kJournalMagic = "MKVJRNL\n";
-constexpr std::string_view kMapMagic = "MKVMAP\r\n";
-constexpr std::size_t kChecksumBytes = 16;
 
-// Where the fields stand in their pages. Each page begins with its magic number and ends with its
-// checksum.
-constexpr std::size_t kVersionAt = 8;
-constexpr std::size_t kBlockBytesAt = 12;
-constexpr std::size_t kSizeAt = 16;
-constexpr std::size_t kBaseAt = 24;
-constexpr std::size_t kSequenceAt = 8;
-constexpr std::size_t kCountAt = 16;
-constexpr std::size_t kEntriesChecksumAt = 24;
+// Where the fields of a page of the map stand.
 constexpr std::size_t kNumberAt = 8;
 constexpr std::size_t kStatesAt = 64;
 constexpr std::size_t kStatesBytes = OverlayFile::kBlocksPerPage / 4;
-constexpr std::size_t kChecksumAt = kPage - kChecksumBytes;
-static_assert(kStatesAt + kStatesBytes <= kChecksumAt);
-
-using Checksum = std::array<std::byte, kChecksumBytes>;
-
-/// The first half of SHA-256.
-template <class... Parts>
-Checksum checksum_of(const Parts&... parts) {
-  Sha256 sha;
-  (sha.update(std::as_bytes(std::span(parts))), ...);
-  const std::array<std::byte, 32> whole = sha.finish();
-  Checksum half;
-  std::copy_n(whole.begin(), half.size(), half.begin());
-  return half;
-}
+static_assert(kStatesAt + kStatesBytes <= kPage - kOverlayChecksumBytes);
 
 bool is_zero(std::span<const std::byte> bytes) noexcept {
   return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
-}
-
-void put(std::span<std::byte> page, std::size_t at, std::string_view text) noexcept {
-  std::memcpy(page.data() + at, text.data(), text.size());
-}
-
-void seal(std::span<std::byte> page) {
-  std::ranges::copy(checksum_of(page.first(kChecksumAt)), page.begin() + kChecksumAt);
-}
-
-/// The page is what it was when it was written, and of this kind.
-bool is_sealed(std::span<const std::byte> page, std::string_view magic) {
-  return std::memcmp(page.data(), magic.data(), magic.size()) == 0 &&
-         std::ranges::equal(checksum_of(page.first(kChecksumAt)), page.subspan(kChecksumAt));
 }
 
 std::string in_file(const std::string& path, std::string_view what) {
@@ -95,15 +56,55 @@ Result<bool> is_unwritten(int fd, std::uint64_t whole_bytes, const std::string& 
   return is_zero(header) && ::lseek(fd, kPage, SEEK_DATA) < 0;
 }
 
-/// A new name is on the disk when its directory is.
-Result<void> sync_directory_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  const std::string directory = slash == std::string::npos ? "."
-                                : slash == 0               ? "/"
-                                                           : path.substr(0, slash);
-  const UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::fsync(fd.get()) != 0) return fail_errno(Errc::io, errno, in_file(directory, "sync"));
+std::unexpected<Error> in_use(const std::string& path) {
+  return fail(Errc::io, in_file(path, "the overlay is in use by another process"));
+}
+
+/// Opens a file that shall not change meanwhile.
+Result<UniqueFd> open_to_read(const std::string& path) {
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return fail_errno(errno, in_file(path, "open the overlay"));
+  if (::flock(file.get(), LOCK_SH | LOCK_NB) != 0) return in_use(path);
+  return file;
+}
+
+/// Opens and locks the file of that name, even when a snapshot of another process gives the name to
+/// another file meanwhile.
+Result<UniqueFd> open_to_write(const std::string& path, FileOperations& operations) {
+  while (true) {
+    UniqueFd file(operations.create(path, O_RDWR));
+    if (!file) return fail_errno(errno, in_file(path, "open the overlay"));
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) return in_use(path);
+    if (is_named(file.get(), path)) return file;
+  }
+}
+
+/// Whether `header`, of a layer found below the overlay `above`, is that of the layer it was made
+/// over.
+Result<void> check_below(const OverlayHeader& above, const OverlayHeader& header,
+                         const std::string& path) {
+  if (!header.is_frozen())
+    return fail(Errc::io, in_file(path,
+                                  "it lies below another, and is not "
+                                  "frozen: it may have changed"));
+  if (header.id != above.below_id || header.layer + 1 != above.layer ||
+      header.size_bytes != above.size_bytes || header.base != above.base) {
+    return fail(Errc::io,
+                in_file(path, fmt::format("it is another layer than the one that layer {} "
+                                          "was made over",
+                                          above.layer)));
+  }
   return {};
+}
+
+/// What to say of a layer that can not be opened.
+Error not_below(Error error, const std::string& above, std::uint32_t layer) {
+  if (error.os_errno == ENOENT) {
+    error.code = Errc::io;
+    error.what = in_file(above, fmt::format("the layer that it lies over is gone: {}",
+                                            overlay_layer_path(above, layer)));
+  }
+  return error;
 }
 
 }  // namespace
@@ -111,13 +112,13 @@ Result<void> sync_directory_of(const std::string& path) {
 /// Where the parts of a file are: a function of the device's size alone.
 struct OverlayFile::Layout {
   explicit Layout(std::uint64_t size_bytes)
-      : blocks(ceil_div<std::uint64_t>(size_bytes, Overlay::kBlockBytes)),
+      : blocks(ceil_div<std::uint64_t>(size_bytes, OverlayLayer::kBlockBytes)),
         map_pages(ceil_div(blocks, kBlocksPerPage)),
         map_at(2 * kPage + map_pages * kPage),
         data_at(round_up<std::uint64_t>(map_at + map_pages * kPage, 2U << 20)),
         file_bytes(data_at + size_bytes) {}
 
-  static constexpr std::uint64_t journal_at = kPage;
+  static constexpr std::uint64_t journal_at = kOverlayJournalAt;
   static constexpr std::uint64_t journal_pages_at = 2 * kPage;
   std::uint64_t blocks;
   std::uint64_t map_pages;
@@ -171,14 +172,14 @@ Result<ImageId> image_id(BlockDevice& device) {
   return sha.finish();
 }
 
-OverlayFile::OverlayFile(UniqueFd file, std::uint64_t size_bytes, std::string path,
+OverlayFile::OverlayFile(UniqueFd file, OverlayHeader header, std::string path,
                          FileOperations& operations)
-    : size_bytes_(size_bytes),
+    : header_(std::move(header)),
       path_(std::move(path)),
       operations_(operations),
-      store_(std::make_shared<OverlayStore>(std::move(file), Layout(size_bytes).data_at, path_,
-                                            operations)),
-      changed_(Layout(size_bytes).map_pages) {}
+      store_(std::make_shared<OverlayStore>(std::move(file), Layout(header_.size_bytes).data_at,
+                                            path_, operations)),
+      changed_(Layout(header_.size_bytes).map_pages) {}
 
 Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const std::string& path) {
   const auto damaged = [&](const std::string& what) { return fail(Errc::io, in_file(path, what)); };
@@ -192,43 +193,28 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
   if (::fstat(file.get(), &status) != 0) return fail_errno(errno, in_file(path, "examine"));
 
   Opened found;
-  Page page;
-  if (Result<void> got = read_page(0, page); !got) {
-    return damaged("it is too short to be an overlay");
-  }
-  if (std::memcmp(page.data(), kHeaderMagic.data(), kHeaderMagic.size()) != 0) {
-    return fail(Errc::usage, in_file(path, "it is not an overlay of mkvirtfs"));
-  }
-  found.facts.version = load_le<std::uint32_t>(page, kVersionAt);
-  if (found.facts.version > kVersion) {
-    return fail(Errc::unsupported,
-                in_file(path, fmt::format("it is an overlay of version {}, and this program knows "
-                                          "versions up to {}",
-                                          found.facts.version, kVersion)));
-  }
-  if (!is_sealed(page, kHeaderMagic) || found.facts.version == 0 ||
-      load_le<std::uint32_t>(page, kBlockBytesAt) != Overlay::kBlockBytes) {
-    return damaged("its header is damaged");
-  }
-  found.facts.size_bytes = load_le<std::uint64_t>(page, kSizeAt);
-  if (found.facts.size_bytes >= std::uint64_t{1} << 62) return damaged("its header is damaged");
-  std::copy_n(page.begin() + kBaseAt, found.facts.base.size(), found.facts.base.begin());
-  const Layout layout(found.facts.size_bytes);
+  found.facts.path = path;
+  Result<FoundOverlayHeader> header = read_overlay_header(file.get(), path);
+  if (!header) return std::unexpected(std::move(header.error()));
+  found.facts.header = std::move(header->header);
+  found.facts.journal_was_pending = header->was_pending;
+  const Layout layout(found.facts.header.size_bytes);
   const auto file_size = static_cast<std::uint64_t>(status.st_size);
   if (file_size < layout.file_bytes) {
     return damaged(fmt::format("it has {} bytes of {}", file_size, layout.file_bytes));
   }
   found.facts.file_bytes = static_cast<std::uint64_t>(status.st_blocks) * 512;
 
+  Page page;
   // A journal that is not whole was being written when the host went down: what it was to replace
   // is still there.
   Page journal;
   if (Result<void> got = read_page(Layout::journal_at, journal); !got) {
     return std::unexpected(got.error());
   }
-  if (is_sealed(journal, kJournalMagic)) {
-    found.sequence = load_le<std::uint64_t>(journal, kSequenceAt);
-    const auto count = load_le<std::uint64_t>(journal, kCountAt);
+  if (is_sealed_overlay_page(journal, kOverlayJournalMagic)) {
+    found.sequence = load_le<std::uint64_t>(journal, kJournalSequenceAt);
+    const auto count = load_le<std::uint64_t>(journal, kJournalCountAt);
     if (count > layout.map_pages) return damaged("its journal is damaged");
     Sha256 sha;
     std::uint64_t entries = 0;
@@ -238,15 +224,15 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
       }
       // Any other page ends it: a count is no reason to read a file of holes for years.
       const auto number = load_le<std::uint64_t>(page, kNumberAt);
-      if (!is_sealed(page, kMapMagic) || number >= layout.map_pages) break;
+      if (!is_sealed_overlay_page(page, kOverlayMapMagic) || number >= layout.map_pages) break;
       sha.update(page);
       found.journal[number] = page;
       ++entries;
     }
     const std::array<std::byte, 32> sum = sha.finish();
-    if (entries < count ||
-        !std::ranges::equal(std::span(sum).first(kChecksumBytes),
-                            std::span(journal).subspan(kEntriesChecksumAt, kChecksumBytes))) {
+    if (entries < count || !std::ranges::equal(std::span(sum).first(kOverlayChecksumBytes),
+                                               std::span(journal).subspan(kJournalChecksumAt,
+                                                                          kOverlayChecksumBytes))) {
       found.journal.clear();
     }
   }
@@ -262,7 +248,8 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
     const std::uint64_t number = (at - layout.map_at) / kPage;
     if (Result<void> got = read_page(at, page); !got) return std::unexpected(got.error());
     if (found.journal.contains(number) || is_zero(page)) continue;
-    if (!is_sealed(page, kMapMagic) || load_le<std::uint64_t>(page, kNumberAt) != number) {
+    if (!is_sealed_overlay_page(page, kOverlayMapMagic) ||
+        load_le<std::uint64_t>(page, kNumberAt) != number) {
       return damaged(fmt::format("page {} of its map is damaged", number));
     }
     found.pages[number] = page;
@@ -294,31 +281,40 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
                                                        std::uint64_t size_bytes,
                                                        const ImageId& base,
                                                        FileOperations& operations) {
-  UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return fail_errno(errno, in_file(path, "open the overlay"));
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    return fail(Errc::io, in_file(path, "the overlay is in use by another process"));
+  if (Result<void> recovered = recover_overlay(path, operations); !recovered) {
+    return std::unexpected(std::move(recovered.error()));
   }
-  const Result<bool> is_new = is_unwritten(file.get(), Layout(size_bytes).file_bytes, path);
+  Result<UniqueFd> file = open_to_write(path, operations);
+  if (!file) return std::unexpected(std::move(file.error()));
+  const Result<bool> is_new = is_unwritten(file->get(), Layout(size_bytes).file_bytes, path);
   if (!is_new) return std::unexpected(is_new.error());
   if (*is_new) {
-    auto made = std::unique_ptr<OverlayFile>(
-        new OverlayFile(std::move(file), size_bytes, path, operations));
-    if (Result<void> done = made->format(base); !done) {
-      return std::unexpected(std::move(done.error()));
+    auto made =
+        format(std::move(*file), {.size_bytes = size_bytes, .base = base}, path, operations);
+    if (!made) return made;
+    if (operations.sync_directory(directory_of(path)) != 0) {
+      return fail_errno(Errc::io, errno, in_file(directory_of(path), "sync"));
     }
     return made;
   }
-  Result<Opened> found = read_all(file, path);
+  Result<Opened> found = read_all(*file, path);
   if (!found) return std::unexpected(std::move(found.error()));
-  if (found->facts.size_bytes != size_bytes || found->facts.base != base) {
+  if (found->facts.header.is_frozen()) {
+    return fail(Errc::usage, in_file(path,
+                                     "it is frozen, because a snapshot lies over it: what is "
+                                     "written goes to the overlay above"));
+  }
+  if (found->facts.header.size_bytes != size_bytes || found->facts.header.base != base) {
     return fail(Errc::usage,
                 in_file(path,
                         "it lies over another image: the tree or an option changed since it "
                         "was made"));
   }
-  auto opened =
-      std::unique_ptr<OverlayFile>(new OverlayFile(std::move(file), size_bytes, path, operations));
+  auto opened = std::unique_ptr<OverlayFile>(
+      new OverlayFile(std::move(*file), std::move(found->facts.header), path, operations));
+  if (Result<void> done = opened->open_below(); !done) {
+    return std::unexpected(std::move(done.error()));
+  }
   // Before the journal is used again, what it says must stand in its place.
   const Layout layout(size_bytes);
   for (const auto& [number, page] : found->journal) {
@@ -337,34 +333,90 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
   return opened;
 }
 
-Result<OverlayFile::Facts> OverlayFile::check(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return fail_errno(errno, in_file(path, "open the overlay"));
-  if (::flock(file.get(), LOCK_SH | LOCK_NB) != 0) {
-    return fail(Errc::io, in_file(path, "the overlay is in use by another process"));
+/// Opens all layers below, from the highest down: each names the next.
+Result<void> OverlayFile::open_below() {
+  OverlayHeader above = header_;
+  while (above.layer > 1) {
+    const std::string path = overlay_layer_path(path_, above.layer - 1);
+    Result<UniqueFd> file = open_to_read(path);
+    if (!file) return std::unexpected(not_below(std::move(file.error()), path_, above.layer - 1));
+    Result<Opened> found = read_all(*file, path);
+    if (!found) return std::unexpected(std::move(found.error()));
+    if (Result<void> right = check_below(above, found->facts.header, path); !right) return right;
+    above = found->facts.header;
+    auto layer = std::unique_ptr<OverlayFile>(
+        new OverlayFile(std::move(*file), std::move(found->facts.header), path, operations_));
+    layer->loaded_ = std::move(found->pages);
+    below_.insert(below_.begin(), std::move(layer));
   }
-  Result<Opened> found = read_all(file, path);
-  if (!found) return std::unexpected(std::move(found.error()));
-  return found->facts;
+  return {};
 }
 
-/// Makes an empty file an overlay. The length comes first, so that a header means all of it.
-Result<void> OverlayFile::format(const ImageId& base) {
-  const std::uint64_t whole = Layout(size_bytes_).file_bytes;
-  if (::ftruncate(store_->fd(), static_cast<off_t>(whole)) != 0) {
-    return fail_errno(errno, in_file(path_, fmt::format("make it {} bytes long", whole)));
+Result<OverlayFile::Facts> OverlayFile::check(const std::string& path) {
+  std::string name = path;
+  const auto read = [](const std::string& from) -> Result<Facts> {
+    const Result<UniqueFd> file = open_to_read(from);
+    if (!file) return std::unexpected(file.error());
+    Result<Opened> found = read_all(*file, from);
+    if (!found) return std::unexpected(std::move(found.error()));
+    return std::move(found->facts);
+  };
+  Result<Facts> top = read(path);
+  if (!top) return top;
+  if (top->header.is_frozen()) {
+    const std::string suffix = overlay_layer_path({}, top->header.layer);
+    if (path.ends_with(suffix)) {
+      name.resize(name.size() - suffix.size());
+    } else {
+      // A snapshot that was cut off has made the next top, which waits for its name.
+      Result<Facts> next = read(unfinished_overlay_path(path));
+      if (next && next->header.below_id == top->header.id) {
+        top = std::move(next);
+        top->snapshot_was_pending = true;
+      }
+    }
   }
-  if (Result<void> done = sync(); !done) return done;
-  Page header{};
-  put(header, 0, kHeaderMagic);
-  store_le(std::span(header), kVersionAt, kVersion);
-  store_le(std::span(header), kBlockBytesAt, Overlay::kBlockBytes);
-  store_le(std::span(header), kSizeAt, size_bytes_);
-  std::ranges::copy(base, header.begin() + kBaseAt);
-  seal(header);
-  if (Result<void> done = write_fully(header, 0); !done) return done;
-  if (Result<void> done = sync(); !done) return done;
-  return sync_directory_of(path_);
+  for (OverlayHeader above = top->header; above.layer > 1; above = top->below.back().header) {
+    const std::string below = overlay_layer_path(name, above.layer - 1);
+    Result<Facts> facts = read(below);
+    if (!facts) return std::unexpected(not_below(std::move(facts.error()), name, above.layer - 1));
+    if (Result<void> right = check_below(above, facts->header, below); !right) {
+      return std::unexpected(std::move(right.error()));
+    }
+    top->below.push_back(std::move(*facts));
+  }
+  return top;
+}
+
+Result<void> OverlayFile::remove(const std::string& path, FileOperations& operations) {
+  // What waits for the name of the top would become it again.
+  std::vector<std::string> names = {unfinished_overlay_path(path), path};
+  for (std::uint32_t layer = OverlayHeader::kMostLayers; layer > 0; --layer) {
+    names.push_back(overlay_layer_path(path, layer));
+  }
+  for (const std::string& name : names) {
+    if (operations.unlink(name) != 0 && errno != ENOENT) {
+      return fail_errno(errno, fmt::format("remove {}", name));
+    }
+  }
+  return {};
+}
+
+/// The length comes first, so that a header means all of it.
+Result<std::unique_ptr<OverlayFile>> OverlayFile::format(UniqueFd file, OverlayHeader header,
+                                                         std::string path,
+                                                         FileOperations& operations) {
+  const std::uint64_t whole = Layout(header.size_bytes).file_bytes;
+  if (operations.ftruncate(file.get(), whole) != 0) {
+    return fail_errno(errno, in_file(path, fmt::format("make it {} bytes long", whole)));
+  }
+  auto made = std::unique_ptr<OverlayFile>(
+      new OverlayFile(std::move(file), std::move(header), std::move(path), operations));
+  Result<void> done = made->sync();
+  if (done) done = made->write_fully(made->header_.page(), 0);
+  if (done) done = made->sync();
+  if (!done) return std::unexpected(std::move(done.error()));
+  return made;
 }
 
 void OverlayFile::load(BlockStates& states) {
@@ -394,7 +446,6 @@ void OverlayFile::changed(std::uint64_t first, std::uint64_t count) noexcept {
 
 OverlayFile::Page OverlayFile::make_page(const BlockStates& states, std::uint64_t number) const {
   Page page{};
-  put(page, 0, kMapMagic);
   store_le(std::span(page), kNumberAt, number);
   const std::uint64_t first = number * kBlocksPerPage;
   const std::uint64_t end = std::min(first + kBlocksPerPage, states.blocks());
@@ -406,7 +457,7 @@ OverlayFile::Page OverlayFile::make_page(const BlockStates& states, std::uint64_
           static_cast<std::byte>(static_cast<unsigned>(run.state) << (place % 4 * 2));
     }
   }
-  seal(page);
+  seal_overlay_page(page, kOverlayMapMagic);
   return page;
 }
 
@@ -429,9 +480,15 @@ Result<void> OverlayFile::sync() {
 
 Result<void> OverlayFile::flush(const BlockStates& states) {
   const MutexLock lock(flushing_);
+  return flush_locked(states);
+}
+
+Result<void> OverlayFile::flush_locked(const BlockStates& states) {
   if (failed_) {
     return fail(Errc::io, in_file(path_, "it could not be written once, and is not trusted since"));
   }
+  // A flush that began before a snapshot, and comes behind it, finds all of it done.
+  if (frozen_) return {};
   // States as they are now: their bytes were written before, and reach the disk with the sync that
   // follows. What changes from here on is for the next flush.
   std::map<std::uint64_t, Page> pages;
@@ -455,7 +512,6 @@ Result<void> OverlayFile::flush(const BlockStates& states) {
 /// Writes pages of the map: to the journal, and when that is on the disk, to their places.
 Result<void> OverlayFile::commit(const std::map<std::uint64_t, Page>& pages) {
   Page journal{};
-  put(journal, 0, kJournalMagic);
   Sha256 sha;
   std::uint64_t at = Layout::journal_pages_at;
   for (const auto& [number, page] : pages) {
@@ -463,20 +519,61 @@ Result<void> OverlayFile::commit(const std::map<std::uint64_t, Page>& pages) {
     if (Result<void> done = write_fully(page, at); !done) return done;
     at += kPage;
   }
-  store_le(std::span(journal), kSequenceAt, ++sequence_);
-  store_le<std::uint64_t>(std::span(journal), kCountAt, pages.size());
+  store_le<std::uint64_t>(std::span(journal), kJournalCountAt, pages.size());
   const std::array<std::byte, 32> sum = sha.finish();
-  std::copy_n(sum.begin(), kChecksumBytes, journal.begin() + kEntriesChecksumAt);
-  seal(journal);
-  if (Result<void> done = write_fully(journal, Layout::journal_at); !done) return done;
+  std::copy_n(sum.begin(), kOverlayChecksumBytes, journal.begin() + kJournalChecksumAt);
+  if (Result<void> done = write_journal(journal); !done) return done;
   if (Result<void> done = sync(); !done) return done;
   // From here on the journal vouches for them; the sync that begins the next flush brings them to
   // their places before the journal is written again.
-  const Layout layout(size_bytes_);
+  const Layout layout(header_.size_bytes);
   for (const auto& [number, page] : pages) {
     if (Result<void> done = write_fully(page, layout.map_at + number * kPage); !done) return done;
   }
   return {};
+}
+
+/// Writes the header of the journal: with the sync behind it, all that it stands for has happened.
+Result<void> OverlayFile::write_journal(Page& header) {
+  store_le(std::span(header), kJournalSequenceAt, ++sequence_);
+  seal_overlay_page(header, kOverlayJournalMagic);
+  return write_fully(header, Layout::journal_at);
+}
+
+Result<void> OverlayFile::freeze(const BlockStates& states, const LayerId& id) {
+  const MutexLock lock(flushing_);
+  Result<void> done = flush_locked(states);
+  if (!done) return done;
+  // What the flush put into the map must stay there before the journal is written again.
+  done = sync();
+  if (!done) {
+    failed_ = true;
+    return done;
+  }
+  OverlayHeader header = header_;
+  header.id = id;
+  const Page page = header.page();
+  Page journal{};
+  store_le<std::uint64_t>(std::span(journal), kJournalCountAt, 1);
+  std::ranges::copy(overlay_checksum(page), journal.begin() + kJournalChecksumAt);
+  // Until its header is written as a whole, the journal says nothing.
+  done = write_fully(page, Layout::journal_pages_at);
+  if (done) done = write_journal(journal);
+  if (!done) return done;
+  done = sync();
+  if (!done) {
+    failed_ = true;
+    return done;
+  }
+  frozen_ = true;
+  // The journal vouches for it, and is never written again.
+  [[maybe_unused]] const Result<void> in_place = write_fully(page, 0);
+  return {};
+}
+
+bool OverlayFile::is_doubtful() const {
+  const MutexLock lock(flushing_);
+  return failed_;
 }
 
 }  // namespace mkvirtfs

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -9,19 +8,18 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "block/block_states.h"
 #include "block/device.h"
 #include "block/file_operations.h"
+#include "block/overlay_header.h"
 #include "block/overlay_store.h"
 #include "support/error.h"
 #include "support/mutex.h"
 
 namespace mkvirtfs {
-
-/// What an overlay lies over: the same tree and the same options give the same anywhere (law 1).
-using ImageId = std::array<std::byte, 32>;
 
 /// SHA-256 of a device's map and of all bytes that no file holds. Takes as long as making these.
 Result<ImageId> image_id(BlockDevice& device);
@@ -35,35 +33,50 @@ Result<ImageId> image_id(BlockDevice& device);
 /// to their places. Whenever the process or the host ends, the file opens again, and each block is
 /// what it was at the last flush() that succeeded, or what was written to it since.
 ///
-/// Any method, any thread. The file is locked: nobody else opens it meanwhile.
+/// Layers. A snapshot (OverlaySnapshot) freezes the file, which then lies below others as
+/// FILE.~1~, FILE.~2~ and so on, and never changes again. Each overlay has names of its own for all
+/// layers below it, so that none needs to know of another.
+///
+/// Any method, any thread. The file is locked: nobody else opens it meanwhile, and what lies frozen
+/// below it is only read.
 class OverlayFile {
  public:
-  static constexpr std::uint32_t kVersion = 1;
-  static constexpr std::uint32_t kPageBytes = 4096;
+  static constexpr std::uint32_t kPageBytes = kOverlayPageBytes;
   /// A page of the map holds the states of so many blocks.
   static constexpr std::uint64_t kBlocksPerPage = 31 * BlockStates::kGroupBlocks;
 
   /// What the header says, and what the file takes.
   struct Facts {
-    std::uint32_t version = 0;
-    std::uint64_t size_bytes = 0;  ///< of the device
-    ImageId base{};
+    std::string path;
+    OverlayHeader header;
     std::uint64_t written_blocks = 0;
     std::uint64_t zero_blocks = 0;
     std::uint64_t file_bytes = 0;  ///< what it takes on the disk
     bool journal_was_pending = false;
+    bool snapshot_was_pending = false;  ///< that of the top, when its name still says otherwise
+    std::vector<Facts> below;           ///< of the top only: the layers below it, the highest first
   };
 
-  /// Opens the overlay at `path`, or makes one if nothing is there. Errc::usage when it belongs to
-  /// another base, Errc::unsupported when it is of a newer version, Errc::io when it is damaged or
-  /// in use.
+  /// Opens the overlay at `path` with the layers below it, or makes one if nothing is there; what a
+  /// snapshot left there that was cut off is finished or undone. Errc::usage when it belongs to
+  /// another base or is frozen, Errc::unsupported when it is of a newer version, Errc::io when it
+  /// or a layer below is damaged, in use, or another than it was.
   static Result<std::unique_ptr<OverlayFile>> open(
       const std::string& path, std::uint64_t size_bytes, const ImageId& base,
       FileOperations& operations = FileOperations::host());
-  /// Reads all of an overlay and changes nothing; fails when anything is wrong with it.
+  /// Reads all of an overlay and of the layers below it, and changes nothing; fails when anything
+  /// is wrong with them.
   static Result<Facts> check(const std::string& path);
+  /// Removes an overlay and its names of the layers below it; others keep theirs. Not there is
+  /// fine.
+  static Result<void> remove(const std::string& path,
+                             FileOperations& operations = FileOperations::host());
 
   const std::shared_ptr<OverlayStore>& store() const noexcept { return store_; }
+  const OverlayHeader& header() const noexcept { return header_; }
+  const std::string& path() const noexcept { return path_; }
+  /// The layers that were found below it, the lowest first; once.
+  std::vector<std::unique_ptr<OverlayFile>> take_below() { return std::exchange(below_, {}); }
   /// Sets the states that were found when it was opened; once, before anything else.
   void load(BlockStates& states);
 
@@ -74,30 +87,42 @@ class OverlayFile {
   Result<void> flush(const BlockStates& states);
 
  private:
-  using Page = std::array<std::byte, kPageBytes>;
+  friend class OverlaySnapshot;
+  using Page = OverlayPage;
   struct Layout;
   struct Opened;
 
-  OverlayFile(UniqueFd file, std::uint64_t size_bytes, std::string path,
-              FileOperations& operations);
+  OverlayFile(UniqueFd file, OverlayHeader header, std::string path, FileOperations& operations);
 
-  Result<void> format(const ImageId& base);
+  /// Makes an empty overlay of a file that is empty and locked; its name may not be on the disk
+  /// yet.
+  static Result<std::unique_ptr<OverlayFile>> format(UniqueFd file, OverlayHeader header,
+                                                     std::string path, FileOperations& operations);
   static Result<Opened> read_all(const UniqueFd& file, const std::string& path);
+  Result<void> open_below();
+  Result<void> flush_locked(const BlockStates& states) REQUIRES(flushing_);
+  /// Flushes, and puts an id into the header. A failure leaves it as it was, unless is_doubtful().
+  Result<void> freeze(const BlockStates& states, const LayerId& id);
+  /// Whether nobody can tell what is on the disk: see flush().
+  bool is_doubtful() const;
   Result<void> write_fully(std::span<const std::byte> bytes, std::uint64_t offset);
   Result<void> sync();
   Result<void> commit(const std::map<std::uint64_t, Page>& pages) REQUIRES(flushing_);
+  Result<void> write_journal(Page& header) REQUIRES(flushing_);
   Page make_page(const BlockStates& states, std::uint64_t number) const;
 
-  const std::uint64_t size_bytes_;
+  const OverlayHeader header_;  // as it was when it was opened
   const std::string path_;
   FileOperations& operations_;
   std::shared_ptr<OverlayStore> store_;
-  std::map<std::uint64_t, Page> loaded_;    // between open() and load()
-  std::vector<std::atomic<bool>> changed_;  // by page of the map
+  std::vector<std::unique_ptr<OverlayFile>> below_;  // between open() and take_below()
+  std::map<std::uint64_t, Page> loaded_;             // between open() and load()
+  std::vector<std::atomic<bool>> changed_;           // by page of the map
 
-  Mutex flushing_;
+  mutable Mutex flushing_;
   std::uint64_t sequence_ GUARDED_BY(flushing_) = 0;
   bool failed_ GUARDED_BY(flushing_) = false;
+  bool frozen_ GUARDED_BY(flushing_) = false;
 };
 
 }  // namespace mkvirtfs

@@ -39,7 +39,8 @@ class OverlayLayer final : public BlockDevice {
   const std::shared_ptr<BlockDevice>& below() const noexcept { return below_; }
   OverlayStore& store() const noexcept { return *store_; }
   const BlockStates& states() const noexcept { return states_; }
-  bool is_persistent() const noexcept { return file_ != nullptr; }
+  /// Null when it is temporary.
+  OverlayFile* file() const noexcept { return file_.get(); }
 
  private:
   BlockStates::Run run_at(Range range) const;

@@ -127,18 +127,19 @@ TEST_CASE("an overlay is its base with what was written, whatever the order") {
   struct Disk {
     std::shared_ptr<Overlay> overlay;
     Bytes model;
+    std::string path;
   };
   // Some sizes end within a block, some span several groups of blocks.
   for (const std::size_t size : {1000U, 4096U, 70'001U, 5'000'000U}) {
     const auto base = std::make_shared<Base>(patterned(size));
-    const std::string path = (dir / std::to_string(size)).string();
+    const std::string first_path = (dir / std::to_string(size)).string();
     const auto make_store = [&] {
       auto store = kept == Kept::memory ? OverlayStore::in_memory(size)
                                         : OverlayStore::in_directory(dir.path().string(), size);
       REQUIRE(store);
       return std::move(*store);
     };
-    const auto open = [&]() -> std::shared_ptr<Overlay> {
+    const auto open = [&](const std::string& path) -> std::shared_ptr<Overlay> {
       if (kept != Kept::file) {
         return std::make_shared<Overlay>(base, make_store(), Overlay::Options());
       }
@@ -146,7 +147,7 @@ TEST_CASE("an overlay is its base with what was written, whatever the order") {
       REQUIRE(file);
       return std::make_shared<Overlay>(base, std::move(*file), Overlay::Options());
     };
-    std::vector<Disk> disks = {{open(), patterned(size)}};
+    std::vector<Disk> disks = {{open(first_path), patterned(size), first_path}};
     std::vector<std::pair<std::shared_ptr<BlockDevice>, Bytes>> frozen;
     for (int step = 0; step < 400; ++step) {
       Disk& disk = disks[below(disks.size())];
@@ -186,13 +187,23 @@ TEST_CASE("an overlay is its base with what was written, whatever the order") {
           break;
         case 8:
           if (below(8) != 0) break;
-          if (kept == Kept::file) {
-            disk.overlay.reset();
-            disk.overlay = open();
-          } else if (const auto snapshot = disk.overlay->snapshot(make_store())) {
+          if (kept != Kept::file) {
+            const auto snapshot = disk.overlay->snapshot(make_store());
+            if (!snapshot) break;
             frozen.emplace_back(*snapshot, disk.model);
             disks.push_back({std::make_shared<Overlay>(*snapshot, make_store(), Overlay::Options()),
-                             frozen.back().second});
+                             frozen.back().second,
+                             {}});
+          } else if (below(2) == 0) {
+            disk.overlay.reset();
+            disk.overlay = open(disk.path);
+          } else if (disk.overlay->layer().geometry().overlays < Overlay::kMostLayers) {
+            const std::string path = first_path + "-" + std::to_string(disks.size());
+            auto branch = disk.overlay->branch(path, "");
+            REQUIRE(branch);
+            REQUIRE(branch->named);
+            Bytes model = disk.model;
+            disks.push_back({std::move(branch->overlay), std::move(model), path});
           }
           break;
         default: {
@@ -209,9 +220,11 @@ TEST_CASE("an overlay is its base with what was written, whatever the order") {
     for (const auto& [device, bytes] : frozen) CHECK(read_all(*device) == bytes);
     CHECK(read_all(*base) == patterned(size));
     if (kept == Kept::file) {
-      disks.front().overlay.reset();
-      REQUIRE(OverlayFile::check(path));
-      CHECK(read_all(*open()) == disks.front().model);
+      for (Disk& disk : disks) disk.overlay.reset();
+      for (const Disk& disk : disks) {
+        REQUIRE(OverlayFile::check(disk.path));
+        CHECK(read_all(*open(disk.path)) == disk.model);
+      }
     }
   }
 }
@@ -281,25 +294,41 @@ TEST_CASE("a snapshot never changes, and both sides go on apart, several layers 
 
 TEST_CASE("a snapshot beside writers holds whole blocks of theirs") {
   constexpr std::size_t kSize = 512 * 4096;
-  const auto overlay = overlay_over(std::make_shared<Base>(Bytes(kSize)));
+  const bool in_files = GENERATE(false, true);
+  CAPTURE(in_files);
+  const TempDir dir(fast_place());
+  const auto base = std::make_shared<Base>(Bytes(kSize));
+  std::shared_ptr<Overlay> overlay = overlay_over(base);
+  if (in_files) {
+    auto file = OverlayFile::open((dir / "overlay").string(), kSize, ImageId{});
+    REQUIRE(file);
+    overlay = std::make_shared<Overlay>(base, std::move(*file), Overlay::Options());
+  }
   std::vector<std::shared_ptr<BlockDevice>> frozen;
   {
     std::vector<std::jthread> writers;
     for (int number = 0; number < 2; ++number) {
       writers.emplace_back([&overlay, number](const std::stop_token& stop) {
         std::mt19937 random(static_cast<unsigned>(number));
-        while (!stop.stop_requested()) {
+        for (int write = 1; !stop.stop_requested(); ++write) {
           const Bytes block = filled(4096, static_cast<int>(random() % 255) + 1);
           if (!overlay->write(random() % 512 * 4096, block)) return;
+          if (write % 64 == 0 && !overlay->flush()) return;
         }
       });
     }
     for (int i = 0; i < 8; ++i) {
-      auto store = OverlayStore::in_memory(kSize);
-      REQUIRE(store);
-      auto snapshot = overlay->snapshot(std::move(*store));
-      REQUIRE(snapshot);
-      frozen.push_back(std::move(*snapshot));
+      if (in_files) {
+        auto branch = overlay->branch((dir / std::to_string(i)).string(), "");
+        REQUIRE(branch);
+        frozen.push_back(std::move(branch->overlay));
+      } else {
+        auto store = OverlayStore::in_memory(kSize);
+        REQUIRE(store);
+        auto snapshot = overlay->snapshot(std::move(*store));
+        REQUIRE(snapshot);
+        frozen.push_back(std::move(*snapshot));
+      }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }

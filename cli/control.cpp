@@ -55,13 +55,6 @@ class Control {
   }
 
  private:
-  Result<std::shared_ptr<Overlay>> find(const std::string& name) const {
-    for (nbd::OverlayExports::Named& named : writable_->overlays()) {
-      if (named.name == name) return std::move(named.overlay);
-    }
-    return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
-  }
-
   Result<void> list(const ControlServer::Tell& tell) const {
     for (const nbd::OverlayExports::Named& named : writable_->overlays()) {
       const ordered_json object = {{"name", named.name},
@@ -72,7 +65,7 @@ class Control {
   }
 
   Result<void> diff(const std::string& name, const ControlServer::Tell& tell) const {
-    const Result<std::shared_ptr<Overlay>> overlay = find(name);
+    const Result<std::shared_ptr<Overlay>> overlay = writable_->overlay(name);
     if (!overlay) return std::unexpected(overlay.error());
     bool told = true;
     for_each_change(**overlay, [&](const OverlayChange& change) {
@@ -87,7 +80,7 @@ class Control {
   }
 
   Result<void> save(const std::string& name, const std::string& path, bool overwrite) const {
-    const Result<std::shared_ptr<Overlay>> overlay = find(name);
+    const Result<std::shared_ptr<Overlay>> overlay = writable_->overlay(name);
     if (!overlay) return std::unexpected(overlay.error());
     if (path.empty()) return fail(Errc::usage, "save needs a file");
     DumpOptions options;

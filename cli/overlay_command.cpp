@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -14,7 +15,7 @@
 namespace mkvirtfs::cli {
 namespace {
 
-std::string hex(const ImageId& id) {
+std::string hex(std::span<const std::byte> id) {
   std::string text;
   for (const std::byte byte : id) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
   return text;
@@ -42,20 +43,37 @@ class OverlayCommand final : public Command {
   }
 
  private:
+  static nlohmann::ordered_json layer_of(const OverlayFile::Facts& facts) {
+    return {{"file", facts.path},
+            {"layer", facts.header.layer},
+            {"id", facts.header.is_frozen() ? hex(facts.header.id) : std::string()},
+            {"written_bytes", facts.written_blocks * Overlay::kBlockBytes},
+            {"zero_bytes", facts.zero_blocks * Overlay::kBlockBytes},
+            {"file_bytes", facts.file_bytes}};
+  }
+
   std::string told(const OverlayFile::Facts& facts) const {
+    const OverlayHeader& header = facts.header;
     const std::uint64_t written = facts.written_blocks * Overlay::kBlockBytes;
     const std::uint64_t zeroes = facts.zero_blocks * Overlay::kBlockBytes;
     if (json_) {
-      const nlohmann::ordered_json object = {{"version", facts.version},
-                                             {"size_bytes", facts.size_bytes},
-                                             {"base_id", hex(facts.base)},
-                                             {"written_bytes", written},
-                                             {"zero_bytes", zeroes},
-                                             {"file_bytes", facts.file_bytes},
-                                             {"journal_was_pending", facts.journal_was_pending}};
-      return object.dump(2) + '\n';
+      nlohmann::ordered_json object = {{"version", header.version()},
+                                       {"size_bytes", header.size_bytes},
+                                       {"base_id", hex(header.base)},
+                                       {"written_bytes", written},
+                                       {"zero_bytes", zeroes},
+                                       {"file_bytes", facts.file_bytes},
+                                       {"journal_was_pending", facts.journal_was_pending},
+                                       {"snapshot_was_pending", facts.snapshot_was_pending},
+                                       {"frozen", header.is_frozen()},
+                                       {"began_as_snapshot", header.is_branch()},
+                                       {"layer", header.layer}};
+      object["below"] = nlohmann::ordered_json::array();
+      for (const OverlayFile::Facts& below : facts.below)
+        object["below"].push_back(layer_of(below));
+      return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
     }
-    return fmt::format(
+    std::string text = fmt::format(
         "version       {}\n"
         "disk          {} bytes ({})\n"
         "base          {}\n"
@@ -63,10 +81,23 @@ class OverlayCommand final : public Command {
         "zeroes        {} bytes ({})\n"
         "takes         {} bytes ({})\n"
         "journal       {}\n",
-        facts.version, facts.size_bytes, human_size(facts.size_bytes), hex(facts.base), written,
-        human_size(written), zeroes, human_size(zeroes), facts.file_bytes,
+        header.version(), header.size_bytes, human_size(header.size_bytes), hex(header.base),
+        written, human_size(written), zeroes, human_size(zeroes), facts.file_bytes,
         human_size(facts.file_bytes),
         facts.journal_was_pending ? "pending: the next serve takes it over" : "nothing pending");
+    if (facts.snapshot_was_pending) {
+      text += "snapshot      pending: the next serve finishes it\n";
+    }
+    text += fmt::format("layer         {}{}{}\n", header.layer,
+                        header.is_branch() ? ", it began as a snapshot" : "",
+                        header.is_frozen() ? ", frozen" : "");
+    for (const OverlayFile::Facts& below : facts.below) {
+      text += fmt::format(
+          "over          {}: {} written, {} zeroes, takes {}\n", printable(below.path),
+          human_size(below.written_blocks * Overlay::kBlockBytes),
+          human_size(below.zero_blocks * Overlay::kBlockBytes), human_size(below.file_bytes));
+    }
+    return text;
   }
 
   std::string what_;

@@ -10,7 +10,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstddef>
+#include <set>
 
+#include "block/overlay_snapshot.h"
 #include "nbd/export_tree.h"
 #include "support/text.h"
 
@@ -69,6 +71,28 @@ std::optional<std::string> export_of_overlay_file(std::string_view file_name) {
   return name;
 }
 
+Result<std::string> branch_file_name(std::string_view base, std::string_view export_name) {
+  Result<std::string> name = overlay_file_name(export_name);
+  if (!name) return name;
+  // No export's name makes an '@'.
+  std::string whole = std::string(base).append("@").append(*name);
+  if (whole.size() > NAME_MAX) {
+    return fail(Errc::usage,
+                fmt::format("the name of the snapshot is too long for a file beside the overlay: "
+                            "{}... would have more than {} bytes",
+                            whole.substr(0, 40), NAME_MAX));
+  }
+  return whole;
+}
+
+std::optional<std::string> export_of_branch_file(std::string_view base,
+                                                 std::string_view file_name) {
+  if (!file_name.starts_with(base) || !file_name.substr(base.size()).starts_with('@')) {
+    return std::nullopt;
+  }
+  return export_of_overlay_file(file_name.substr(base.size() + 1));
+}
+
 Result<void> make_overlay_directory(const std::string& path) {
   if (::mkdir(path.c_str(), 0700) == 0) return {};
   const int error = errno;
@@ -77,19 +101,54 @@ Result<void> make_overlay_directory(const std::string& path) {
   return fail_errno(Errc::usage, error, fmt::format("make the directory {}", path));
 }
 
-Result<std::vector<std::string>> exports_in_overlay_directory(const std::string& path) {
-  std::vector<std::string> names;
+Result<std::vector<KeptOverlay>> overlays_in_directory(
+    const std::string& path,
+    const std::function<std::optional<std::string>(std::string_view)>& export_of, LogSink& log) {
+  std::set<std::string> files;
+  std::set<std::string> layers;
+  std::set<std::string> unfinished;
   boost::system::error_code error;
   boost::filesystem::directory_iterator entries(path, error);
   const boost::filesystem::directory_iterator end;
   for (; !error && entries != end; entries.increment(error)) {
-    if (auto name = export_of_overlay_file(entries->path().filename().string())) {
-      names.push_back(*std::move(name));
+    std::string file = entries->path().filename().string();
+    if (export_of(file)) {
+      files.insert(std::move(file));
+    } else if (const std::string next = overlay_of_unfinished_path(file); export_of(next)) {
+      unfinished.insert(next);
+    } else if (const std::string over = overlay_of_layer_path(file); export_of(over)) {
+      layers.insert(std::move(file));
     }
   }
   if (error) return fail_errno(Errc::usage, error.value(), fmt::format("list {}", path));
-  std::ranges::sort(names);
-  return names;
+  const auto in_directory = [&](const std::string& file) {
+    return fmt::format("{}{}{}", path, path.ends_with('/') ? "" : "/", file);
+  };
+  for (const std::string& file : unfinished) {
+    if (const Result<void> recovered = recover_overlay(in_directory(file)); !recovered) {
+      log.write(LogLevel::error, printable(recovered.error().what));
+    }
+    struct stat status{};
+    if (::lstat(in_directory(file).c_str(), &status) == 0) files.insert(file);
+  }
+  for (const std::string& file : layers) {
+    const std::string over = overlay_of_layer_path(file);
+    if (files.contains(over) || unfinished.contains(over)) continue;
+    log.write(LogLevel::warning,
+              fmt::format("{}: the overlay that lay over it is gone; rm it when nobody needs it",
+                          printable(in_directory(file))));
+  }
+  std::vector<KeptOverlay> kept;
+  for (const std::string& file : files) {
+    KeptOverlay& overlay = kept.emplace_back(KeptOverlay{*export_of(file), false, {}});
+    // What is wrong with a file is told when somebody wants it.
+    if (const auto header = overlay_header_at(in_directory(file)); header && *header) {
+      overlay.is_branch = (*header)->is_branch();
+      overlay.origin = (*header)->origin;
+    }
+  }
+  std::ranges::sort(kept, {}, &KeptOverlay::name);
+  return kept;
 }
 
 }  // namespace mkvirtfs::cli

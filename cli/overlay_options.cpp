@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "block/overlay_file.h"
+#include "block/overlay_snapshot.h"
 #include "cli/overlay_directory.h"
 #include "fsgen/tree/glob.h"
 #include "support/mutex.h"
@@ -94,8 +95,15 @@ bool OverlayOptions::is_directory() const {
 
 bool OverlayOptions::is_file() const { return is_persistent() && !is_directory(); }
 
-Result<std::string> OverlayOptions::path_of(std::string_view export_name) const {
-  if (is_file()) return where_;
+Result<std::string> OverlayOptions::path_of(std::string_view export_name,
+                                            std::string_view main_export) const {
+  if (is_file()) {
+    if (export_name == main_export) return where_;
+    const std::size_t begin = where_.rfind('/') + 1;
+    const Result<std::string> name = branch_file_name(where_.substr(begin), export_name);
+    if (!name) return name;
+    return where_.substr(0, begin).append(*name);
+  }
   const Result<std::string> name = overlay_file_name(export_name);
   if (!name) return name;
   return fmt::format("{}{}{}", where_, where_.ends_with('/') ? "" : "/", *name);
@@ -127,10 +135,11 @@ Result<void> OverlayOptions::check(std::size_t exports) const {
 }
 
 Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& export_name,
+                                                           const std::string& main_export,
                                                            std::shared_ptr<BlockDevice> device,
                                                            const Overlay::Options& limits,
                                                            BaseIds& ids) const {
-  const Result<std::string> path = path_of(export_name);
+  const Result<std::string> path = path_of(export_name, main_export);
   if (!path) return std::unexpected(path.error());
   const Result<ImageId> base = ids.id_of(device);
   if (!base) return std::unexpected(base.error());
@@ -139,50 +148,101 @@ Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& ex
   return std::make_shared<Overlay>(std::move(device), std::move(*file), limits);
 }
 
+void OverlayOptions::keep_temporary(nbd::OverlayExports::Options& options,
+                                    const Overlay::Options& limits) const {
+  const auto make_store = [in_memory = where_ == kMemory,
+                           directory = temporary_directory()](std::uint64_t size_bytes) {
+    return in_memory ? OverlayStore::in_memory(size_bytes)
+                     : OverlayStore::in_directory(directory, size_bytes);
+  };
+  const auto make_overlay =
+      [make_store,
+       limits](std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
+    Result<std::shared_ptr<OverlayStore>> store = make_store(device->geometry().size_bytes);
+    if (!store) return std::unexpected(std::move(store.error()));
+    return std::make_shared<Overlay>(std::move(device), std::move(*store), limits);
+  };
+  options.make_overlay = [make_overlay](const std::string&, std::shared_ptr<BlockDevice> device) {
+    return make_overlay(std::move(device));
+  };
+  options.branch = [make_store, make_overlay](Overlay& overlay, const std::string&,
+                                              const std::string&) -> Result<Overlay::Branch> {
+    Result<std::shared_ptr<OverlayStore>> store = make_store(overlay.geometry().size_bytes);
+    if (!store) return std::unexpected(std::move(store.error()));
+    Result<std::shared_ptr<BlockDevice>> frozen = overlay.snapshot(std::move(*store));
+    if (!frozen) return std::unexpected(std::move(frozen.error()));
+    Result<std::shared_ptr<Overlay>> child = make_overlay(std::move(*frozen));
+    if (!child) return std::unexpected(std::move(child.error()));
+    return Overlay::Branch{std::move(*child), {}};
+  };
+}
+
+Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
+                                          const Overlay::Options& limits,
+                                          const std::string& main_export, LogSink& log) const {
+  options.make_overlay = [self = *this, limits, main_export, ids = std::make_shared<BaseIds>(),
+                          &log](const std::string& name, std::shared_ptr<BlockDevice> device) {
+    auto made = self.open_file(name, main_export, std::move(device), limits, *ids);
+    if (!made && (self.is_directory() || name != main_export)) {
+      log.write(LogLevel::error, fmt::format("the overlay of export {}: {}", printable(name),
+                                             printable(made.error().what)));
+    }
+    return made;
+  };
+  options.branch = [self = *this, main_export](
+                       Overlay& overlay, const std::string& child,
+                       const std::string& origin) -> Result<Overlay::Branch> {
+    const Result<std::string> path = self.path_of(child, main_export);
+    if (!path) return std::unexpected(path.error());
+    // Where there is one image, its name may change.
+    return overlay.branch(*path, self.is_file() ? std::string() : origin);
+  };
+  options.forget = [self = *this, main_export](const std::string& name) -> Result<void> {
+    const Result<std::string> path = self.path_of(name, main_export);
+    if (!path) return std::unexpected(path.error());
+    return OverlayFile::remove(*path);
+  };
+  Result<std::vector<KeptOverlay>> kept;
+  if (is_directory()) {
+    if (Result<void> made = make_overlay_directory(where_); !made) return made;
+    kept = overlays_in_directory(where_, export_of_overlay_file, log);
+    if (!kept) return std::unexpected(std::move(kept.error()));
+  } else {
+    const std::string base = where_.substr(where_.rfind('/') + 1);
+    kept = overlays_in_directory(
+        directory_of(where_),
+        [&](std::string_view file) {
+          return file == base ? main_export : export_of_branch_file(base, file);
+        },
+        log);
+    if (!kept) {
+      // One may well use a file in a directory that one can not list.
+      log.write(LogLevel::warning, fmt::format("snapshots beside {} are not found: {}",
+                                               printable(where_), printable(kept.error().what)));
+      return {};
+    }
+  }
+  for (KeptOverlay& overlay : *kept) {
+    if (overlay.is_branch) {
+      options.kept_branches.push_back({overlay.name, std::move(overlay.origin)});
+    }
+    if (is_directory() || overlay.is_branch) options.kept_names.push_back(std::move(overlay.name));
+  }
+  return {};
+}
+
 Result<std::shared_ptr<nbd::OverlayExports>> OverlayOptions::make_exports(
     std::shared_ptr<nbd::ExportTree> below, LogSink& log) const {
   nbd::OverlayExports::Options options;
   const Overlay::Options limits{.most_bytes = size_or_any(most_bytes_)};
-  options.make_store = [in_memory = where_ == kMemory,
-                        directory = temporary_directory()](std::uint64_t size_bytes) {
-    return in_memory ? OverlayStore::in_memory(size_bytes)
-                     : OverlayStore::in_directory(directory, size_bytes);
-  };
   if (!is_persistent()) {
-    options.make_overlay =
-        [make_store = options.make_store, limits](
-            const std::string&,
-            std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
-      Result<std::shared_ptr<OverlayStore>> store = make_store(device->geometry().size_bytes);
-      if (!store) return std::unexpected(std::move(store.error()));
-      return std::make_shared<Overlay>(std::move(device), std::move(*store), limits);
-    };
+    keep_temporary(options, limits);
   } else {
-    options.make_overlay = [self = *this, limits, ids = std::make_shared<BaseIds>(), &log](
-                               const std::string& name, std::shared_ptr<BlockDevice> device) {
-      auto made = self.open_file(name, std::move(device), limits, *ids);
-      if (!made && self.is_directory()) {
-        log.write(LogLevel::error, fmt::format("the overlay of export {}: {}", printable(name),
-                                               printable(made.error().what)));
-      }
-      return made;
-    };
-    options.forget = [self = *this](const std::string& name) -> Result<void> {
-      const Result<std::string> path = self.path_of(name);
-      if (!path) return std::unexpected(path.error());
-      if (::unlink(path->c_str()) != 0 && errno != ENOENT) {
-        return fail_errno(errno, fmt::format("remove {}", *path));
-      }
-      return {};
-    };
-  }
-  if (is_directory()) {
-    if (Result<void> made = make_overlay_directory(where_); !made) {
-      return std::unexpected(std::move(made.error()));
+    const Result<nbd::ExportEntry> main_export = below->find("");
+    if (!main_export) return std::unexpected(main_export.error());
+    if (Result<void> kept = keep_on_disk(options, limits, main_export->name, log); !kept) {
+      return std::unexpected(std::move(kept.error()));
     }
-    Result<std::vector<std::string>> kept = exports_in_overlay_directory(where_);
-    if (!kept) return std::unexpected(std::move(kept.error()));
-    options.kept_names = std::move(*kept);
   }
   if (!clones_.empty()) {
     options.is_clone = [globs = clones_](std::string_view name) {

@@ -38,9 +38,14 @@ class OverlayOptions {
   bool is_persistent() const noexcept;
   /// Each export has a file of its own in a directory.
   bool is_directory() const;
-  /// Where the overlay of an export is, when it is persistent.
-  Result<std::string> path_of(std::string_view export_name) const;
+  void keep_temporary(nbd::OverlayExports::Options& options, const Overlay::Options& limits) const;
+  Result<void> keep_on_disk(nbd::OverlayExports::Options& options, const Overlay::Options& limits,
+                            const std::string& main_export, LogSink& log) const;
+  /// Where the overlay of an export is, when it is persistent; `main_export` is the one that has
+  /// the file of --overlay=FILE itself.
+  Result<std::string> path_of(std::string_view export_name, std::string_view main_export) const;
   Result<std::shared_ptr<Overlay>> open_file(const std::string& export_name,
+                                             const std::string& main_export,
                                              std::shared_ptr<BlockDevice> device,
                                              const Overlay::Options& limits, BaseIds& ids) const;
 

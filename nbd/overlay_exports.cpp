@@ -34,6 +34,13 @@ OverlayExports::OverlayExports(std::shared_ptr<ExportTree> below, Options option
       clones_.emplace(name, original ? original->description : std::string());
     }
   }
+  for (const Options::KeptBranch& branch : options_.kept_branches) {
+    if (below_->find(branch.name)) continue;  // a source of that name has come since
+    const Result<ExportEntry> origin = below_->find(branch.origin);
+    clones_.emplace(branch.name, origin ? origin->description : std::string());
+    branches_.emplace(branch.name, branch.origin);
+    on_disk_.insert(branch.name);
+  }
 }
 
 Result<std::vector<ExportEntry>> OverlayExports::list(std::string_view directory,
@@ -97,6 +104,13 @@ bool OverlayExports::may_clone(std::string_view name) const {
          options_.is_clone(name);
 }
 
+std::optional<std::string> OverlayExports::origin_of_branch(std::string_view name) const {
+  const MutexLock lock(mutex_);
+  const auto place = branches_.find(name);
+  if (place == branches_.end()) return std::nullopt;
+  return place->second;
+}
+
 std::optional<Export> OverlayExports::find_kept(std::string_view name) const {
   const MutexLock lock(mutex_);
   const auto place = kept_.find(name);
@@ -130,12 +144,19 @@ Result<ExportEntry> OverlayExports::find(std::string_view name) {
 Result<Export> OverlayExports::open(std::string_view name) {
   if (std::optional<Export> kept = find_kept(name)) return *std::move(kept);
   const Result<ExportEntry> known = below_->find(name);
-  const bool is_clone = !known && may_clone(name);
-  if (!known && !is_clone) return std::unexpected(known.error());
+  std::optional<std::string> origin;
+  if (!known) origin = origin_of_branch(name);
+  if (!known && !origin && may_clone(name)) origin.emplace();
+  if (!known && !origin) return std::unexpected(known.error());
+  const bool is_clone = origin.has_value();
   // This may take long; nobody else shall wait for it.
-  Result<Export> opened = below_->open(is_clone ? std::string_view() : name);
+  Result<Export> opened = below_->open(is_clone ? std::string_view(*origin) : name);
   if (!opened || (options_.only_clones && !is_clone)) return opened;
-  if (is_clone) opened->name = name;
+  if (is_clone) {
+    opened->name = name;
+  } else {
+    origin = opened->name;
+  }
   const MutexLock lock(mutex_);
   auto place = kept_.find(opened->name);
   if (place == kept_.end()) {
@@ -147,7 +168,9 @@ Result<Export> OverlayExports::open(std::string_view name) {
     Result<std::shared_ptr<Overlay>> made =
         options_.make_overlay(opened->name, std::move(opened->device));
     if (!made) return std::unexpected(std::move(made.error()));
-    place = kept_.emplace(opened->name, Kept{opened->description, std::move(*made)}).first;
+    place =
+        kept_.emplace(opened->name, Kept{opened->description, std::move(*made), *std::move(origin)})
+            .first;
     if (is_new_clone) clones_.emplace(opened->name, opened->description);
     if (options_.forget) on_disk_.insert(opened->name);
   }
@@ -160,6 +183,23 @@ std::vector<OverlayExports::Named> OverlayExports::overlays() const {
   const MutexLock lock(mutex_);
   for (const auto& [name, kept] : kept_) result.push_back({name, kept.overlay});
   return result;
+}
+
+Result<std::shared_ptr<Overlay>> OverlayExports::overlay(const std::string& name) {
+  const auto unknown = [&] {
+    return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+  };
+  {
+    const MutexLock lock(mutex_);
+    const auto kept = kept_.find(name);
+    if (kept != kept_.end()) return kept->second.overlay;
+    if (!on_disk_.contains(name)) return unknown();
+  }
+  const Result<Export> opened = open(name);
+  if (!opened) return std::unexpected(opened.error());
+  auto overlay = std::dynamic_pointer_cast<Overlay>(opened->device);
+  if (!overlay) return unknown();
+  return overlay;
 }
 
 std::vector<std::string> OverlayExports::written_names() const {
@@ -176,29 +216,37 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   if (below_->find(child)) {
     return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
   }
-  if (!options_.make_store) return fail(Errc::unsupported, "snapshots can not be kept here");
+  if (!options_.branch) return fail(Errc::unsupported, "snapshots can not be kept here");
+  const Result<std::shared_ptr<Overlay>> written = overlay(name);
+  if (!written) return std::unexpected(written.error());
+  // The most of what goes to the disk, while nobody waits behind the lock.
+  if (Result<void> flushed = (*written)->flush(); !flushed) return flushed;
   const MutexLock lock(mutex_);
   const auto parent = kept_.find(name);
   if (parent == kept_.end()) {
     return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
   }
-  if (kept_.contains(child)) {
+  if (kept_.contains(child) || clones_.contains(child)) {
     return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
   }
   if (clones_.size() >= options_.most_clones) {
     return fail(Errc::no_space,
                 fmt::format("there are {} clones already, which is the limit", clones_.size()));
   }
-  Overlay& overlay = *parent->second.overlay;
-  auto store = options_.make_store(overlay.geometry().size_bytes);
-  if (!store) return std::unexpected(std::move(store.error()));
-  Result<std::shared_ptr<BlockDevice>> frozen = overlay.snapshot(std::move(*store));
-  if (!frozen) return std::unexpected(std::move(frozen.error()));
-  auto made = options_.make_overlay(child, std::move(*frozen));
-  if (!made) return std::unexpected(std::move(made.error()));
-  clones_.emplace(child, parent->second.description);
-  kept_.emplace(child, Kept{parent->second.description, std::move(*made)});
-  return {};
+  const Kept& kept = parent->second;
+  Result<Overlay::Branch> branch = options_.branch(*kept.overlay, child, kept.origin);
+  if (!branch) return std::unexpected(std::move(branch.error()));
+  clones_.emplace(child, kept.description);
+  if (options_.forget) {
+    branches_.emplace(child, kept.origin);
+    on_disk_.insert(child);
+  }
+  kept_.emplace(child, Kept{kept.description, std::move(branch->overlay), kept.origin});
+  if (!branch->named) {
+    branch->named.error().what.insert(
+        0, fmt::format("{} is there, and nothing is lost, but: ", printable(child)));
+  }
+  return std::move(branch->named);
 }
 
 Result<void> OverlayExports::flush() const {
@@ -224,6 +272,7 @@ Result<void> OverlayExports::discard(const std::string& name) {
     if (Result<void> forgotten = options_.forget(name); !forgotten) return forgotten;
   }
   on_disk_.erase(name);
+  branches_.erase(name);
   clones_.erase(name);
   if (place != kept_.end()) {
     last = std::move(place->second.overlay);

@@ -34,10 +34,19 @@ class OverlayExports final : public ExportTree {
     std::function<Result<std::shared_ptr<Overlay>>(const std::string& name,
                                                    std::shared_ptr<BlockDevice> below)>
         make_overlay;
-    /// Makes a place for what is written behind a snapshot; none are made when empty.
-    std::function<Result<std::shared_ptr<OverlayStore>>(std::uint64_t size_bytes)> make_store;
+    /// Freezes what an overlay holds, and makes that of a new export `child` over it; no snapshots
+    /// are taken when empty. `origin` is the export of the other tree over whose image they lie.
+    std::function<Result<Overlay::Branch>(Overlay& overlay, const std::string& child,
+                                          const std::string& origin)>
+        branch;
     /// The exports that have an overlay on a disk already, from a tree before this one.
     std::vector<std::string> kept_names;
+    /// Those of them that began as snapshots.
+    struct KeptBranch {
+      std::string name;
+      std::string origin;
+    };
+    std::vector<KeptBranch> kept_branches;
     /// Removes what make_overlay keeps of an export on a disk, whether it is open or not; null
     /// when it keeps nothing there.
     std::function<Result<void>(const std::string& name)> forget;
@@ -65,12 +74,16 @@ class OverlayExports final : public ExportTree {
   };
   std::vector<Named> overlays() const;
 
+  /// That of one export; it is opened when it is only on a disk yet. Errc::usage when there is
+  /// none.
+  Result<std::shared_ptr<Overlay>> overlay(const std::string& name);
+
   /// The exports that discard() takes: those of overlays(), and those of which something is on a
   /// disk.
   std::vector<std::string> written_names() const;
 
   /// A new export `child` that begins with what `name` holds now; both go on apart. Errc::usage for
-  /// names that are not there or taken; else what Overlay::snapshot() says.
+  /// names that are not there or taken; else what Options::branch says.
   Result<void> snapshot(const std::string& name, const std::string& child);
 
   /// Flushes all of them; the first failure.
@@ -82,6 +95,7 @@ class OverlayExports final : public ExportTree {
 
  private:
   bool may_clone(std::string_view name) const;
+  std::optional<std::string> origin_of_branch(std::string_view name) const;
   std::optional<Export> find_kept(std::string_view name) const;
   std::optional<ExportEntry> find_clone(std::string_view name) const;
   std::vector<ExportEntry> list_clones(std::string_view directory,
@@ -94,12 +108,15 @@ class OverlayExports final : public ExportTree {
   struct Kept {
     std::string description;
     std::shared_ptr<Overlay> overlay;
+    std::string origin;  // in the other tree; "" is its default export
   };
   std::map<std::string, Kept, std::less<>> kept_ GUARDED_BY(mutex_);
   /// The descriptions of all clones there are, open or not: what the other tree does not know.
   using Clones = std::map<std::string, std::string, WalkOrder>;
   ExportEntry clone_entry(Clones::const_iterator at, std::string_view name) const REQUIRES(mutex_);
   Clones clones_ GUARDED_BY(mutex_);
+  /// The origins of clones that began as snapshots and are on a disk, open or not.
+  std::map<std::string, std::string, std::less<>> branches_ GUARDED_BY(mutex_);
   /// Of exports that have something on a disk and may not be open.
   std::set<std::string, std::less<>> on_disk_ GUARDED_BY(mutex_);
 };

@@ -17,17 +17,29 @@ using Bytes = std::vector<std::byte>;
 
 Bytes filled(std::size_t count, int value) { return Bytes(count, static_cast<std::byte>(value)); }
 
+Result<std::shared_ptr<Overlay>> overlay_over(std::shared_ptr<BlockDevice> below) {
+  auto store = OverlayStore::in_memory(below->geometry().size_bytes);
+  if (!store) return std::unexpected(store.error());
+  return std::make_shared<Overlay>(std::move(below), std::move(*store), Overlay::Options());
+}
+
+Result<Overlay::Branch> branch_of(Overlay& overlay, const std::string&, const std::string&) {
+  auto store = OverlayStore::in_memory(overlay.geometry().size_bytes);
+  if (!store) return std::unexpected(store.error());
+  auto frozen = overlay.snapshot(std::move(*store));
+  if (!frozen) return std::unexpected(frozen.error());
+  auto child = overlay_over(std::move(*frozen));
+  if (!child) return std::unexpected(child.error());
+  return Overlay::Branch{std::move(*child), {}};
+}
+
 std::shared_ptr<OverlayExports> writable(OverlayExports::Options options = {}) {
   auto exports = make_fixed_exports(
       {{"base", "the fixture", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 1))},
        {"other", "", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 2))}});
   REQUIRE(exports);
-  options.make_overlay =
-      [](const std::string&,
-         std::shared_ptr<BlockDevice> below) -> Result<std::shared_ptr<Overlay>> {
-    auto store = OverlayStore::in_memory(below->geometry().size_bytes);
-    if (!store) return std::unexpected(store.error());
-    return std::make_shared<Overlay>(std::move(below), std::move(*store), Overlay::Options());
+  options.make_overlay = [](const std::string&, std::shared_ptr<BlockDevice> below) {
+    return overlay_over(std::move(below));
   };
   return std::make_shared<OverlayExports>(*exports, std::move(options));
 }
@@ -97,7 +109,7 @@ TEST_CASE("clones that exist are listed among the exports, level by level") {
   OverlayExports::Options options;
   options.is_clone = [](std::string_view name) { return name != "unwanted"; };
   options.kept_names = {"base", "ci/old", "unwanted", "zz"};  // of a tree before this one
-  options.make_store = [](std::uint64_t size) { return OverlayStore::in_memory(size); };
+  options.branch = branch_of;
   const auto exports = writable(std::move(options));
   CHECK(names_in(*exports, "") == std::vector<std::string>{"base", "ci/", "other", "zz"});
   open(*exports, "ci/new");
@@ -182,7 +194,7 @@ TEST_CASE("discarding begins anew, when nobody has it open") {
 
 TEST_CASE("a snapshot is an export that begins with what its parent held") {
   OverlayExports::Options options;
-  options.make_store = [](std::uint64_t size) { return OverlayStore::in_memory(size); };
+  options.branch = branch_of;
   options.most_clones = 2;
   const auto exports = writable(std::move(options));
   const Export base = open(*exports, "base");  // connected all the time
@@ -202,6 +214,37 @@ TEST_CASE("a snapshot is an export that begins with what its parent held") {
   CHECK_FALSE(exports->snapshot("base", "../x"));
   CHECK_FALSE(exports->snapshot("unknown", "x"));
   CHECK_FALSE(exports->snapshot("base", "one-too-many"));
+}
+
+TEST_CASE("snapshots on a disk are exports of the next tree, over the image they began with") {
+  OverlayExports::Options options;
+  std::vector<std::string> branched;
+  options.branch = [&](Overlay& overlay, const std::string& child, const std::string& origin) {
+    branched.push_back(child + " of " + origin);
+    return branch_of(overlay, child, origin);
+  };
+  options.kept_names = {"base", "kept", "kept/of-base"};
+  options.kept_branches = {{"kept", "other"}, {"kept/of-base", ""}, {"base", "other"}};
+  options.forget = [](const std::string&) { return Result<void>(); };
+  const auto exports = writable(std::move(options));
+  CHECK(names_in(*exports, "") == std::vector<std::string>{"base", "kept/", "other"});
+  CHECK(first_byte(open(*exports, "kept")) == 2);
+  CHECK(first_byte(open(*exports, "kept/of-base")) == 1);
+  CHECK(first_byte(open(*exports, "base")) == 1);  // a source has that name now
+  // What they are over goes on to their own snapshots; one that nobody has opened is opened for it.
+  REQUIRE(exports->snapshot("kept", "a"));
+  REQUIRE(exports->snapshot("a", "b"));
+  REQUIRE(exports->snapshot("base", "c"));
+  CHECK_FALSE(exports->snapshot("base", "c"));
+  CHECK_FALSE(exports->snapshot("other", "d"));  // nobody has written there
+  CHECK(branched == std::vector<std::string>{"a of other", "b of other", "c of base"});
+  CHECK(exports->written_names() ==
+        std::vector<std::string>{"a", "b", "base", "c", "kept", "kept/of-base"});
+  CHECK(exports->overlay("kept/of-base"));
+  CHECK_FALSE(exports->overlay("other"));
+  REQUIRE(exports->discard("kept"));
+  CHECK_FALSE(exports->open("kept"));
+  CHECK(first_byte(open(*exports, "b")) == 2);
 }
 
 TEST_CASE("qemu:allocation-depth tells which layer holds what") {

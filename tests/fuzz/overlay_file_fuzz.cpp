@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Overlay files (docs/layout-overlay.md): the input is the pages of one and what is done with it.
 // Whatever the file holds, it is opened or refused, check() and open() agree on that, and what
-// opens works: its states are those of the map, what is written is read, and what was flushed is
-// there when the process dies.
+// opens works: its states are those of the map, what is written is read, what was flushed is there
+// when the process dies, and snapshots hold what was there when they were taken.
 //
 // Input: u8 flags (1 and 2 say which length the file has: the right one, one byte less, a page
 // more, or the end of its pages; 4: opened over another base; 8: opened as another size; 16: the
-// process dies), u8 number of operations, 8 bytes for each (u8 command, u8 value, u32 offset, u16
-// length); then the pages from the file's beginning on: u16 (13 bits: how many bytes follow;
-// 0x4000: put the checksum of the journal's entries in; 0x8000: put its own checksum in) and these
-// bytes, behind which the page is zeroes. So a mutation needs to hit no checksum, and reaches what
-// is behind.
+// process dies; 32: the file is a layer below an overlay that is sound), u8 number of operations, 8
+// bytes for each (u8 command, u8 value, u32 offset, u16 length); then the pages from the file's
+// beginning on: u16 (13 bits: how many bytes follow; 0x4000: put the checksum of the journal's
+// entries in; 0x8000: put its own checksum in) and these bytes, behind which the page is zeroes. So
+// a mutation needs to hit no checksum, and reaches what is behind.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -30,6 +30,7 @@
 #include "../support/temp_dir.h"
 #include "block/overlay.h"
 #include "block/overlay_file.h"
+#include "block/overlay_snapshot.h"
 #include "fuzz_require.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
@@ -101,6 +102,7 @@ struct Image {
   std::vector<Page> pages;
   std::uint64_t size_bytes = 0;
   ImageId base{};
+  LayerId id{};
 };
 
 void put_checksum(Bytes of, std::span<std::byte> page, std::size_t at) {
@@ -114,6 +116,21 @@ bool is_sealed(const Page& page) {
   Page sealed = page;
   put_checksum(std::span(page).first(kPage - kChecksumBytes), sealed, kPage - kChecksumBytes);
   return sealed == page;
+}
+
+/// The header that counts: the first page, or the one that the journal of a frozen layer has.
+const Page& header_of(const Image& image) {
+  if (image.pages.size() < 3) return image.pages[0];
+  const Page& journal = image.pages[1];
+  Page counted = journal;
+  put_checksum(image.pages[2], counted, 24);
+  const auto begins_with = [](const Page& page, std::string_view magic) {
+    return std::ranges::equal(std::as_bytes(std::span(magic)), std::span(page).first(8));
+  };
+  const bool is_journaled = begins_with(journal, "MKVJRNL\n") && is_sealed(journal) &&
+                            load_le<std::uint64_t>(journal, 16) == 1 && counted == journal &&
+                            begins_with(image.pages[2], "MKVOVL\r\n") && is_sealed(image.pages[2]);
+  return image.pages[is_journaled ? 2 : 0];
 }
 
 Image take_image(Bytes input) {
@@ -144,8 +161,12 @@ Image take_image(Bytes input) {
     seal(1);
   }
   if (!image.pages.empty()) {
-    image.size_bytes = load_le<std::uint64_t>(image.pages[0], 16);
-    std::copy_n(image.pages[0].begin() + 24, image.base.size(), image.base.begin());
+    const Page& header = header_of(image);
+    image.size_bytes = load_le<std::uint64_t>(header, 16);
+    std::copy_n(header.begin() + 24, image.base.size(), image.base.begin());
+    if (load_le<std::uint32_t>(header, 8) > 1) {
+      std::copy_n(header.begin() + 64, image.id.size(), image.id.begin());
+    }
   }
   return image;
 }
@@ -167,8 +188,11 @@ bool is_zero(const Page& page) {
 /// What passed check() has checksums that are right, and its blocks are those of the map; the
 /// journal is left to the tests of crashes.
 void check_facts(const Image& image, const OverlayFile::Facts& facts) {
-  FUZZ_REQUIRE(facts.size_bytes == image.size_bytes && facts.base == image.base);
-  FUZZ_REQUIRE(facts.version == OverlayFile::kVersion && is_sealed(image.pages[0]));
+  const OverlayHeader& header = facts.header;
+  FUZZ_REQUIRE(header.size_bytes == image.size_bytes && header.base == image.base);
+  FUZZ_REQUIRE(header.id == image.id && header.layer == facts.below.size() + 1);
+  FUZZ_REQUIRE(header.page() == header_of(image) || header.version() == 1);
+  FUZZ_REQUIRE(is_sealed(header_of(image)));
   if (image.pages.size() > 1 && is_sealed(image.pages[1])) return;
   const std::uint64_t map_at = 2 + map_pages(image.size_bytes);
   const auto end = std::min<std::uint64_t>(image.pages.size(), 2 * map_at - 2);
@@ -228,9 +252,20 @@ class Model {
   std::set<std::uint64_t> unflushed_;
 };
 
-void operate(Overlay& overlay, Model& model, Bytes operation) {
+/// What a snapshot holds stays apart from what is written behind it.
+void take_snapshot(Overlay& overlay, Model& model, const std::string& path) {
+  const auto branch = overlay.branch(path, "");
+  if (overlay.layer().geometry().overlays == Overlay::kMostLayers && !branch) return;
+  FUZZ_REQUIRE(branch && branch->named);
+  model.flushed();
+  model.check(*branch->overlay);
+  FUZZ_REQUIRE(OverlayFile::remove(path));
+}
+
+void operate(Overlay& overlay, Model& model, Bytes operation, const std::string& child) {
   const std::uint64_t size = overlay.geometry().size_bytes;
-  const auto command = std::to_integer<unsigned>(operation[0]) % 6;
+  const auto command = std::to_integer<unsigned>(operation[0]) % 7;
+  if (command == 6) return take_snapshot(overlay, model, child);
   const std::byte value = operation[1];
   Range range{load_le<std::uint32_t>(operation, 2) % size, 0};
   range.length = std::min<std::uint64_t>(load_le<std::uint16_t>(operation, 6), size - range.offset);
@@ -266,6 +301,13 @@ void operate(Overlay& overlay, Model& model, Bytes operation) {
   FUZZ_REQUIRE(at == range.end());
 }
 
+/// What is written in all layers.
+std::uint64_t written_bytes(const OverlayFile::Facts& facts) {
+  std::uint64_t blocks = facts.written_blocks;
+  for (const OverlayFile::Facts& below : facts.below) blocks += below.written_blocks;
+  return blocks * kBlock;
+}
+
 /// One run of the program over the file, from its opening to its end, and what the next one finds.
 void run(const std::string& path, std::uint64_t size_bytes, const ImageId& base, bool dies,
          Bytes operations) {
@@ -279,11 +321,11 @@ void run(const std::string& path, std::uint64_t size_bytes, const ImageId& base,
   FUZZ_REQUIRE(file);
   auto overlay = over_base(std::move(*file));
   // Without facts it was begun anew.
-  FUZZ_REQUIRE(overlay->used_bytes() == (facts ? facts->written_blocks * kBlock : 0));
+  FUZZ_REQUIRE(overlay->used_bytes() == (facts ? written_bytes(*facts) : 0));
   Model model;
   for (; size_bytes > 0 && operations.size() >= kOperationBytes;
        operations = operations.subspan(kOperationBytes)) {
-    operate(*overlay, model, operations.first(kOperationBytes));
+    operate(*overlay, model, operations.first(kOperationBytes), path + "-child");
   }
   const std::uint64_t used_bytes = overlay->used_bytes();
   // The end of an overlay is a flush.
@@ -292,11 +334,26 @@ void run(const std::string& path, std::uint64_t size_bytes, const ImageId& base,
   overlay.reset();
 
   const auto facts_after = OverlayFile::check(path);
-  FUZZ_REQUIRE(facts_after && facts_after->size_bytes == size_bytes && facts_after->base == base);
-  if (!dies) FUZZ_REQUIRE(facts_after->written_blocks * kBlock == used_bytes);
+  FUZZ_REQUIRE(facts_after && facts_after->header.size_bytes == size_bytes &&
+               facts_after->header.base == base);
+  if (!dies) FUZZ_REQUIRE(written_bytes(*facts_after) == used_bytes);
   auto again = OverlayFile::open(path, size_bytes, base);
   FUZZ_REQUIRE(again);
   model.check(*over_base(std::move(*again)));
+}
+
+/// Puts an empty overlay over the layer that the image is.
+void put_over(const std::string& path, const Image& image) {
+  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  FUZZ_REQUIRE(file);
+  OverlayHeader header;
+  header.size_bytes = image.size_bytes;
+  header.base = image.base;
+  header.layer = 2;
+  header.below_id = image.id;
+  const Page page = header.page();
+  FUZZ_REQUIRE(::pwrite(file.get(), page.data(), page.size(), 0) == std::ssize(page));
+  FUZZ_REQUIRE(::ftruncate(file.get(), static_cast<off_t>(file_bytes(image.size_bytes))) == 0);
 }
 
 }  // namespace
@@ -313,7 +370,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Image image = take_image(input.subspan(2 + operations_bytes));
   if (image.pages.empty()) image.size_bytes = kSizeOfNew;
 
-  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  const bool is_below = (flags & 32) != 0 && !image.pages.empty();
+  const std::string image_path = is_below ? overlay_layer_path(path, 1) : path;
+  FUZZ_REQUIRE(OverlayFile::remove(path));
+  const UniqueFd file(::open(image_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   FUZZ_REQUIRE(file);
   bool is_written = false;
   for (std::size_t number = 0; number < image.pages.size(); ++number) {
@@ -331,7 +391,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                                                    : whole;
   FUZZ_REQUIRE(::ftruncate(file.get(), static_cast<off_t>(length)) == 0);
 
-  const auto facts = OverlayFile::check(path);
+  const auto facts = OverlayFile::check(image_path);
   if (facts) {
     FUZZ_REQUIRE(length >= whole);
     check_facts(image, *facts);
@@ -339,11 +399,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     FUZZ_REQUIRE(!facts.error().what.empty());
   }
   if (image.size_bytes > kLargestOpened) return 0;
+  if (is_below) put_over(path, image);
+  // What is frozen is opened below another, and nothing else is.
+  const bool is_sound =
+      facts && facts->header.is_frozen() == is_below && (!is_below || facts->header.layer == 1);
+  FUZZ_REQUIRE(!is_below || is_sound == OverlayFile::check(path).has_value());
   if ((flags & 4) != 0) image.base[0] ^= std::byte{1};
   if ((flags & 8) != 0) ++image.size_bytes;
   // What nobody ever wrote to becomes an overlay of anything.
-  const bool is_new = length == 0 || (!is_written && length == file_bytes(image.size_bytes));
-  if (is_new || (facts && (flags & 12) == 0)) {
+  const bool is_new =
+      !is_below && (length == 0 || (!is_written && length == file_bytes(image.size_bytes)));
+  if (is_new || (is_sound && (flags & 12) == 0)) {
     run(path, image.size_bytes, image.base, (flags & 16) != 0, operations);
   } else {
     FUZZ_REQUIRE(!OverlayFile::open(path, image.size_bytes, image.base));
