@@ -155,7 +155,7 @@ void ArchiveOptions::add_to(CLI::App& app) {
   add("--max-size", most_size_, "SIZE", "Bytes at most, unpacked (default 2T)");
   add("--max-ratio", most_ratio_, "N", "Unpacked to packed at most (default 1000)");
   add("--index-memory", index_memory_, "SIZE", "For the index of a stream (default 32M)");
-  add("--cache-memory", cache_memory_, "SIZE", "For what was unpacked (default 64M)");
+  add("--cache-memory", cache_memory_, "SIZE", "For what was unpacked (default 48M)");
   add("--cache-dir", cache_directory_, "DIR|none", "Where indexes are kept");
   add("--spool-dir", spool_directory_, "DIR|none", "Where spools are (default /var/tmp)");
   add("--spool-limit", spool_limit_, "SIZE", "All spools together at most (default 8G)");

@@ -364,6 +364,45 @@ TEST_CASE("what was read of a compressed archive is kept for the next time") {
   }
 }
 
+TEST_CASE("the log of members is kept even when the stream must be gone over again") {
+  const TempDir dir;
+  std::filesystem::create_directory(dir / "tree");
+  std::string text;
+  for (int i = 0; i < 60'000; ++i) text += std::to_string(i * 7919) + "\n";
+  write_file(dir / "tree/a", text);
+  write_file(dir / "tree/z", "at the end");
+  for (const std::string packer : {"zstd -q", "lz4 -q", "compress", "xz -T1 -0"}) {
+    INFO(packer);
+    run("cd " + dir.path().string() + "; tar -cf - -C tree a z | " + packer + " -c >packed");
+    const IndexCache cache((dir / packer).string(), null_log());
+    StreamOptions options = with_spool();
+    options.span_bytes = 10'000;
+    std::uint64_t spool_bytes = 0;
+    for (const bool is_again : {false, true, true}) {
+      const auto source = open_file_source((dir / "packed").string(), OnChange::error, null_log());
+      REQUIRE(source);
+      const Result<Archive> archive = read_archive(*source, {}, options, &cache, null_log());
+      REQUIRE(archive);
+      CHECK(archive->from_kept_index == is_again);
+      const Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
+      REQUIRE(layer);
+      CHECK(content(layer->layer, "z") == "at the end");
+      CHECK((content(layer->layer, "a") == text));
+      const std::uint64_t now = stream_facts(*archive->stream)->spool_bytes;
+      if (!is_again) spool_bytes = now;
+      CHECK(now == spool_bytes);
+      CHECK((now == 0) == (packer == "zstd -q"));
+    }
+    // Where it may not be spooled again, that is told as it was at first.
+    options.spool = std::make_shared<SpoolSpace>("/tmp", 1000);
+    const auto source = open_file_source((dir / "packed").string(), OnChange::error, null_log());
+    REQUIRE(source);
+    const Result<Archive> archive = read_archive(*source, {}, options, &cache, null_log());
+    REQUIRE(archive.has_value() == (packer == "zstd -q"));
+    if (!archive) CHECK(archive.error().code == Errc::no_space);
+  }
+}
+
 TEST_CASE("only so many indexes are kept, and the longest unused go first") {
   const TempDir dir;
   const IndexCache cache((dir / "cache").string(), null_log());

@@ -26,7 +26,7 @@ namespace mkvirtfs::archive {
 namespace {
 
 // To be counted up whenever the meaning of what is kept changes, in this room or in fsgen/stream/.
-constexpr std::uint64_t kVersion = 1;
+constexpr std::uint64_t kVersion = 2;
 constexpr std::string_view kMagic = "mkvirtfs archive index";
 constexpr std::string_view kSuffix = ".index";
 constexpr std::string_view kUnfinished = ".unfinished-";

@@ -12,13 +12,15 @@ namespace {
 
 // Readers that go on where they stopped, of all streams, and of one.
 constexpr std::size_t kMostIdle = 32;
-constexpr std::size_t kMostIdleOfStream = 4;
+constexpr std::size_t kMostIdleOfStream = 8;
 // What their windows may take (xz has 8 MiB at its default level); one is kept, however large.
 constexpr std::uint64_t kMostIdleBytes = std::uint64_t{48} << 20;
 
 constexpr std::size_t kMostShards = 16;
-constexpr std::uint64_t kLeastPerShard = 16 * ChunkCache::kChunkBytes;
-constexpr std::uint64_t kLeastCapacity = 4 * ChunkCache::kChunkBytes;
+constexpr std::uint64_t kLeastPerShard = 32 * ChunkCache::kChunkBytes;
+constexpr std::uint64_t kLeastCapacity = 8 * ChunkCache::kChunkBytes;
+// What readers decode into while others give up theirs.
+constexpr std::size_t kMostSpare = 32;
 
 std::size_t shards_for(std::uint64_t capacity_bytes) {
   return static_cast<std::size_t>(
@@ -63,7 +65,7 @@ ChunkCache::Store::Store(std::uint64_t capacity_bytes)
     : capacity_bytes_(std::max(capacity_bytes, kLeastCapacity)),
       shard_count_(shards_for(capacity_bytes_)),
       shards_(std::make_unique<Shard[]>(shard_count_)),
-      buffers_(std::make_shared<ChunkBuffers>(8)),
+      buffers_(std::make_shared<ChunkBuffers>(kMostSpare)),
       readahead_(2) {}
 
 ChunkCache::Store::~Store() = default;

@@ -18,8 +18,8 @@ namespace mkvirtfs {
 class ChunkCache {
  public:
   /// Chunk n of a source is its bytes from n * kChunkBytes on; the last one may be shorter.
-  static constexpr std::size_t kChunkBytes = std::size_t{256} << 10;
-  static constexpr std::uint64_t kDefaultBytes = std::uint64_t{64} << 20;
+  static constexpr std::size_t kChunkBytes = std::size_t{64} << 10;
+  static constexpr std::uint64_t kDefaultBytes = std::uint64_t{48} << 20;
 
   /// At least a few chunks are kept, however small `capacity_bytes` is.
   explicit ChunkCache(std::uint64_t capacity_bytes = kDefaultBytes);

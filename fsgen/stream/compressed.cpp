@@ -76,7 +76,7 @@ Result<std::unique_ptr<IndexingReader>> open_compressed(std::shared_ptr<ByteSour
 
 Result<std::vector<std::byte>> save_index(const ByteSource& indexed) {
   const auto* source = dynamic_cast<const IndexedSource*>(&indexed);
-  if (source == nullptr || !source->can_be_kept()) {
+  if (source == nullptr) {
     return fail(Errc::unsupported, fmt::format("{} has no index to be kept", indexed.name()));
   }
   return to_bytes(source->index());
@@ -87,9 +87,9 @@ Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> pac
                                                  const StreamOptions& options) {
   Result<StreamIndex> parsed = parse_index(index, packed->size_bytes(), packed->name());
   if (!parsed) return std::unexpected(std::move(parsed.error()));
-  const Compression compression = parsed->compression;
-  return make_indexed_source(decoder_input(std::move(packed), compression, options),
-                             std::move(*parsed), options, compression, 0);
+  const DecoderInput input = decoder_input(std::move(packed), parsed->compression, options);
+  if (parsed->passing) return make_rebuilt_source(input, std::move(*parsed), options);
+  return make_indexed_source(input, std::move(*parsed), options);
 }
 
 Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSource> archive,
@@ -109,7 +109,7 @@ Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSour
   index.unpacked_bytes = size_bytes;
   index.entries.emplace_back();
   if (size_bytes > 0) index.chunk_crc32.push_back(crc32);
-  return make_indexed_source(input, std::move(index), options, Compression::deflate, 0);
+  return make_indexed_source(input, std::move(index), options);
 }
 
 std::optional<StreamFacts> stream_facts(const ByteSource& source) {

@@ -33,7 +33,7 @@ enum class Compression : std::uint8_t {
   lz4 = 5,       ///< its frame format
   lzma = 6,      ///< .lzma, "alone"
   lzip = 7,      ///< .lz
-  compress = 8,  ///< .Z: known by its magic, not decoded here
+  compress = 8,  ///< .Z
   deflate = 9,   ///< RFC 1951 without anything around it: a member of a zip
 };
 
@@ -46,8 +46,8 @@ Result<Compression> detect_compression(ByteSource& source);
 /// What decoding may cost. All that is shared between streams is held by pointers.
 struct StreamOptions {
   /// How far apart points are at first, in unpacked bytes, or a little less: what a random read has
-  /// to decode. In zstd's frames they are eight times as far apart, for their state is large.
-  std::uint64_t span_bytes = std::uint64_t{4} << 20;
+  /// to decode. In zstd's frames they are 16 times as far apart, for their state is large.
+  std::uint64_t span_bytes = std::uint64_t{2} << 20;
   /// For the index of one stream; when it gets larger every second point is given up.
   std::uint64_t index_memory_bytes = std::uint64_t{32} << 20;
   /// For the state of one decoder (the dictionaries of xz, the windows of zstd).
@@ -67,8 +67,10 @@ struct StreamOptions {
 /// How a stream is read at any offset, for people.
 struct StreamFacts {
   Compression compression = Compression::none;
-  std::uint64_t points = 0;       ///< where decoding can begin
-  std::uint64_t span_bytes = 0;   ///< the longest way between two of them, unpacked
+  std::uint64_t points = 0;  ///< where decoding can begin
+  /// The longest way between two of them, unpacked. 0: they are made again in the background, and
+  /// those so far are told.
+  std::uint64_t span_bytes = 0;
   std::uint64_t index_bytes = 0;  ///< in memory
   std::uint64_t spool_bytes = 0;  ///< 0: it needs none
 };
@@ -87,14 +89,18 @@ Result<std::unique_ptr<IndexingReader>> open_compressed(std::shared_ptr<ByteSour
                                                         Compression compression,
                                                         const StreamOptions& options);
 
-/// The index of a source that finish() gave, to be kept. Errc::unsupported when the source has none
-/// that outlives the process: what is spooled must be decoded again, and zstd with long frames.
+/// The index of a source that finish() or open_indexed() gave, to be kept. Of what is spooled, and
+/// of zstd with long frames, the points are good in this process only: then it is the checksums
+/// alone. Errc::unsupported for sources that are not made here.
 Result<std::vector<std::byte>> save_index(const ByteSource& indexed);
 
-/// The source again, without a pass. Nothing in `index` is trusted: what is no index, or damaged,
-/// or of other packed bytes by their number, is Errc::unreadable, and the caller makes a new one.
-/// That the packed bytes are the same is the caller's to know; reads of what is not are Errc::io,
-/// by checksums in the index.
+/// The source again, without a pass before it can be read. An index of checksums alone has the pass
+/// go on in the background from then on; reads of what it did not come to wait for it.
+///
+/// Nothing in `index` is trusted: what is no index, or damaged, or of other packed bytes by their
+/// number, is Errc::unreadable, and the caller makes a new one; so he does after Errc::unsupported
+/// and Errc::no_space, when a spool can not be made again. That the packed bytes are the same is
+/// the caller's to know; reads of what is not are Errc::io, by checksums in the index.
 Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> packed,
                                                  std::span<const std::byte> index,
                                                  const StreamOptions& options);

@@ -22,16 +22,17 @@ PackedInput::PackedInput(std::shared_ptr<ByteSource> source, std::uint64_t offse
                          std::size_t piece_bytes)
     : source_(std::move(source)),
       name_(source_->name()),
-      size_bytes_(source_->size_bytes()),
       piece_bytes_(static_cast<std::size_t>(
-          std::clamp<std::uint64_t>(size_bytes_, 1, std::uint64_t{piece_bytes}))),
+          std::clamp<std::uint64_t>(source_->size_bytes(), 1, std::uint64_t{piece_bytes}))),
       buffer_(std::make_unique_for_overwrite<std::byte[]>(piece_bytes_)),
       next_offset_(offset) {}
 
 Result<std::span<const std::byte>> PackedInput::peek() {
-  if (begin_ == end_ && next_offset_ < size_bytes_) {
+  if (begin_ != end_) return std::span<const std::byte>(buffer_.get() + begin_, end_ - begin_);
+  const std::uint64_t size_bytes = source_->size_bytes();
+  if (next_offset_ < size_bytes) {
     const auto count =
-        static_cast<std::size_t>(std::min<std::uint64_t>(piece_bytes_, size_bytes_ - next_offset_));
+        static_cast<std::size_t>(std::min<std::uint64_t>(piece_bytes_, size_bytes - next_offset_));
     const Result<void> result = source_->read(next_offset_, {buffer_.get(), count});
     if (!result) return std::unexpected(result.error());
     next_offset_ += count;
@@ -86,8 +87,9 @@ Result<std::unique_ptr<Decoder>> make_any_decoder(const DecoderInput& input, con
       return make_bzip2_decoder(input, point, observer);
     case Compression::lz4:
       return make_lz4_decoder(input);
-    case Compression::none:
     case Compression::compress:
+      return make_lzw_decoder(input);
+    case Compression::none:
       break;
   }
   return fail(Errc::unsupported, fmt::format("{}: {} is not decoded here", input.packed->name(),

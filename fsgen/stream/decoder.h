@@ -66,7 +66,8 @@ class StreamObserver {
   ~StreamObserver() = default;
 };
 
-/// Packed bytes, one after the other, in pieces.
+/// Packed bytes, one after the other, in pieces; of a spool that is being written those that are
+/// there when they are asked for.
 class PackedInput {
  public:
   PackedInput(std::shared_ptr<ByteSource> source, std::uint64_t offset, std::size_t piece_bytes);
@@ -81,7 +82,7 @@ class PackedInput {
   std::uint64_t position() const noexcept { return next_offset_ - (end_ - begin_); }
 
   const std::string& name() const noexcept { return name_; }
-  std::uint64_t size_bytes() const noexcept { return size_bytes_; }
+  std::uint64_t size_bytes() const noexcept { return source_->size_bytes(); }
   std::size_t piece_bytes() const noexcept { return piece_bytes_; }
   /// "rootfs.tar.gz, byte 1234 of the gzip stream: `what`"
   std::unexpected<Error> damaged(std::string_view what) const;
@@ -89,7 +90,6 @@ class PackedInput {
  private:
   const std::shared_ptr<ByteSource> source_;
   const std::string name_;
-  const std::uint64_t size_bytes_;
   const std::size_t piece_bytes_;
   const std::unique_ptr<std::byte[]> buffer_;
   std::uint64_t next_offset_;  // in the source, behind the buffer's bytes
@@ -98,6 +98,10 @@ class PackedInput {
 };
 
 class ZstdWorkspace;
+
+/// The state of points inside of zstd's frames has the window in it: above this it gets too much.
+/// It is what `zstd -19` has.
+inline constexpr std::uint64_t kMostZstdWindowBytes = std::uint64_t{8} << 20;
 
 /// What decoders of one stream are made of.
 struct DecoderInput {
@@ -131,6 +135,7 @@ Result<std::unique_ptr<Decoder>> make_zstd_decoder(const DecoderInput& input, co
 Result<std::unique_ptr<Decoder>> make_bzip2_decoder(const DecoderInput& input, const Point& point,
                                                     StreamObserver* observer);
 Result<std::unique_ptr<Decoder>> make_lz4_decoder(const DecoderInput& input);
+Result<std::unique_ptr<Decoder>> make_lzw_decoder(const DecoderInput& input);
 
 /// The blocks of an .xz, by its indexes; none when they can not be had, be it for lack of memory.
 struct XzBlocks {
@@ -151,5 +156,6 @@ Result<ZstdFrames> find_zstd_frames(ByteSource& packed);
 std::shared_ptr<ZstdWorkspace> make_zstd_workspace(std::uint64_t window_bytes);
 /// How large the state of a point is: all of the workspace.
 std::size_t state_bytes_of(const ZstdWorkspace& workspace) noexcept;
+std::uint64_t window_bytes_of(const ZstdWorkspace& workspace) noexcept;
 
 }  // namespace mkvirtfs

@@ -15,7 +15,9 @@
 namespace mkvirtfs {
 namespace {
 
-constexpr std::uint64_t kAheadChunks = 4;
+constexpr std::uint64_t kAheadChunks = (std::uint64_t{1} << 20) / ChunkCache::kChunkBytes;
+// A read alone goes over a few chunks: who went on for as many as that reads on.
+constexpr unsigned kReadOnChunks = 5;
 // On the way from a point to a chunk, the last chunks are kept, too: who reads a file reads what is
 // near. More would drive out of the cache what was asked for.
 constexpr std::uint64_t kKeptBefore = 8;
@@ -53,14 +55,17 @@ class IndexedSource::EndOfRun {
 };
 
 IndexedSource::IndexedSource(const DecoderInput& input, StreamIndex index,
-                             std::shared_ptr<ChunkCache> cache, std::string name, StreamFacts facts)
+                             std::shared_ptr<ChunkCache> cache,
+                             std::unique_ptr<IndexRebuild> rebuild)
     : input_(input),
       index_(std::move(index)),
       cache_(std::move(cache)),
-      name_(std::move(name)),
-      facts_(facts),
+      name_(input_.packed->name()),
       store_(cache_->store()),
-      stream_(store_.new_stream()) {}
+      stream_(store_.new_stream()),
+      rebuild_(std::move(rebuild)) {
+  if (rebuild_) rebuild_->begin(index_.chunk_crc32, index_.unpacked_bytes, store_, stream_);
+}
 
 IndexedSource::~IndexedSource() {
   {
@@ -68,6 +73,7 @@ IndexedSource::~IndexedSource() {
     is_ending_ = true;
     while (ahead_is_running_) lock.wait(run_ended_);
   }
+  rebuild_.reset();
   store_.forget(stream_, ceil_div<std::uint64_t>(index_.unpacked_bytes, ChunkCache::kChunkBytes));
 }
 
@@ -129,6 +135,7 @@ void IndexedSource::fetch(Range range) {
 
 IndexedSource::ChunkRef IndexedSource::find(std::uint64_t no) {
   ChunkRef found = store_.find(stream_, no, true);
+  if (rebuild_ && found) rebuild_->tell_read(no);
   // Whoever comes near to the end of what was decoded ahead reads on.
   const std::uint64_t end = ahead_end_.load(std::memory_order_relaxed);
   if (found && no < end && no + kAheadChunks / 2 >= end) start_ahead(end);
@@ -138,32 +145,40 @@ IndexedSource::ChunkRef IndexedSource::find(std::uint64_t no) {
 Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_ahead) {
   if (ChunkRef found = is_ahead ? store_.find(stream_, no, true) : find(no)) return found;
   const std::uint64_t offset = chunk_offset(no);
-  const std::uint64_t nearest = index_.entry_before(offset).point.unpacked;
+  if (rebuild_ && !rebuild_->has_passed(no)) {
+    Result<ChunkRef> passed = rebuild_->wait_for(no);
+    if (!passed || *passed) return passed;
+  }
+  const std::uint64_t nearest = entry_before(offset).point.unpacked;
+  Standing standing;
+  std::uint64_t from = 0;
   {
     MutexLock lock(mutex_);
-    // Whoever began behind the nearest point, and before the chunk, comes by or ends near to it. A
-    // cache that forgets what is decoded before it was seen must not make anybody wait for ever.
+    // Whoever began nearer to the chunk than this thread could comes by, or leaves a decoder that
+    // is nearer. A cache that forgets what is decoded before it was seen must not make anybody wait
+    // for ever.
     constexpr int kMostWaits = 8;
     for (int waits = 0;; ++waits) {
       if (ChunkRef found = store_.find(stream_, no, true)) return found;
+      standing = store_.take_decoder(stream_, nearest, offset);
+      from = standing.decoder ? standing.at : nearest;
       const bool is_coming = std::ranges::any_of(
-          runs_, [&](std::uint64_t from) { return from >= nearest && from <= offset; });
+          runs_, [&](std::uint64_t other) { return other >= from && other <= offset; });
       if (!is_coming || waits == kMostWaits) break;
+      if (standing.decoder) store_.keep_decoder(stream_, std::move(standing));
       lock.wait(run_ended_);
     }
-    runs_.push_back(nearest);
+    runs_.push_back(from);
   }
-  const EndOfRun end(*this, nearest);
-  return make_chunk(no, nearest, is_ahead);
+  const EndOfRun end(*this, from);
+  return make_chunk(no, std::move(standing), is_ahead);
 }
 
-Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, std::uint64_t nearest,
+Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, Standing standing,
                                                           bool is_ahead) {
-  Standing standing = store_.take_decoder(stream_, nearest, chunk_offset(no));
-  // The end of a read may lie in the next chunk: only the one after that is a sign.
   const bool reads_on = standing.decoder && standing.at == chunk_offset(no);
   standing.read_on = reads_on ? standing.read_on + 1 : 0;
-  const bool is_reader = standing.read_on >= 2;
+  const bool is_reader = standing.read_on >= kReadOnChunks;
   Result<ChunkRef> made = decode_to(no, standing);
   if (made && standing.decoder) store_.keep_decoder(stream_, std::move(standing));
   if (made && is_reader && !is_ahead) start_ahead(no + 1);
@@ -187,7 +202,9 @@ void IndexedSource::start_ahead(std::uint64_t first) {
 void IndexedSource::read_ahead(std::uint64_t first) noexcept {
   try {
     for (std::uint64_t no = first; no < first + kAheadChunks; ++no) {
-      if (chunk_offset(no) >= index_.unpacked_bytes || !chunk(no, true)) break;
+      if (chunk_offset(no) >= index_.unpacked_bytes) break;
+      if (rebuild_ && !rebuild_->has_passed(no)) break;
+      if (!chunk(no, true)) break;
       const MutexLock lock(mutex_);
       if (is_ending_) break;
     }
@@ -242,7 +259,7 @@ Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out)
     if (!count) return std::unexpected(count.error());
     if (*count == 0) {
       // The end of a stretch, behind which the next one begins.
-      const StreamIndex::Entry& next = index_.entry_before(standing.at);
+      const StreamIndex::Entry next = entry_before(standing.at);
       if (is_new || next.point.unpacked != standing.at) {
         return fail(Errc::io, fmt::format("{} is damaged before byte {}: it unpacks to {} bytes, "
                                           "and should to {}",
@@ -264,12 +281,12 @@ Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out)
 }
 
 Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) {
-  const StreamIndex::Entry& entry = index_.entry_before(unpacked);
+  const StreamIndex::Entry entry = entry_before(unpacked);
   std::vector<std::byte> state;
-  if (!entry.state.empty()) {
+  if (entry.state) {
     Result<std::vector<std::byte>> unpacked_state =
-        unpack_state(entry.state, input_.zstd_workspace ? state_bytes_of(*input_.zstd_workspace)
-                                                        : kMostKeptStateBytes);
+        unpack_state(*entry.state, input_.zstd_workspace ? state_bytes_of(*input_.zstd_workspace)
+                                                         : kMostKeptStateBytes);
     if (!unpacked_state) {
       return fail(unpacked_state.error().code,
                   fmt::format("{}: {}", name_, unpacked_state.error().what));
@@ -281,24 +298,46 @@ Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) 
   return Standing{std::move(*decoder), entry.point.unpacked, 0};
 }
 
-std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
-                                                   const StreamOptions& options,
-                                                   Compression compression,
-                                                   std::uint64_t spool_bytes) {
+StreamIndex::Entry IndexedSource::entry_before(std::uint64_t unpacked) const {
+  return rebuild_ ? rebuild_->entry_before(unpacked) : index_.entry_before(unpacked);
+}
+
+StreamFacts IndexedSource::facts() const {
   StreamFacts facts;
-  facts.compression = compression;
-  facts.points = index.entries.size();
-  facts.index_bytes = index.memory_bytes();
-  facts.spool_bytes = spool_bytes;
-  for (std::size_t i = 0; i < index.entries.size(); ++i) {
-    const std::uint64_t end =
-        i + 1 < index.entries.size() ? index.entries[i + 1].point.unpacked : index.unpacked_bytes;
-    facts.span_bytes = std::max(facts.span_bytes, end - index.entries[i].point.unpacked);
+  facts.compression = index_.compression;
+  facts.spool_bytes = index_.passing ? index_.passing->spool_bytes : 0;
+  facts.index_bytes = index_.memory_bytes();
+  if (rebuild_) {
+    // Until the pass has ended, nobody knows how far apart they will be.
+    facts.points = rebuild_->points().count();
+    facts.index_bytes += rebuild_->points().memory_bytes();
+    return facts;
   }
-  auto cache = options.cache ? options.cache : std::make_shared<ChunkCache>();
-  std::string name = input.packed->name();
-  return std::make_shared<IndexedSource>(input, std::move(index), std::move(cache), std::move(name),
-                                         facts);
+  facts.points = index_.entries.size();
+  for (std::size_t i = 0; i < index_.entries.size(); ++i) {
+    const std::uint64_t end = i + 1 < index_.entries.size() ? index_.entries[i + 1].point.unpacked
+                                                            : index_.unpacked_bytes;
+    facts.span_bytes = std::max(facts.span_bytes, end - index_.entries[i].point.unpacked);
+  }
+  return facts;
+}
+
+std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
+                                                   const StreamOptions& options) {
+  return std::make_shared<IndexedSource>(
+      input, std::move(index), options.cache ? options.cache : std::make_shared<ChunkCache>(),
+      nullptr);
+}
+
+Result<std::shared_ptr<ByteSource>> make_rebuilt_source(const DecoderInput& stream,
+                                                        StreamIndex index,
+                                                        const StreamOptions& options) {
+  Result<std::unique_ptr<IndexRebuild>> rebuild = IndexRebuild::make(stream, index, options);
+  if (!rebuild) return std::unexpected(std::move(rebuild.error()));
+  const DecoderInput input = (*rebuild)->input();
+  return std::make_shared<IndexedSource>(
+      input, std::move(index), options.cache ? options.cache : std::make_shared<ChunkCache>(),
+      std::move(*rebuild));
 }
 
 }  // namespace mkvirtfs

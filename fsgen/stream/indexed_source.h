@@ -13,6 +13,7 @@
 #include "fsgen/stream/chunk_store.h"
 #include "fsgen/stream/compressed.h"
 #include "fsgen/stream/decoder.h"
+#include "fsgen/stream/index_rebuild.h"
 #include "fsgen/stream/stream_index.h"
 #include "support/mutex.h"
 
@@ -24,13 +25,13 @@ namespace mkvirtfs {
 /// wants it: by a decoder that stands before it, or from the nearest point. Threads whose chunk
 /// another one is on its way to wait for that one, so nothing is decoded twice at the same time.
 /// Who reads on where a decoder stopped has the next chunks decoded meanwhile, on a thread of the
-/// cache's.
+/// cache's. Where the points are just being made again, reads wait for those.
 class IndexedSource final : public ByteSource {
  public:
-  /// `facts`: what stream_facts() tells beyond the index. `packed` may be a spool, of which no
-  /// index is kept then.
+  /// `input` is the stream, or its spool. With a `rebuild`, which is begun here, it is what that
+  /// says, and of the index the points are not used.
   IndexedSource(const DecoderInput& input, StreamIndex index, std::shared_ptr<ChunkCache> cache,
-                std::string name, StreamFacts facts);
+                std::unique_ptr<IndexRebuild> rebuild);
   ~IndexedSource() override;
 
   std::uint64_t size_bytes() const noexcept override { return index_.unpacked_bytes; }
@@ -41,9 +42,7 @@ class IndexedSource final : public ByteSource {
   std::string name() const override { return name_; }
 
   const StreamIndex& index() const noexcept { return index_; }
-  const StreamFacts& facts() const noexcept { return facts_; }
-  /// Whether the index is of use in another process.
-  bool can_be_kept() const noexcept { return facts_.spool_bytes == 0 && !input_.zstd_workspace; }
+  StreamFacts facts() const;
 
  private:
   using ChunkRef = ChunkCache::Store::Ref;
@@ -56,7 +55,7 @@ class IndexedSource final : public ByteSource {
   /// From the cache, or decoded. `is_ahead`: nobody asked for it yet.
   Result<ChunkRef> chunk(std::uint64_t no, bool is_ahead);
   ChunkRef find(std::uint64_t no);
-  Result<ChunkRef> make_chunk(std::uint64_t no, std::uint64_t nearest, bool is_ahead);
+  Result<ChunkRef> make_chunk(std::uint64_t no, Standing standing, bool is_ahead);
 
   class EndOfRun;
   class ReadAhead;
@@ -68,29 +67,32 @@ class IndexedSource final : public ByteSource {
   /// Fills `out`, over the ends of stretches.
   Result<void> decode(Standing& standing, std::span<std::byte> out);
   Result<Standing> begin_at(std::uint64_t unpacked);
+  StreamIndex::Entry entry_before(std::uint64_t unpacked) const;
 
   const DecoderInput input_;
   const StreamIndex index_;
   const std::shared_ptr<ChunkCache> cache_;
   const std::string name_;
-  const StreamFacts facts_;
   ChunkCache::Store& store_;
   const std::uint64_t stream_;
 
   Mutex mutex_;
   std::condition_variable_any run_ended_;
-  /// Threads that decode: where each of them began, or before that.
+  /// Threads that decode: where each of them began.
   std::vector<std::uint64_t> runs_ GUARDED_BY(mutex_);
   bool ahead_is_running_ GUARDED_BY(mutex_) = false;
   bool is_ending_ GUARDED_BY(mutex_) = false;
   std::atomic<std::uint64_t> ahead_end_ = 0;  // the chunk behind those that were decoded ahead
+
+  std::unique_ptr<IndexRebuild> rebuild_;  // until the end; it uses the others
 };
 
-/// The source of an index. `compression` is what the stream came in; when `spool_bytes` is not 0,
-/// what `input` reads is a spool of that size.
+/// The source of an index that a pass just made, or that was kept with its points.
 std::shared_ptr<IndexedSource> make_indexed_source(const DecoderInput& input, StreamIndex index,
-                                                   const StreamOptions& options,
-                                                   Compression compression,
-                                                   std::uint64_t spool_bytes);
+                                                   const StreamOptions& options);
+/// The source of a kept index whose points are made again. Errors: as of IndexRebuild::make().
+Result<std::shared_ptr<ByteSource>> make_rebuilt_source(const DecoderInput& stream,
+                                                        StreamIndex index,
+                                                        const StreamOptions& options);
 
 }  // namespace mkvirtfs

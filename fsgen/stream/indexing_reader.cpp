@@ -22,8 +22,11 @@
 namespace mkvirtfs {
 namespace {
 
-constexpr std::size_t kChunkBytes = ChunkCache::kChunkBytes;
-// How many chunks are decoded ahead of the reader.
+// What goes from the decoder to the reader at a time: a few chunks, so that threads are woken less
+// often.
+constexpr std::size_t kPieceBytes = PackedSpool::kFrameBytes;
+static_assert(kPieceBytes % ChunkCache::kChunkBytes == 0);
+// How many pieces are decoded ahead of the reader.
 constexpr std::size_t kMostAhead = 6;
 
 std::uint32_t crc32_of(std::uint32_t before, std::span<const std::byte> bytes) noexcept {
@@ -36,23 +39,6 @@ struct Plan {
   std::vector<StreamIndex::Entry> entries;  // the format has an index of its own
   bool needs_spool = false;
 };
-
-/// Where points are farther apart than this, a spool is better.
-std::uint64_t most_stretch_bytes(const StreamOptions& options) noexcept {
-  constexpr std::uint64_t kSpans = 8;
-  return options.span_bytes * kSpans;
-}
-
-std::uint64_t span_between_points(const DecoderInput& input,
-                                  const StreamOptions& options) noexcept {
-  if (input.zstd_workspace) return most_stretch_bytes(options);
-  // A point of deflate stands where a block ends, which may be a megabyte later.
-  return options.span_bytes - options.span_bytes / 4;
-}
-
-/// The state of points inside of zstd's frames has the window in it: above this it gets too much.
-/// It is what `zstd -19` has.
-constexpr std::uint64_t kMostZstdWindowBytes = std::uint64_t{8} << 20;
 
 /// Gives `input` a workspace when one is needed.
 Result<Plan> make_plan(DecoderInput& input, const StreamOptions& options) {
@@ -70,7 +56,7 @@ Result<Plan> make_plan(DecoderInput& input, const StreamOptions& options) {
         const std::uint64_t end =
             i + 1 < points.size() ? points[i + 1].unpacked : blocks->unpacked_bytes;
         if (end - points[i].unpacked > most_stretch_bytes(options)) plan.needs_spool = true;
-        plan.entries.push_back({points[i], {}});
+        plan.entries.push_back({points[i], nullptr});
       }
       if (points.empty() ||
           plan.entries.size() * sizeof(StreamIndex::Entry) > options.index_memory_bytes) {
@@ -108,7 +94,7 @@ struct Checksum {
   std::uint32_t crc32 = 0;
 };
 
-/// One chunk on its way from the decoder to the reader.
+/// Some bytes on their way from the decoder to the reader.
 struct Piece {
   std::unique_ptr<std::byte[]> bytes;
   std::size_t size = 0;
@@ -125,7 +111,7 @@ class Producer final : public StreamObserver {
         packed_bytes_(input.packed->size_bytes()),
         options_(options),
         builder_(
-            span_between_points(input, options), options.index_memory_bytes,
+            span_of_states(input, options), options.index_memory_bytes,
             input.zstd_workspace ? state_bytes_of(*input.zstd_workspace) : kMostKeptStateBytes) {}
 
   Result<void> begin(const DecoderInput& input) {
@@ -177,9 +163,9 @@ Piece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
 }
 
 Result<void> Producer::decode(Piece& piece) {
-  while (piece.size < kChunkBytes) {
+  while (piece.size < kPieceBytes) {
     const Result<std::size_t> count =
-        decoder_->decode({piece.bytes.get() + piece.size, kChunkBytes - piece.size});
+        decoder_->decode({piece.bytes.get() + piece.size, kPieceBytes - piece.size});
     if (!count) return std::unexpected(count.error());
     if (*count == 0) {
       piece.is_last = true;
@@ -249,7 +235,7 @@ class AheadReader final : public IndexingReader {
   void decode_ahead() noexcept;
   void stop() noexcept;
   Piece take_piece();
-  /// Checks what the stream says of itself, and notes the chunk's checksum.
+  /// Checks what the stream says of itself, and notes the checksums of chunks.
   Result<void> check(const Piece& piece);
   Result<void> spool(const Piece& piece);
 
@@ -290,7 +276,7 @@ void AheadReader::decode_ahead() noexcept {
         spare_.pop_back();
       }
     }
-    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kChunkBytes);
+    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
     Piece piece = producer_.produce(std::move(bytes));
     const bool is_last = piece.is_last;
     {
@@ -313,7 +299,7 @@ void AheadReader::stop() noexcept {
 Piece AheadReader::take_piece() {
   std::unique_ptr<std::byte[]> bytes = std::move(current_.bytes);
   if (!has_thread_) {
-    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kChunkBytes);
+    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
     return producer_.produce(std::move(bytes));
   }
   Piece piece;
@@ -348,18 +334,23 @@ Result<std::span<const std::byte>> AheadReader::make_more() {
 
 Result<void> AheadReader::check(const Piece& piece) {
   const std::span<const std::byte> bytes(piece.bytes.get(), piece.size);
-  std::uint32_t chunk_crc32 = 0;
+  std::uint32_t chunk_crc32 = 0;  // a piece begins with a chunk
   std::uint64_t at = unpacked_;
   // Each byte is summed once: the sum of a stretch is appended to those of member and chunk.
   const auto append = [&](std::uint64_t end) {
-    const auto part =
-        bytes.subspan(static_cast<std::size_t>(at - unpacked_), static_cast<std::size_t>(end - at));
-    if (part.empty()) return;
-    const std::uint32_t sum = crc32_of(0, part);
-    const auto length = static_cast<z_off_t>(part.size());
-    chunk_crc32 = static_cast<std::uint32_t>(crc32_combine(chunk_crc32, sum, length));
-    member_crc32_ = static_cast<std::uint32_t>(crc32_combine(member_crc32_, sum, length));
-    at = end;
+    while (at < end) {
+      const std::uint64_t chunk_left = ChunkCache::kChunkBytes - at % ChunkCache::kChunkBytes;
+      const auto part = bytes.subspan(static_cast<std::size_t>(at - unpacked_),
+                                      static_cast<std::size_t>(std::min(end - at, chunk_left)));
+      const std::uint32_t sum = crc32_of(0, part);
+      const auto length = static_cast<z_off_t>(part.size());
+      chunk_crc32 = static_cast<std::uint32_t>(crc32_combine(chunk_crc32, sum, length));
+      member_crc32_ = static_cast<std::uint32_t>(crc32_combine(member_crc32_, sum, length));
+      at += part.size();
+      if (part.size() < chunk_left) continue;
+      chunk_crc32_.push_back(chunk_crc32);
+      chunk_crc32 = 0;
+    }
   };
   for (const Checksum& checksum : piece.checksums) {
     append(checksum.unpacked_end);
@@ -376,7 +367,7 @@ Result<void> AheadReader::check(const Piece& piece) {
   }
   append(unpacked_ + piece.size);
   unpacked_ = at;
-  if (piece.size > 0) chunk_crc32_.push_back(chunk_crc32);
+  if (at % ChunkCache::kChunkBytes != 0) chunk_crc32_.push_back(chunk_crc32);  // the last one
   if (!expected_) return {};
   if (unpacked_ > expected_->unpacked_bytes ||
       (piece.is_last && !piece.error &&
@@ -410,8 +401,9 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
   index.unpacked_bytes = unpacked_;
   chunk_crc32_.shrink_to_fit();
   index.chunk_crc32 = std::move(chunk_crc32_);
+  index.compression = input_.compression;
+  index.packed_bytes = input_.packed->size_bytes();
   DecoderInput input = input_;
-  std::uint64_t spool_bytes = 0;
   // What is short is decoded from its beginning again.
   if (spool_ && unpacked_ > most_stretch_bytes(options_)) {
     Result<PackedSpool::Frames> frames = spool_->finish();
@@ -420,19 +412,31 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
     input.compression = Compression::zstd;
     input.zstd_workspace = nullptr;
     index.entries = std::move(frames->entries);
-    spool_bytes = input.packed->size_bytes();
+    index.passing = {.spool_bytes = input.packed->size_bytes(), .window_bytes = 0};
   } else if (plan_.entries.empty()) {
     index.entries = producer_.take_entries();
   } else {
     index.entries = std::move(plan_.entries);
   }
   spool_.reset();
-  index.compression = input.compression;
-  index.packed_bytes = input.packed->size_bytes();
-  return make_indexed_source(input, std::move(index), options_, input_.compression, spool_bytes);
+  if (input.zstd_workspace) {
+    index.passing = {.spool_bytes = 0, .window_bytes = window_bytes_of(*input.zstd_workspace)};
+  }
+  return make_indexed_source(input, std::move(index), options_);
 }
 
 }  // namespace
+
+std::uint64_t most_stretch_bytes(const StreamOptions& options) noexcept {
+  constexpr std::uint64_t kSpans = 16;
+  return options.span_bytes * kSpans;
+}
+
+std::uint64_t span_of_states(const DecoderInput& input, const StreamOptions& options) noexcept {
+  if (input.zstd_workspace) return most_stretch_bytes(options);
+  // A point of deflate stands where a block ends, which may be a megabyte later.
+  return options.span_bytes - options.span_bytes / 4;
+}
 
 Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
                                                    const StreamOptions& options,

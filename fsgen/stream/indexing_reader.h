@@ -17,6 +17,11 @@ struct Expected {
   std::uint32_t crc32 = 0;
 };
 
+/// Where points are farther apart than this, a spool is better.
+std::uint64_t most_stretch_bytes(const StreamOptions& options) noexcept;
+/// How far apart points with state are, at first.
+std::uint64_t span_of_states(const DecoderInput& input, const StreamOptions& options) noexcept;
+
 Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
                                                    const StreamOptions& options,
                                                    const std::optional<Expected>& expected);

@@ -43,14 +43,15 @@ bool SpoolSpace::reserve(std::uint64_t bytes) noexcept {
 struct SpoolWriter::File {
   File(std::shared_ptr<SpoolSpace> its_space, std::string its_name)
       : space(std::move(its_space)), name(std::move(its_name)) {}
-  ~File() { space->release(size_bytes); }
+  ~File() { space->release(reserved_bytes); }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
   const std::shared_ptr<SpoolSpace> space;
   const std::string name;
-  std::shared_ptr<const UniqueFd> fd;
-  std::uint64_t size_bytes = 0;
+  std::shared_ptr<const UniqueFd> fd;  // made before there is a source
+  std::uint64_t reserved_bytes = 0;    // the writer's
+  std::atomic<std::uint64_t> size_bytes = 0;
 };
 
 /// A finished spool. Nobody else has the file, so there is nothing to check again.
@@ -58,7 +59,9 @@ class SpoolSource final : public ByteSource {
  public:
   explicit SpoolSource(std::shared_ptr<const SpoolWriter::File> file) : file_(std::move(file)) {}
 
-  std::uint64_t size_bytes() const noexcept override { return file_->size_bytes; }
+  std::uint64_t size_bytes() const noexcept override {
+    return file_->size_bytes.load(std::memory_order_acquire);
+  }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
     if (out.empty()) return {};
     const Result<std::size_t> got = read_fully(fd(), offset, out);
@@ -103,22 +106,31 @@ SpoolWriter::SpoolWriter(SpoolWriter&& other) noexcept = default;
 
 std::uint64_t SpoolWriter::size_bytes() const noexcept { return file_->size_bytes; }
 
+Result<void> SpoolWriter::open_file() {
+  if (file_->fd) return {};
+  Result<UniqueFd> fd = file_->space->make_file();
+  if (!fd) return std::unexpected(std::move(fd.error()));
+  file_->fd = std::make_shared<const UniqueFd>(std::move(*fd));
+  return {};
+}
+
+Result<std::shared_ptr<ByteSource>> SpoolWriter::source() {
+  if (const Result<void> opened = open_file(); !opened) return std::unexpected(opened.error());
+  return std::make_shared<SpoolSource>(file_);
+}
+
 Result<void> SpoolWriter::append(std::span<const std::byte> bytes) {
   if (bytes.empty()) return {};
   SpoolSpace& space = *file_->space;
-  if (!file_->fd) {
-    Result<UniqueFd> fd = space.make_file();
-    if (!fd) return std::unexpected(std::move(fd.error()));
-    file_->fd = std::make_shared<const UniqueFd>(std::move(*fd));
-  }
+  if (Result<void> opened = open_file(); !opened) return opened;
   if (!space.reserve(bytes.size())) {
     return fail(Errc::no_space,
                 fmt::format("{} must be spooled, and all spools together may take {} "
                             "(--spool-limit=SIZE allows more)",
                             file_->name, human_size(space.limit_bytes())));
   }
+  file_->reserved_bytes += bytes.size();
   std::uint64_t at = file_->size_bytes;
-  file_->size_bytes += bytes.size();
   while (!bytes.empty()) {
     const ssize_t count =
         ::pwrite(file_->fd->get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
@@ -132,6 +144,7 @@ Result<void> SpoolWriter::append(std::span<const std::byte> bytes) {
     bytes = bytes.subspan(static_cast<std::size_t>(count));
     at += static_cast<std::uint64_t>(count);
   }
+  file_->size_bytes.store(at, std::memory_order_release);
   return {};
 }
 

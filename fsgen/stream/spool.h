@@ -55,11 +55,16 @@ class SpoolWriter {
   /// Errors: Errc::no_space when the limit or the disk is reached; the text says which option
   /// helps.
   Result<void> append(std::span<const std::byte> bytes);
+  /// What was written so far, at any offset, on any thread: it gets longer while more is written.
+  /// Makes the file, if nothing was written yet.
+  Result<std::shared_ptr<ByteSource>> source();
   /// What was written, at any offset; pin() works. The writer is used up.
   Result<std::shared_ptr<ByteSource>> finish();
 
  private:
   struct File;
+  Result<void> open_file();
+
   std::shared_ptr<File> file_;
   friend class SpoolSource;
 };

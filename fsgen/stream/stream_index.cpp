@@ -21,13 +21,32 @@ namespace {
 
 // docs/layout-stream-index.md
 constexpr std::string_view kMagic = "MKVFSIDX";
-constexpr std::uint32_t kVersion = 1;
-constexpr std::size_t kHeaderBytes = 48;
+constexpr std::uint32_t kVersion = 2;
+constexpr std::size_t kHeaderBytes = 64;
+// How its points come to be.
+constexpr std::uint32_t kHere = 0;
+constexpr std::uint32_t kByPass = 1;
 constexpr std::size_t kEntryBytes = 24;
 constexpr std::size_t kDigestBytes = 32;
 
+// Points without state cost little.
+constexpr std::uint64_t kFreeSpanBytes = std::uint64_t{256} << 10;
+
 std::uint64_t cost_of(const StreamIndex::Entry& entry) noexcept {
-  return sizeof entry + entry.state.capacity();
+  return sizeof entry +
+         (entry.state ? sizeof(std::vector<std::byte>) + entry.state->capacity() : 0);
+}
+
+const StreamIndex::Entry& last_before(std::span<const StreamIndex::Entry> entries,
+                                      std::uint64_t unpacked) noexcept {
+  const auto after = std::ranges::upper_bound(
+      entries, unpacked, {}, [](const StreamIndex::Entry& entry) { return entry.point.unpacked; });
+  assert(after != entries.begin());
+  return *std::prev(after);
+}
+
+std::size_t state_bytes(const StreamIndex::Entry& entry) noexcept {
+  return entry.state ? entry.state->size() : 0;
 }
 
 }  // namespace
@@ -39,10 +58,7 @@ std::uint64_t StreamIndex::memory_bytes() const noexcept {
 }
 
 const StreamIndex::Entry& StreamIndex::entry_before(std::uint64_t unpacked) const noexcept {
-  const auto after = std::ranges::upper_bound(
-      entries, unpacked, {}, [](const Entry& entry) { return entry.point.unpacked; });
-  assert(after != entries.begin());
-  return *std::prev(after);
+  return last_before(entries, unpacked);
 }
 
 struct IndexBuilder::Compressor {
@@ -62,25 +78,28 @@ IndexBuilder::IndexBuilder(std::uint64_t span_bytes, std::uint64_t most_memory_b
                            std::size_t most_state_bytes)
     : most_memory_bytes_(most_memory_bytes),
       span_bytes_(std::max<std::uint64_t>(span_bytes, 1)),
-      free_span_bytes_(std::min<std::uint64_t>(span_bytes_, ChunkCache::kChunkBytes)),
+      free_span_bytes_(std::min(span_bytes_, kFreeSpanBytes)),
       compressor_(std::make_unique<Compressor>(most_state_bytes)) {}
 IndexBuilder::~IndexBuilder() = default;
 
 void IndexBuilder::add(const Point& point, std::span<const std::byte> state) {
   assert(ZSTD_compressBound(state.size()) <= compressor_->buffer.size());
   const std::uint64_t span = state.empty() ? free_span_bytes_ : span_bytes_;
-  if (!entries_.empty() && point.unpacked < last_ + span) return;
-  StreamIndex::Entry entry{point, {}};
+  if (has_first_ && point.unpacked < last_ + span) return;
+  has_first_ = true;
+  StreamIndex::Entry entry{point, nullptr};
   if (!state.empty()) {
     constexpr int kLevel = 1;
     const std::size_t size =
         ZSTD_compressCCtx(compressor_->context, compressor_->buffer.data(),
                           compressor_->buffer.size(), state.data(), state.size(), kLevel);
     if (ZSTD_isError(size) != 0) throw std::bad_alloc();  // there is room for any outcome
-    entry.state.assign(compressor_->buffer.begin(),
-                       compressor_->buffer.begin() + static_cast<std::ptrdiff_t>(size));
+    entry.state = std::make_shared<const std::vector<std::byte>>(
+        compressor_->buffer.begin(),
+        compressor_->buffer.begin() + static_cast<std::ptrdiff_t>(size));
   }
   last_ = last_state_ = point.unpacked;
+  const MutexLock lock(mutex_);
   memory_bytes_ += cost_of(entry);
   entries_.push_back(std::move(entry));
   while (memory_bytes_ > most_memory_bytes_ && entries_.size() > 2) thin_out();
@@ -101,8 +120,24 @@ void IndexBuilder::thin_out() {
 }
 
 std::vector<StreamIndex::Entry> IndexBuilder::take_entries() {
+  const MutexLock lock(mutex_);
   entries_.shrink_to_fit();
   return std::move(entries_);
+}
+
+StreamIndex::Entry IndexBuilder::entry_before(std::uint64_t unpacked) const {
+  const MutexLock lock(mutex_);
+  return last_before(entries_, unpacked);
+}
+
+std::uint64_t IndexBuilder::count() const {
+  const MutexLock lock(mutex_);
+  return entries_.size();
+}
+
+std::uint64_t IndexBuilder::memory_bytes() const {
+  const MutexLock lock(mutex_);
+  return memory_bytes_;
 }
 
 Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state,
@@ -115,9 +150,12 @@ Result<std::vector<std::byte>> unpack_state(std::span<const std::byte> state,
 }
 
 std::vector<std::byte> to_bytes(const StreamIndex& index) {
+  // Of points that are made again only the first is kept, which is where the stream begins.
+  const StreamIndex::Entry beginning;
+  const auto entries = index.passing ? std::span(&beginning, 1) : std::span(index.entries);
   std::uint64_t states_bytes = 0;
-  for (const StreamIndex::Entry& entry : index.entries) states_bytes += entry.state.size();
-  std::vector<std::byte> bytes(kHeaderBytes + index.entries.size() * kEntryBytes);
+  for (const StreamIndex::Entry& entry : entries) states_bytes += state_bytes(entry);
+  std::vector<std::byte> bytes(kHeaderBytes + entries.size() * kEntryBytes);
   bytes.reserve(bytes.size() + static_cast<std::size_t>(states_bytes) +
                 index.chunk_crc32.size() * sizeof(std::uint32_t) + kDigestBytes);
   std::ranges::copy(std::as_bytes(std::span(kMagic)), bytes.begin());
@@ -125,20 +163,23 @@ std::vector<std::byte> to_bytes(const StreamIndex& index) {
   store_le<std::uint32_t>(bytes, 12, static_cast<std::uint32_t>(index.compression));
   store_le<std::uint64_t>(bytes, 16, index.packed_bytes);
   store_le<std::uint64_t>(bytes, 24, index.unpacked_bytes);
-  store_le<std::uint64_t>(bytes, 32, index.entries.size());
+  store_le<std::uint64_t>(bytes, 32, entries.size());
   store_le<std::uint32_t>(bytes, 40, ChunkCache::kChunkBytes);
-  store_le<std::uint32_t>(bytes, 44, 0);
+  store_le<std::uint32_t>(bytes, 44, index.passing ? kByPass : kHere);
+  const StreamIndex::Passing passing = index.passing.value_or(StreamIndex::Passing{});
+  store_le<std::uint64_t>(bytes, 48, passing.spool_bytes);
+  store_le<std::uint64_t>(bytes, 56, passing.window_bytes);
   std::size_t at = kHeaderBytes;
-  for (const StreamIndex::Entry& entry : index.entries) {
+  for (const StreamIndex::Entry& entry : entries) {
     store_le<std::uint64_t>(bytes, at, entry.point.unpacked);
     store_le<std::uint64_t>(bytes, at + 8, entry.point.packed);
-    store_le<std::uint32_t>(bytes, at + 16, narrow<std::uint32_t>(entry.state.size()));
+    store_le<std::uint32_t>(bytes, at + 16, narrow<std::uint32_t>(state_bytes(entry)));
     store_le<std::uint16_t>(bytes, at + 20, entry.point.bits);
     store_le<std::uint16_t>(bytes, at + 22, entry.point.kind);
     at += kEntryBytes;
   }
-  for (const StreamIndex::Entry& entry : index.entries) {
-    bytes.insert(bytes.end(), entry.state.begin(), entry.state.end());
+  for (const StreamIndex::Entry& entry : entries) {
+    if (entry.state) bytes.insert(bytes.end(), entry.state->begin(), entry.state->end());
   }
   for (const std::uint32_t crc : index.chunk_crc32) {
     std::array<std::byte, sizeof crc> word;
@@ -174,11 +215,24 @@ Result<StreamIndex> parse_index(std::span<const std::byte> bytes, std::uint64_t 
   index.packed_bytes = load_le<std::uint64_t>(bytes, 16);
   index.unpacked_bytes = load_le<std::uint64_t>(bytes, 24);
   const auto count = load_le<std::uint64_t>(bytes, 32);
+  const auto points = load_le<std::uint32_t>(bytes, 44);
+  const StreamIndex::Passing passing{load_le<std::uint64_t>(bytes, 48),
+                                     load_le<std::uint64_t>(bytes, 56)};
   if (compression > static_cast<std::uint32_t>(Compression::deflate) ||
-      load_le<std::uint32_t>(bytes, 40) != ChunkCache::kChunkBytes ||
-      load_le<std::uint32_t>(bytes, 44) != 0) {
+      load_le<std::uint32_t>(bytes, 40) != ChunkCache::kChunkBytes || points > kByPass) {
     return refuse("it is of another kind");
   }
+  // A pass makes a spool or states of zstd, not both and not neither.
+  const bool makes_states = passing.window_bytes != 0;
+  const bool makes_spool = passing.spool_bytes != 0;
+  if (points == kByPass ? makes_states == makes_spool || count != 1 : makes_states || makes_spool) {
+    return refuse("how its points are made is wrong");
+  }
+  if (makes_states && (passing.window_bytes > kMostZstdWindowBytes ||
+                       compression != static_cast<std::uint32_t>(Compression::zstd))) {
+    return refuse("its window is wrong");
+  }
+  if (points == kByPass) index.passing = passing;
   if (index.packed_bytes != packed_bytes) return refuse("the file has another size now");
   index.compression = static_cast<Compression>(compression);
   const std::uint64_t crc_count =
@@ -202,13 +256,18 @@ Result<StreamIndex> parse_index(std::span<const std::byte> bytes, std::uint64_t 
     const bool follows =
         i == 0 ? point.unpacked == 0 : point.unpacked > index.entries.back().point.unpacked;
     if (!follows || point.unpacked > index.unpacked_bytes || point.packed > packed_bytes ||
-        bits > 7 || (bits != 0 && point.packed == 0) || kind > 0xff || state_bytes > left) {
+        bits > 7 || (bits != 0 && point.packed == 0) || kind > 0xff || state_bytes > left ||
+        (state_bytes != 0 && index.passing)) {
       return refuse(fmt::format("point {} is wrong", i));
     }
     point.bits = static_cast<std::uint8_t>(bits);
     point.kind = static_cast<std::uint8_t>(kind);
     const auto state = bytes.subspan(state_at, state_bytes);
-    index.entries.push_back({point, {state.begin(), state.end()}});
+    index.entries.push_back({point, nullptr});
+    if (!state.empty()) {
+      index.entries.back().state =
+          std::make_shared<const std::vector<std::byte>>(state.begin(), state.end());
+    }
     state_at += state_bytes;
     left -= state_bytes;
   }

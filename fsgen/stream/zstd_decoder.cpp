@@ -25,10 +25,11 @@ namespace mkvirtfs {
 class ZstdWorkspace {
  public:
   explicit ZstdWorkspace(std::uint64_t window_bytes)
-      : size_(ZSTD_estimateDStreamSize(
-            static_cast<std::size_t>(std::max<std::uint64_t>(window_bytes, 1024)))),
+      : window_bytes_(std::max<std::uint64_t>(window_bytes, 1024)),
+        size_(ZSTD_estimateDStreamSize(static_cast<std::size_t>(window_bytes_))),
         words_((size_ + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t)) {}
 
+  std::uint64_t window_bytes() const noexcept { return window_bytes_; }
   std::size_t size() const noexcept { return size_; }
 
   Mutex mutex;
@@ -38,6 +39,7 @@ class ZstdWorkspace {
   class WorkspaceDecoder* user GUARDED_BY(mutex) = nullptr;  ///< whose state stands here
 
  private:
+  const std::uint64_t window_bytes_;
   const std::size_t size_;
   std::vector<std::uint64_t> words_;  // aligned
 };
@@ -231,6 +233,9 @@ std::shared_ptr<ZstdWorkspace> make_zstd_workspace(std::uint64_t window_bytes) {
 }
 
 std::size_t state_bytes_of(const ZstdWorkspace& workspace) noexcept { return workspace.size(); }
+std::uint64_t window_bytes_of(const ZstdWorkspace& workspace) noexcept {
+  return workspace.window_bytes();
+}
 
 Result<ZstdFrames> find_zstd_frames(ByteSource& packed) {
   // RFC 8878, 3.1.1: only the headers of frames and blocks are looked at. Whatever is not as it

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <span>
 #include <stdexcept>
+#include <unordered_map>
 
 #include "support/byte_order.h"
 
@@ -144,6 +145,77 @@ std::string pack_lzip(std::string_view bytes) {
   store_le<std::uint64_t>(fields, 4, bytes.size());
   store_le<std::uint64_t>(fields, 12, out.size() + trailer.size());
   return out + trailer;
+}
+
+namespace {
+
+/// Codes of one width after the other, in groups of eight.
+class CodeOutput {
+ public:
+  explicit CodeOutput(std::string& out) : out_(out) {}
+  unsigned width() const noexcept { return width_; }
+  void put(unsigned code) {
+    bits_ |= std::uint64_t{code} << bit_count_;
+    for (bit_count_ += width_; bit_count_ >= 8; bit_count_ -= 8, bits_ >>= 8) byte();
+    in_group_ = (in_group_ + 1) % 8;
+  }
+  /// Fills up the group.
+  void set_width(unsigned width) {
+    while (in_group_ != 0) put(0);
+    width_ = width;
+  }
+  void end() {
+    if (bit_count_ > 0) byte();
+  }
+
+ private:
+  void byte() { out_.push_back(static_cast<char>(bits_ & 0xff)); }
+
+  std::string& out_;
+  unsigned width_ = 9;
+  unsigned in_group_ = 0;
+  std::uint64_t bits_ = 0;
+  unsigned bit_count_ = 0;
+};
+
+}  // namespace
+
+std::string pack_compress(std::string_view bytes, unsigned most_bits, bool clears) {
+  std::string out = "\x1f\x9d";
+  out.push_back(static_cast<char>(most_bits | (clears ? 0x80U : 0U)));
+  if (bytes.empty()) return out;
+  CodeOutput codes(out);
+  const unsigned first_free = clears ? 257 : 256;
+  unsigned next_free = first_free;
+  std::unordered_map<unsigned, unsigned> table;  // by the code before, and the byte behind
+  const auto put = [&](unsigned code) {
+    codes.put(code);
+    if (next_free > (1U << codes.width()) - 1 && codes.width() < most_bits) {
+      codes.set_width(codes.width() + 1);
+    }
+  };
+  unsigned code = static_cast<unsigned char>(bytes.front());
+  for (const char c : bytes.substr(1)) {
+    const unsigned byte = static_cast<unsigned char>(c);
+    const auto known = table.find(code << 8 | byte);
+    if (known != table.end()) {
+      code = known->second;
+      continue;
+    }
+    put(code);
+    if (next_free < 1U << most_bits) {
+      table.emplace(code << 8 | byte, next_free++);
+    } else if (clears) {
+      codes.put(256);
+      codes.set_width(9);
+      table.clear();
+      next_free = first_free;
+    }
+    code = byte;
+  }
+  codes.put(code);
+  codes.end();
+  return out;
 }
 
 }  // namespace mkvirtfs::testing

@@ -23,5 +23,7 @@ std::string pack_bzip2(std::string_view bytes, int level);
 std::string pack_lz4(std::string_view bytes);
 std::string pack_lzma(std::string_view bytes);
 std::string pack_lzip(std::string_view bytes);
+/// As compress(1), with codes of up to `most_bits`; when the table is full it is emptied, or stays.
+std::string pack_compress(std::string_view bytes, unsigned most_bits, bool clears);
 
 }  // namespace mkvirtfs::testing
