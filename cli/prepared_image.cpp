@@ -72,6 +72,19 @@ void hint_at_image(const std::string& source, const SourceTree& tree, LogSink& l
                         printable(source), prefix, printable(source)));
 }
 
+/// An archive that changes can only be read wrongly: every member's place may be another. Who asked
+/// for something else than errors is told so. No error by itself: other sources and other exports
+/// may have the option for good reason.
+void tell_of_archives(const SourceOptions& options, LogSink& log) {
+  if (options.on_change() == OnChange::error) return;
+  for (const PlacedSource& placed : options.sources) {
+    if (is_directory_source(placed.source)) continue;
+    log.write(LogLevel::warning, fmt::format("{} is an archive: once it changes, reads of it are "
+                                             "errors, whatever --on-change says",
+                                             printable(placed.source)));
+  }
+}
+
 class Stopwatch {
  public:
   double seconds() const {
@@ -108,6 +121,7 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
   const Stopwatch scan_time;
   std::vector<PlacedLayer> layers;
   for (std::size_t at = 0; at < parts.size(); ++at) {
+    tell_of_archives(*parts[at], log);
     for (const PlacedSource& placed : parts[at]->sources) {
       Result<LoadedSource> loaded = load_source(placed.source, *parts[at], scan_options[at], log);
       if (!loaded) return std::unexpected(std::move(loaded.error()));

@@ -122,18 +122,23 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
 
 }  // namespace
 
+bool is_directory_source(const std::string& path) {
+  if (path == "-" || oci::parse_image_name(path)) return false;
+  // What is not there, or can not be looked at, is told of as ever.
+  struct stat status{};
+  return ::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
+}
+
 Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
                                  const ScanOptions& scan, LogSink& log) {
   if (const auto image = oci::parse_image_name(path)) {
     return load_container_image(*image, options, scan, log);
   }
+  if (is_directory_source(path)) return load_directory(path, options, scan, log);
   struct stat status{};
-  if (path == "-") return load_archive(path, options, scan, /*is_regular=*/false, log);
-  // What is not there, or can not be looked at, is told of as ever.
-  if (::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {
-    return load_directory(path, options, scan, log);
-  }
-  return load_archive(path, options, scan, S_ISREG(status.st_mode), log);
+  const bool is_regular =
+      path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  return load_archive(path, options, scan, is_regular, log);
 }
 
 }  // namespace mkvirtfs::cli

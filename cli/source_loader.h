@@ -36,6 +36,9 @@ struct LoadedSource {
   SourceFacts facts;
 };
 
+/// Whether load_source() takes it for a host directory: also what is not there.
+bool is_directory_source(const std::string& path);
+
 /// Reads the directory or archive at `path` ("-" is an archive on standard input), or the container
 /// image that it names (oci::parse_image_name()). `options` are those that all sources share,
 /// `scan` their values. `log` must outlive the layer.

@@ -197,7 +197,8 @@ fails 1 'cut.tar.gz' "$MKVIRTFS" inspect cut.tar.gz
 
 # An archive that is changed while it is served: errors, never a mixture.
 cp full.tar changing.tar
-start_server changing.tar --fs=ext4 -U "$work/socket"
+start_server changing.tar --fs=ext4 -U "$work/socket" --on-change=stale
+contains "$(cat "$server_log")" 'changing.tar is an archive: once it changes, reads of it are errors, whatever --on-change says$'
 nbdcopy "$uri" "$work/image"
 printf 'x' | dd of=changing.tar bs=1 seek=2000000 conv=notrunc status=none
 ! nbdcopy "$uri" "$work/image" 2>/dev/null || fail "a changed archive was read on"
