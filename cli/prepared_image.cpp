@@ -128,7 +128,7 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
       add(loaded->report, prepared.report);
       hint_at_image(placed.source, *loaded->layer.tree, log);
       prepared.sources.push_back(std::move(loaded->facts));
-      layers.push_back({std::move(loaded->layer), placed.at});
+      layers.push_back({std::move(loaded->layer), placed.at, placed.source});
     }
   }
   Result<Layer> merged = merge_layers(std::move(layers));

@@ -57,6 +57,14 @@ SourceFacts facts_of(const archive::Archive& archive, std::uint64_t spooled_sour
   return facts;
 }
 
+void tell_of_spool(const std::string& name, const SourceFacts& facts,
+                   const ArchiveSettings& settings, LogSink& log) {
+  if (facts.spool_bytes == 0) return;
+  log.write(LogLevel::info,
+            fmt::format("{} can not be read at any offset: {} are in a spool in {}", name,
+                        human_size(facts.spool_bytes), settings.stream.spool->directory()));
+}
+
 Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& options,
                                   const ScanOptions& scan, bool is_regular, LogSink& log) {
   Result<ArchiveSettings> settings = options.archive().settings(log);
@@ -82,12 +90,7 @@ Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& 
   loaded.layer = std::move(made->layer);
   loaded.report.excluded_count = made->excluded_count;
   loaded.facts = facts_of(*read, spooled_source_bytes);
-  if (loaded.facts.spool_bytes != 0) {
-    log.write(
-        LogLevel::info,
-        fmt::format("{} can not be read at any offset: {} are in a spool in {}", read->name,
-                    human_size(loaded.facts.spool_bytes), settings->stream.spool->directory()));
-  }
+  tell_of_spool(read->name, loaded.facts, *settings, log);
   return loaded;
 }
 
@@ -96,8 +99,8 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   Result<ArchiveSettings> settings = options.archive().settings(log);
   if (!settings) return std::unexpected(std::move(settings.error()));
   oci::LoadOptions load_options;
-  load_options.read = std::move(settings->read);
-  load_options.stream = std::move(settings->stream);
+  load_options.read = settings->read;
+  load_options.stream = settings->stream;
   load_options.layer = settings->layer;
   load_options.index_cache = settings->index_cache;
   Result<std::optional<oci::Platform>> platform = options.container().platform();
@@ -117,6 +120,7 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   loaded.facts.packed_bytes = image->packed_bytes;
   loaded.facts.index_bytes = image->index_bytes;
   loaded.facts.spool_bytes = image->spool_bytes;
+  tell_of_spool(image->name, loaded.facts, *settings, log);
   return loaded;
 }
 

@@ -132,9 +132,9 @@ TEST_CASE("bsdtar's manifest of a tree gives another tree its attributes") {
   INFO((manifest ? "" : manifest.error().what));
   REQUIRE(manifest);
   std::vector<PlacedLayer> layers;
-  layers.push_back({scanned("other"), ""});
+  layers.push_back({scanned("other"), "", ""});
   CHECK(layers[0].layer.tree->id() != wanted.tree->id());
-  layers.push_back({std::move(*manifest), ""});
+  layers.push_back({std::move(*manifest), "", ""});
   const Result<Layer> merged = merge_layers(std::move(layers));
   INFO((merged ? "" : merged.error().what));
   REQUIRE(merged);
@@ -151,7 +151,7 @@ TEST_CASE("of directories a manifest may tell a part") {
   CHECK(layer->overrides[0].permissions == 0700);
   CHECK_FALSE(layer->overrides[0].uid);
   std::vector<PlacedLayer> layers;
-  layers.push_back({std::move(*layer), ""});
+  layers.push_back({std::move(*layer), "", ""});
   const Result<Layer> merged = merge_layers(std::move(layers));
   REQUIRE(merged);
   REQUIRE(merged->tree->find_path("a") != nullptr);
@@ -192,7 +192,7 @@ TEST_CASE("what a manifest does not bring it changes, and what is optional may b
   Layer base;
   base.tree = built.tree;
   base.contents = built.store;
-  const Result<Layer> merged = merge_layers({{base, ""}, {*layer, ""}});
+  const Result<Layer> merged = merge_layers({{base, "", ""}, {*layer, "", ""}});
   INFO((merged ? "" : merged.error().what));
   REQUIRE(merged);
   const SourceTree& tree = *merged->tree;
@@ -209,7 +209,7 @@ TEST_CASE("what a manifest does not bring it changes, and what is optional may b
   const auto refused = [&](const std::string& lines) {
     Result<Layer> other = open("#mtree\n" + lines, dir.path());
     REQUIRE(other);
-    const Result<Layer> both = merge_layers({{base, ""}, {std::move(*other), ""}});
+    const Result<Layer> both = merge_layers({{base, "", ""}, {std::move(*other), "", ""}});
     REQUIRE_FALSE(both);
     return both.error().what;
   };

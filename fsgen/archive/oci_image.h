@@ -24,7 +24,8 @@ namespace mkvirtfs::oci {
 struct ImageName {
   enum class Form : std::uint8_t { oci, docker };
   Form form = Form::oci;
-  std::string path;       ///< a layout directory, or a tar of one; of `docker save` a tar
+  std::string path;  ///< a layout directory, or a tar of one; of `docker save` a tar; "-": a tar on
+                     ///< standard input
   std::string reference;  ///< "app:latest", a digest, "@0" (the first one); empty: the only one
 };
 /// "oci:PATH[:REF]", "oci-archive:PATH[:REF]", "docker-archive:PATH[:REF]"; nullopt for anything

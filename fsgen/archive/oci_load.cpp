@@ -13,7 +13,6 @@
 #include "fsgen/archive/archive.h"
 #include "fsgen/archive/oci_whiteouts.h"
 #include "fsgen/stream/chunk_cache.h"
-#include "fsgen/stream/file_source.h"
 #include "fsgen/tree/merge.h"
 #include "support/worker_pool.h"
 
@@ -43,17 +42,30 @@ TarIndex index_of(const archive::MemberLog& members) {
   return index;
 }
 
-Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const LoadOptions& options,
-                                               LogSink& log) {
+/// Can be opened again at any time; what can not is put into a spool, whose indexes nobody will ask
+/// for again.
+bool is_lasting(const std::string& path) {
   struct stat status{};
-  if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
+  return path != "-" &&
+         (::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
+}
+
+/// `spool_bytes`: what had to be put into a spool.
+Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const LoadOptions& options,
+                                               std::uint64_t& spool_bytes, LogSink& log) {
+  if (path.empty()) return fail(Errc::usage, "oci: without a path names no image (oci:PATH[:REF])");
+  struct stat status{};
+  if (path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
     return open_directory(path, log);
   }
-  Result<std::shared_ptr<ByteSource>> file = open_file_source(path, OnChange::error, log);
+  Result<std::shared_ptr<ByteSource>> file =
+      archive::open_archive_file(path, options.stream.spool, log);
   if (!file) return std::unexpected(std::move(file.error()));
+  if (!is_lasting(path)) spool_bytes += (*file)->size_bytes();
   const Result<archive::Archive> tar = archive::read_archive(
       std::move(*file), options.read, options.stream, options.index_cache.get(), log);
   if (!tar) return std::unexpected(tar.error());
+  if (const auto facts = stream_facts(*tar->stream)) spool_bytes += facts->spool_bytes;
   return make_tar_files(tar->stream, index_of(tar->members));
 }
 
@@ -188,13 +200,15 @@ Result<std::vector<ReadLayer>> LayerReaders::run() {
 Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log) {
   LoadOptions shared = options;
   shared.layer.outward_links = true;
+  if (!is_lasting(name.path)) shared.index_cache.reset();
   if (!shared.stream.cache) shared.stream.cache = std::make_shared<ChunkCache>();
-  const Result<std::unique_ptr<ImageFiles>> files = open_files(name.path, shared, log);
+  LoadedImage loaded;
+  const Result<std::unique_ptr<ImageFiles>> files =
+      open_files(name.path, shared, loaded.spool_bytes, log);
   if (!files) return std::unexpected(files.error());
   Result<Image> image = find_image(**files, name, options.platform);
   if (!image) return std::unexpected(std::move(image.error()));
 
-  LoadedImage loaded;
   loaded.name = std::move(image->name);
   loaded.id = std::move(image->id);
   loaded.platform = std::move(image->platform);
@@ -204,11 +218,12 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
       LayerReaders(image->layers, shared, loaded.packed_bytes, log).run();
   if (!read) return std::unexpected(std::move(read.error()));
   std::vector<PlacedLayer> layers;
-  for (ReadLayer& layer : *read) {
+  for (std::size_t at = 0; at < read->size(); ++at) {
+    ReadLayer& layer = (*read)[at];
     loaded.index_bytes += layer.index_bytes;
     loaded.spool_bytes += layer.spool_bytes;
     loaded.excluded_count += layer.excluded_count;
-    layers.push_back({std::move(layer.layer), ""});
+    layers.push_back({std::move(layer.layer), "", image->layers[at].bytes->name()});
   }
   if (layers.empty()) {
     return fail(Errc::unreadable, loaded.name + " has no layers, and so no files");

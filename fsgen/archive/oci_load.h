@@ -42,7 +42,7 @@ struct LoadedImage {
   std::uint64_t layer_count = 0;
   std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
   std::uint64_t index_bytes = 0;   ///< in memory, of the layers that are compressed
-  std::uint64_t spool_bytes = 0;   ///< of layers that can not be read otherwise
+  std::uint64_t spool_bytes = 0;   ///< of layers, or of all, if it can not be read otherwise
   std::uint64_t excluded_count = 0;
 };
 

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <span>
@@ -353,6 +354,28 @@ TEST_CASE("blobs are named by SHA-512, too") {
     CHECK_THAT(refused.error().what, Catch::Contains("is damaged: it has the digest sha512:"));
     write_file(blob, bytes);
   }
+}
+
+TEST_CASE("an image comes through a pipe, too") {
+  const TempDir dir;
+  const std::string low = lowest().bytes();
+  ImageWriter(dir.path() / "layout").finish({{packed(dir, low, "gzip"), low}});
+  const std::string fifo = (dir / "fifo").string();
+  const std::string command = "cd " + dir.path().string() +
+                              "; mkfifo fifo; tar -C layout -cf fifo . & while [ ! -p fifo ]; do "
+                              "sleep 0.01; done";
+  REQUIRE(std::system(command.c_str()) == 0);
+  LoadOptions options;
+  options.stream.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
+  const std::filesystem::path kept = dir.path() / "kept";
+  options.index_cache = std::make_shared<archive::IndexCache>(kept.string(), null_log());
+  const Result<LoadedImage> image = load_image({Form::oci, fifo, ""}, options, null_log());
+  INFO((image ? std::string() : image.error().what));
+  REQUIRE(image);
+  CHECK(bytes_at(image->layer, "etc/hosts") == "low hosts");
+  CHECK(image->spool_bytes % 10240 == 0);
+  CHECK(image->spool_bytes != 0);
+  CHECK_FALSE(std::filesystem::exists(kept));
 }
 
 TEST_CASE("many layers are read at once, as if one after the other") {

@@ -210,6 +210,11 @@ class LayerMerger {
     return {};
   }
 
+  std::unexpected<Error> wrong(std::uint32_t layer, const std::string& what) const {
+    const std::string& name = placed_[layer].name;
+    return fail(Errc::unreadable, name.empty() ? what : fmt::format("{}: {}", name, what));
+  }
+
   std::string placed_path(std::uint32_t layer, std::string_view path) const {
     return joined(fmt::format("{}", fmt::join(ways_[layer], "/")), path);
   }
@@ -241,7 +246,7 @@ class LayerMerger {
       const Result<std::uint32_t> at = mark_at(placed_path(no, path));
       if (!at) return std::unexpected(at.error());
       if (path.empty()) {
-        return fail(Errc::unreadable, "a whiteout of the root: there is no such thing");
+        return wrong(no, "a whiteout of the root: there is no such thing");
       }
       auto& layers = marks_[*at].whiteouts;
       if (layers.empty() || layers.back() != no) layers.push_back(no);
@@ -263,8 +268,8 @@ class LayerMerger {
       const Node* directory = layer.tree->find_path(parent);
       if (link.path.empty() || directory == nullptr || !directory->is_directory() ||
           layer.tree->find_path(link.path) != nullptr) {
-        return fail(Errc::unreadable, fmt::format("{}: a hard link to {} can not stand there",
-                                                  link.path, link.target));
+        return wrong(
+            no, fmt::format("{}: a hard link to {} can not stand there", link.path, link.target));
       }
       marks_[*at].links.push_back(static_cast<std::uint32_t>(links_.size()));
       links_.push_back({no, std::move(path), placed_path(no, link.target), {}});
@@ -296,9 +301,8 @@ class LayerMerger {
       const Result<Found> found = find(link.target, layer);
       if (!found) return std::unexpected(found.error());
       if (!found->leaf) {
-        return fail(Errc::unreadable,
-                    fmt::format("{} is a hard link to {}, which is {}", link.path, link.target,
-                                found->exists() ? "a directory" : "nowhere"));
+        return wrong(layer, fmt::format("{} is a hard link to {}, which is {}", link.path,
+                                        link.target, found->exists() ? "a directory" : "nowhere"));
       }
       link.origin = *found->leaf;
       shared_.emplace(link.origin, kNoNode);
@@ -313,14 +317,14 @@ class LayerMerger {
       if (!found) return std::unexpected(found.error());
       if (!found->exists()) {
         if (change.is_optional) continue;
-        return fail(Errc::unreadable,
-                    fmt::format("{} is given attributes, but there is no such entry", path));
+        return wrong(layer,
+                     fmt::format("{} is given attributes, but there is no such entry", path));
       }
       const auto type =
           static_cast<std::uint16_t>(found->leaf ? node_of(*found->leaf).mode & S_IFMT : S_IFDIR);
       if (change.type != 0 && change.type != type) {
-        return fail(Errc::unreadable, fmt::format("{} is given attributes as {}, but is {}", path,
-                                                  type_in_words(change.type), type_in_words(type)));
+        return wrong(layer, fmt::format("{} is given attributes as {}, but is {}", path,
+                                        type_in_words(change.type), type_in_words(type)));
       }
       Patch& patch = patches_[found->leaf ? *found->leaf : attributes_of(found->shares)];
       if (change.permissions) patch.permissions = change.permissions;

@@ -15,6 +15,7 @@ struct PlacedLayer {
   Layer layer;
   /// '/'-separated raw bytes; slashes at either end and double ones say nothing. "" is the root.
   std::string at;
+  std::string name;  ///< for messages: "rootfs.tar"; may be empty
 };
 
 /// Whether it can be a PlacedLayer's `at`: no ".", no "..", no name beyond 255 bytes.
@@ -38,7 +39,7 @@ bool is_valid_place(std::string_view at);
 ///
 /// Errors: Errc::usage for an `at` that is no place or has something else than a directory in its
 /// way; Errc::unreadable for links, overrides and whiteouts that make no sense, naming their
-/// path.
+/// layer and path.
 Result<Layer> merge_layers(std::vector<PlacedLayer> layers);
 
 }  // namespace mkvirtfs

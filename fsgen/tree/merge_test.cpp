@@ -45,7 +45,7 @@ Layer layer_of(const TreeBuilder& builder, const std::vector<std::string>& impli
 
 std::vector<PlacedLayer> placed(std::vector<Layer> layers) {
   std::vector<PlacedLayer> all;
-  for (Layer& layer : layers) all.push_back({std::move(layer), ""});
+  for (Layer& layer : layers) all.push_back({std::move(layer), "", ""});
   return all;
 }
 
@@ -154,6 +154,8 @@ TEST_CASE("an outward link is one more name of what was there before its layer")
 
   middle.outward_links = {{"d/b", "nothing"}};
   CHECK(error_of(placed({base, middle})) == "d/b is a hard link to nothing, which is nowhere");
+  CHECK(error_of({{base, "", "base.tar"}, {middle, "", "middle.tar"}}) ==
+        "middle.tar: d/b is a hard link to nothing, which is nowhere");
   middle.outward_links = {{"d/b", "a/below"}};
   CHECK(error_of(placed({base, middle})) == "d/b is a hard link to a/below, which is nowhere");
   Layer directories = layer_of(TreeBuilder{}, {""});
@@ -217,7 +219,7 @@ TEST_CASE("a layer is placed below a path, of which missing directories are made
       TreeBuilder{}.directory("etc").owner(4, 4).file("etc/a", "base").symlink("s", "etc"));
   const auto add = [&](const TreeBuilder& builder, std::string at,
                        const std::vector<std::string>& implied = {}) {
-    return std::vector<PlacedLayer>{{base, ""}, {layer_of(builder, implied), std::move(at)}};
+    return std::vector<PlacedLayer>{{base, "", ""}, {layer_of(builder, implied), std::move(at), ""}};
   };
   Result<Layer> both = merge_layers(add(TreeBuilder{}.file("b", "top"), "/etc/", {""}));
   REQUIRE(both);
@@ -248,7 +250,7 @@ TEST_CASE("whiteouts, links and overrides of a layer are where the layer is") {
   top.whiteouts = {"a"};
   top.outward_links = {{"c", "b"}};
   top.overrides = {{"b", std::nullopt, 3, std::nullopt, std::nullopt}};
-  const Result<Layer> both = merge_layers({{base, ""}, {top, "in"}});
+  const Result<Layer> both = merge_layers({{base, "", ""}, {top, "in", ""}});
   REQUIRE(both);
   CHECK(bytes_at(*both, "a") == "out");
   CHECK(both->tree->find_path("in/a") == nullptr);

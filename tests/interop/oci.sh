@@ -34,6 +34,9 @@ for image in "oci:$work/layout:app" "oci:$work/layout" "oci-archive:$work/oci.ta
   equal "$(tree_id "${own[@]}" "$image")" "$wanted" "the tree of $image"
 done
 
+equal "$(tree_id "${own[@]}" docker-archive:-:app <"$work/docker.tar.gz" 2>"$work/stderr")" "$wanted" "the tree from standard input"
+contains "$(cat "$work/stderr")" 'in a spool'
+
 # As ext4, to debugfs and e2fsck. Without root the owners differ, as far as umoci could not give files away.
 owners() { if ((EUID == 0)); then cat; else sed 's/ owner=[0-9:]*//; s/ user.rootless.*//'; fi; }
 "$MANIFEST" "$work/unpacked" | owners >"$work/expected"
