@@ -8,8 +8,10 @@ endif()
 if(MKVIRTFS_SANITIZE)
   add_compile_options(-fsanitize=${MKVIRTFS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${MKVIRTFS_SANITIZE})
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND MKVIRTFS_SANITIZE MATCHES "thread")
-    add_compile_options(-Wno-tsan)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND MKVIRTFS_SANITIZE MATCHES "undefined")
+    # It looks at memory through a pipe, and takes every object for a wrong one when there are no
+    # descriptors left, which tests of ours see to.
+    add_compile_options(-fno-sanitize=vptr)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # g++ 12 sees uninitialised members in libstdc++'s <regex> (so in Catch2) once it instruments.
