@@ -220,7 +220,9 @@ Result<void> OverlaySnapshot::add_name(const std::string& from, const std::strin
     made_.push_back(to);
     return {};
   }
-  return fail_errno(errno, fmt::format("{}: a second name, {}", from, to));
+  const bool needs_links = errno == EPERM || errno == EOPNOTSUPP;
+  return fail_errno(errno, fmt::format("{}: a second name, {}{}", from, to,
+                                       needs_links ? " (snapshots need hard links)" : ""));
 }
 
 Result<void> OverlaySnapshot::sync_directories() {

@@ -151,6 +151,10 @@ Result<Export> OverlayExports::open(std::string_view name) {
   const bool is_clone = origin.has_value();
   // This may take long; nobody else shall wait for it.
   Result<Export> opened = below_->open(is_clone ? std::string_view(*origin) : name);
+  if (!opened && is_clone && !origin->empty()) {
+    opened.error().what.insert(
+        0, fmt::format("{} began as a snapshot of {}: ", printable(name), printable(*origin)));
+  }
   if (!opened || (options_.only_clones && !is_clone)) return opened;
   if (is_clone) {
     opened->name = name;

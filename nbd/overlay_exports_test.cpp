@@ -224,11 +224,15 @@ TEST_CASE("snapshots on a disk are exports of the next tree, over the image they
     return branch_of(overlay, child, origin);
   };
   options.kept_names = {"base", "kept", "kept/of-base"};
-  options.kept_branches = {{"kept", "other"}, {"kept/of-base", ""}, {"base", "other"}};
+  options.kept_branches = {
+      {"kept", "other"}, {"kept/of-base", ""}, {"base", "other"}, {"orphan", "gone"}};
   options.forget = [](const std::string&) { return Result<void>(); };
   const auto exports = writable(std::move(options));
-  CHECK(names_in(*exports, "") == std::vector<std::string>{"base", "kept/", "other"});
+  CHECK(names_in(*exports, "") == std::vector<std::string>{"base", "kept/", "orphan", "other"});
   CHECK(first_byte(open(*exports, "kept")) == 2);
+  const auto orphan = exports->open("orphan");
+  REQUIRE_FALSE(orphan);
+  CHECK(orphan.error().what.starts_with("orphan began as a snapshot of gone: "));
   CHECK(first_byte(open(*exports, "kept/of-base")) == 1);
   CHECK(first_byte(open(*exports, "base")) == 1);  // a source has that name now
   // What they are over goes on to their own snapshots; one that nobody has opened is opened for it.
@@ -239,7 +243,7 @@ TEST_CASE("snapshots on a disk are exports of the next tree, over the image they
   CHECK_FALSE(exports->snapshot("other", "d"));  // nobody has written there
   CHECK(branched == std::vector<std::string>{"a of other", "b of other", "c of base"});
   CHECK(exports->written_names() ==
-        std::vector<std::string>{"a", "b", "base", "c", "kept", "kept/of-base"});
+        std::vector<std::string>{"a", "b", "base", "c", "kept", "kept/of-base", "orphan"});
   CHECK(exports->overlay("kept/of-base"));
   CHECK_FALSE(exports->overlay("other"));
   REQUIRE(exports->discard("kept"));
