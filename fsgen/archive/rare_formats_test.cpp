@@ -344,9 +344,11 @@ TEST_CASE("cab archives are what was packed") {
   }
 }
 
-TEST_CASE("damaged cab and lha archives are refused") {
+TEST_CASE("damaged rar, cab and lha archives are refused") {
   std::vector<File> files = some_files();
   files[1].bytes = testing::some_bytes(1500, 3);
+  check_damage(rar4_of(files), 7, 0);
+  check_damage(rar5_of(files), 7, 0);
   check_damage(lha_of(files, false), 7, 10);
   check_damage(lha_of(files, true), 7, 10);
   const TempDir dir("/var/tmp");

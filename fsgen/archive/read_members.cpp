@@ -2,6 +2,7 @@
 #include "fsgen/archive/read_members.h"
 
 #include <fmt/format.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +13,7 @@
 
 #include "fsgen/archive/acl.h"
 #include "fsgen/archive/archive_handle.h"
+#include "fsgen/archive/rar_checksums.h"
 #include "fsgen/archive/zip_directory.h"
 #include "support/arithmetic.h"
 
@@ -88,6 +90,9 @@ class MemberReader {
   Result<void> take_place();
   /// False: it must be spooled.
   Result<bool> take_zip_place();
+  /// Of a rar archive: what the bytes of this member must have as checksum.
+  Result<void> take_checksum();
+  Result<void> check_checksum(std::uint32_t found) const;
   Result<void> spool();
   /// libarchive takes anything that begins with a block of zeroes for an empty tar, disk images
   /// too.
@@ -113,6 +118,10 @@ class MemberReader {
   AclValues acls_;
   std::optional<SpoolWriter> spool_;
   std::unique_ptr<const ZipDirectory> zip_;
+  // Of a rar archive, by entry: read with the first one.
+  std::optional<std::vector<std::optional<std::uint32_t>>> checksums_;
+  std::size_t entries_ = 0;
+  std::optional<std::uint32_t> checksum_;
   std::uint64_t total_bytes_ = 0;
   std::uint64_t remarks_ = 0;
   /// Of the last member, when its bytes lie stored one after the other.
@@ -187,6 +196,7 @@ Result<void> MemberReader::take() {
   if (Result<void> good = take_name(); !good) return good;
   if (is_of_the_format()) return {};
   if (Result<void> good = count(); !good) return good;
+  if (Result<void> good = take_checksum(); !good) return good;
   if (Result<void> good = take_link(); !good) return good;
   if (member_.mode == 0 && !member_.is_hard_link) {
     remark("is of a type that is not known; left out");
@@ -240,6 +250,12 @@ Result<void> MemberReader::take_link() {
   }
   target_ = target == nullptr ? "" : target;
   member_.link_target = target_;
+  const int format = archive_format(handle_->get()) & ARCHIVE_FORMAT_BASE_MASK;
+  if (S_ISLNK(member_.mode) && !member_.is_hard_link && format == ARCHIVE_FORMAT_RAR) {
+    // It is the member's data there.
+    const uLong crc = ::crc32_z(0, reinterpret_cast<const Bytef*>(target_.data()), target_.size());
+    if (Result<void> good = check_checksum(static_cast<std::uint32_t>(crc)); !good) return good;
+  }
   if ((member_.mode & S_IFMT) == 0) member_.mode = 0;
   return {};
 }
@@ -404,6 +420,24 @@ Result<bool> MemberReader::take_zip_place() {
   return true;
 }
 
+Result<void> MemberReader::take_checksum() {
+  const int format = archive_format(handle_->get()) & ARCHIVE_FORMAT_BASE_MASK;
+  if (!source_ || (format != ARCHIVE_FORMAT_RAR && format != ARCHIVE_FORMAT_RAR_V5)) return {};
+  if (!checksums_) {
+    auto read = read_rar_checksums(*source_, options_.limits.most_members);
+    if (!read) return std::unexpected(std::move(read.error()));
+    checksums_ = std::move(*read);
+  }
+  if (entries_ >= checksums_->size()) return wrong("stands behind the archive's end");
+  checksum_ = (*checksums_)[entries_++];
+  return {};
+}
+
+Result<void> MemberReader::check_checksum(std::uint32_t found) const {
+  if (!checksum_ || *checksum_ == found) return {};
+  return wrong("can not be unpacked: its checksum is wrong");
+}
+
 Result<void> MemberReader::spool() {
   ::archive_entry* const entry = handle_->entry();
   if (member_.is_hard_link && member_.size_bytes == 0) return {};
@@ -423,6 +457,7 @@ Result<void> MemberReader::spool() {
   member_.is_sparse = false;
   member_.stored_runs.clear();
   std::uint64_t size = 0;
+  uLong crc = 0;
   static constexpr std::array<std::byte, 4096> kZeroes{};
   while (true) {
     const void* bytes = nullptr;
@@ -451,8 +486,10 @@ Result<void> MemberReader::spool() {
     }
     const std::span<const std::byte> block(static_cast<const std::byte*>(bytes), count);
     if (Result<void> good = spool_->append(block); !good) return good;
+    if (checksum_) crc = ::crc32_z(crc, static_cast<const Bytef*>(bytes), count);
     size += count;
   }
+  if (Result<void> good = check_checksum(static_cast<std::uint32_t>(crc)); !good) return good;
   if (is_announced && size != announced) {
     return wrong(fmt::format("has {} bytes, but only {} are there", announced, size));
   }
