@@ -670,6 +670,36 @@ TEST_CASE("who reads on begins nowhere again, and threads do not decode the same
   }
 }
 
+TEST_CASE("many reads at once of what lies one behind the other decode it about once") {
+  const std::string bytes = some_bytes(6'000'000, 21);
+  for (const bool is_xz : {false, true}) {
+    INFO(is_xz);
+    StreamOptions options = small_options();
+    options.span_bytes = 500'000;
+    options.cache = std::make_shared<ChunkCache>(8U << 20);
+    const auto packed =
+        std::make_shared<CountingSource>(is_xz ? pack_xz(bytes, 3'000'000) : pack_gzip(bytes));
+    const auto source = indexed(packed, is_xz ? Compression::xz : Compression::gzip, options);
+    packed->take_count();
+    std::atomic<std::size_t> next = 0;
+    std::atomic<int> wrong = 0;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 12; ++i) {
+      threads.emplace_back([&] {
+        constexpr std::size_t kPart = 100'000;
+        while (true) {
+          const std::size_t at = next.fetch_add(1) * kPart;
+          if (at >= bytes.size()) return;
+          if (read_text(*source, at, kPart) != bytes.substr(at, kPart)) ++wrong;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(wrong == 0);
+    CHECK(packed->take_count() <= packed->size_bytes() * 3);
+  }
+}
+
 TEST_CASE("zstd goes on inside of frames, whoever reads in between") {
   const std::string bytes = some_bytes(2'500'000, 14);
   for (const int level : {1, 3, 12}) {

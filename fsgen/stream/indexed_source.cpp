@@ -20,7 +20,10 @@ constexpr std::uint64_t kAheadChunks = (std::uint64_t{1} << 20) / ChunkCache::kC
 constexpr unsigned kReadOnChunks = 5;
 // On the way from a point to a chunk, the last chunks are kept, too: who reads a file reads what is
 // near. More would drive out of the cache what was asked for.
-constexpr std::uint64_t kKeptBefore = 8;
+constexpr std::uint64_t kKeptBefore = 4;
+// Where several read at once, one behind the other, as who copies all of it does, the one that is
+// furthest may come first: then so many.
+constexpr std::uint64_t kKeptBeforeOfMany = 64;
 
 }  // namespace
 
@@ -35,6 +38,25 @@ class IndexedSource::ReadAhead final : public Task {
   const std::uint64_t first_;
 };
 
+/// While it lives these chunks are wanted.
+class IndexedSource::Wanted {
+ public:
+  Wanted(IndexedSource& source, Chunks chunks) : source_(source), chunks_(chunks) {
+    const MutexLock lock(source_.mutex_);
+    source_.wanted_.push_back(chunks);
+  }
+  ~Wanted() {
+    const MutexLock lock(source_.mutex_);
+    source_.wanted_.erase(std::ranges::find(source_.wanted_, chunks_));
+  }
+  Wanted(const Wanted&) = delete;
+  Wanted& operator=(const Wanted&) = delete;
+
+ private:
+  IndexedSource& source_;
+  const Chunks chunks_;
+};
+
 /// Takes a run off the list, and wakes those that wait for it.
 class IndexedSource::EndOfRun {
  public:
@@ -43,6 +65,7 @@ class IndexedSource::EndOfRun {
     {
       const MutexLock lock(source_.mutex_);
       source_.runs_.erase(std::ranges::find(source_.runs_, from_));
+      ++source_.ended_runs_;
     }
     source_.run_ended_.notify_all();
   }
@@ -83,6 +106,9 @@ std::size_t IndexedSource::chunk_bytes(std::uint64_t no) const noexcept {
 }
 
 Result<void> IndexedSource::read(std::uint64_t offset, std::span<std::byte> out) {
+  if (out.empty()) return {};
+  const Wanted wanted(*this, {offset / ChunkCache::kChunkBytes,
+                              (offset + out.size() - 1) / ChunkCache::kChunkBytes});
   while (!out.empty()) {
     const std::uint64_t no = offset / ChunkCache::kChunkBytes;
     const Result<ChunkRef> chunk = this->chunk(no, false);
@@ -128,6 +154,7 @@ void IndexedSource::fetch(Range range) {
   const std::uint64_t first = range.offset / ChunkCache::kChunkBytes;
   const std::uint64_t last =
       std::min((range.end() - 1) / ChunkCache::kChunkBytes, first + most - 1);
+  const Wanted wanted(*this, {first, last});
   for (std::uint64_t no = first; no <= last; ++no) {
     if (!chunk(no, false)) return;
   }
@@ -156,15 +183,26 @@ Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_a
     MutexLock lock(mutex_);
     // Whoever began nearer to the chunk than this thread could comes by, or leaves a decoder that
     // is nearer. A cache that forgets what is decoded before it was seen must not make anybody wait
-    // for ever.
+    // for ever: only while somebody comes nearer.
     constexpr int kMostWaits = 8;
-    for (int waits = 0;; ++waits) {
+    std::uint64_t nearest_run = 0;
+    std::uint64_t ended_runs = ended_runs_;
+    for (int waits = 0;;) {
+      if (ended_runs != ended_runs_) ++waits;
+      ended_runs = ended_runs_;
       if (ChunkRef found = store_.find(stream_, no, true)) return found;
       standing = store_.take_decoder(stream_, nearest, offset);
       from = standing.decoder ? standing.at : nearest;
-      const bool is_coming = std::ranges::any_of(
-          runs_, [&](std::uint64_t other) { return other >= from && other <= offset; });
-      if (!is_coming || waits == kMostWaits) break;
+      bool is_coming = false;
+      for (const std::uint64_t other : runs_) {
+        if (other < from || other > offset) continue;
+        is_coming = true;
+        if (other > nearest_run) {
+          nearest_run = other;
+          waits = 0;
+        }
+      }
+      if (!is_coming || waits >= kMostWaits) break;
       if (standing.decoder) store_.keep_decoder(stream_, std::move(standing));
       lock.wait(run_ended_);
     }
@@ -183,6 +221,16 @@ Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, Stan
   if (made && standing.decoder) store_.keep_decoder(stream_, std::move(standing));
   if (made && is_reader && !is_ahead) start_ahead(no + 1);
   return made;
+}
+
+bool IndexedSource::is_wanted(std::uint64_t passed, std::uint64_t no) {
+  const MutexLock lock(mutex_);
+  std::size_t near = 0;
+  for (const Chunks& chunks : wanted_) {
+    if (chunks.first <= passed && passed <= chunks.last) return true;
+    if (chunks.last + kKeptBeforeOfMany >= no && chunks.first <= no + kKeptBeforeOfMany) ++near;
+  }
+  return near > 1 && passed + kKeptBeforeOfMany >= no;
 }
 
 void IndexedSource::start_ahead(std::uint64_t first) {
@@ -228,7 +276,8 @@ Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Stand
   while (true) {
     const std::uint64_t at_no = standing.at / ChunkCache::kChunkBytes;
     const std::uint64_t skip = standing.at - chunk_offset(at_no);
-    if (skip != 0 || at_no + kKeptBefore < no) {
+    const bool is_awaited = at_no < no && is_wanted(at_no, no);
+    if (skip != 0 || (at_no + kKeptBefore < no && !is_awaited)) {
       if (!passed) passed = store_.new_chunk(ChunkCache::kChunkBytes);
       const Result<void> decoded = decode(
           standing, passed->bytes().first(chunk_bytes(at_no) - static_cast<std::size_t>(skip)));
@@ -249,6 +298,7 @@ Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Stand
     }
     store_.put(stream_, at_no, chunk);
     if (at_no == no) return chunk;
+    if (is_awaited) run_ended_.notify_all();
   }
 }
 

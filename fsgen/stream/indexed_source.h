@@ -57,7 +57,15 @@ class IndexedSource final : public ByteSource {
   ChunkRef find(std::uint64_t no);
   Result<ChunkRef> make_chunk(std::uint64_t no, Standing standing, bool is_ahead);
 
+  struct Chunks {
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+    friend bool operator==(const Chunks&, const Chunks&) = default;
+  };
+  class Wanted;
   class EndOfRun;
+  /// Whether chunk `passed`, on the way to `no`, is of use to somebody else.
+  bool is_wanted(std::uint64_t passed, std::uint64_t no) EXCLUDES(mutex_);
   class ReadAhead;
   /// Has a few chunks decoded from `first` on, unless some are just being.
   void start_ahead(std::uint64_t first);
@@ -80,6 +88,9 @@ class IndexedSource final : public ByteSource {
   std::condition_variable_any run_ended_;
   /// Threads that decode: where each of them began.
   std::vector<std::uint64_t> runs_ GUARDED_BY(mutex_);
+  std::uint64_t ended_runs_ GUARDED_BY(mutex_) = 0;
+  /// What is just being read, which no run passes over without keeping it.
+  std::vector<Chunks> wanted_ GUARDED_BY(mutex_);
   bool ahead_is_running_ GUARDED_BY(mutex_) = false;
   bool is_ending_ GUARDED_BY(mutex_) = false;
   std::atomic<std::uint64_t> ahead_end_ = 0;  // the chunk behind those that were decoded ahead
