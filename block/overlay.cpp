@@ -130,12 +130,12 @@ Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::stri
   if (frozen->file() == nullptr) {
     return fail(Errc::unsupported, "what ends with its process can not go on in a file");
   }
-  // The most of it, while writers go on.
+  auto snapshot = OverlaySnapshot::begin(*frozen->file(), path, origin);
+  if (!snapshot) return std::unexpected(std::move(snapshot.error()));
+  // The most of what was written, while writers go on: the less they wait.
   if (Result<void> flushed = frozen->flush(); !flushed) {
     return std::unexpected(std::move(flushed.error()));
   }
-  auto snapshot = OverlaySnapshot::begin(*frozen->file(), path, origin);
-  if (!snapshot) return std::unexpected(std::move(snapshot.error()));
   const auto next = std::make_shared<OverlayLayer>(frozen, (*snapshot)->take_top(), nullptr);
   Result<void> done = alone([&]() -> Result<void> {
     Result<void> committed = (*snapshot)->commit(frozen->states());

@@ -175,6 +175,7 @@ class RecordingOperations final : public FileOperations {
     return FileOperations::ftruncate(fd, length);
   }
   int fdatasync(int fd) override {
+    if (before_sync) std::exchange(before_sync, nullptr)();
     add(fd, Change::Kind::sync, 0, 0);
     return FileOperations::fdatasync(fd);
   }
@@ -204,7 +205,8 @@ class RecordingOperations final : public FileOperations {
   }
 
   std::vector<Change> changes;
-  /// Called once, before names are brought to the disk: here others write while a snapshot is made.
+  /// Called once, before bytes or names are brought to the disk: what others do meanwhile.
+  std::function<void()> before_sync;
   std::function<void()> before_names;
 
  private:
@@ -476,7 +478,9 @@ TEST_CASE("after a crash at any instant each block is old or new, and nothing fl
       // Until it has succeeded there may be a child, with all that was written before.
       const std::string name = "child-" + std::to_string(step);
       disks[name].allowed = {Allowed::Presence::maybe, latest(disk.allowed.blocks)};
-      operations.before_names = [&] {
+      // Others write beside it until the very end: behind the names of the layers comes a flush,
+      // and what is written during that is left for the freezing.
+      const auto write_beside = [&] {
         keep_up();
         for (const std::uint64_t block : {below(kBlocks), below(kBlocks)}) {
           disk.allowed.blocks[block].push_back(step);
@@ -485,6 +489,7 @@ TEST_CASE("after a crash at any instant each block is old or new, and nothing fl
           keep_up();
         }
       };
+      operations.before_names = [&] { operations.before_sync = write_beside; };
       auto branch = disk.overlay->branch((dir / name).string(), "");
       REQUIRE(branch);
       REQUIRE(branch->named);
