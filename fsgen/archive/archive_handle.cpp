@@ -17,6 +17,9 @@ namespace {
 constexpr std::size_t kBlockBytes = std::size_t{16} << 10;
 constexpr std::size_t kTarBlockBytes = 512;
 
+// Of cpio and ar, whose tables of long names are the longest.
+constexpr std::uint64_t kMostHeaderBytes = std::uint64_t{64} << 20;
+
 }  // namespace
 
 struct Utf8Locale::Locales {
@@ -91,6 +94,7 @@ int ArchiveHandle::next_header() {
     const int status = archive_read_open1(archive_);
     if (status != ARCHIVE_OK && status != ARCHIVE_WARN) return status;
   }
+  header_bytes_ = 0;
   const int status = archive_read_next_header(archive_, &entry_);
   header_offset_ =
       static_cast<std::uint64_t>(std::max<la_int64_t>(archive_read_header_position(archive_), 0));
@@ -126,6 +130,7 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
       return ARCHIVE_FATAL;
     }
     if (got->empty()) return padding(bytes);
+    if (!count_header(got->size())) return ARCHIVE_FATAL;
     position_ += got->size();
     *bytes = got->data();
     return static_cast<la_ssize_t>(got->size());
@@ -141,9 +146,22 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
     }
   }
   if (count == 0) return padding(bytes);
+  if (!count_header(count)) return ARCHIVE_FATAL;
   position_ += count;
   *bytes = buffer_.data();
   return static_cast<la_ssize_t>(count);
+}
+
+bool ArchiveHandle::count_header(std::size_t bytes) {
+  // cpio and ar say how long names are in numbers of 32 bits and more, and libarchive gathers all
+  // of them in memory. Their headers are read forwards, and data is skipped.
+  const int format = archive_format(archive_) & ARCHIVE_FORMAT_BASE_MASK;
+  if (format != ARCHIVE_FORMAT_CPIO && format != ARCHIVE_FORMAT_AR) return true;
+  header_bytes_ += bytes;
+  if (header_bytes_ <= kMostHeaderBytes) return true;
+  archive_set_error(archive_, EINVAL, "a header is longer than %d MiB",
+                    static_cast<int>(kMostHeaderBytes >> 20));
+  return false;
 }
 
 la_ssize_t ArchiveHandle::padding(const void** bytes) {
@@ -156,6 +174,7 @@ la_ssize_t ArchiveHandle::padding(const void** bytes) {
 }
 
 std::int64_t ArchiveHandle::skip(std::int64_t count) {
+  header_bytes_ = 0;
   const auto wanted = static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
   if (stream_ != nullptr) {
     const Result<std::uint64_t> skipped = stream_->skip(wanted);

@@ -57,6 +57,8 @@ class ArchiveHandle {
   std::int64_t seek(std::int64_t offset, int whence);
   void failed(const Error& error);
   la_ssize_t padding(const void** bytes);
+  /// Counts what one header takes; false when that is more than any needs.
+  bool count_header(std::size_t bytes);
 
   ::archive* archive_ = nullptr;
   ::archive_entry* entry_ = nullptr;
@@ -66,6 +68,7 @@ class ArchiveHandle {
   std::vector<std::byte> buffer_;
   std::optional<Error> source_error_;
   std::uint64_t header_offset_ = 0;
+  std::uint64_t header_bytes_ = 0;  // read since the last header, without what was skipped
   bool opened_ = false;
   bool pads_end_ = false;
 };

@@ -271,4 +271,29 @@ TEST_CASE("a stored zip member stands where the directory finds it") {
   CHECK((*directory)->find(0) == nullptr);
 }
 
+TEST_CASE("a name of gigabytes is not gathered in memory") {
+  // newc: a name of 1.5 GiB in an archive that seems to have as much.
+  class Endless final : public ByteSource {
+   public:
+    std::uint64_t size_bytes() const noexcept override { return std::uint64_t{2} << 30; }
+    Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+      most_read = std::max(most_read, offset + out.size());
+      const std::string header = "070701" + std::string(8, '0') + "000081A4" +
+                                 std::string(72, '0') + "60000000" + std::string(8, '0');
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        const std::uint64_t at = offset + i;
+        out[i] = at < header.size() ? static_cast<std::byte>(header[at]) : std::byte{'a'};
+      }
+      return {};
+    }
+    std::string name() const override { return "endless"; }
+    std::uint64_t most_read = 0;
+  };
+  const auto source = std::make_shared<Endless>();
+  const Result<Archive> archive = read_archive(source, {}, stream_options(), nullptr, null_log());
+  REQUIRE_FALSE(archive);
+  CHECK_THAT(archive.error().what, Catch::StartsWith("endless: "));
+  CHECK(source->most_read < (std::uint64_t{66} << 20));
+}
+
 }  // namespace mkvirtfs::archive
