@@ -344,6 +344,30 @@ TEST_CASE("cab archives are what was packed") {
   }
 }
 
+TEST_CASE("ar archives are what was packed, with and without types in their modes") {
+  const TempDir dir;
+  write_file(dir / "text", "seven b");
+  write_file(dir / "a name that is too long for the header", "long");
+  for (const char* how : {"rcD", "rcU"}) {
+    const Ran ran =
+        run_tool({"bash", "-c",
+                  "cd " + dir.path().string() + " && rm -f a.a && chmod 640 text && ar " + how +
+                      " a.a text a\\ name*"});
+    INFO(ran.output);
+    REQUIRE(ran.status == 0);
+    const Result<Layer> layer = open(read_file(dir / "a.a"));
+    INFO((layer ? "" : layer.error().what));
+    REQUIRE(layer);
+    CHECK(layer->tree->node_count() == 3);
+    const Node* const text = layer->tree->find_path("text");
+    REQUIRE(text != nullptr);
+    CHECK(text->mode == (S_IFREG | (how[2] == 'U' ? 0640 : 0644)));
+    CHECK(content(*layer, *text) == "seven b");
+    CHECK(content(*layer, *layer->tree->find_path("a name that is too long for the header")) ==
+          "long");
+  }
+}
+
 TEST_CASE("damaged rar, cab and lha archives are refused") {
   std::vector<File> files = some_files();
   files[1].bytes = testing::some_bytes(1500, 3);

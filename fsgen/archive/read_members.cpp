@@ -237,6 +237,9 @@ Result<void> MemberReader::count() {
 Result<void> MemberReader::take_link() {
   ::archive_entry* const entry = handle_->entry();
   member_.mode = static_cast<std::uint16_t>(archive_entry_mode(entry));
+  // ar has nothing but files, and since it packs reproducibly it writes their modes without a type.
+  const int base = archive_format(handle_->get()) & ARCHIVE_FORMAT_BASE_MASK;
+  if (base == ARCHIVE_FORMAT_AR && (member_.mode & S_IFMT) == 0) member_.mode |= S_IFREG;
   // A hard link may come without a type, or with that of what it names.
   const char* target = archive_entry_hardlink(entry);
   member_.is_hard_link = target != nullptr;
@@ -250,8 +253,7 @@ Result<void> MemberReader::take_link() {
   }
   target_ = target == nullptr ? "" : target;
   member_.link_target = target_;
-  const int format = archive_format(handle_->get()) & ARCHIVE_FORMAT_BASE_MASK;
-  if (S_ISLNK(member_.mode) && !member_.is_hard_link && format == ARCHIVE_FORMAT_RAR) {
+  if (S_ISLNK(member_.mode) && !member_.is_hard_link && base == ARCHIVE_FORMAT_RAR) {
     // It is the member's data there.
     const uLong crc = ::crc32_z(0, reinterpret_cast<const Bytef*>(target_.data()), target_.size());
     if (Result<void> good = check_checksum(static_cast<std::uint32_t>(crc)); !good) return good;
