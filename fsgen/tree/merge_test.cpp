@@ -219,7 +219,8 @@ TEST_CASE("a layer is placed below a path, of which missing directories are made
       TreeBuilder{}.directory("etc").owner(4, 4).file("etc/a", "base").symlink("s", "etc"));
   const auto add = [&](const TreeBuilder& builder, std::string at,
                        const std::vector<std::string>& implied = {}) {
-    return std::vector<PlacedLayer>{{base, "", ""}, {layer_of(builder, implied), std::move(at), ""}};
+    return std::vector<PlacedLayer>{{base, "", ""},
+                                    {layer_of(builder, implied), std::move(at), ""}};
   };
   Result<Layer> both = merge_layers(add(TreeBuilder{}.file("b", "top"), "/etc/", {""}));
   REQUIRE(both);
