@@ -20,6 +20,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -485,7 +486,12 @@ TEST_CASE("after a crash at any instant each block is old or new, and nothing fl
         for (const std::uint64_t block : {below(kBlocks), below(kBlocks)}) {
           disk.allowed.blocks[block].push_back(step);
           disks[name].allowed.blocks = latest(disk.allowed.blocks);
-          REQUIRE(disk.overlay->write(block * kBlock, filled(kBlock, step)));
+          // A thread of its own, as it would be: this one holds what a flush holds.
+          bool is_written = false;
+          std::thread([&, at = block * kBlock] {
+            is_written = disk.overlay->write(at, filled(kBlock, step)).has_value();
+          }).join();
+          REQUIRE(is_written);
           keep_up();
         }
       };
