@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/stream/compressed.h"
 
+#include <fmt/format.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -221,6 +222,37 @@ TEST_CASE("every format reads the same at any offset, by its index and without t
     CHECK(reads_right(**again, sample(), 3, 6));
     CHECK(*save_index(**again) == *index);
     CHECK(stream_facts(**again)->points <= stream_facts(*source)->points);
+  }
+}
+
+TEST_CASE(
+    "gzip: whatever blocks and members it has, one library reads what the other has indexed") {
+  std::map<std::string, std::string> all;
+  for (const int level : {0, 1, 9}) {
+    all[fmt::format("level {}", level)] = pack_gzip_as(sample(), {.level = level});
+  }
+  for (const int strategy : {Z_FILTERED, Z_HUFFMAN_ONLY, Z_RLE, Z_FIXED}) {
+    all[fmt::format("strategy {}", strategy)] = pack_gzip_as(sample(), {.strategy = strategy});
+  }
+  all["small blocks"] = pack_gzip_as(sample(), {.memory_level = 1});
+  for (const int flush : {Z_PARTIAL_FLUSH, Z_SYNC_FLUSH, Z_FULL_FLUSH, Z_BLOCK}) {
+    all[fmt::format("flush {}", flush)] =
+        pack_gzip_as(sample(), {.flush_every_bytes = 777, .flush = flush});
+  }
+  // Ends of members at each place of the pieces that are read.
+  std::mt19937 random(1);
+  std::string& members = all["members"];
+  for (std::size_t at = 0; at < sample().size();) {
+    const std::size_t count = std::min<std::size_t>(random() % 600, sample().size() - at);
+    members += pack_gzip(std::string_view(sample()).substr(at, count));
+    at += count;
+  }
+  for (const auto& [name, packed] : all) {
+    INFO(name);
+    const auto source = indexed(memory(packed), Compression::gzip, small_options());
+    REQUIRE(source->size_bytes() == sample().size());
+    CHECK(reads_right(*source, sample(), 1, 100));
+    CHECK(read_text(*source, 0, sample().size()) == sample());
   }
 }
 

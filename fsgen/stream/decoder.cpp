@@ -42,6 +42,16 @@ Result<std::span<const std::byte>> PackedInput::peek() {
   return std::span<const std::byte>(buffer_.get() + begin_, end_ - begin_);
 }
 
+void PackedInput::put_back(std::size_t count) noexcept {
+  if (count <= begin_) {
+    begin_ -= count;
+    return;
+  }
+  // They were in the piece before.
+  next_offset_ = position() - count;
+  begin_ = end_ = 0;
+}
+
 Result<std::optional<std::vector<std::byte>>> PackedInput::take(std::size_t count) {
   std::vector<std::byte> bytes;
   while (bytes.size() < count) {

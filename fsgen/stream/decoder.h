@@ -75,6 +75,8 @@ class PackedInput {
   /// What is there; when nothing is left, after the next piece was read. Empty at the end.
   Result<std::span<const std::byte>> peek();
   void consume(std::size_t count) noexcept { begin_ += count; }
+  /// Gives back the last bytes that were consumed.
+  void put_back(std::size_t count) noexcept;
   /// The next `count` bytes, consumed; nullopt when it ends before.
   Result<std::optional<std::vector<std::byte>>> take(std::size_t count);
   Result<std::optional<std::byte>> take_byte();

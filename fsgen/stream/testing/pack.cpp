@@ -21,14 +21,22 @@ void require(bool done) {
   if (!done) throw std::runtime_error("a packer failed");
 }
 
-std::string deflated(std::string_view bytes, int window_bits) {
+std::string deflated(std::string_view bytes, int window_bits, const DeflateKind& kind = {}) {
   z_stream zlib{};
-  require(deflateInit2(&zlib, 6, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY) == Z_OK);
-  std::string out(deflateBound(&zlib, bytes.size()) + 64, '\0');
+  require(deflateInit2(&zlib, kind.level, Z_DEFLATED, window_bits, kind.memory_level,
+                       kind.strategy) == Z_OK);
+  const std::size_t piece =
+      kind.flush_every_bytes != 0 ? kind.flush_every_bytes : std::max<std::size_t>(bytes.size(), 1);
+  // An empty block of each flush is five bytes.
+  std::string out(2 * deflateBound(&zlib, bytes.size()) + 64 + bytes.size() / piece * 16, '\0');
   zlib.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  zlib.avail_in = static_cast<uInt>(bytes.size());
   zlib.next_out = reinterpret_cast<Bytef*>(out.data());
   zlib.avail_out = static_cast<uInt>(out.size());
+  for (std::size_t at = 0; at + piece < bytes.size(); at += piece) {
+    zlib.avail_in = static_cast<uInt>(piece);
+    require(deflate(&zlib, kind.flush) == Z_OK);
+  }
+  zlib.avail_in = static_cast<uInt>(bytes.size() - zlib.total_in);
   require(deflate(&zlib, Z_FINISH) == Z_STREAM_END);
   out.resize(zlib.total_out);
   deflateEnd(&zlib);
@@ -54,6 +62,9 @@ constexpr std::uint32_t kPreset = 1;
 }  // namespace
 
 std::string pack_gzip(std::string_view bytes) { return deflated(bytes, 31); }
+std::string pack_gzip_as(std::string_view bytes, const DeflateKind& kind) {
+  return deflated(bytes, 31, kind);
+}
 std::string pack_deflate(std::string_view bytes) { return deflated(bytes, -15); }
 
 std::string pack_xz(std::string_view bytes, std::uint64_t block_bytes) {

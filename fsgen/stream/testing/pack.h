@@ -11,6 +11,15 @@
 namespace mkvirtfs::testing {
 
 std::string pack_gzip(std::string_view bytes);
+/// zlib's own words for how deflate goes about it.
+struct DeflateKind {
+  int level = 6;
+  int memory_level = 8;
+  int strategy = 0;                   ///< Z_FIXED and its like
+  std::size_t flush_every_bytes = 0;  ///< none: one flush at the end
+  int flush = 0;                      ///< Z_SYNC_FLUSH and its like
+};
+std::string pack_gzip_as(std::string_view bytes, const DeflateKind& kind);
 std::string pack_deflate(std::string_view bytes);
 /// Blocks of that size; 0: one block.
 std::string pack_xz(std::string_view bytes, std::uint64_t block_bytes);
