@@ -681,8 +681,12 @@ def bench_archive():
         def ready_of(archive, cache):
             return ready(lambda socket: [*mkvirtfs_serve(archive, socket), f"--cache-dir={cache}"])[0]
 
-        ours, theirs = paired(RUNS, lambda: ready_of(tar, "none"), lambda: seconds("tar", "-tf", tar))
+        ours, theirs, library = paired(RUNS, lambda: ready_of(tar, "none"),
+                                       lambda: seconds("tar", "-tf", tar),
+                                       lambda: seconds("bsdtar", "-tf", tar))
         within("linux.tar: ready", ours, "tar -t", theirs, 1.5)
+        row("linux.tar: ready", s(ours), "bsdtar -t, by the same library", s(library),
+            f"{ours / library:.2f}x its time", "", True)
         listing = ["sh", "-c", 'zcat "$1" | tar -t', "-", packed]
         first, theirs = paired(3, lambda: ready_of(packed, "none"), lambda: seconds(*listing))
         within("linux.tar.gz: ready, first time", first, "zcat and tar -t", theirs, 1.3)
