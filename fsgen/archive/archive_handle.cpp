@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/archive/archive_handle.h"
 
-#include <locale.h>
-#include <clocale>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -22,20 +19,14 @@ constexpr std::uint64_t kMostHeaderBytes = std::uint64_t{64} << 20;
 
 }  // namespace
 
-struct Utf8Locale::Locales {
-  locale_t own = nullptr;
-  locale_t before = nullptr;
-};
-
-Utf8Locale::Utf8Locale() : locales_(std::make_unique<Locales>()) {
-  locales_->own = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
-  if (locales_->own != nullptr) locales_->before = ::uselocale(locales_->own);
+Utf8Locale::Utf8Locale() {
+  // One for all threads, for ever: nobody else's texts change with it.
+  static const locale_t utf8 = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  if (utf8 != nullptr) before_ = ::uselocale(utf8);
 }
 
 Utf8Locale::~Utf8Locale() {
-  if (locales_->own == nullptr) return;
-  ::uselocale(locales_->before);
-  ::freelocale(locales_->own);
+  if (before_ != nullptr) ::uselocale(before_);
 }
 
 std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSource>& source,

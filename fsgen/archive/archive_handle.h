@@ -4,6 +4,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <locale.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -83,8 +84,7 @@ class Utf8Locale {
   Utf8Locale& operator=(const Utf8Locale&) = delete;
 
  private:
-  struct Locales;
-  const std::unique_ptr<Locales> locales_;
+  locale_t before_ = nullptr;
 };
 
 }  // namespace mkvirtfs::archive
