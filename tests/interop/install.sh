@@ -60,7 +60,8 @@ quietly g++ -std=c++23 "${cflags[@]}" "$examples/generated_disk.cpp" "${libs[@]}
 wait $syntax || exit 1
 
 # And by CMake, which builds all three.
-quietly cmake -S "$examples" -B "$out/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug
+quietly cmake -S "$examples" -B "$out/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug \
+  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 quietly cmake --build "$out/build" -j "$(nproc)"
 contains "$(cat "$out/build/CMakeCache.txt")" "mkvirtfs-nbd_DIR:PATH=$prefix/"
 if "$out/build/generated_disk" 2>"$work/out"; then fail "generated_disk took no argument for one"; fi
