@@ -32,8 +32,8 @@ make_initrd() {
   pack_initrd "$root" "$out"
 }
 
-# make_switching_initrd FILE KERNEL_ROOT: an initrd that does nothing but mount the first disk and go on from
-# there, as the one of a distribution would.
+# make_switching_initrd FILE KERNEL_ROOT: an initrd that does nothing but mount the root that the kernel's
+# command line names (root=, and rw or else read-only) and go on from there, as the one of a distribution would.
 make_switching_initrd() {
   local out=$1 kernel_root=$2 root
   root=$(mktemp -d "$out.XXXXXX")
@@ -44,7 +44,17 @@ make_switching_initrd() {
 #!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 while read -r module; do /bin/busybox insmod "/modules/$module"; done </modules/order
-/bin/busybox mount -t ext4 /dev/vda /root && exec /bin/busybox switch_root /root /sbin/init
+/bin/busybox mkdir -p /proc
+/bin/busybox mount -t proc proc /proc
+root='' mode=ro
+for word in $(/bin/busybox cat /proc/cmdline); do
+  case $word in
+    root=*) root=${word#root=} ;;
+    rw) mode=rw ;;
+  esac
+done
+/bin/busybox umount /proc
+/bin/busybox mount -t ext4 -o "$mode" "$root" /root && exec /bin/busybox switch_root /root /sbin/init
 END
   chmod 755 "$root/init"
   pack_initrd "$root" "$out"
@@ -82,6 +92,6 @@ boot() {
   timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg -cpu max -m 768 -nodefaults \
     -no-user-config -display none -no-reboot -serial "file:$log" \
     -kernel "$kernel_root"/boot/vmlinuz-* -initrd "$initrd" \
-    -append 'console=ttyS0 loglevel=4 panic=-1 no_timer_check' \
+    -append 'console=ttyS0 loglevel=4 panic=-1 no_timer_check root=/dev/vda rw' \
     -netdev user,id=net,restrict=off -device virtio-net-pci,netdev=net,romfile= "$@" </dev/null
 }

@@ -1,0 +1,285 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# recipes.sh KERNEL-DIR: every recipe of README.md, docs/ and the manual page is run as printed, in a
+# directory that holds the names it uses; what comes out is judged. A recipe that is not known here fails.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+source "$here/../vm/vm.sh"
+
+# The recipes listen on fixed ports and addresses: in a network of this test's own, which is not where the
+# kernel comes from.
+kernel=$("$here/../vm/fetch-kernel" "$1")
+if [[ -z ${MKVIRTFS_OWN_NETWORK-} ]]; then
+  own=(unshare --net)
+  ((EUID == 0)) || own=(unshare --user --map-current-user --keep-caps --net)
+  MKVIRTFS_OWN_NETWORK=1 "${own[@]}" "$0" "$@"
+  exit
+fi
+ip link set lo up
+ip address add 192.0.2.1/32 dev lo
+
+root=$(cd "$here/../.." && pwd)
+quietly() { "$@" >"$work/output" 2>&1 || fail "$*: $(tail -n 20 "$work/output")"; }
+
+# --- The recipes ---------------------------------------------------------------------------------
+
+mkdir "$work/recipes"
+(cd "$root" && python3 "$here/recipes.py" "$work/recipes" README.md docs/*.md cli/man/mkvirtfs.1) >"$work/list" ||
+  fail "the recipes cannot be read"
+(($(wc -l <"$work/list") >= 20)) || fail "few recipes: $(cat "$work/list")"
+
+# Which check is for a recipe: a function of this file, or `not REASON` for one that no test can run.
+check_of() {
+  case $1 in
+    ./test) echo "not it runs this test" ;;
+    *'docker save'*) echo "not it needs a docker daemon; interop: oci reads what docker saves" ;;
+    './run serve examples/hello '*) echo console_block ;;
+    *./rootfs*qemu-system-x86_64*) echo boots ;;
+    *'dump ./rootfs '*--owner=0:0*--sha256*) echo dumps_with_digest ;;
+    *'dump ./rootfs '*) echo dumps disk.img root ;;
+    *'serve rootfs.tar.gz '*) echo serves_ext etc/hostname ;;
+    *'dump ./base ./overrides '*) echo dumps_layers ;;
+    *'serve oci:./app ./overrides --at=/etc ./etc') echo serves_ext etc/extra ;;
+    *'serve oci:./app:latest'*) echo serves_ext etc/hostname ;;
+    *'serve ./tree owners.mtree') echo serves_ext hello ;;
+    *'dump ./esp --fs=fat32'*) echo dumps_esp ;;
+    *'serve ./seed --preset=cidata'*) echo serves_seed ;;
+    *--tls-psk=keys.psk*) echo serves_with_key ;;
+    *'serve ./export '*127.0.0.1:10809) echo serves_ext hello ;;
+    *'serve ./site '*192.0.2.1:10809) echo serves_ext hello ;;
+    *'serve root=./rootfs'*tools/b=./b*) echo serves_two ;;
+    *"serve ./fixture "*"--clone='job-*' --listen"*) echo serves_clones ;;
+    *"serve ./fixture "*"--clone='job-*' "*'ctl ./ctl diff job-7 --files'*) echo shows_changes ;;
+    *'list nbd://127.0.0.1/tools') echo lists ;;
+    *'inspect ./rootfs '*--map*) echo looks_up ;;
+  esac
+}
+
+# --- What they are run in ------------------------------------------------------------------------
+
+# On the path, the program notes its process, so that a server can be stopped as by Ctrl-C.
+mkdir "$work/bin"
+cat >"$work/bin/mkvirtfs" <<SCRIPT
+#!/bin/bash
+echo \$\$ >>"\$PWD/.processes"
+exec "$MKVIRTFS" "\$@"
+SCRIPT
+chmod 755 "$work/bin/mkvirtfs"
+export PATH=$work/bin:$PATH MKVIRTFS XDG_CACHE_HOME=$work/cache
+
+prepared=$work/prepared
+mkdir -p "$prepared"/{rootfs/{bin,sbin,etc,dev,proc},base/etc,overrides/etc,etc-extra,etc,esp/EFI/BOOT,seed,export,b,fixture,site,tree}
+cd "$prepared"
+cp "$kernel"/boot/vmlinuz-* rootfs/vmlinuz
+make_switching_initrd rootfs/initrd.img "$kernel"
+cp "$(command -v busybox)" rootfs/bin/busybox
+echo box >rootfs/etc/hostname
+cat >rootfs/sbin/init <<'INIT'
+#!/bin/busybox sh
+/bin/busybox touch /written && echo "GUEST: $(/bin/busybox cat /etc/hostname) has a writable root"
+/bin/busybox poweroff -f
+INIT
+chmod 755 rootfs/sbin/init
+tar -czf rootfs.tar.gz -C rootfs etc
+echo base | tee base/etc/name >base/etc/kept
+echo overrides >overrides/etc/name
+echo extra | tee etc/extra >etc-extra/extra
+noise 70000 >esp/EFI/BOOT/BOOTX64.EFI
+printf 'instance-id: i-1\n' >seed/meta-data
+printf '#cloud-config\n' >seed/user-data
+for name in export b site tree; do echo hello >$name/hello; done
+printf '#mtree\n./hello type=file uid=77 gid=78 mode=0600\n' >owners.mtree
+noise 70000 >fixture/touched
+quietly psktool -u alice -p keys.psk
+quietly umoci init --layout app
+quietly umoci new --image app:latest
+quietly umoci raw add-layer --image app:latest <(tar -c -C rootfs --owner=0 --group=0 etc) || true
+cp -r "$root/examples" .
+# ./run is `mkvirtfs ARGS` behind a build.
+printf '#!/bin/sh\nexec mkvirtfs "$@"\n' >run
+chmod 755 run
+
+# --- Running and judging -------------------------------------------------------------------------
+
+# Each recipe has a copy of the directory to itself. Sets $recipe and $place for the checks.
+enter() {
+  recipe=$work/recipes/$1
+  place=$work/run-$1
+  cp -a "$prepared" "$place"
+  cd "$place"
+}
+
+run_to_end() { timeout --kill-after=5 "${1-120}" bash -eu "$recipe" >out 2>err </dev/null || fail "exit status $?: $(tail -n 20 err out)"; }
+
+# start_recipe [FILE]: a recipe that serves until it is stopped; sets $uri.
+start_recipe() {
+  : >out
+  bash -eu "${1-$recipe}" >out 2>err </dev/null &
+  server_pid=$! server_log=$place/err
+  server_pids+=("$server_pid")
+  local deadline=$((SECONDS + 60))
+  until uri=$(grep -m 1 '^nbd' out); do
+    kill -0 "$server_pid" 2>/dev/null || fail "it ended before it served"
+    ((SECONDS < deadline)) || fail "it served nothing in time"
+    sleep 0.05
+  done
+}
+
+# Ctrl-C for every server of the recipe: all must end well.
+stop_recipe() {
+  local process status=0
+  while read -r process; do
+    server_pids+=("$process")
+    kill -TERM "$process" 2>/dev/null || true
+  done <.processes
+  wait "$server_pid" || status=$?
+  equal "$status" 0 "exit status after SIGTERM ($(cat err))"
+}
+
+sound_ext() {
+  quietly e2fsck -fn "$1"
+  shift
+}
+has_file() { contains "$(debugfs -R "stat /$2" "$1" 2>&1)" 'Type: regular'; }
+
+fetch() { timeout 60 nbdcopy "${2-$uri}" "$1" || fail "nbdcopy ${2-$uri}: exit status $?"; }
+
+serves_ext() {
+  start_recipe
+  fetch copy
+  sound_ext copy
+  has_file copy "$1"
+  stop_recipe
+}
+
+dumps() {
+  run_to_end
+  sound_ext "$1"
+  equal "$(e2label "$1")" "$2" label
+}
+
+dumps_with_digest() {
+  dumps root.img root
+  equal "$(grep -oE '[0-9a-f]{64}' out)" "$(sha256sum root.img | cut -d' ' -f1)" digest
+  contains "$(debugfs -R 'stat /etc/hostname' root.img 2>&1)" 'User: +0 +Group: +0'
+}
+
+dumps_layers() {
+  run_to_end
+  sound_ext root.img
+  equal "$(debugfs -R 'cat /etc/name' root.img 2>/dev/null)" overrides "the later layer"
+  equal "$(debugfs -R 'cat /etc/kept' root.img 2>/dev/null)" base "the first layer"
+  equal "$(debugfs -R 'cat /etc/extra' root.img 2>/dev/null)" extra "what lies at /etc"
+}
+
+dumps_esp() {
+  run_to_end
+  quietly fsck.fat -n esp.img
+  mcopy -i esp.img ::/EFI/BOOT/BOOTX64.EFI from-image
+  same from-image esp/EFI/BOOT/BOOTX64.EFI
+  contains "$(mlabel -i esp.img -s ::)" 'ESP'
+}
+
+serves_seed() {
+  start_recipe
+  fetch copy
+  contains "$(isoinfo -d -i copy)" '^Volume id: cidata$'
+  equal "$(isoinfo -R -i copy -x /user-data)" '#cloud-config' user-data
+  stop_recipe
+}
+
+serves_with_key() {
+  start_recipe
+  contains "$(nbdinfo --size "nbds://alice@127.0.0.1/?tls-psk-file=$place/keys.psk")" '^[0-9]+$'
+  ! nbdinfo --size nbd://127.0.0.1/ >/dev/null 2>&1 || fail "it serves who has no key"
+  stop_recipe
+}
+
+serves_two() {
+  start_recipe
+  fetch root-copy nbd://127.0.0.1/root
+  fetch b-copy nbd://127.0.0.1/tools/b
+  sound_ext root-copy
+  sound_ext b-copy
+  has_file root-copy etc/hostname
+  equal "$(e2label b-copy)" B label
+  stop_recipe
+}
+
+# Writes into the file `touched` of an export whose image is in `copy`.
+write_into_file() {
+  local block
+  block=$(debugfs -R 'bmap /touched 0' copy 2>/dev/null)
+  quietly qemu-io -f raw -c "write -P 7 $((block * 4096)) 4096" "$1"
+}
+
+serves_clones() {
+  start_recipe
+  fetch copy nbd://127.0.0.1/job-1
+  write_into_file nbd://127.0.0.1/job-1
+  fetch second nbd://127.0.0.1/job-2
+  same copy second
+  fetch again nbd://127.0.0.1/job-1
+  ! cmp -s copy again || fail "what job-1 wrote is not there"
+  stop_recipe
+}
+
+# The first line serves, the last is typed when job 7 has run.
+shows_changes() {
+  grep -v ' ctl ./ctl ' "$recipe" >serve
+  grep ' ctl ./ctl ' "$recipe" >ask
+  start_recipe serve
+  fetch copy "nbd+unix:///job-7?socket=$place/nbd"
+  write_into_file "nbd+unix:///job-7?socket=$place/nbd"
+  contains "$(bash -eu ask)" '^ *4096 +file touched$'
+  stop_recipe
+}
+
+lists() {
+  # The server that the recipes before it start.
+  grep -rlF 'serve root=./rootfs,fs=ext4 tools/b=./b' "$work"/recipes/* | head -n 1 >server
+  start_recipe "$(cat server)"
+  contains "$(bash -eu "$recipe")" "^tools/b +ext2 image of b$"
+  stop_recipe
+}
+
+looks_up() {
+  noise 130000000 >rootfs/noise
+  run_to_end
+  contains "$(cat out)" 'noise'
+}
+
+# The guest says it on its serial port, which is where the recipe runs.
+boots() {
+  run_to_end 300
+  contains "$(tr -d '\r' <out)" '^GUEST: box has a writable root$'
+  [[ ! -e rootfs/written ]] || fail "the source was written"
+}
+
+console_block() {
+  run_to_end
+  # A UUID is of the tree's time stamps, a socket has a new name each time.
+  local hide='s/UUID=[0-9a-f-]*/UUID=/; s/socket=.*/socket=/'
+  diff <(sed "$hide" "$recipe.output") <(sed "$hide" out) || fail "it prints something else than it is said to"
+}
+
+used=()
+while IFS=$'\t' read -r number where <&3; do
+  check="" arguments=""
+  read -r check arguments < <(check_of "$(grep -v '^#' "$work/recipes/$number")") || true
+  [[ $check ]] || fail "$where: no check knows this recipe: $(cat "$work/recipes/$number")"
+  used+=("$check")
+  if [[ $check == not ]]; then
+    echo "$where: not run: $arguments"
+    continue
+  fi
+  enter "$number"
+  echo "$where: $check"
+  # shellcheck disable=SC2086  # arguments are words
+  "$check" $arguments
+  cd "$work"
+  rm -rf "$place"
+done 3<"$work/list"
+# A check that no recipe asks for is for one that is gone.
+equal "$(printf '%s\n' "${used[@]}" | sort -u)" \
+  "$(declare -f check_of | grep -oE 'echo "?[a-z_]+' | grep -oE '[a-z_]+$' | sort -u)" "checks that were used"
