@@ -29,12 +29,15 @@
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
+#include "tests/support/privileges.h"
 #include "tests/support/property.h"
 #include "tests/support/random_tree.h"
 #include "tests/support/temp_dir.h"
 
 using namespace mkvirtfs;
 using mkvirtfs::testing::materialise;
+using mkvirtfs::testing::may_materialise;
+using mkvirtfs::testing::skipped;
 
 namespace {
 
@@ -105,9 +108,10 @@ class AsNobody {
   AsNobody& operator=(const AsNobody&) = delete;
 };
 
-bool privileged() {
+/// Whether this process may take on the rights of others, as root, also of a user name space, may.
+bool may_be_nobody() {
   if (::geteuid() == 0) return true;
-  WARN("not tried: this needs root");
+  skipped("what another user may read");
   return false;
 }
 
@@ -126,8 +130,17 @@ std::vector<std::pair<ScanOptions, ScanTuning>> all_ways() {
 
 }  // namespace
 
+TEST_CASE("root skips nothing") {
+  // What others skip is noted, and counted by scripts/run-tests: interop: skips.
+  if (!mkvirtfs::testing::is_root()) return;
+  CHECK_THROWS_WITH(skipped("devices"), "as root nothing is skipped: devices");
+}
+
 TEST_CASE("a scan shows what was there, whoever scans and wherever it lies") {
-  if (!privileged()) return;
+  if (!mkvirtfs::testing::is_root()) {
+    skipped("trees of any owner with devices and trusted attributes");
+    return;
+  }
   mkvirtfs::testing::RandomTreeOptions options;
   options.most_path_bytes = 9000;  // beyond PATH_MAX
   options.most_in_a_crowd = 200;
@@ -151,7 +164,6 @@ TEST_CASE("a scan shows what was there, whoever scans and wherever it lies") {
 }
 
 TEST_CASE("a copy made by cp -a scans the same") {
-  if (!privileged()) return;
   TreeBuilder builder;
   builder.file("etc/shadow", "secret").mode(0600).owner(0, 42).mtime({1, 5});
   builder.symlink("etc/link", "shadow").mtime({77, 88});
@@ -161,6 +173,7 @@ TEST_CASE("a copy made by cp -a scans the same") {
   builder.file("bin/ping", "elf").mode(04755).xattr("user.note", "kept");
   for (int i = 0; i < 1000; ++i) builder.file(fmt::format("many/{:x}", i * 7919 % 100003), "");
   const BuiltTree built = builder.build();
+  if (!may_materialise(built)) return;
   const TempDir dir;
   fs::create_directory(dir / "a");
   fs::create_directories(dir / "elsewhere/b");
@@ -228,6 +241,7 @@ TEST_CASE("trees deeper than PATH_MAX are scanned and their files found again") 
     builder.directory(path + "/z/z");  // so that several directories wait at each depth
   }
   const BuiltTree built = builder.build();
+  if (!may_materialise(built)) return;
   const TempDir dir(fast_place());
   materialise(built, dir.path());
   for (const auto& [options, tuning] : all_ways()) {
@@ -319,27 +333,27 @@ TEST_CASE("rules take and leave out") {
 }
 
 TEST_CASE("owners, modes and times are changed as asked, inside ACLs too") {
-  if (!privileged()) return;
   // user::rwx user:1005:rwx group::r-x group:2000:rwx mask::rwx other::rwx
   const std::string acl(
       "\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\xed\x03\0\0\x04\0\x05\0\xff\xff\xff\xff"
       "\x08\0\x07\0\xd0\x07\0\0\x10\0\x07\0\xff\xff\xff\xff\x20\0\x07\0\xff\xff\xff\xff",
       52);
+  const BuiltTree built = TreeBuilder{}
+                              .file("a", "")
+                              .owner(1005, 2000)
+                              .mode(06777)
+                              .mtime({1000, 500})
+                              .xattr("system.posix_acl_access", acl)
+                              .symlink("l", "a")
+                              .owner(7, 2000)
+                              .mtime({2001, 7})
+                              .root()
+                              .owner(1000, 0)
+                              .mtime({2000, 1})
+                              .build();
+  if (!may_materialise(built)) return;
   const TempDir dir;
-  materialise(TreeBuilder{}
-                  .file("a", "")
-                  .owner(1005, 2000)
-                  .mode(06777)
-                  .mtime({1000, 500})
-                  .xattr("system.posix_acl_access", acl)
-                  .symlink("l", "a")
-                  .owner(7, 2000)
-                  .mtime({2001, 7})
-                  .root()
-                  .owner(1000, 0)
-                  .mtime({2000, 1})
-                  .build(),
-              dir.path());
+  materialise(built, dir.path());
   ScanOptions options;
   options.uid_map = {{1000, 100000, 10}, {1005, 1, 1}, {0, 5, 1}};
   options.gid_map = {{2000, 2, 1}};
@@ -372,7 +386,7 @@ TEST_CASE("owners, modes and times are changed as asked, inside ACLs too") {
 }
 
 TEST_CASE("what can not be read is an error that names it all, or is counted") {
-  if (!privileged()) return;
+  if (!may_be_nobody()) return;
   const TempDir dir;
   REQUIRE(::chmod(dir.path().c_str(), 0755) == 0);
   TreeBuilder builder;
@@ -401,7 +415,9 @@ TEST_CASE("what can not be read is an error that names it all, or is counted") {
                  "\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\0\0\xfe\xff\0\0\x04\0\x04\0\xff\xff"
                  "\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff",
                  44));
-  materialise(builder.build(), dir.path());
+  const BuiltTree built = builder.build();
+  if (!may_materialise(built)) return;
+  materialise(built, dir.path());
   REQUIRE(::chmod(dir.path().c_str(), 0755) == 0);
 
   const std::string kDenied = ": Permission denied";
@@ -436,7 +452,7 @@ TEST_CASE("what can not be read is an error that names it all, or is counted") {
 }
 
 TEST_CASE("an error about very many names stays bounded") {
-  if (!privileged()) return;
+  if (!may_be_nobody()) return;
   const TempDir dir(fast_place());
   REQUIRE(::chmod(dir.path().c_str(), 0755) == 0);
   for (int i = 1000; i < 1600; ++i) {
@@ -452,7 +468,7 @@ TEST_CASE("an error about very many names stays bounded") {
 }
 
 TEST_CASE("an unreadable root is named") {
-  if (!privileged()) return;
+  if (!may_be_nobody()) return;
   const TempDir dir;  // mkdtemp makes it for its owner alone
   const AsNobody nobody;
   const Error error = error_of(dir.path());
@@ -462,7 +478,6 @@ TEST_CASE("an unreadable root is named") {
 }
 
 TEST_CASE("mount points are not entered unless asked") {
-  if (!privileged()) return;
   const TempDir dir;
   fs::create_directories(dir / "tree/mnt");
   fs::create_directories(dir / "tree/bind");
@@ -511,7 +526,7 @@ TEST_CASE("mount points are not entered unless asked") {
     REQUIRE(::umount((tree / "bind").c_str()) == 0);
     REQUIRE(::umount((tree / "mnt").c_str()) == 0);
   }).join();
-  if (!mounted) WARN("not tried: this host does not let tests mount");
+  if (!mounted) skipped("mounts");
 }
 
 TEST_CASE("hard links are found across directories") {
@@ -577,7 +592,9 @@ TEST_CASE("many threads open many files in many directories at once") {
   const TempDir dir(fast_place());
   TreeBuilder builder;
   for (int d = 0; d < 150; ++d) builder.file(fmt::format("{}/x/y/file", d), std::to_string(d));
-  materialise(builder.build(), dir.path());
+  const BuiltTree built = builder.build();
+  if (!may_materialise(built)) return;
+  materialise(built, dir.path());
   const Scan scanned = scan(dir.path());
   std::atomic<int> wrong = 0;
   std::vector<std::jthread> threads;

@@ -36,16 +36,16 @@ full_disk='
   status=$?
   ls -A "$1"
   exit $status'
-as_root=()
-((EUID == 0)) || as_root=(--user --map-root-user)
-mkdir "$work/small-disk"
-status=0
-left=$(unshare --mount "${as_root[@]}" bash -c "$full_disk" - \
-  "$work/small-disk" "$MKVIRTFS" "$work/tree" 2>"$work/stderr") || status=$?
-equal "$status" 1 "exit status on a full disk"
-equal "$left" "" "left on the full disk"
-contains "$(cat "$work/stderr")" 'No space left'
-equal "$(wc -l <"$work/stderr")" 1 "lines about the full disk"
+if may_mount; then
+  mkdir "$work/small-disk"
+  status=0
+  left=$("${with_own_mounts[@]}" bash -c "$full_disk" - \
+    "$work/small-disk" "$MKVIRTFS" "$work/tree" 2>"$work/stderr") || status=$?
+  equal "$status" 1 "exit status on a full disk"
+  equal "$left" "" "left on the full disk"
+  contains "$(cat "$work/stderr")" 'No space left'
+  equal "$(wc -l <"$work/stderr")" 1 "lines about the full disk"
+fi
 
 # Interrupted: nothing half-made stays. The pipe makes it wait long enough to be caught.
 truncate -s 20G "$work/tree/large"

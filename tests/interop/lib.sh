@@ -33,6 +33,24 @@ fail() {
   exit 1
 }
 
+# Whether this user is root, and in no user name space: then they may do everything.
+is_root() { ((EUID == 0)) && grep -qE '^ +0 +0 +4294967295$' /proc/self/uid_map; }
+
+# skipped WHAT: notes what this user may not do. scripts/run-tests counts these lines.
+skipped() {
+  ! is_root || fail "as root nothing is skipped: $*"
+  echo "SKIPPED: $*"
+}
+
+# A command before others that gives them mounts of their own, where this user may have such.
+with_own_mounts=(unshare --mount)
+((EUID == 0)) || with_own_mounts+=(--user --map-root-user)
+may_mount() {
+  "${with_own_mounts[@]}" mount -t tmpfs none "$work" 2>/dev/null && return
+  skipped "mounts"
+  return 1
+}
+
 same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
 
 equal() { [[ $1 == "$2" ]] || fail "${3-values}: '$1' is not '$2'"; }

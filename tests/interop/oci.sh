@@ -19,7 +19,7 @@ done
 # Who is not root can not give files away, and umoci notes in attributes what it could not do: then all belongs
 # to one user on both sides, and has none.
 own=() rootless=()
-((EUID == 0)) || own=(--owner=0:0 --no-xattrs) rootless=(--rootless)
+is_root || own=(--owner=0:0 --no-xattrs) rootless=(--rootless)
 quietly umoci raw unpack "${rootless[@]}" --image "$work/layout:app" "$work/unpacked"
 # Of a whiteout that comes behind the directory it is for, umoci keeps the time at which it removed things.
 touch -d @1500002001 "$work/unpacked/opt/app"
@@ -38,7 +38,7 @@ equal "$(tree_id "${own[@]}" docker-archive:-:app <"$work/docker.tar.gz" 2>"$wor
 contains "$(cat "$work/stderr")" 'in a spool'
 
 # As ext4, to debugfs and e2fsck. Without root the owners differ, as far as umoci could not give files away.
-owners() { if ((EUID == 0)); then cat; else sed 's/ owner=[0-9:]*//; s/ user.rootless.*//'; fi; }
+owners() { if is_root; then cat; else sed 's/ owner=[0-9:]*//; s/ user.rootless.*//'; fi; }
 "$MANIFEST" "$work/unpacked" | owners >"$work/expected"
 for image in "oci:$work/layout:app" "docker-archive:$work/docker.tar"; do
   "$MKVIRTFS" dump "$image" --fs=ext4 "${own[@]}" --free=8M --force -o "$work/image" 2>"$work/stderr" ||

@@ -18,7 +18,8 @@ def attempt(what, action, *arguments, **keywords):
     try:
         action(*arguments, **keywords)
     except OSError as error:
-        print(f"torture tree: left out {what}: {error.strerror}", file=os.sys.stderr)
+        # scripts/run-tests counts these lines; for root they are failures.
+        print(f"SKIPPED: {what}: {error.strerror}", flush=True)
 
 
 def write(path, data=b"", mode=0o644):

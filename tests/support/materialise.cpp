@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 
 #include "fsgen/tree/confined_open.h"
 #include "support/text.h"
+#include "tests/support/privileges.h"
 
 namespace mkvirtfs::testing {
 namespace {
@@ -171,7 +173,46 @@ class Materialiser {
   const ConfinedOpener opener_{true};
 };
 
+/// Whether a user name space has this id: `map` is /proc/self/uid_map or gid_map.
+bool is_mapped(const char* map, std::uint32_t id) {
+  std::ifstream lines(map);
+  std::uint64_t inside = 0;
+  std::uint64_t outside = 0;
+  std::uint64_t count = 0;
+  while (lines >> inside >> outside >> count) {
+    if (id >= inside && id - inside < count) return true;
+  }
+  return false;
+}
+
+bool may_give_to(std::uint32_t uid, std::uint32_t gid) {
+  if (::geteuid() != 0) return uid == ::geteuid() && gid == ::getegid();
+  return is_mapped("/proc/self/uid_map", uid) && is_mapped("/proc/self/gid_map", gid);
+}
+
 }  // namespace
+
+bool may_materialise(const BuiltTree& built) {
+  if (is_root()) return true;
+  const SourceTree& tree = *built.tree;
+  for (const Node& node : tree.nodes()) {
+    if (node.is_device()) {
+      skipped("device nodes");
+      return false;
+    }
+    if (!may_give_to(node.uid, node.gid)) {
+      skipped(fmt::format("files of {}:{}", node.uid, node.gid));
+      return false;
+    }
+    for (const Xattr& xattr : tree.xattrs(node.xattrs)) {
+      if (xattr.name.starts_with("trusted.")) {
+        skipped("trusted attributes");
+        return false;
+      }
+    }
+  }
+  return true;
+}
 
 void materialise(const BuiltTree& built, const std::filesystem::path& directory, bool backwards) {
   Materialiser(built, directory).run(backwards);

@@ -14,4 +14,9 @@ namespace mkvirtfs::testing {
 void materialise(const BuiltTree& built, const std::filesystem::path& directory,
                  bool backwards = false);
 
+/// Whether this user can make the tree: for devices and trusted attributes it takes root, for files
+/// of others the root of a user name space that has their ids. Where not, notes what is skipped
+/// (tests/support/privileges.h).
+bool may_materialise(const BuiltTree& built);
+
 }  // namespace mkvirtfs::testing

@@ -134,6 +134,7 @@ std::string objections(const std::shared_ptr<const Image>& image, const BuiltTre
 
 std::string differences_by_xorriso(const std::shared_ptr<const Image>& image,
                                    const BuiltTree& source) {
+  if (!mkvirtfs::testing::may_materialise(source)) return "";
   const TempDir place(fast_place());
   const fs::path tree = place / "tree";
   fs::create_directory(tree);
@@ -147,6 +148,8 @@ std::string differences_by_xorriso(const std::shared_ptr<const Image>& image,
 
 std::string differences_by_bsdtar(const std::shared_ptr<const Image>& image,
                                   const BuiltTree& source) {
+  // bsdtar, too, makes the tree.
+  if (!mkvirtfs::testing::may_materialise(source)) return "";
   const TempDir place(fast_place());
   const fs::path out = place / "out";
   fs::create_directory(out);
