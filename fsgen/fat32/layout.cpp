@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <utility>
 
 #include "support/arithmetic.h"
@@ -13,7 +12,6 @@ namespace {
 
 constexpr std::uint32_t kAlignment = 4096;      // of the first cluster: pages of hosts and guests
 constexpr std::uint32_t kReservedOfFat32 = 32;  // as everybody has it; 9 are used
-constexpr std::uint64_t kMostSectors = std::numeric_limits<std::uint32_t>::max();
 
 std::uint32_t bits_of(Width width) noexcept {
   switch (width) {
@@ -108,11 +106,12 @@ Layout layout_of_clusters(const Shape& shape, std::uint32_t cluster_count) noexc
 }
 
 std::optional<Layout> layout_in_sectors(const Shape& shape, std::uint64_t sectors) noexcept {
-  // More clusters never take fewer sectors.
+  // More clusters never take fewer sectors. One more than any width has shows that they do not fill
+  // the sectors.
   std::uint32_t fits = 0;
   auto fails = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(sectors * shape.sector_bytes / shape.cluster_bytes,
-                              most_clusters(Width::fat32)) +
+                              most_clusters(Width::fat32) + 1) +
       1);
   while (fails - fits > 1) {
     const std::uint32_t middle = fits + (fails - fits) / 2;

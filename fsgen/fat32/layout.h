@@ -20,6 +20,8 @@ inline constexpr std::uint32_t kMostCluster = 65536;
 /// The legal numbers of clusters (fatgen103, "FAT Type Determination").
 std::uint32_t least_clusters(Width width) noexcept;
 std::uint32_t most_clusters(Width width) noexcept;
+/// The sectors of a volume are counted in 32 bits.
+inline constexpr std::uint64_t kMostSectors = 0xFFFFFFFF;
 
 /// Where the parts of a volume stand, in sectors: reserved, FAT, FAT, root directory (FAT12 and
 /// FAT16), clusters. A value; all of it follows from the few numbers that make it.
@@ -67,8 +69,9 @@ struct Shape {
 
 /// A volume of so many clusters. The clusters begin at a multiple of 4 KiB.
 Layout layout_of_clusters(const Shape& shape, std::uint32_t cluster_count) noexcept;
-/// The one with the most clusters in so many sectors, legal or not; nullopt when there is not room
-/// for one cluster.
+/// The one with the most clusters in so many sectors, legal or not; nullopt when there is no room
+/// for one cluster. What would leave clusters' worth of sectors unused has one cluster more than
+/// FAT32 can count, and so is not legal.
 std::optional<Layout> layout_in_sectors(const Shape& shape, std::uint64_t sectors) noexcept;
 /// The usual diskette of that size: 360, 720, 1200, 1440 and 2880 KiB; nullopt for other sizes.
 std::optional<Layout> floppy_layout(std::uint64_t size_bytes) noexcept;

@@ -202,10 +202,42 @@ class Sizer {
         options_.cluster_bytes == 0
             ? ""
             : fmt::format(" with clusters of {} bytes", options_.cluster_bytes);
+    const std::optional<Bounds> can = bounds(Width::fat32, 0);
+    const bool beyond_fat32 = options_.width.value_or(Width::fat32) == Width::fat32 && can &&
+                              size_bytes > can->most_bytes;
     return fail(Errc::does_not_fit,
-                fmt::format("--size={} can not be {}{}: {}", size_bytes,
+                fmt::format("--size={} cannot be {}{}: {}{}", size_bytes,
                             options_.width ? upper(name_of(*options_.width)) : "FAT", clusters,
-                            sizes.empty() ? "no size can" : "these sizes can: " + sizes));
+                            sizes.empty() ? "no size can" : "these sizes can: " + sizes,
+                            beyond_fat32 ? fmt::format(" ({})", way_beyond(size_bytes)) : ""));
+  }
+
+  /// What helps when FAT32, as it was asked for, ends below this size.
+  std::string way_beyond(std::uint64_t size_bytes) const {
+    constexpr std::uint32_t kMostSector = 4096;
+    const std::uint64_t most_clusters_of_all = most_clusters(Width::fat32);
+    if (size_bytes / kMostSector > kMostSectors ||
+        size_bytes / kMostCluster > most_clusters_of_all) {
+      return "try --fs=ext4";
+    }
+    const bool too_many_clusters = size_bytes / cluster_sizes().back() > most_clusters_of_all;
+    const bool too_many_sectors =
+        size_bytes / options_.sector_bytes > kMostSectors || !too_many_clusters;
+    std::string larger;
+    if (too_many_sectors && options_.sector_bytes < kMostSector) {
+      larger = fmt::format("--sector-size={}", kMostSector);
+    }
+    // The two have to go together.
+    if (too_many_clusters || (!larger.empty() && cluster_sizes().back() < kMostSector)) {
+      larger += fmt::format("{}--cluster-size={}", larger.empty() ? "" : " ", kMostCluster);
+    }
+    std::string ways = "try --fs=ext4";
+    if (larger.empty()) return ways;
+    ways += ", or " + larger;
+    if (larger.starts_with("--sector-size")) {
+      ways += fmt::format("; the disk's logical block must then be {} bytes, too", kMostSector);
+    }
+    return ways;
   }
 
   std::unexpected<Error> too_small(std::uint64_t size_bytes) const {
@@ -299,16 +331,16 @@ class Sizer {
     const std::uint64_t wanted =
         used + (options_.free ? free_clusters(width, cluster_bytes, used) : 0);
     const std::optional<Bounds> can = bounds(width, 0);
-    const char* way_out = width != Width::fat32          ? "--fs=fat32"
-                          : options_.cluster_bytes != 0  ? "a larger --cluster-size"
-                          : options_.sector_bytes < 4096 ? "--sector-size=4096 or --fs=ext4"
-                                                         : "--fs=ext4";
+    // What is left of the image beside its clusters may be what does not fit.
+    const std::uint64_t wanted_bytes = wanted * cluster_bytes;
+    const std::string way_out =
+        width != Width::fat32 ? "try --fs=fat32"
+                              : way_beyond(std::max(wanted_bytes, can ? can->most_bytes + 1 : 0));
     return fail(Errc::does_not_fit,
                 fmt::format("the image needs {} of clusters; {} with sectors of {} bytes and "
-                            "clusters of {} ends at {} (try {})",
-                            human_size(wanted * cluster_bytes), upper(name_of(width)),
-                            options_.sector_bytes, cluster_bytes,
-                            can ? human_size(can->most_bytes) : "nothing", way_out));
+                            "clusters of {} ends at {} ({})",
+                            human_size(wanted_bytes), upper(name_of(width)), options_.sector_bytes,
+                            cluster_bytes, can ? human_size(can->most_bytes) : "nothing", way_out));
   }
 
   const Contents& contents_;

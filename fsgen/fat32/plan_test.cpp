@@ -112,7 +112,7 @@ TEST_CASE("a width that a size can not have is refused with the sizes that can")
   options.width = Width::fat32;
   options.size_bytes = 16 * kMi;
   const std::string small = error_of(built, options);
-  CHECK_THAT(small, Catch::StartsWith("--size=16777216 can not be FAT32") &&
+  CHECK_THAT(small, Catch::StartsWith("--size=16777216 cannot be FAT32") &&
                         Catch::Contains("from 34089472 "));
   options.width = Width::fat16;
   options.size_bytes = 8192 * kMi;
@@ -421,11 +421,79 @@ TEST_CASE("a volume beyond 2 TiB is refused, or has larger sectors") {
   const BuiltTree built = builder.build();
   Options options;
   CHECK_THAT(error_of(built, options),
-             Catch::Contains("ends at 2.0 TiB") && Catch::Contains("--sector-size=4096"));
+             Catch::EndsWith("ends at 2.0 TiB (try --fs=ext4, or --sector-size=4096; the disk's "
+                             "logical block must then be 4096 bytes, too)"));
   options.sector_bytes = 4096;
   const auto image = fat32::plan(built.tree, options);
   REQUIRE(image);
   CHECK((*image)->size_bytes() > std::uint64_t{2400} << 30);
+}
+
+TEST_CASE("a given size is filled by its volume, or refused with what would fill it") {
+  constexpr std::uint64_t kTi = std::uint64_t{1} << 40;
+  const BuiltTree built = TreeBuilder{}.file("a", "1").build();
+  const std::uint64_t sizes[] = {kTi - 4096, kTi + 64 * kMi, 2 * kTi - 512, 2 * kTi,
+                                 3 * kTi,    5 * kTi,        8 * kTi,       9 * kTi,
+                                 12 * kTi,   15 * kTi,       17 * kTi};
+  std::size_t planned_count = 0;
+  std::size_t refused_count = 0;
+  for (const std::uint64_t size_bytes : sizes) {
+    for (const std::uint32_t sector_bytes : {512U, 1024U, 2048U, 4096U}) {
+      for (const std::uint32_t cluster_bytes : {0U, 4096U, 32768U, 65536U}) {
+        CAPTURE(size_bytes, sector_bytes, cluster_bytes);
+        Options options;
+        options.size_bytes = size_bytes;
+        options.sector_bytes = sector_bytes;
+        options.cluster_bytes = cluster_bytes;
+        const auto image = fat32::plan(built.tree, options);
+        if (!image) {
+          ++refused_count;
+          CHECK(image.error().code == Errc::does_not_fit);
+          CHECK_THAT(image.error().what, Catch::Contains("(try --fs=ext4"));
+          continue;
+        }
+        ++planned_count;
+        auto facts = facts_of(**image);
+        const std::uint64_t in_clusters =
+            std::stoull(facts["cluster_count"]) * std::stoull(facts["cluster_bytes"]);
+        const std::uint64_t around = (std::stoull(facts["reserved_sector_count"]) +
+                                      2 * std::stoull(facts["fat_sector_count"])) *
+                                     sector_bytes;
+        // Less than a cluster is left behind the volume, and what its part of the FATs would take.
+        CHECK(in_clusters + around <= size_bytes);
+        CHECK(size_bytes - in_clusters - around <
+              std::stoull(facts["cluster_bytes"]) + 2 * std::uint64_t{sector_bytes} + 4096);
+      }
+    }
+  }
+  CHECK(planned_count > 40);
+  CHECK(refused_count > 40);
+}
+
+TEST_CASE("FAT beyond 2 TiB names larger sectors, the disk's block, and larger clusters") {
+  constexpr std::uint64_t kTi = std::uint64_t{1} << 40;
+  const BuiltTree built = TreeBuilder{}.file("a", "1").build();
+  const auto refusal = [&](std::uint64_t size_bytes, std::uint32_t sector_bytes,
+                           std::uint32_t cluster_bytes) {
+    Options options;
+    options.size_bytes = size_bytes;
+    options.sector_bytes = sector_bytes;
+    options.cluster_bytes = cluster_bytes;
+    return error_of(built, options);
+  };
+  CHECK_THAT(refusal(3 * kTi, 512, 0),
+             Catch::Contains("--size=3298534883328 cannot be FAT: ") &&
+                 Catch::Contains("to 2199023251456 (2.0 TiB) (try --fs=ext4, or "
+                                 "--sector-size=4096; the disk's logical block must then be 4096 "
+                                 "bytes, too)"));
+  CHECK_THAT(refusal(12 * kTi, 512, 0),
+             Catch::EndsWith("(try --fs=ext4, or --sector-size=4096 --cluster-size=65536; the "
+                             "disk's logical block must then be 4096 bytes, too)"));
+  CHECK_THAT(refusal(12 * kTi, 4096, 0),
+             Catch::EndsWith("(try --fs=ext4, or --cluster-size=65536)"));
+  CHECK_THAT(refusal(3 * kTi / 2, 512, 4096),
+             Catch::EndsWith("(try --fs=ext4, or --cluster-size=65536)"));
+  CHECK_THAT(refusal(17 * kTi, 4096, 65536), Catch::EndsWith("(try --fs=ext4)"));
 }
 
 TEST_CASE("an exact size that is too small names the smallest that fits") {
