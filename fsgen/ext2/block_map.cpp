@@ -198,10 +198,24 @@ struct BlockMapper::IndirectTree {
 std::uint64_t BlockMapper::logical_limit(const Parameters& parameters) noexcept {
   constexpr std::uint64_t kLogicalNumbers =
       (std::uint64_t{1} << 32) - 1;  // 32 bits, the last one reserved
-  if (parameters.extents) return kLogicalNumbers;
+  // Linux takes no file, however sparse, whose blocks could not all be counted in i_blocks.
+  constexpr std::uint64_t kSectors = (std::uint64_t{1} << 32) - 1;
+  const std::uint64_t counted =
+      parameters.huge_file ? kLogicalNumbers : kSectors / parameters.sectors_per_block();
+  if (parameters.extents) return std::min(kLogicalNumbers, counted);
   const std::uint64_t per_block = parameters.block_bytes / 4;
-  return std::min(kLogicalNumbers, kDirectBlocks + per_block + per_block * per_block +
-                                       per_block * per_block * per_block);
+  const std::uint64_t double_start = kDirectBlocks + per_block;
+  const std::uint64_t triple_start = double_start + per_block * per_block;
+  const std::uint64_t mapped =
+      std::min(kLogicalNumbers, triple_start + per_block * per_block * per_block);
+  // i_blocks counts the indirect blocks, too. As ext4_max_bitmap_size() and ext2_max_size() of
+  // Linux have it, which is a little less than what would fit: so they agree to the byte.
+  const std::uint64_t double_and_below = 1 + 1 + per_block;
+  const std::uint64_t all_indirect = double_and_below + 1 + per_block + per_block * per_block;
+  if (parameters.huge_file || mapped + all_indirect <= counted) return mapped;
+  const std::uint64_t in_triple = counted - triple_start;
+  return counted - double_and_below - 1 - ceil_div(in_triple, per_block) -
+         ceil_div(in_triple, per_block * per_block);
 }
 
 std::uint64_t BlockMapper::extent_count(std::span<const BlockRun> runs, SpaceNo data_start) const {

@@ -339,6 +339,45 @@ TEST_CASE("what the format can not hold is refused with the path, the limit and 
              Catch::Contains("a has 65001 hard links; ext files end at 65000"));
 }
 
+TEST_CASE("a sparse file ends where Linux ends it: what ext2 and ext3 cannot count names ext4") {
+  // ext4_max_bitmap_size(), ext2_max_size() and ext4_max_size() of Linux 6.1, in bytes.
+  struct Limit {
+    Variant variant;
+    std::uint32_t block_bytes;
+    std::uint64_t most_bytes;
+    std::string way;
+  };
+  const Limit limits[] = {
+      {Variant::ext2, 1024, 17'247'252'480, "(try --block-size=4096)"},
+      {Variant::ext3, 2048, 275'415'851'008, "(try --block-size=4096)"},
+      {Variant::ext2, 4096, 2'196'873'666'560, "(try --fs=ext4)"},
+      {Variant::ext3, 4096, 2'196'873'666'560, "(try --fs=ext4)"},
+      {Variant::ext4, 4096, 17'592'186'040'320, "end at 17592186040320"},
+      {Variant::ext4, 1024, 4'398'046'510'080, "(try --block-size=4096)"},
+  };
+  for (const Limit& limit : limits) {
+    CAPTURE(static_cast<int>(limit.variant), limit.block_bytes);
+    Options options;
+    options.variant = limit.variant;
+    options.block_bytes = limit.block_bytes;
+    const auto planned = [&](std::uint64_t size_bytes) {
+      return ext2::plan(TreeBuilder{}.sparse_file("vm/disk.img", size_bytes, {}).build().tree,
+                        options);
+    };
+    const auto largest = planned(limit.most_bytes);
+    if (!largest) FAIL(largest.error().what);
+    const auto refused = planned(limit.most_bytes + 1);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == Errc::does_not_fit);
+    CHECK_THAT(
+        refused.error().what,
+        Catch::StartsWith(fmt::format("vm/disk.img is {} bytes; with {}-byte blocks files "
+                                      "of this variant end at {}",
+                                      limit.most_bytes + 1, limit.block_bytes, limit.most_bytes)) &&
+            Catch::Contains(limit.way));
+  }
+}
+
 TEST_CASE("contradictory options are named") {
   const auto refusal = [](const Options& options) {
     const auto image = ext2::plan(TreeBuilder{}.build().tree, options);

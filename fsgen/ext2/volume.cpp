@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <string_view>
 
 #include "support/arithmetic.h"
 #include "support/text.h"
@@ -19,6 +20,20 @@ constexpr std::size_t kFastSymlinkBytes = 60;           // i_block holds targets
 constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{1}
                                               << 31;  // i_size is 32 bits, signed in some readers
 constexpr std::uint64_t kMostSectors = (std::uint64_t{1} << 32) - 1;  // i_blocks without huge_file
+
+/// What helps a file of this size, which these parameters cannot hold; empty when nothing does.
+std::string_view way_to_larger_files(Parameters parameters, std::uint64_t size_bytes) {
+  const auto holds = [&] {
+    return ceil_div<std::uint64_t>(size_bytes, parameters.block_bytes) <=
+           BlockMapper::logical_limit(parameters);
+  };
+  parameters.block_bytes = 4096;
+  if (holds()) return " (try --block-size=4096)";
+  if (parameters.variant == Variant::ext4) return "";
+  parameters.extents = true;
+  parameters.huge_file = true;
+  return holds() ? " (try --fs=ext4)" : "";
+}
 
 }  // namespace
 
@@ -66,7 +81,6 @@ Result<void> Contents::check_limits() const {
         fmt::format("the source has {} files and directories; ext ends at 4294967295 inodes",
                     tree->node_count()));
   }
-  const bool ext4 = parameters.variant == Variant::ext4;
   const std::uint64_t logical_limit = BlockMapper::logical_limit(parameters);
   for (NodeNo no = 0; no < tree->node_count(); ++no) {
     const Node& node = tree->node(no);
@@ -76,9 +90,7 @@ Result<void> Contents::check_limits() const {
           fmt::format("{} is {} bytes; with {}-byte blocks files of this variant end at {}{}",
                       name(no), node.size_bytes, parameters.block_bytes,
                       logical_limit * parameters.block_bytes,
-                      parameters.block_bytes < 4096 ? " (try --block-size=4096)"
-                      : ext4                        ? ""
-                                                    : " (try --fs=ext4)"));
+                      way_to_larger_files(parameters, node.size_bytes)));
     }
     // Indirect blocks count too: one to a block's worth of pointers, and the few levels above.
     const std::uint64_t data = blocks_of(no).data_blocks();
