@@ -20,6 +20,9 @@ namespace {
 
 constexpr unsigned kWanted = STATX_BASIC_STATS;
 constexpr std::uint64_t kStatUnit = 512;  // of stx_blocks, always
+/// From here on a file is asked for its data runs, whatever its blocks say: those of fallocate(2)
+/// are counted, and hold nothing. For smaller ones opening them would cost more than it saves.
+constexpr std::uint64_t kLeastPreallocatedBytes = std::uint64_t{1} << 20;
 
 std::uint64_t device_of(const struct statx& status) {
   return makedev(status.stx_dev_major, status.stx_dev_minor);
@@ -63,6 +66,10 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   Entry entry;
   entry.mount_point = !settings_.cross_mounts && is_mount_point(status);
   if (entry.mount_point && !S_ISDIR(status.stx_mode)) return entry;
+  if (!settings_.outputs.empty() && is_run_output(name, status)) return entry;
+  if (settings_.sync != nullptr && !entry.mount_point && synced_device_ != device_of(status)) {
+    if (const auto synced = sync(name, status); !synced) return std::unexpected(synced.error());
+  }
 
   RecordHead& head = entry.head;
   head.mode = status.stx_mode;
@@ -89,7 +96,8 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
     case S_IFREG:
       head.size_bytes = status.stx_size;
       if (!readable(name, status, !found_acl_)) return std::unexpected(EACCES);
-      if (status.stx_blocks * kStatUnit < status.stx_size) {
+      if (status.stx_blocks * kStatUnit < status.stx_size ||
+          status.stx_size >= kLeastPreallocatedBytes) {
         if (const auto found = find_data_runs(name, status, entry); !found) {
           return std::unexpected(found.error());
         }
@@ -167,6 +175,40 @@ std::expected<XattrSetNo, int> EntryReader::read_xattrs(const char* name,
   return pool_.intern(std::move(set));
 }
 
+bool EntryReader::is_run_output(const char* name, const struct statx& status) {
+  const std::uint64_t device = device_of(status);
+  for (std::size_t i = 0; i < settings_.outputs.size(); ++i) {
+    const RunOutput& output = settings_.outputs[i];
+    if (status.stx_ino == output.directory_inode && device == output.directory_device) {
+      outputs_met_[i] = true;
+    }
+    if (status.stx_ino != output.inode || device != output.device) continue;
+    if (output.name.empty()) return outputs_met_[i] = true;
+    // Another name of what will be replaced, not written, is a file like any other.
+    struct stat here;
+    if (output.name == name && ::fstat(directory_, &here) == 0 &&
+        here.st_ino == output.directory_inode && here.st_dev == output.directory_device) {
+      return outputs_met_[i] = true;
+    }
+  }
+  return false;
+}
+
+std::expected<void, int> EntryReader::sync(const char* name, struct statx& status) {
+  if (!S_ISREG(status.stx_mode) && !S_ISDIR(status.stx_mode)) return {};
+  const auto file = settings_.opener.open(directory_, name, O_RDONLY | O_NONBLOCK);
+  if (!file) return std::unexpected(file.error() == ELOOP ? ENOENT : file.error());
+  if (!settings_.sync->ensure(device_of(status), file->get())) {
+    return std::unexpected(ECANCELED);
+  }
+  synced_device_ = device_of(status);
+  // What was written before now must have the times that the tree has.
+  if (::statx(base_, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kWanted, &status) != 0) {
+    return std::unexpected(errno);
+  }
+  return {};
+}
+
 bool EntryReader::readable(const char* name, const struct statx& status, bool no_acl) const {
   if (settings_.access.surely(status.stx_mode, status.stx_uid, status.stx_gid, no_acl)) return true;
   if (::faccessat(base_, name, R_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) == 0) return true;
@@ -188,8 +230,9 @@ std::expected<void, int> EntryReader::find_data_runs(const char* name, const str
   off_t at = 0;
   while (at < size) {
     const off_t data = ::lseek(file->get(), at, SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;       // nothing but a hole up to the end
-    if (data < 0 && errno == EINVAL) return {};  // the file system can not tell: all is data
+    if (data < 0 && errno == ENXIO) break;  // nothing but a hole up to the end
+    // The file system cannot tell: all is data.
+    if (data < 0 && (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)) return {};
     if (data < 0) return std::unexpected(errno);
     if (data >= size) break;
     off_t hole = ::lseek(file->get(), data, SEEK_HOLE);

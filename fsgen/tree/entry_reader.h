@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "fsgen/tree/read_access.h"
 #include "fsgen/tree/scan_records.h"
 #include "fsgen/tree/scan_rules.h"
+#include "fsgen/tree/source_sync.h"
 #include "fsgen/tree/xattr_pool.h"
 
 struct statx;
@@ -34,9 +37,12 @@ class EntryReader {
     bool xattrs = true;
     bool cross_mounts = false;
     std::uint64_t root_device = 0;
+    std::span<const RunOutput> outputs;
+    SourceSync* sync = nullptr;  ///< none: nothing is written back
   };
 
-  explicit EntryReader(const Settings& settings) : settings_(settings), buffer_(kBufferBytes) {}
+  explicit EntryReader(const Settings& settings)
+      : settings_(settings), outputs_met_(settings.outputs.size()), buffer_(kBufferBytes) {}
 
   /// From now on the thread's working directory is its own, so that enter() may change it.
   void use_own_directory() noexcept { own_directory_ = true; }
@@ -50,13 +56,16 @@ class EntryReader {
     RecordTail tail;  ///< valid until the next entry; without name and directory
     bool mount_point = false;
   };
-  /// Fails with the errno that says why the entry can not be taken.
+  /// An entry without a mode is left out: a mount point that is no directory, or an output of the
+  /// run. Fails with the errno that says why the entry cannot be taken.
   std::expected<Entry, int> look(const char* name);
 
   /// The type alone, as in st_mode; 0 when it can not be had.
   std::uint32_t type_of(const char* name) const;
 
   XattrPool& xattrs() noexcept { return pool_; }
+  /// For each of the outputs whether it, or its directory, was looked at.
+  const std::vector<bool>& outputs_met() const noexcept { return outputs_met_; }
 
  private:
   // The kernel's own bounds of a list and a value are 64 KiB (XATTR_LIST_MAX, XATTR_SIZE_MAX), but
@@ -65,6 +74,10 @@ class EntryReader {
   static constexpr std::size_t kSmallBytes = 256;
 
   bool is_mount_point(const struct statx& status) const;
+  /// Whether the entry is an output of the run; remembers which of them were met.
+  bool is_run_output(const char* name, const struct statx& status);
+  /// Has the entry's file system written back, if that is wanted, and looks again.
+  std::expected<void, int> sync(const char* name, struct statx& status);
   std::expected<XattrSetNo, int> read_xattrs(const char* name, const struct statx& status);
   bool readable(const char* name, const struct statx& status, bool no_acl) const;
   std::expected<void, int> find_data_runs(const char* name, const struct statx& status,
@@ -79,6 +92,8 @@ class EntryReader {
   std::size_t path_bytes_ = 0;
   bool found_acl_ = false;                   // by the last read_xattrs()
   std::vector<std::uint64_t> no_xattrs_on_;  // devices
+  std::optional<std::uint64_t> synced_device_;
+  std::vector<bool> outputs_met_;
   std::vector<char> buffer_;
   std::vector<char> list_;
   std::vector<Range> runs_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -31,6 +32,18 @@ struct IdMapping {
   std::uint32_t count = 1;
 };
 
+/// A file that the very run writes which scans: what stands in it is no part of the tree. Named by
+/// identities, because it can be met on other ways than its path.
+struct RunOutput {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;  ///< 0: it does not exist yet
+  /// The only name under which it is left out, in the directory below. Empty: it is left out under
+  /// all its names, because it is written in place.
+  std::string name;
+  std::uint64_t directory_device = 0;
+  std::uint64_t directory_inode = 0;
+};
+
 struct ScanOptions {
   /// Enter no mount point, neither of another file system nor of the same: what is a directory
   /// stays as an empty one, what is a file is left out. The report counts them.
@@ -47,6 +60,10 @@ struct ScanOptions {
   bool skip_unreadable = false;
   /// Later mtimes become this one (SOURCE_DATE_EPOCH).
   std::optional<std::int64_t> newest_mtime_s;
+  std::vector<RunOutput> outputs;  ///< left out
+  /// Have each file system of the source written back before its files are looked at, so that later
+  /// writes through mappings are seen; the scan fails when one takes longer.
+  std::optional<std::chrono::milliseconds> sync_within;
   unsigned threads = 0;  ///< 0: one a processor
 };
 
@@ -58,6 +75,10 @@ struct ScanReport {
   std::uint64_t vanished_count = 0;  ///< gone between the listing and the look
   std::uint64_t mount_points_not_entered = 0;
   std::uint64_t excluded_count = 0;
+  /// For each of ScanOptions::outputs, whether it, or the directory in which it will be, was met.
+  std::vector<bool> outputs_met;
+  /// Messages about file systems for which ScanOptions::sync_within can do nothing.
+  std::vector<std::string> unsynced;
 };
 
 /// A host directory, frozen: its tree, and the way back to its files.

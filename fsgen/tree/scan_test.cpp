@@ -188,6 +188,83 @@ TEST_CASE("a copy made by cp -a scans the same") {
   CHECK(b.tree->id() == a.tree->id());
 }
 
+TEST_CASE("a preallocated file is a hole but for what was written, from 1 MiB on") {
+  const TempDir dir;
+  const auto preallocate = [&](const char* name, off_t bytes) {
+    UniqueFd file(::open((dir / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    if (::fallocate(file.get(), 0, 0, bytes) != 0) file.reset();
+    return file;
+  };
+  const UniqueFd untouched = preallocate("untouched", 100 << 20);
+  const UniqueFd written = preallocate("written", 1 << 20);
+  if (!untouched || !written) {
+    WARN("skipped: the file system of " << dir.path() << " has no fallocate(2)");
+    return;
+  }
+  const std::string page(4096, 'x');
+  REQUIRE(::pwrite(written.get(), page.data(), page.size(), 512 << 10) == 4096);
+  write_file(dir / "dense", std::string(2 << 20, 'y'));
+  const Scan scanned = scan(dir.path());
+  const auto runs_of = [&](const char* name) {
+    const auto no =
+        static_cast<NodeNo>(scanned.tree->find_path(name) - scanned.tree->nodes().data());
+    Range dense;
+    const auto runs = scanned.tree->data_runs(no, dense);
+    return std::vector<Range>(runs.begin(), runs.end());
+  };
+  CHECK(runs_of("untouched").empty());
+  CHECK(runs_of("written") == std::vector<Range>{{512 << 10, 4096}});
+  CHECK(runs_of("dense") == std::vector<Range>{{0, 2 << 20}});
+}
+
+namespace {
+
+/// What a path is, as an output of the run that stands under one name, or under all.
+RunOutput output_at(const fs::path& path, bool all_names = false) {
+  RunOutput output;
+  struct stat status;
+  if (::lstat(path.c_str(), &status) == 0) {
+    output.device = status.st_dev;
+    output.inode = status.st_ino;
+  }
+  if (all_names) return output;
+  output.name = path.filename().string();
+  REQUIRE(::stat(path.parent_path().c_str(), &status) == 0);
+  output.directory_device = status.st_dev;
+  output.directory_inode = status.st_ino;
+  return output;
+}
+
+}  // namespace
+
+TEST_CASE("outputs of the run are no part of the tree") {
+  const TempDir dir;
+  fs::create_directories(dir / "src/sub");
+  write_file(dir / "src/sub/disk.img", "old");
+  write_file(dir / "src/log", "line");
+  write_file(dir / "src/file", "x");
+  fs::create_hard_link(dir / "src/sub/disk.img", dir / "src/kept");
+  fs::create_hard_link(dir / "src/log", dir / "src/sub/log2");
+  fs::create_directory(dir / "elsewhere");
+  ScanOptions options;
+  options.outputs = {output_at(dir / "src/sub/disk.img"), output_at(dir / "src/log", true),
+                     output_at(dir / "src/not-yet"), output_at(dir / "elsewhere/not-yet")};
+  const Scan scanned = scan(dir / "src", options);
+  CHECK(scanned.report.outputs_met == std::vector<bool>{true, true, true, false});
+  CHECK(scanned.tree->node_count() == 4);  // the root, sub, file, kept
+  CHECK(scanned.tree->find_path("sub/disk.img") == nullptr);
+  CHECK(scanned.tree->find_path("log") == nullptr);
+  CHECK(scanned.tree->find_path("sub/log2") == nullptr);
+  // A hard link to what will be replaced is a file of the source, with one name.
+  REQUIRE(scanned.tree->find_path("kept") != nullptr);
+  CHECK(scanned.tree->find_path("kept")->link_count == 1);
+  CHECK(read_through(*scanned.files, *scanned.tree, "kept") == "old");
+
+  // What is excluded anyway changes no time of the image's.
+  options.rules = {{false, "/sub"}};
+  CHECK_FALSE(scan(dir / "src", options).report.outputs_met[0]);
+}
+
 TEST_CASE("a source that is no directory is refused in plain words") {
   const TempDir dir;
   write_file(dir / "file", "");

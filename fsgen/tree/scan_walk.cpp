@@ -26,6 +26,7 @@
 
 #include "fsgen/tree/entry_reader.h"
 #include "fsgen/tree/read_access.h"
+#include "fsgen/tree/source_sync.h"
 #include "support/mutex.h"
 #include "support/text.h"
 
@@ -140,6 +141,8 @@ class Walk {
   const ReadAccess access;
   const std::size_t most_open_directories;
   std::atomic<std::size_t> open_directories = 0;
+  /// Present when file systems are to be written back.
+  std::unique_ptr<SourceSync> sync;
   const Handle root;
   std::uint64_t root_device = 0;
   std::unique_ptr<ScannedDirectory> root_directory = std::make_unique<ScannedDirectory>();
@@ -197,6 +200,7 @@ Walk::Walk(const ScanOptions& scan_options, const ScanRules& scan_rules,
       root(std::make_shared<OpenDirectory>(std::move(root_fd), open_directories)) {
   struct stat status{};
   if (::fstat(root->fd(), &status) == 0) root_device = status.st_dev;
+  if (options.sync_within) sync = std::make_unique<SourceSync>(*options.sync_within);
 }
 
 std::optional<Task> Walk::take() {
@@ -289,7 +293,8 @@ class Worker {
       : walk_(walk),
         number_(number),
         reader_({walk.rules, walk.opener, walk.access, walk.options.xattrs,
-                 !walk.options.one_file_system, walk.root_device}),
+                 !walk.options.one_file_system, walk.root_device, walk.options.outputs,
+                 walk.sync.get()}),
         listing_(kListingBufferBytes) {}
 
   void run();
@@ -298,6 +303,7 @@ class Worker {
   std::deque<ScannedDirectory>& directories() noexcept { return directories_; }
   XattrPool& xattrs() noexcept { return reader_.xattrs(); }
   bool has_own_directory() const noexcept { return reader_.has_own_directory(); }
+  const std::vector<bool>& outputs_met() const noexcept { return reader_.outputs_met(); }
   std::uint64_t vanished = 0;
   std::uint64_t mount_points = 0;
   std::uint64_t excluded = 0;
@@ -314,6 +320,8 @@ class Worker {
   /// `os_errno` is why something could not be looked at; `path` is made when it is needed.
   template <class Path>
   void failed(int os_errno, Path path);
+  /// Ends the walk when that is why.
+  bool sync_failed(int os_errno);
 
   Walk& walk_;
   const std::uint32_t number_;
@@ -355,8 +363,17 @@ void Worker::run() {
   }
 }
 
+bool Worker::sync_failed(int os_errno) {
+  if (os_errno != ECANCELED || !walk_.sync) return false;
+  std::optional<Error> error = walk_.sync->error();
+  if (!error) return false;
+  walk_.give_up(std::move(*error));
+  return true;
+}
+
 template <class Path>
 void Worker::failed(int os_errno, Path path) {
+  if (sync_failed(os_errno)) return;
   switch (os_errno) {
     case ENOENT:
     case ESTALE:
@@ -379,6 +396,7 @@ void Worker::failed(int os_errno, Path path) {
 void Worker::look_at_root() {
   reader_.enter(walk_.root->fd());
   auto entry = reader_.look(".");
+  if (!entry && sync_failed(entry.error())) return;
   if (!entry) {
     walk_.give_up({Errc::unreadable, entry.error(),
                    fmt::format("look at the directory itself: {}",
@@ -513,7 +531,7 @@ void Worker::look_at(ScannedDirectory& directory, const char* name) {
   }
   if (entry->mount_point) ++mount_points;
   const RecordHead& head = entry->head;
-  if (head.mode == 0) return;  // a mount point that is no directory
+  if (head.mode == 0) return;  // left out
   RecordTail& tail = entry->tail;
   tail.name = name;
   if (S_ISDIR(head.mode)) {
@@ -589,7 +607,12 @@ Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
     return std::unexpected(std::move(error));
   }
   walk.report_troubles(result.report);
+  if (walk.sync) result.report.unsynced = walk.sync->blind();
+  result.report.outputs_met.resize(options.outputs.size());
   for (const Worker& worker : workers) {
+    for (std::size_t i = 0; i < options.outputs.size(); ++i) {
+      if (worker.outputs_met()[i]) result.report.outputs_met[i] = true;
+    }
     result.report.vanished_count += worker.vanished;
     result.report.mount_points_not_entered += worker.mount_points;
     result.report.excluded_count += worker.excluded;
