@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
@@ -16,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/command.h"
+#include "cli/empty_values.h"
 #include "cli/testing/program.h"
 #include "support/unique_fd.h"
 #include "tests/support/temp_dir.h"
@@ -156,6 +160,124 @@ TEST_CASE("wrong usage is exit 2 and one line that names what is wrong") {
   CHECK(outcome.status == 2);
   check_one_line(outcome);
   for (const std::string& name : named) CHECK_THAT(outcome.err, Catch::Contains(name));
+}
+
+namespace {
+
+/// The program's subcommands with their options, for one parse.
+struct Program {
+  CLI::App app;
+  std::vector<std::unique_ptr<Command>> commands = make_commands(app);
+
+  const CLI::Option& option(const std::string& command, const std::string& name) const {
+    return *app.get_subcommand(command)->get_option(name);
+  }
+  /// What is wrong with the words; empty when nothing is.
+  std::string parse(const Words& words) {
+    Result<Words> separate = separate_empty_values(app, words);
+    if (!separate) return separate.error().what;
+    std::ranges::reverse(*separate);
+    try {
+      app.parse(std::move(*separate));
+    } catch (const CLI::ParseError& error) {
+      return error.what();
+    }
+    return {};
+  }
+};
+
+/// The positional words of a subcommand, in their order.
+Words positional_of(const CLI::App& command) {
+  Words words;
+  for (const CLI::Option* option : command.get_options()) {
+    if (!option->get_positional()) continue;
+    words.insert(words.end(), option->results().begin(), option->results().end());
+  }
+  return words;
+}
+
+}  // namespace
+
+TEST_CASE("an empty value is an empty value, for every option of every subcommand") {
+  const std::set<std::string> may_be_empty = {"--label", "--exportname", "--at"};
+  const Program all;
+  std::size_t with_value = 0;
+  for (const CLI::App* command : all.app.get_subcommands([](const CLI::App*) { return true; })) {
+    for (const CLI::Option* declared : command->get_options()) {
+      if (declared->get_positional()) continue;
+      const std::string name = declared->get_name();
+      CAPTURE(command->get_name(), name);
+      const bool needs_value =
+          declared->get_items_expected_max() != 0 && declared->get_items_expected_min() != 0;
+      if (!needs_value) {
+        // "--json=" is wrong, and no word is taken for its value.
+        Program program;
+        CHECK_THAT(program.parse({command->get_name(), name + "=", "list", "B"}),
+                   Catch::StartsWith(name + "= has an empty value"));
+        continue;
+      }
+      ++with_value;
+      std::vector<Words> spellings = {{name + "="}, {name, ""}};
+      if (!declared->get_snames().empty())
+        spellings.push_back({"-" + declared->get_snames()[0], ""});
+      if (declared->get_delimiter() != '\0') spellings.push_back({name + "=,"});
+      for (const Words& spelling : spellings) {
+        CAPTURE(spelling);
+        Words words = {command->get_name()};
+        words.insert(words.end(), spelling.begin(), spelling.end());
+        words.insert(words.end(), {"A", "list"});
+        Program program;
+        const std::string wrong = program.parse(words);
+        const CLI::App& parsed = *program.app.get_subcommand(command->get_name());
+        CHECK(program.option(command->get_name(), name).results() == Words{""});
+        CHECK(positional_of(parsed) == Words{"A", "list"});
+        if (may_be_empty.contains(name)) {
+          CHECK_THAT(wrong, !Catch::Contains(name));
+        } else {
+          CHECK_THAT(wrong, Catch::Contains(name));
+        }
+      }
+    }
+  }
+  CHECK(with_value > 100);
+}
+
+TEST_CASE("a value that looks like an option with an empty value is a value") {
+  Program program;
+  CHECK(program
+            .parse({"dump", "--label", "--uuid=", "--exclude=x", "A", "-o", "--at=", "B", "--",
+                    "--label="})
+            .empty());
+  CHECK(program.option("dump", "--label").results() == Words{"--uuid="});
+  CHECK(program.option("dump", "--output").results() == Words{"--at="});
+  CHECK(program.option("dump", "SOURCE").results() == Words{"A", "B", "--label="});
+}
+
+TEST_CASE("--label= takes no source for its value") {
+  const Source source;
+  write_file(source.dir / "other", "x");
+  for (const Words& label : {Words{"--label="}, Words{"--label", ""}}) {
+    Words words = {"inspect", "--json", "--fs=ext4"};
+    words.insert(words.end(), label.begin(), label.end());
+    words.insert(words.end(), {source.path, source.path});
+    const Outcome outcome = run_here(words);
+    REQUIRE(outcome.status == 0);
+    const Json json = Json::parse(outcome.out);
+    CHECK(json["image"]["label"] == "");
+    CHECK(json["source"] == source.path + " + " + source.path);
+  }
+}
+
+TEST_CASE("a source with brackets around its name is not the list of what they hold") {
+  const TempDir dir;
+  std::filesystem::create_directory(dir / "[a]");
+  write_file(dir / "[a]/right", "x");
+  std::filesystem::create_directory(dir / "a");
+  std::filesystem::current_path(dir.path());
+  const Outcome outcome = run_here({"inspect", "[a]", "--json"});
+  std::filesystem::current_path("/");
+  REQUIRE(outcome.status == 0);
+  CHECK(Json::parse(outcome.out)["source_file_count"] == 1);
 }
 
 TEST_CASE("a failure is exit 1, one line, and nothing is left behind") {
@@ -321,6 +443,63 @@ TEST_CASE("dump tells what it wrote") {
   const Outcome verdict = fsck.finish();
   CAPTURE(verdict.out);
   CHECK(verdict.status == 0);
+}
+
+TEST_CASE(
+    "an image that is dumped into its own source is no part of it, and neither is its old one") {
+  const Source source;
+  const std::filesystem::path image = source.dir / "src/disk.img";
+  const auto dumped = [&](const Words& more) {
+    Words words = {"dump", source.path, "--fs=ext4", "-o", image.string()};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_here(words);
+  };
+  const Outcome first = dumped({});
+  REQUIRE(first.status == 0);
+  CHECK_THAT(first.err, Catch::Contains(image.string() + " lies in the source " + source.path +
+                                        " and is left out of the image; the time of its directory "
+                                        "differs from run to run"));
+  const auto size_of_first = std::filesystem::file_size(image);
+  const Outcome second = dumped({"--force"});
+  REQUIRE(second.status == 0);
+  CHECK_THAT(second.err, Catch::Contains("is left out of the image"));
+  CHECK(std::filesystem::file_size(image) == size_of_first);
+  const Outcome listed = Process::of({"debugfs", "-R", "ls -p /", image.string()},
+                                     {{"PATH", "/usr/sbin:/sbin:/usr/bin:/bin"}})
+                             .finish();
+  CHECK_THAT(listed.out, Catch::Contains("/hello.txt/") && !Catch::Contains("/disk.img/"));
+
+  // A link that leads into the source names the same output.
+  std::filesystem::create_symlink(image, source.dir / "link.img");
+  const Outcome linked = run_here(
+      {"dump", source.path, "--fs=ext4", "--force", "-o", (source.dir / "link.img").string()});
+  REQUIRE(linked.status == 0);
+  CHECK_THAT(linked.err, Catch::Contains("is left out of the image"));
+  CHECK(std::filesystem::file_size(image) == size_of_first);
+
+  // Elsewhere there is nothing to say.
+  const Outcome elsewhere =
+      run_here({"dump", source.path, "--fs=ext4", "-o", (source.dir / "other.img").string()});
+  CHECK(elsewhere.status == 0);
+  CHECK(elsewhere.err.empty());
+}
+
+TEST_CASE("standard output that goes into the source is left out of what is made of it") {
+  const Source source;
+  const std::string command = "\"$0\" dump \"$1\" --fs=ext4 -o - > \"$1/disk.img\"";
+  const auto dumped = [&] {
+    return Process::of({"sh", "-c", command, MKVIRTFS_PROGRAM, source.path}).finish();
+  };
+  for (int run = 0; run < 2; ++run) {
+    const Outcome outcome = dumped();
+    REQUIRE(outcome.status == 0);
+    CHECK_THAT(outcome.err, Catch::Contains("the file of standard output lies in the source"));
+    const Outcome listed =
+        Process::of({"debugfs", "-R", "ls -p /", (source.dir / "src/disk.img").string()},
+                    {{"PATH", "/usr/sbin:/sbin:/usr/bin:/bin"}})
+            .finish();
+    CHECK_THAT(listed.out, Catch::Contains("/hello.txt/") && !Catch::Contains("/disk.img/"));
+  }
 }
 
 TEST_CASE("dump to standard output is the image and nothing else") {

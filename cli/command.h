@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "cli/streams.h"
 #include "support/error.h"
@@ -40,6 +41,9 @@ std::unique_ptr<Command> make_inspect(CLI::App& program);
 std::unique_ptr<Command> make_list(CLI::App& program);
 std::unique_ptr<Command> make_overlay(CLI::App& program);
 std::unique_ptr<Command> make_ctl(CLI::App& program);
+
+/// All of them.
+std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program);
 
 /// Declares an option that takes one value: "-p,--port", where the value is called `meta` in the
 /// help.

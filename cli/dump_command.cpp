@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <csignal>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -145,6 +146,12 @@ Result<int> DumpCommand::run(const Streams& streams) {
   if (Result<void> taken = source_.take_sources(); !taken) {
     return std::unexpected(std::move(taken.error()));
   }
+  const auto outputs = std::make_shared<RunOutputs>();
+  if (output_ != "-") outputs->add_path(output_);
+  outputs->add_descriptor(streams.out, "the file of standard output");
+  outputs->add_descriptor(streams.err, "the file of standard error");
+  if (progress_fd_ >= 0) outputs->add_descriptor(progress_fd_, "the file of --progress");
+  source_.outputs = outputs;
   FdLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
   if (!prepared) return std::unexpected(prepared.error());

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iterator>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -318,6 +319,10 @@ void Inspect::report_map(Report& report, const Image& image) const {
 
 Result<int> Inspect::run(const Streams& streams) {
   if (Result<void> good = resolve(); !good) return std::unexpected(std::move(good.error()));
+  const auto outputs = std::make_shared<RunOutputs>();
+  outputs->add_descriptor(streams.out, "the file of standard output");
+  outputs->add_descriptor(streams.err, "the file of standard error");
+  source_.outputs = outputs;
   FdLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
   if (!prepared) return std::unexpected(prepared.error());

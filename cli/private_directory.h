@@ -16,6 +16,7 @@ class PrivateDirectory {
   PrivateDirectory& operator=(PrivateDirectory&&) = delete;
   ~PrivateDirectory();
 
+  const std::string& path() const noexcept { return path_; }
   std::string path_of(const std::string& name) const;
 
  private:

@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <array>
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/command.h"
+#include "cli/empty_values.h"
 #include "cli/version.h"
 #include "support/text.h"
 
@@ -60,12 +63,14 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
   program.set_version_flag(
       "-V,--version", [] { return version_text(); },
       "Print the versions of mkvirtfs and its libraries");
-  const std::array<std::unique_ptr<Command>, 6> commands = {
-      make_serve(program), make_dump(program),    make_inspect(program),
-      make_list(program),  make_overlay(program), make_ctl(program)};
+  const std::vector<std::unique_ptr<Command>> commands = make_commands(program);
 
   try {
-    program.parse(argc, argv);
+    Result<std::vector<std::string>> words =
+        separate_empty_values(program, {argv + std::min(argc, 1), argv + argc});
+    if (!words) return tell_failure(streams, kWrongUsage, words.error().what);
+    std::ranges::reverse(*words);  // so CLI11 wants it
+    program.parse(std::move(*words));
   } catch (const CLI::CallForHelp&) {
     return print(streams.out, help_text(program)) ? 0 : kFailed;
   } catch (const CLI::CallForVersion& version) {
@@ -89,6 +94,17 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
 }  // namespace
 
 bool Command::chosen() const { return app_.parsed(); }
+
+std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program) {
+  std::vector<std::unique_ptr<Command>> commands;
+  for (const auto make : {make_serve, make_dump, make_inspect, make_list, make_overlay, make_ctl}) {
+    commands.push_back(make(program));
+  }
+  // Else a source with the name of a subcommand would begin another one.
+  program.require_subcommand(0, 1);
+  refuse_empty_values(program);
+  return commands;
+}
 
 CLI::Option* add_value(CLI::App& app, const char* names, std::string& value, const char* meta,
                        const char* help) {

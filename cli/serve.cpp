@@ -372,6 +372,13 @@ Result<int> Serve::run(const Streams& streams) {
   }
   Result<TlsOptions::Tls> tls = tls_.load();
   if (!tls) return std::unexpected(std::move(tls.error()));
+  const auto outputs = std::make_shared<RunOutputs>();
+  source_.outputs = outputs;
+  if (unix_path_ != "-") outputs->add_path(unix_path_);
+  outputs->add_path(control_socket_);
+  outputs->add_path(pid_file_);
+  outputs->add_descriptor(streams.out, "the file of standard output");
+  outputs->add_descriptor(streams.err, "the file of standard error");
   FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
   const Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
   if (!sources) return std::unexpected(sources.error());
@@ -426,6 +433,8 @@ Result<int> Serve::run(const Streams& streams) {
     return std::unexpected(std::move(on.error()));
   }
 
+  // What is not scanned yet is scanned by threads of the server, which has none before it runs.
+  if (listening.directory) outputs->add_path(listening.directory->path());
   std::optional<ControlServer> control;  // ends before the server that it asks
   if (!control_socket_.empty()) {
     Result<ControlServer> started =

@@ -230,6 +230,49 @@ TEST_CASE("an address in use is one line, and nothing is left behind") {
   CHECK(std::filesystem::is_empty(bench.scratch.path()));
 }
 
+TEST_CASE("sockets and pid files of a server inside its source are left out, and it is said so") {
+  const Bench bench;
+  const std::string inside = bench.source.path().string();
+  const Words words = {"-U", inside + "/socket", "--ctl",    inside + "/ctl",
+                       "-P", inside + "/pid",    "--fs=ext4"};
+  write_file(bench.source / "pid", "999999999\n");  // of a run that was killed
+  Process server = bench.serve(words);
+  const std::string uri = server.read_line();
+  const Outcome copied =
+      Process::of({"nbdcopy", uri, (bench.scratch / "disk.img").string()}).finish();
+  CAPTURE(copied.err);
+  REQUIRE(copied.status == 0);
+  const Outcome listed =
+      Process::of({"debugfs", "-R", "ls -p /", (bench.scratch / "disk.img").string()},
+                  {{"PATH", "/usr/sbin:/sbin:/usr/bin:/bin"}})
+          .finish();
+  for (const char* name : {"/socket/", "/ctl/", "/pid/"}) {
+    CHECK_THAT(listed.out, !Catch::Contains(name));
+  }
+  CHECK_THAT(listed.out, Catch::Contains("lost+found"));
+  server.send(SIGTERM);
+  const Outcome ended = server.finish();
+  CHECK(ended.status == 0);
+  for (const char* name : {"/socket", "/ctl", "/pid"}) {
+    CHECK_THAT(ended.err, Catch::Contains(inside + name + " lies in the source " + inside +
+                                          " and is left out of the image"));
+  }
+}
+
+TEST_CASE("a second server with the first one's pid file is refused, and the file stays") {
+  const Bench bench;
+  const std::string pid_file = (bench.scratch / "pid").string();
+  Process first = bench.serve({"-P", pid_file});
+  first.read_line();
+  const Outcome second = bench.serve({"-P", pid_file}).finish();
+  CHECK(second.status == 1);
+  CHECK_THAT(second.err, Catch::Contains("pid file of a process that runs"));
+  CHECK(read_file(pid_file) == std::to_string(first.pid()) + "\n");
+  first.send(SIGTERM);
+  check_clean_end(first);
+  CHECK_FALSE(std::filesystem::exists(pid_file));
+}
+
 TEST_CASE("the service manager is told when clients can connect, and when they no longer can") {
   const Bench bench;
   const std::string path = (bench.scratch / "notify").string();

@@ -11,6 +11,7 @@
 #include <set>
 #include <utility>
 
+#include "cli/empty_values.h"
 #include "cli/prepared_image.h"
 #include "fsgen/archive/oci_image.h"
 #include "support/text.h"
@@ -136,9 +137,12 @@ Result<void> ServedSources::parse_options(const SourceWord& word, const CLI::App
   for (std::string& shared_word : shared_words(shared, part.app, replaced)) {
     given.push_back(std::move(shared_word));
   }
-  std::ranges::reverse(given);  // so CLI11 wants it
+  refuse_empty_values(part.app);
+  Result<std::vector<std::string>> words = separate_empty_values(part.app, given);
+  if (!words) return std::unexpected(std::move(words.error()));
+  std::ranges::reverse(*words);  // so CLI11 wants it
   try {
-    part.app.parse(given);
+    part.app.parse(std::move(*words));
   } catch (const CLI::ParseError& error) {
     return fail(Errc::usage, error.what());
   }
@@ -180,6 +184,7 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
     Part& part = *(*named)->parts.emplace_back(std::make_unique<Part>());
     part.app.set_help_flag();
     part.source.add_options_to(part.app);
+    part.source.outputs = source.outputs;
     // What image it is, the first one says.
     if (first) (*named)->image.add_to(part.app);
     if (Result<void> good = parse_options(word, shared, part); !good) {

@@ -139,6 +139,32 @@ TEST_CASE("shared options are defaults that a source's own replace") {
   CHECK_FALSE(has(*own, "contents"));
 }
 
+TEST_CASE("an empty value in NAME=DIR,label= is an empty value, and so is a shared one") {
+  const Bench bench;
+  const std::string dir = bench.one();
+  FdLog log(-1, LogLevel::error);
+  const auto label_under = [&](const std::vector<std::string>& words) {
+    Line line(words);
+    const auto sources = line.parse();
+    if (!sources) FAIL(sources.error().what);
+    const auto exports = sources->make_exports(log);
+    REQUIRE(exports);
+    const auto opened = (*exports)->open("a");
+    REQUIRE(opened);
+    return label_of(*opened);
+  };
+  CHECK(label_under({"--fs=ext2", "--label=B", "a=" + dir + ",label="}).empty());
+  CHECK(label_under({"--fs=ext2", "--label=B", "a=" + dir}) == "B");
+  CHECK(label_under({"--fs=ext2", "--label", "", "a=" + dir + ",free=1M"}).empty());
+  for (const char* option : {"size", "uuid", "fs", "owner", "exclude", "threads", "on-change"}) {
+    CAPTURE(option);
+    const std::string word = "a=" + dir + "," + option + "=";
+    const std::string error = error_of(Line({word}).parse());
+    CHECK_THAT(error,
+               Catch::StartsWith(word + ": ") && Catch::Contains(std::string("--") + option));
+  }
+}
+
 TEST_CASE("plain sources, and those of one name, are laid over each other") {
   const Bench bench;
   std::filesystem::create_directories(bench.root / "over/sub");

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/source_loader.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <optional>
 #include <utility>
 
@@ -11,7 +13,9 @@
 #include "fsgen/archive/archive.h"
 #include "fsgen/archive/oci_load.h"
 #include "fsgen/stream/compressed.h"
+#include "fsgen/tree/source_sync.h"
 #include "support/text.h"
+#include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -25,6 +29,8 @@ Result<LoadedSource> load_directory(const std::string& path, const SourceOptions
   loaded.layer.contents =
       make_host_files(scanned->files, options.on_change(), log, scanned->tree->node_count());
   loaded.report = std::move(scanned->report);
+  for (const std::string& message : loaded.report.unsynced) log.write(LogLevel::warning, message);
+  if (options.outputs) options.outputs->tell(loaded.report, path, log);
   return loaded;
 }
 
@@ -124,6 +130,22 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   return loaded;
 }
 
+/// An archive is written through mappings as well as a directory's files are.
+Result<void> write_back(const std::string& path, const ScanOptions& scan, LogSink& log) {
+  if (!scan.sync_within || path == "-") return {};
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat status{};
+  // What cannot be opened is told of by who reads it; a pipe has no file system to write back.
+  if (!file || ::fstat(file.get(), &status) != 0) return {};
+  if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return {};
+  SourceSync sync(*scan.sync_within);
+  if (!sync.ensure(status.st_dev, file.get())) {
+    return std::unexpected(sync.error().value_or(Error{Errc::io, EIO, "--sync-source failed"}));
+  }
+  for (const std::string& message : sync.blind()) log.write(LogLevel::warning, message);
+  return {};
+}
+
 }  // namespace
 
 bool is_directory_source(const std::string& path) {
@@ -136,9 +158,15 @@ bool is_directory_source(const std::string& path) {
 Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
                                  const ScanOptions& scan, LogSink& log) {
   if (const auto image = oci::parse_image_name(path)) {
+    if (Result<void> synced = write_back(image->path, scan, log); !synced) {
+      return std::unexpected(std::move(synced.error()));
+    }
     return load_container_image(*image, options, scan, log);
   }
   if (is_directory_source(path)) return load_directory(path, options, scan, log);
+  if (Result<void> synced = write_back(path, scan, log); !synced) {
+    return std::unexpected(std::move(synced.error()));
+  }
   struct stat status{};
   const bool is_regular =
       path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);

@@ -209,6 +209,12 @@ void SourceOptions::add_options_to(CLI::App& app) {
   app.add_flag("--no-xattrs", no_xattrs_, "Leave out extended attributes and ACLs")->group(kGroup);
   app.add_flag("--skip-unreadable", skip_unreadable_, "Leave out what can not be read")
       ->group(kGroup);
+  app.add_flag("--sync-source", sync_source_,
+               "Write the source's file systems back first, so\nthat later writes through mappings "
+               "are seen")
+      ->group(kGroup);
+  add_value(app, "--sync-timeout", sync_timeout_, "SECONDS", "That may take so long (60)")
+      ->group(kGroup);
   app.add_option("--on-change", on_change_,
                  "What a file that changed reads as:\nerror (default), zero, stale")
       ->option_text("WHAT")
@@ -270,7 +276,27 @@ Result<ScanOptions> SourceOptions::scan_options() const {
   const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
   if (!epoch) return std::unexpected(epoch.error());
   options.newest_mtime_s = *epoch;
+  const auto sync = sync_within();
+  if (!sync) return std::unexpected(sync.error());
+  options.sync_within = *sync;
+  if (outputs) options.outputs = outputs->find();
   return options;
+}
+
+Result<std::optional<std::chrono::seconds>> SourceOptions::sync_within() const {
+  constexpr std::chrono::seconds kUsual{60};
+  constexpr unsigned kMostSeconds = 1'000'000;
+  if (sync_timeout_.empty()) {
+    return sync_source_ ? std::optional(kUsual) : std::nullopt;
+  }
+  const auto seconds = parse_number<unsigned>(sync_timeout_);
+  if (!seconds || *seconds == 0 || *seconds > kMostSeconds) {
+    return fail(Errc::usage,
+                fmt::format("--sync-timeout={} is not a number of seconds from 1 to {}",
+                            sync_timeout_, kMostSeconds));
+  }
+  if (!sync_source_) return fail(Errc::usage, "--sync-timeout is the deadline of --sync-source");
+  return std::optional(std::chrono::seconds(*seconds));
 }
 
 OnChange SourceOptions::on_change() const {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "cli/archive_options.h"
 #include "cli/command.h"
 #include "cli/container_options.h"
+#include "cli/run_outputs.h"
 #include "fsgen/tree/scan.h"
 #include "support/error.h"
 
@@ -53,10 +56,14 @@ class SourceOptions {
 
   /// What is read, one laid over the other.
   std::vector<PlacedSource> sources;
+  /// What the run writes, which is left out of directories; may be null.
+  std::shared_ptr<const RunOutputs> outputs;
 
  private:
   /// --exclude and --include in the order in which they were given.
   std::vector<PathRule> rules() const;
+  /// How long --sync-source may take; nullopt without it.
+  Result<std::optional<std::chrono::seconds>> sync_within() const;
 
   CLI::App* app_ = nullptr;
   ContainerOptions container_;
@@ -75,6 +82,8 @@ class SourceOptions {
   bool no_one_file_system_ = false;
   bool no_xattrs_ = false;
   bool skip_unreadable_ = false;
+  bool sync_source_ = false;
+  std::string sync_timeout_;
   std::string on_change_ = "error";
   unsigned threads_ = 0;
   ArchiveOptions archive_;

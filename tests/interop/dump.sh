@@ -29,6 +29,26 @@ fails 1 'directory' "$MKVIRTFS" dump "$work/tree" -o "$work/directory" --force
 fails 1 'No such file or directory' "$MKVIRTFS" dump "$work/tree" -o "$work/no/such/image"
 fails 1 'No space left' "$MKVIRTFS" dump "$work/tree" -o /dev/full --force
 
+# A preallocated file takes no room in the image, and what was written to it is there.
+mkdir "$work/preallocated"
+if fallocate -l 100M "$work/preallocated/f" 2>/dev/null; then
+  printf data | dd of="$work/preallocated/f" bs=1 seek=50M conv=notrunc status=none
+  "$MKVIRTFS" dump "$work/preallocated" --fs=ext4 -o "$work/preallocated.img"
+  (($(stat -c %b "$work/preallocated.img") * 512 < 20000000)) || fail "a preallocated file is stored"
+  e2fsck -fn "$work/preallocated.img" >"$work/log" 2>&1 || fail "e2fsck: $(cat "$work/log")"
+  debugfs -R "dump /f $work/copied" "$work/preallocated.img" 2>"$work/log"
+  same "$work/copied" "$work/preallocated/f"
+else
+  echo "skipped: no fallocate(2) in $work"
+fi
+
+# The file that is written is no part of the image, wherever it lies.
+for ((run = 0; run < 2; run++)); do
+  (cd "$work/directory" && "$MKVIRTFS" dump . --fs=ext4 -o disk.img --force) >"$work/out" 2>"$work/err"
+  contains "$(cat "$work/err")" 'disk.img lies in the source . and is left out of the image'
+  contains "$(debugfs -R 'stat /disk.img' "$work/directory/disk.img" 2>&1)" 'File not found'
+done
+
 # A full disk: a message, exit 1, and the partial file is gone.
 full_disk='
   mount -t tmpfs -o size=4m none "$1" || exit 99

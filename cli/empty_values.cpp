@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/empty_values.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <string_view>
+#include <utility>
+
+namespace mkvirtfs::cli {
+namespace {
+
+/// Options to which an empty value says something: no label, the export without a name, the root.
+constexpr std::array<std::string_view, 3> kMayBeEmpty = {"--label", "--exportname", "--at"};
+
+bool takes_value(const CLI::Option& option) { return option.get_items_expected_max() != 0; }
+bool needs_value(const CLI::Option& option) {
+  return takes_value(option) && option.get_items_expected_min() != 0;
+}
+
+/// CLI11 drops what is empty between two delimiters.
+bool is_empty_value(const CLI::Option& option, std::string_view value) {
+  const char delimiter = option.get_delimiter();
+  if (delimiter == '\0') return value.empty();
+  return value.find_first_not_of(delimiter) == std::string_view::npos;
+}
+
+/// Walks over the words as CLI11 does, to tell options from values.
+class Separator {
+ public:
+  explicit Separator(const CLI::App& app) : app_(&app) {}
+
+  Result<std::vector<std::string>> separate(const std::vector<std::string>& words) {
+    for (at_ = 0; at_ < words.size(); ++at_) {
+      const std::string& word = words[at_];
+      if (word == "--") {
+        out_.insert(out_.end(), words.begin() + static_cast<std::ptrdiff_t>(at_), words.end());
+        break;
+      }
+      if (word.starts_with("--")) {
+        if (Result<void> good = take_long(words); !good) {
+          return std::unexpected(std::move(good.error()));
+        }
+      } else if (word.size() > 1 && word.starts_with('-')) {
+        take_short(words);
+      } else {
+        take_bare(word);
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  Result<void> take_long(const std::vector<std::string>& words) {
+    const std::string& word = words[at_];
+    const std::size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    const CLI::Option* option = app_->get_option_no_throw(name);
+    if (option == nullptr || equals == std::string::npos) {
+      out_.push_back(word);
+      if (option != nullptr && needs_value(*option)) take_value(*option, words);
+      return {};
+    }
+    if (!is_empty_value(*option, std::string_view(word).substr(equals + 1))) {
+      out_.push_back(word);
+      return {};
+    }
+    if (!needs_value(*option)) {
+      return fail(Errc::usage, fmt::format("{} has an empty value (leave out the '=')", word));
+    }
+    out_.push_back(name);
+    out_.emplace_back();
+    return {};
+  }
+
+  /// "-v", "-rv", "-ofile" or "-o" and a word.
+  void take_short(const std::vector<std::string>& words) {
+    const std::string& word = words[at_];
+    out_.push_back(word);
+    for (std::size_t letter = 1; letter < word.size(); ++letter) {
+      const CLI::Option* option = app_->get_option_no_throw({'-', word[letter]});
+      if (option == nullptr) return;
+      if (!takes_value(*option)) continue;
+      if (letter + 1 == word.size() && needs_value(*option)) take_value(*option, words);
+      return;
+    }
+  }
+
+  void take_value(const CLI::Option& option, const std::vector<std::string>& words) {
+    if (at_ + 1 == words.size()) return;
+    const std::string& value = words[++at_];
+    out_.push_back(is_empty_value(option, value) ? std::string() : value);
+  }
+
+  void take_bare(const std::string& word) {
+    // To CLI11 "[a,b]" is the list of "a" and "b".
+    const bool looks_like_list = word.starts_with('[') && word.ends_with(']');
+    const bool is_source = app_->get_option_no_throw("SOURCE") != nullptr;
+    out_.push_back(looks_like_list && is_source ? "./" + word : word);
+    const auto named = app_->get_subcommands(
+        [&](const CLI::App* subcommand) { return subcommand->get_name() == word; });
+    if (!named.empty()) app_ = named.front();
+  }
+
+  const CLI::App* app_;
+  std::size_t at_ = 0;
+  std::vector<std::string> out_;
+};
+
+std::string empty_value_error(const std::string& value) {
+  return value.empty() ? "the value is empty" : "";
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> separate_empty_values(const CLI::App& app,
+                                                       const std::vector<std::string>& words) {
+  return Separator(app).separate(words);
+}
+
+void refuse_empty_values(CLI::App& app) {
+  for (CLI::Option* option : app.get_options([](const CLI::Option* each) {
+         return !each->get_positional() && needs_value(*each) &&
+                std::ranges::find(kMayBeEmpty, each->get_name()) == kMayBeEmpty.end();
+       })) {
+    option->check(empty_value_error);
+  }
+  for (CLI::App* subcommand : app.get_subcommands([](const CLI::App*) { return true; })) {
+    refuse_empty_values(*subcommand);
+  }
+}
+
+}  // namespace mkvirtfs::cli

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/run_outputs.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <climits>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include "support/text.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+std::string directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// What the last component leads to when it is a symbolic link; else the path itself.
+std::string followed(const std::string& path) {
+  struct stat status;
+  if (::lstat(path.c_str(), &status) != 0 || !S_ISLNK(status.st_mode)) return path;
+  const std::unique_ptr<char, decltype(&std::free)> target(::realpath(path.c_str(), nullptr),
+                                                           &std::free);
+  return target ? target.get() : path;
+}
+
+RunOutput of_path(const std::string& given) {
+  const std::string path = followed(given);
+  RunOutput output;
+  struct stat status;
+  if (::stat(directory_of(path).c_str(), &status) != 0) return output;
+  output.directory_device = status.st_dev;
+  output.directory_inode = status.st_ino;
+  output.name = path.substr(path.rfind('/') + 1);
+  if (!output.name.empty() && ::lstat(path.c_str(), &status) == 0) {
+    output.device = status.st_dev;
+    output.inode = status.st_ino;
+  }
+  return output;
+}
+
+RunOutput of_descriptor(int fd) {
+  RunOutput output;
+  struct stat status;
+  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
+    output.device = status.st_dev;
+    output.inode = status.st_ino;
+  }
+  return output;
+}
+
+bool same(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+}  // namespace
+
+void RunOutputs::add_path(const std::string& path) {
+  if (!path.empty()) outputs_.push_back({path, -1});
+}
+
+void RunOutputs::add_descriptor(int fd, std::string what) {
+  outputs_.push_back({std::move(what), fd});
+}
+
+std::vector<RunOutput> RunOutputs::find() const {
+  std::vector<RunOutput> found;
+  for (const Output& output : outputs_) {
+    found.push_back(output.fd < 0 ? of_path(output.name) : of_descriptor(output.fd));
+  }
+  return found;
+}
+
+void RunOutputs::tell(const ScanReport& report, const std::string& source, LogSink& log) const {
+  for (std::size_t i = 0; i < outputs_.size() && i < report.outputs_met.size(); ++i) {
+    if (!report.outputs_met[i]) continue;
+    log.write(LogLevel::warning,
+              fmt::format("{} lies in the source {} and is left out of the image; the time of its "
+                          "directory differs from run to run, and so does the image (better write "
+                          "it elsewhere)",
+                          printable(outputs_[i].name), printable(source)));
+  }
+}
+
+bool lies_in(const std::string& path, const std::string& source) {
+  struct stat root;
+  if (::stat(source.c_str(), &root) != 0 || !S_ISDIR(root.st_mode)) return false;
+  UniqueFd at(::open(directory_of(followed(path)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  struct stat here;
+  if (!at || ::fstat(at.get(), &here) != 0) return false;
+  constexpr int kMostLevels = PATH_MAX;  // a directory may be moved while we climb
+  for (int level = 0; level < kMostLevels; ++level) {
+    if (same(here, root)) return true;
+    UniqueFd above(::openat(at.get(), "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    struct stat next;
+    if (!above || ::fstat(above.get(), &next) != 0 || same(next, here)) return false;
+    at = std::move(above);
+    here = next;
+  }
+  return false;
+}
+
+}  // namespace mkvirtfs::cli

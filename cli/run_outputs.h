@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fsgen/tree/scan.h"
+#include "support/log.h"
+
+namespace mkvirtfs::cli {
+
+/// What this run of the program writes: an image, sockets, a process id, what it prints. None of it
+/// is part of an image that the run makes of a directory in which it lies. Filled before the first
+/// scan, or by the thread that has not yet started a server; after that any thread may read.
+class RunOutputs {
+ public:
+  /// What is made, or replaced, under this name: a symbolic link is followed. An empty path is
+  /// none.
+  void add_path(const std::string& path);
+  /// What is written through an open descriptor, which stays open; counts if it is a regular file.
+  /// `what` is its name in messages.
+  void add_descriptor(int fd, std::string what);
+
+  /// All of them as the host has them now, in the order in which they were added.
+  std::vector<RunOutput> find() const;
+  /// Says which of them lie in `source`, as a scan with find() of this same object found.
+  void tell(const ScanReport& report, const std::string& source, LogSink& log) const;
+
+ private:
+  struct Output {
+    std::string name;  ///< a path, or what a descriptor is called
+    int fd = -1;
+  };
+  std::vector<Output> outputs_;
+};
+
+/// Whether `path`, or the place where it will be, is in the directory `source` or below, on
+/// whatever way it is named; false for what cannot be looked at.
+bool lies_in(const std::string& path, const std::string& source);
+
+}  // namespace mkvirtfs::cli
