@@ -301,12 +301,15 @@ void run_recipe(const fs::path& recipe) {
 }  // namespace
 
 TEST_CASE("every recipe gives the image it says") {
+  // Other recipes are for the test of scripts/new-golden.
+  const char* others = std::getenv("MKVIRTFS_IMAGES_DIR");
   std::vector<fs::path> recipes;
-  for (const auto& entry : fs::directory_iterator(MKVIRTFS_IMAGES_DIR)) {
+  for (const auto& entry :
+       fs::directory_iterator(others != nullptr ? others : MKVIRTFS_IMAGES_DIR)) {
     if (entry.is_directory()) recipes.push_back(entry.path());
   }
   std::ranges::sort(recipes);
-  REQUIRE(recipes.size() >= 10);
+  REQUIRE(recipes.size() >= (others != nullptr ? 1 : 10));
   for (const fs::path& recipe : recipes) {
     DYNAMIC_SECTION(recipe.filename().string()) { run_recipe(recipe); }
   }
