@@ -244,13 +244,10 @@ TEST_CASE("an empty value is an empty value, for every option of every subcomman
 
 TEST_CASE("a value that looks like an option with an empty value is a value") {
   Program program;
-  CHECK(program
-            .parse({"dump", "--label", "--uuid=", "--exclude=x", "A", "-o", "--at=", "B", "--",
-                    "--label="})
-            .empty());
+  CHECK(program.parse({"dump", "--label", "--uuid=", "-o", "--at=", "--", "--label="}) == "");
   CHECK(program.option("dump", "--label").results() == Words{"--uuid="});
   CHECK(program.option("dump", "--output").results() == Words{"--at="});
-  CHECK(program.option("dump", "SOURCE").results() == Words{"A", "B", "--label="});
+  CHECK(program.option("dump", "SOURCE").results() == Words{"--label="});
 }
 
 TEST_CASE("--label= takes no source for its value") {
