@@ -150,6 +150,9 @@ void ArchiveOptions::add_to(CLI::App& app) {
            {"archive", "name"});
   add_word("--unsafe-names", unsafe_names_, "WHAT", "Names with \"..\": error (default), strip",
            {"error", "strip"});
+  add_word("--layer-symlinks", layer_symlinks_, "WHAT",
+           "Where a layer's unnamed directory meets a\nsymlink: follow (default), replace, error",
+           {"follow", "replace", "error"});
   add("--passphrase-file", passphrase_file_, "FILE", "Passphrases of encrypted members");
   add("--max-entries", most_entries_, "N", "Members at most (default 10000000)");
   add("--max-size", most_size_, "SIZE", "Bytes at most, unpacked (default 2T)");
@@ -197,6 +200,9 @@ Result<ArchiveSettings> ArchiveOptions::parse(LogSink& log) const {
   }
   settings.layer.unsafe_names =
       unsafe_names_ == "strip" ? archive::UnsafeNames::strip : archive::UnsafeNames::error;
+  settings.layer.layer_symlinks = layer_symlinks_ == "replace" ? LayerSymlinks::replace
+                                  : layer_symlinks_ == "error" ? LayerSymlinks::error
+                                                               : LayerSymlinks::follow;
   settings.layer.data_order =
       layout_ == "name" ? archive::DataOrder::name : archive::DataOrder::archive;
   return settings;

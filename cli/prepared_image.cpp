@@ -119,19 +119,21 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
 
   PreparedImage prepared;
   const Stopwatch scan_time;
-  std::vector<PlacedLayer> layers;
+  LayerStack layers;
   for (std::size_t at = 0; at < parts.size(); ++at) {
     tell_of_archives(*parts[at], log);
     for (const PlacedSource& placed : parts[at]->sources) {
-      Result<LoadedSource> loaded = load_source(placed.source, *parts[at], scan_options[at], log);
+      Result<LoadedSource> loaded = load_source(placed, *parts[at], scan_options[at],
+                                                prepared.sources.empty() ? nullptr : &layers, log);
       if (!loaded) return std::unexpected(std::move(loaded.error()));
       add(loaded->report, prepared.report);
       hint_at_image(placed.source, *loaded->layer.tree, log);
       prepared.sources.push_back(std::move(loaded->facts));
-      layers.push_back({std::move(loaded->layer), placed.at, placed.source});
+      Result<void> good = layers.add({std::move(loaded->layer), placed.at, placed.source});
+      if (!good) return std::unexpected(std::move(good.error()));
     }
   }
-  Result<Layer> merged = merge_layers(std::move(layers));
+  Result<Layer> merged = std::move(layers).merge();
   if (!merged) return std::unexpected(std::move(merged.error()));
   prepared.tree = std::move(merged->tree);
   const std::shared_ptr<ContentStore> store = std::move(merged->contents);

@@ -71,8 +71,12 @@ void tell_of_spool(const std::string& name, const SourceFacts& facts,
                         human_size(facts.spool_bytes), settings.stream.spool->directory()));
 }
 
-Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& options,
-                                  const ScanOptions& scan, bool is_regular, LogSink& log) {
+Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOptions& options,
+                                  const ScanOptions& scan, const LayersBelow* below, LogSink& log) {
+  const std::string& path = placed.source;
+  struct stat status{};
+  const bool is_regular =
+      path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
   Result<ArchiveSettings> settings = options.archive().settings(log);
   if (!settings) return std::unexpected(std::move(settings.error()));
   const std::size_t slash = path.rfind('/');
@@ -89,6 +93,8 @@ Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& 
   layer_options.scan = scan;
   // Whether something below has what they name, merging finds out.
   layer_options.outward_links = true;
+  layer_options.below = below;
+  layer_options.at = placed.at;
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, settings->stream, log);
   if (!made) return std::unexpected(std::move(made.error()));
@@ -100,8 +106,9 @@ Result<LoadedSource> load_archive(const std::string& path, const SourceOptions& 
   return loaded;
 }
 
-Result<LoadedSource> load_container_image(const oci::ImageName& name, const SourceOptions& options,
-                                          const ScanOptions& scan, LogSink& log) {
+Result<LoadedSource> load_container_image(const oci::ImageName& name, const PlacedSource& placed,
+                                          const SourceOptions& options, const ScanOptions& scan,
+                                          const LayersBelow* below, LogSink& log) {
   Result<ArchiveSettings> settings = options.archive().settings(log);
   if (!settings) return std::unexpected(std::move(settings.error()));
   oci::LoadOptions load_options;
@@ -114,6 +121,8 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   load_options.platform = std::move(*platform);
   load_options.verify_direct = options.container().verify_direct();
   load_options.layer.scan = scan;
+  load_options.layer.below = below;
+  load_options.layer.at = placed.at;
   Result<oci::LoadedImage> image = oci::load_image(name, load_options, log);
   if (!image) return std::unexpected(std::move(image.error()));
   LoadedSource loaded;
@@ -155,22 +164,19 @@ bool is_directory_source(const std::string& path) {
   return ::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
 }
 
-Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
-                                 const ScanOptions& scan, LogSink& log) {
-  if (const auto image = oci::parse_image_name(path)) {
+Result<LoadedSource> load_source(const PlacedSource& placed, const SourceOptions& options,
+                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log) {
+  if (const auto image = oci::parse_image_name(placed.source)) {
     if (Result<void> synced = write_back(image->path, scan, log); !synced) {
       return std::unexpected(std::move(synced.error()));
     }
-    return load_container_image(*image, options, scan, log);
+    return load_container_image(*image, placed, options, scan, below, log);
   }
-  if (is_directory_source(path)) return load_directory(path, options, scan, log);
-  if (Result<void> synced = write_back(path, scan, log); !synced) {
+  if (is_directory_source(placed.source)) return load_directory(placed.source, options, scan, log);
+  if (Result<void> synced = write_back(placed.source, scan, log); !synced) {
     return std::unexpected(std::move(synced.error()));
   }
-  struct stat status{};
-  const bool is_regular =
-      path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-  return load_archive(path, options, scan, is_regular, log);
+  return load_archive(placed, options, scan, below, log);
 }
 
 }  // namespace mkvirtfs::cli

@@ -6,6 +6,7 @@
 
 #include "cli/source_options.h"
 #include "fsgen/tree/layer.h"
+#include "fsgen/tree/layers_below.h"
 #include "fsgen/tree/scan.h"
 #include "support/error.h"
 #include "support/log.h"
@@ -40,9 +41,10 @@ struct LoadedSource {
 bool is_directory_source(const std::string& path);
 
 /// Reads the directory or archive at `path` ("-" is an archive on standard input), or the container
-/// image that it names (oci::parse_image_name()). `options` are those that all sources share,
-/// `scan` their values. `log` must outlive the layer.
-Result<LoadedSource> load_source(const std::string& path, const SourceOptions& options,
-                                 const ScanOptions& scan, LogSink& log);
+/// image that it names (oci::parse_image_name()), to be laid over the sources in `below`, if any,
+/// with its root at the path `at` there. `options` are those that all sources share, `scan` their
+/// values. `log` must outlive the layer.
+Result<LoadedSource> load_source(const PlacedSource& placed, const SourceOptions& options,
+                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log);
 
 }  // namespace mkvirtfs::cli

@@ -88,7 +88,8 @@ Result<IdMapping> parse_mapping(const char* option, const std::string& text) {
   }
   constexpr std::uint64_t kIds = std::numeric_limits<std::uint32_t>::max();
   const auto [from, to, length] = numbers;
-  if (!good || count < 2 || length == 0 || from + length > kIds || to + length > kIds) {
+  // The last number is no id to map to, but what a foreign archive may have.
+  if (!good || count < 2 || length == 0 || from + length > kIds + 1 || to + length > kIds) {
     return fail(Errc::usage, fmt::format("{}={} is not FROM:TO or FROM:TO:COUNT", option, text));
   }
   return IdMapping{static_cast<std::uint32_t>(from), static_cast<std::uint32_t>(to),

@@ -58,9 +58,16 @@ Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
 /// The archive as it was when its index was kept; nullopt: it must be read after all.
 std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed,
                                        Compression compression, const IndexCache& cache,
-                                       const StreamOptions& stream_options) {
+                                       const StreamOptions& stream_options,
+                                       std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
   std::optional<KeptIndex> kept = cache.find(*packed);
   if (!kept || kept->compression != compression) return std::nullopt;
+  std::optional<oci::Digest> digest;
+  if (digest_of_unpacked) {
+    const Result<oci::Digest> parsed = oci::parse_digest(kept->unpacked_digest);
+    if (!parsed || parsed->algorithm != *digest_of_unpacked) return std::nullopt;
+    digest = *parsed;
+  }
   Result<std::shared_ptr<ByteSource>> stream =
       open_indexed(packed, kept->stream_index, stream_options);
   if (!stream) return std::nullopt;
@@ -71,10 +78,38 @@ std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed
   archive.stream = std::move(*stream);
   archive.compression = compression;
   archive.from_kept_index = true;
+  archive.unpacked_digest = digest;
   // That they are too many is told by the one who reads it anew.
   if (!check_places(archive, ReadLimits{UINT64_MAX, UINT64_MAX})) return std::nullopt;
   return archive;
 }
+
+/// The bytes of a pass, hashed as they go by.
+class HashedReader final : public ForwardReader {
+ public:
+  HashedReader(ForwardReader& pass, oci::DigestAlgorithm algorithm)
+      : pass_(pass), hash_(algorithm) {}
+
+  /// Reads what is left.
+  Result<oci::Digest> finish() {
+    while (true) {
+      const Result<std::span<const std::byte>> more = next();
+      if (!more) return std::unexpected(more.error());
+      if (more->empty()) return hash_.finish();
+    }
+  }
+
+ protected:
+  Result<std::span<const std::byte>> make_more() override {
+    Result<std::span<const std::byte>> more = pass_.next();
+    if (more) hash_.update(*more);
+    return more;
+  }
+
+ private:
+  ForwardReader& pass_;
+  oci::Hasher hash_;
+};
 
 /// What can not be asked twice, all of it.
 Result<std::shared_ptr<ByteSource>> spool_all(int fd, const std::string& name,
@@ -113,7 +148,7 @@ Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
 
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& given,
                              const StreamOptions& stream_options, const IndexCache* cache,
-                             LogSink& log) {
+                             LogSink& log, std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
   ReadOptions options = given;
   if (!options.spool) options.spool = stream_options.spool;
   const Result<Compression> compression = detect_compression(*packed);
@@ -125,7 +160,8 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   std::optional<ReadMembers> read;
   if (*compression != Compression::none) {
     if (cache != nullptr) {
-      std::optional<Archive> kept = from_kept_index(packed, *compression, *cache, stream_options);
+      std::optional<Archive> kept =
+          from_kept_index(packed, *compression, *cache, stream_options, digest_of_unpacked);
       if (kept) {
         if (Result<void> good = check_places(*kept, options.limits); !good) {
           return std::unexpected(good.error());
@@ -136,9 +172,17 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
     Result<std::unique_ptr<IndexingReader>> pass =
         open_compressed(packed, *compression, stream_options);
     if (!pass) return std::unexpected(std::move(pass.error()));
-    Result<std::optional<ReadMembers>> found = read_members(**pass, archive.name, options, log);
+    std::optional<HashedReader> hashed;
+    if (digest_of_unpacked) hashed.emplace(**pass, *digest_of_unpacked);
+    ForwardReader& reader = hashed ? static_cast<ForwardReader&>(*hashed) : **pass;
+    Result<std::optional<ReadMembers>> found = read_members(reader, archive.name, options, log);
     if (!found) return std::unexpected(std::move(found.error()));
     read = std::move(*found);
+    if (hashed) {
+      const Result<oci::Digest> digest = hashed->finish();
+      if (!digest) return std::unexpected(digest.error());
+      archive.unpacked_digest = *digest;
+    }
     Result<std::shared_ptr<ByteSource>> unpacked = (*pass)->finish();
     if (!unpacked) return std::unexpected(std::move(unpacked.error()));
     archive.stream = std::move(*unpacked);
@@ -165,7 +209,9 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   if (one_pass && cache != nullptr) {
     // What is spooled has no index to keep.
     const Result<std::vector<std::byte>> index = save_index(*archive.stream);
-    if (index) cache->keep(*packed, *compression, archive.format, *index, archive.members);
+    const std::string digest =
+        archive.unpacked_digest ? to_string(*archive.unpacked_digest) : std::string();
+    if (index) cache->keep(*packed, *compression, archive.format, *index, archive.members, digest);
   }
   return archive;
 }

@@ -8,6 +8,7 @@
 
 #include "fsgen/archive/index_cache.h"
 #include "fsgen/archive/layer_tree.h"
+#include "fsgen/archive/oci_digest.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/compressed.h"
@@ -40,6 +41,8 @@ struct Archive {
   Compression compression = Compression::none;
   std::string manifest_directory;  ///< of an mtree manifest: where its contents are
   bool from_kept_index = false;    ///< nothing had to be unpacked
+  /// Of `stream`, if it was asked for and the archive is compressed.
+  std::optional<oci::Digest> unpacked_digest;
 };
 
 /// Reads an archive, compressed or not. The pass that finds the members makes the index of a
@@ -47,10 +50,14 @@ struct Archive {
 /// one, what needs it is refused. With a `cache` the index of a compressed one is kept there, and
 /// found there the next time.
 ///
+/// With `digest_of_unpacked` all that a compressed one unpacks to is hashed in the same pass. A
+/// kept index without that digest is made anew.
+///
 /// Errors: as of read_members(), and of fsgen/stream/compressed.h.
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& options,
                              const StreamOptions& stream_options, const IndexCache* cache,
-                             LogSink& log);
+                             LogSink& log,
+                             std::optional<oci::DigestAlgorithm> digest_of_unpacked = {});
 
 struct ArchiveLayer {
   Layer layer;

@@ -26,7 +26,7 @@ namespace mkvirtfs::archive {
 namespace {
 
 // To be counted up whenever the meaning of what is kept changes, in this room or in fsgen/stream/.
-constexpr std::uint64_t kVersion = 2;
+constexpr std::uint64_t kVersion = 3;
 constexpr std::string_view kMagic = "mkvirtfs archive index";
 constexpr std::string_view kSuffix = ".index";
 constexpr std::string_view kUnfinished = ".unfinished-";
@@ -134,6 +134,7 @@ std::optional<KeptIndex> parse(std::span<const std::byte> bytes,
   kept.format = in.text();
   kept.stream_index = as_bytes(in.text());
   const std::string_view members = in.text();
+  kept.unpacked_digest = in.text();
   if (!in.good() || !in.at_end()) return std::nullopt;
   Result<MemberLog> log = MemberLog::open(as_bytes(members));
   if (!log) return std::nullopt;
@@ -167,7 +168,8 @@ std::optional<KeptIndex> IndexCache::find(ByteSource& packed) const {
 }
 
 void IndexCache::keep(ByteSource& packed, Compression compression, std::string_view format,
-                      std::span<const std::byte> stream_index, const MemberLog& members) const {
+                      std::span<const std::byte> stream_index, const MemberLog& members,
+                      std::string_view unpacked_digest) const {
   const std::vector<std::byte> identity = identity_of_source(packed);
   if (identity.empty()) return;
   std::vector<std::byte> bytes;
@@ -177,6 +179,7 @@ void IndexCache::keep(ByteSource& packed, Compression compression, std::string_v
   out.text(format);
   out.text(as_text(stream_index));
   out.text(as_text(members.bytes()));
+  out.text(unpacked_digest);
   const auto digest = digest_of(bytes);
   bytes.insert(bytes.end(), digest.begin(), digest.end());
   if (bytes.size() > kMostBytes) return;

@@ -22,6 +22,8 @@ struct KeptIndex {
   std::string format;
   std::vector<std::byte> stream_index;
   MemberLog members;
+  /// Of all that the stream unpacks to, "sha256:..."; empty: nobody asked for it in that pass.
+  std::string unpacked_digest;
 };
 
 /// A directory of kept indexes, one file an archive, under a name made of the archive's identity:
@@ -44,7 +46,8 @@ class IndexCache {
 
   /// Keeps an index and gives up the longest unused ones, until those that stay are few enough.
   void keep(ByteSource& packed, Compression compression, std::string_view format,
-            std::span<const std::byte> stream_index, const MemberLog& members) const;
+            std::span<const std::byte> stream_index, const MemberLog& members,
+            std::string_view unpacked_digest = {}) const;
 
  private:
   void give_up_the_oldest() const;

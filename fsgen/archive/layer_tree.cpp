@@ -28,6 +28,8 @@ constexpr std::size_t kMostXattrNameBytes = 255;
 constexpr std::size_t kMostXattrValueBytes = 65536;
 constexpr std::uint32_t kMostMajor = (1u << 12) - 1;
 constexpr std::uint32_t kMostMinor = (1u << 20) - 1;
+constexpr std::size_t kMostNameBytes = 255;
+constexpr std::uint32_t kNoId = std::numeric_limits<std::uint32_t>::max();
 
 enum class PathKind : std::uint8_t {
   implied,    // a directory that no member names so far
@@ -116,12 +118,6 @@ class Paths {
   std::vector<std::uint32_t> table_;
 };
 
-std::string_view kind_in_words(std::uint16_t mode) {
-  if (S_ISLNK(mode)) return "a symlink";
-  if (S_ISREG(mode)) return "a file";
-  return "no directory";
-}
-
 /// What is wrong with a member's attributes, in words that follow its name; nullopt: nothing.
 std::optional<std::string> objection_to(const Member& member) {
   if (S_ISLNK(member.mode) && !member.is_hard_link) {
@@ -154,6 +150,200 @@ std::optional<std::string> objection_to(const Member& member) {
   return std::nullopt;
 }
 
+/// The components of a path or of a symlink's target, as they stand there; no empty ones, no ".".
+std::vector<std::string_view> components_of(std::string_view path) {
+  std::vector<std::string_view> components;
+  while (!path.empty()) {
+    const std::size_t slash = path.find('/');
+    const std::string_view component = path.substr(0, slash);
+    path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
+    if (!component.empty() && component != ".") components.push_back(component);
+  }
+  return components;
+}
+
+std::string joined(std::string_view directory, std::string_view name) {
+  std::string path(directory);
+  if (!path.empty() && !name.empty()) path += '/';
+  return path.append(name);
+}
+
+/// A directory that a way leads to.
+struct Spot {
+  std::uint32_t no = kRootPath;  ///< kNone: only the layers below have it, or nobody
+  std::string path;              ///< without symlinks
+};
+
+/// One walk down from the root through symlinks: the archive's own and those of the layers below,
+/// as extraction into what these show would find them. It is for the few ways on which one stands.
+class SymlinkWalk {
+ public:
+  /// `make`: directories that are missing are made, as implied ones.
+  SymlinkWalk(Paths& paths, const std::vector<MemberLog::Position>& inodes,
+              const MemberLog& members, const LayerOptions& options, bool make)
+      : paths_(paths), inodes_(inodes), members_(members), options_(options), make_(make) {}
+
+  /// The directory at `way`. Errors are words that follow a name which lies below it.
+  Result<Spot> run(std::span<const std::string_view> way);
+
+ private:
+  Result<void> step(std::string_view name);
+  Result<void> up();
+  Result<void> follow(std::string_view link, std::string_view target, bool is_own);
+  Result<void> from_root(std::string_view link, std::vector<std::string_view>& target) const;
+  Result<void> enter(std::string_view name, Standing::Kind below);
+  std::uint32_t find(std::string_view path) const;
+  /// The target of an own symlink; nullopt for what is none.
+  std::optional<std::string_view> own_target(std::uint32_t no) const;
+  bool is_in_target() const noexcept { return rest_.size() >= target_ends_; }
+
+  std::unexpected<Error> wrong(std::string what) const {
+    return fail(Errc::unreadable, std::move(what));
+  }
+
+  Paths& paths_;
+  const std::vector<MemberLog::Position>& inodes_;
+  const MemberLog& members_;
+  const LayerOptions& options_;
+  const bool make_;
+  std::vector<std::string_view> rest_;  // the next one is the last
+  Spot at_;
+  int links_ = 0;
+  // While this many components or more are left, the way is a symlink's target.
+  std::size_t target_ends_ = std::numeric_limits<std::size_t>::max();
+  std::string must_be_there_;  // the own symlink whose target must be, while it is the way
+};
+
+Result<Spot> SymlinkWalk::run(std::span<const std::string_view> way) {
+  rest_.assign(way.rbegin(), way.rend());
+  while (!rest_.empty()) {
+    const std::string_view name = rest_.back();
+    rest_.pop_back();
+    if (!is_in_target()) {
+      target_ends_ = std::numeric_limits<std::size_t>::max();
+      must_be_there_.clear();
+    }
+    if (Result<void> good = name == ".." ? up() : step(name); !good) {
+      return std::unexpected(std::move(good.error()));
+    }
+  }
+  return std::move(at_);
+}
+
+std::uint32_t SymlinkWalk::find(std::string_view path) const {
+  std::uint32_t no = kRootPath;
+  for (const std::string_view name : components_of(path)) {
+    no = paths_.find(no, name);
+    if (no == kNone || !paths_[no].is_directory()) return kNone;
+  }
+  return no;
+}
+
+std::optional<std::string_view> SymlinkWalk::own_target(std::uint32_t no) const {
+  if (paths_[no].kind != PathKind::file) return std::nullopt;  // links are to files
+  Member member;
+  members_.read(inodes_[paths_[no].target], member);
+  if (!S_ISLNK(member.mode)) return std::nullopt;
+  return member.link_target;
+}
+
+Result<void> SymlinkWalk::step(std::string_view name) {
+  const std::string path = joined(at_.path, name);
+  const std::uint32_t own = at_.no == kNone ? kNone : paths_.find(at_.no, name);
+  if (own != kNone && !paths_[own].is_directory()) {
+    const std::optional<std::string_view> target = own_target(own);
+    if (!target) return wrong(fmt::format("lies below {}, which is a file", path));
+    return follow(path, *target, /*is_own=*/true);
+  }
+  Standing below;
+  if (own == kNone && options_.below != nullptr) {
+    below = options_.below->look(joined(options_.at, path));
+  }
+  if (below.kind == Standing::Kind::symlink && options_.layer_symlinks != LayerSymlinks::replace) {
+    if (options_.layer_symlinks == LayerSymlinks::error) {
+      return wrong(
+          fmt::format("lies below {}, which is a symlink to {} in the layers before "
+                      "(--layer-symlinks=follow or replace)",
+                      path, below.target));
+    }
+    return follow(path, below.target, /*is_own=*/false);
+  }
+  if (below.kind == Standing::Kind::other && is_in_target()) {
+    return wrong(
+        fmt::format("lies below {}, to which a symlink leads and which is no directory "
+                    "in the layers before",
+                    path));
+  }
+  return enter(name, below.kind);
+}
+
+Result<void> SymlinkWalk::enter(std::string_view name, Standing::Kind below) {
+  std::string path = joined(at_.path, name);
+  std::uint32_t own = at_.no == kNone ? kNone : paths_.find(at_.no, name);
+  const bool is_there = own != kNone || below == Standing::Kind::directory;
+  if (!is_there && !must_be_there_.empty()) {
+    return wrong(fmt::format("lies below {}, which is a symlink", must_be_there_));
+  }
+  if (name.size() > kMostNameBytes) {
+    return wrong(
+        fmt::format("lies below a symlink whose target has a component of {} bytes; {} is "
+                    "the most",
+                    name.size(), kMostNameBytes));
+  }
+  if (own == kNone && make_) own = paths_.find_or_add(at_.no, name);
+  at_ = {own, std::move(path)};
+  return {};
+}
+
+Result<void> SymlinkWalk::up() {
+  if (at_.path.empty()) {
+    if (options_.at.empty()) return {};  // the root's own parent is the root
+    return wrong(
+        fmt::format("lies below a symlink that leads out of --at=/{} "
+                    "(--layer-symlinks=replace takes its place)",
+                    options_.at));
+  }
+  const std::size_t slash = at_.path.rfind('/');
+  at_.path.resize(slash == std::string::npos ? 0 : slash);
+  at_.no = at_.no == kNone ? find(at_.path) : paths_[at_.no].parent;
+  return {};
+}
+
+/// Goes to the root, where `target` goes on: without the way to where the archive's root is placed.
+Result<void> SymlinkWalk::from_root(std::string_view link,
+                                    std::vector<std::string_view>& target) const {
+  for (const std::string_view name : components_of(options_.at)) {
+    if (target.empty() || target.front() != name) {
+      return wrong(
+          fmt::format("lies below {}, a symlink that leads out of --at=/{} "
+                      "(--layer-symlinks=replace takes its place)",
+                      link, options_.at));
+    }
+    target.erase(target.begin());
+  }
+  return {};
+}
+
+Result<void> SymlinkWalk::follow(std::string_view link, std::string_view target, bool is_own) {
+  if (++links_ > kMostSymlinksOnAWay) {
+    return wrong(fmt::format("lies below {}, from where symlinks lead on without an end", link));
+  }
+  std::vector<std::string_view> way = components_of(target);
+  if (is_own && !options_.follows_own_symlinks) {
+    // GNU tar makes no other symlinks before all else is extracted.
+    const bool is_followed = !target.starts_with('/') && std::ranges::find(way, "..") == way.end();
+    if (!is_followed) return wrong(fmt::format("lies below {}, which is a symlink", link));
+    if (must_be_there_.empty()) must_be_there_ = link;
+  }
+  target_ends_ = std::min(target_ends_, rest_.size());
+  if (target.starts_with('/')) {
+    if (Result<void> good = from_root(link, way); !good) return good;
+    at_ = {};
+  }
+  rest_.insert(rest_.end(), way.rbegin(), way.rend());
+  return {};
+}
+
 /// What extracting all members would leave.
 class Extraction {
  public:
@@ -161,6 +351,8 @@ class Extraction {
       : members_(members), name_(name), options_(options) {}
 
   Result<void> run(LogSink& log);
+  /// A path of the archive as it stands in the whole: where symlinks lead, as they are in the end.
+  Result<std::string> settled(const MemberPath& path);
 
   Paths paths;
   std::vector<MemberLog::Position> inodes;  // what is no directory: the member that made it
@@ -172,12 +364,18 @@ class Extraction {
   Result<void> take(MemberLog::Position at);
   /// The directory that holds the last of path_'s components.
   Result<std::uint32_t> parent();
+  /// What a hard link names.
+  struct Target {
+    std::uint32_t no = kNone;  ///< kNone: it is not in the archive
+    std::string path;          ///< then, without symlinks
+  };
+  Result<Target> find(std::string_view target);
+  Result<Spot> walk(std::span<const std::string_view> way, bool make) {
+    return SymlinkWalk(paths, inodes, members_, options_, make).run(way);
+  }
   Result<void> put(std::uint32_t no, PathKind kind, std::uint32_t target);
   Result<void> put_link(std::uint32_t no, MemberLog::Position at);
   Result<void> resolve_links();
-  Result<std::uint32_t> find(std::string_view target, MemberPath& path) const;
-  std::uint16_t mode_of(std::uint32_t no);
-
   std::unexpected<Error> wrong(std::string_view member, std::string_view what) const {
     return fail(Errc::unreadable, fmt::format("{}: member {} {}", name_, member, what));
   }
@@ -197,22 +395,19 @@ class Extraction {
 };
 
 Result<std::uint32_t> Extraction::parent() {
+  const auto way = std::span(path_.components).first(path_.components.size() - 1);
   std::uint32_t at = kRootPath;
-  for (std::size_t i = 0; i + 1 < path_.components.size(); ++i) {
-    at = paths.find_or_add(at, path_.components[i]);
-    if (!paths[at].is_directory()) {
-      return wrong(member_.path, fmt::format("lies below {}, which is {}", paths.text(at),
-                                             kind_in_words(mode_of(at))));
+  for (const std::string_view name : way) {
+    const std::uint32_t known = paths.find(at, name);
+    const bool is_plain = known == kNone ? options_.below == nullptr : paths[known].is_directory();
+    if (!is_plain) {
+      Result<Spot> spot = walk(way, /*make=*/true);
+      if (!spot) return wrong(member_.path, spot.error().what);
+      return spot->no;
     }
+    at = known == kNone ? paths.find_or_add(at, name) : known;
   }
   return at;
-}
-
-std::uint16_t Extraction::mode_of(std::uint32_t no) {
-  if (paths[no].kind != PathKind::file) return S_IFREG;  // links are to files
-  Member member;
-  members_.read(inodes[paths[no].target], member);
-  return member.mode;
 }
 
 Result<void> Extraction::put(std::uint32_t no, PathKind kind, std::uint32_t target) {
@@ -228,24 +423,24 @@ Result<void> Extraction::put(std::uint32_t no, PathKind kind, std::uint32_t targ
 }
 
 Result<void> Extraction::put_link(std::uint32_t no, MemberLog::Position at) {
-  MemberPath target;
-  const Result<std::uint32_t> found = find(member_.link_target, target);
-  if (!found) return std::unexpected(found.error());
-  if (*found == no && paths[no].kind == PathKind::file) return {};
-  if (*found == kNone || paths[*found].kind != PathKind::file) {
+  const Result<Target> target = find(member_.link_target);
+  if (!target) return std::unexpected(target.error());
+  const std::uint32_t found = target->no;
+  if (found == no && paths[no].kind == PathKind::file) return {};
+  if (found == kNone || paths[found].kind != PathKind::file) {
     // It may come later. What it is then, and whether it is, is looked at in the end.
     links_.push_back(no);
     return put(no, PathKind::link, at);
   }
-  const std::uint32_t inode = paths[*found].target;
+  const std::uint32_t inode = paths[found].target;
   if (Result<void> good = put(no, PathKind::file, inode); !good) return good;
   // cpio brings the bytes with the last name, and pax may with any.
   if (S_ISREG(member_.mode) && member_.size_bytes != 0) inodes[inode] = at;
   return {};
 }
 
-/// kNone when nothing is there.
-Result<std::uint32_t> Extraction::find(std::string_view target, MemberPath& path) const {
+Result<Extraction::Target> Extraction::find(std::string_view target) {
+  MemberPath path;
   if (Result<void> good = path.parse(target, options_.unsafe_names); !good) {
     return wrong(member_.path,
                  fmt::format("is a hard link to {}, which {}", target, good.error().what));
@@ -255,7 +450,33 @@ Result<std::uint32_t> Extraction::find(std::string_view target, MemberPath& path
     at = paths.find(at, component);
     if (at == kNone) break;
   }
-  return at;
+  if (at != kNone) return Target{at, {}};
+  Result<std::string> settled_path = settled(path);
+  if (!settled_path) {
+    return wrong(member_.path,
+                 fmt::format("is a hard link to {}, which {}", target, settled_path.error().what));
+  }
+  at = kRootPath;
+  for (const std::string_view component : components_of(*settled_path)) {
+    at = paths.find(at, component);
+    if (at == kNone) break;
+  }
+  return Target{at, std::move(*settled_path)};
+}
+
+Result<std::string> Extraction::settled(const MemberPath& path) {
+  if (path.components.empty()) return std::string();
+  const auto way = std::span(path.components).first(path.components.size() - 1);
+  std::uint32_t at = kRootPath;
+  for (const std::string_view name : way) {
+    at = paths.find(at, name);
+    if (at == kNone || !paths[at].is_directory()) break;
+  }
+  const bool is_plain = at == kNone ? options_.below == nullptr : paths[at].is_directory();
+  if (is_plain) return path.text();
+  Result<Spot> spot = walk(way, /*make=*/false);
+  if (!spot) return std::unexpected(std::move(spot.error()));
+  return joined(spot->path, path.components.back());
 }
 
 Result<void> Extraction::take(MemberLog::Position at) {
@@ -304,7 +525,6 @@ Result<void> Extraction::take(MemberLog::Position at) {
 }
 
 Result<void> Extraction::resolve_links() {
-  MemberPath target;
   std::vector<std::uint32_t> chain;
   for (const std::uint32_t first : links_) {
     if (paths[first].kind != PathKind::link) continue;  // resolved, or replaced
@@ -314,9 +534,9 @@ Result<void> Extraction::resolve_links() {
       paths[at].kind = PathKind::resolving;
       chain.push_back(at);
       members_.read(paths[at].target, member_);
-      const Result<std::uint32_t> found = find(member_.link_target, target);
+      const Result<Target> found = find(member_.link_target);
       if (!found) return std::unexpected(found.error());
-      at = *found;
+      at = found->no;
     }
     // member_ is the one whose target `at` is.
     const bool is_nowhere = at == kNone || paths[at].kind == PathKind::outward;
@@ -342,10 +562,11 @@ Result<void> Extraction::resolve_links() {
         continue;
       }
       members_.read(paths[no].target, member_);
-      if (Result<std::uint32_t> found = find(member_.link_target, target); !found) {
-        return std::unexpected(found.error());
-      }
-      outward_links.push_back({paths.text(no), target.text()});
+      Result<Target> found = find(member_.link_target);
+      if (!found) return std::unexpected(found.error());
+      // One in a chain of them names another, which becomes a name of what lies below, too.
+      std::string target = found->no == kNone ? std::move(found->path) : paths.text(found->no);
+      outward_links.push_back({paths.text(no), std::move(target)});
       paths[no].kind = PathKind::outward;
     }
   }
@@ -395,10 +616,11 @@ class Numbering {
   NewNode node_of_member() const;
   NewNode implied_directory() const;
   std::vector<Xattr> xattrs_of_member() const;
-  void add_directory(TreeAssembler& assembler, const Path& path);
-  void add_file(TreeAssembler& assembler, const Path& path);
+  Result<NewNode> owned(NewNode node) const;
+  Result<void> add_directory(TreeAssembler& assembler, const Path& path);
+  Result<void> add_file(TreeAssembler& assembler, const Path& path);
   bool takes(std::string_view path) const;
-  void add_overrides();
+  Result<void> add_overrides();
   Result<void> check_sizes() const;
   /// The files by where they lie.
   std::vector<NodeNo> data_order() const;
@@ -408,7 +630,7 @@ class Numbering {
   const LayerOptions& options_;
   const ScanRules& rules_;
   const Paths& paths_;
-  const Extraction& extraction_;
+  Extraction& extraction_;
 
   Member member_;
   // The entries of directory d are entries_[first_[d]] .. entries_[first_[d + 1] - 1].
@@ -486,31 +708,46 @@ std::vector<Xattr> Numbering::xattrs_of_member() const {
   return set;
 }
 
-void Numbering::add_directory(TreeAssembler& assembler, const Path& path) {
+/// 2^32 - 1 means "nobody asked" to the kernel, so it is no id; but --owner, --map-uid and
+/// --exclude come first.
+Result<NewNode> Numbering::owned(NewNode node) const {
+  if (node.uid != kNoId && node.gid != kNoId) return node;
+  return fail(Errc::unreadable,
+              fmt::format("{}: member {} belongs to {}:{}, which no file can (try --owner, "
+                          "--map-uid, --map-gid or --exclude)",
+                          name_, member_.path, node.uid, node.gid));
+}
+
+Result<void> Numbering::add_directory(TreeAssembler& assembler, const Path& path) {
   NewNode node;
   if (path.kind == PathKind::implied) {
     node = implied_directory();
     made_.layer.implied_directories.push_back(narrow<NodeNo>(made_.places.size()));
   } else {
     members_.read(path.target, member_);
-    node = node_of_member();
+    Result<NewNode> made = owned(node_of_member());
+    if (!made) return std::unexpected(std::move(made.error()));
+    node = *made;
     node.xattrs = assembler.intern(xattrs_of_member());
   }
   assembler.add(path.text(), node);
   made_.places.add_nowhere();
+  return {};
 }
 
-void Numbering::add_file(TreeAssembler& assembler, const Path& path) {
+Result<void> Numbering::add_file(TreeAssembler& assembler, const Path& path) {
   NodeNo& known = node_of_inode_[path.target];
   if (known != kNone) {
     assembler.add_link(path.text(), known);
-    return;
+    return {};
   }
   members_.read(extraction_.inodes[path.target], member_);
-  NewNode node = node_of_member();
-  node.xattrs = assembler.intern(xattrs_of_member());
-  known = assembler.add(path.text(), node);
+  Result<NewNode> node = owned(node_of_member());
+  if (!node) return std::unexpected(std::move(node.error()));
+  node->xattrs = assembler.intern(xattrs_of_member());
+  known = assembler.add(path.text(), *node);
   made_.places.add(member_);
+  return {};
 }
 
 /// Whether what `member_` changes is in the image, and is not left out with all its like.
@@ -528,7 +765,7 @@ bool Numbering::takes(std::string_view path) const {
   }
 }
 
-void Numbering::add_overrides() {
+Result<void> Numbering::add_overrides() {
   MemberPath path;
   for (const MemberLog::Position at : extraction_.overrides) {
     members_.read(at, member_);
@@ -543,7 +780,12 @@ void Numbering::add_overrides() {
     head.mtime_ns = member_.mtime.nanoseconds;
     rules_.apply(head);
     AttributeOverride change;
-    change.path = path.text();
+    Result<std::string> settled = extraction_.settled(path);
+    if (!settled) {
+      return fail(Errc::unreadable,
+                  fmt::format("{}: member {} {}", name_, member_.path, settled.error().what));
+    }
+    change.path = std::move(*settled);
     if (!takes(change.path)) continue;
     change.type = static_cast<std::uint16_t>(member_.mode & S_IFMT);
     change.is_optional = member_.is_optional;
@@ -555,6 +797,7 @@ void Numbering::add_overrides() {
     if (member_.has_mtime) change.mtime = Timestamp{head.mtime_s, head.mtime_ns};
     made_.layer.overrides.push_back(std::move(change));
   }
+  return {};
 }
 
 /// What the tree's indexes of 32 bits can not hold.
@@ -601,7 +844,9 @@ Result<LayerTree> Numbering::run() {
     made_.layer.implied_directories.push_back(kRootNode);
   } else {
     members_.read(extraction_.root, member_);
-    root = node_of_member();
+    Result<NewNode> made = owned(node_of_member());
+    if (!made) return std::unexpected(std::move(made.error()));
+    root = *made;
     root_xattrs = xattrs_of_member();
   }
   TreeAssembler assembler(root, std::move(root_xattrs));
@@ -628,15 +873,17 @@ Result<LayerTree> Numbering::run() {
         continue;
       }
       if (path.is_directory()) {
-        add_directory(assembler, path);
+        if (Result<void> good = add_directory(assembler, path); !good) {
+          return std::unexpected(std::move(good.error()));
+        }
         directories.push_back(no);
-      } else {
-        add_file(assembler, path);
+      } else if (Result<void> good = add_file(assembler, path); !good) {
+        return std::unexpected(std::move(good.error()));
       }
     }
   }
   if (options_.data_order == DataOrder::archive) assembler.set_data_order(data_order());
-  add_overrides();
+  if (Result<void> good = add_overrides(); !good) return std::unexpected(good.error());
   made_.layer.outward_links = extraction_.outward_links;
   made_.layer.tree = std::make_shared<const SourceTree>(std::move(assembler).finish());
   return std::move(made_);
@@ -696,9 +943,11 @@ void FilePlaces::add(const Member& member) {
 }
 
 Result<LayerTree> make_layer_tree(const MemberLog& members, std::string_view name,
-                                  const LayerOptions& options, LogSink& log) {
-  const Result<ScanRules> rules = ScanRules::make(options.scan);
+                                  const LayerOptions& given, LogSink& log) {
+  const Result<ScanRules> rules = ScanRules::make(given.scan);
   if (!rules) return std::unexpected(rules.error());
+  LayerOptions options = given;
+  options.at = fmt::format("{}", fmt::join(components_of(given.at), "/"));
   Extraction extraction(members, name, options);
   if (Result<void> good = extraction.run(log); !good) return std::unexpected(good.error());
   return Numbering(members, name, options, *rules, extraction).run();

@@ -10,6 +10,7 @@
 #include "fsgen/archive/member_log.h"
 #include "fsgen/archive/member_path.h"
 #include "fsgen/tree/layer.h"
+#include "fsgen/tree/layers_below.h"
 #include "fsgen/tree/scan.h"
 #include "support/error.h"
 #include "support/log.h"
@@ -29,6 +30,14 @@ struct LayerOptions {
   /// Hard links to what the archive does not hold go to Layer::outward_links: somebody will look
   /// into the layers below. Else they are errors.
   bool outward_links = false;
+  /// What the archive is laid over, and the path there at which its root stands; none: over
+  /// nothing. A directory that is only implied is asked for there (docs/layers.md).
+  const LayersBelow* below = nullptr;
+  std::string at;
+  LayerSymlinks layer_symlinks = LayerSymlinks::follow;
+  /// The archive's own symlinks are followed as those below it are. Else only relative ones without
+  /// "..", to a directory that is there already, as GNU tar does.
+  bool follows_own_symlinks = false;
 };
 
 /// Where the bytes of a tree's regular files lie: a few bytes a node. Immutable once filled; any
@@ -83,6 +92,8 @@ struct LayerTree {
 /// directory: the last of several with one path wins, directories keep what is in them, and
 /// directories that are not named are made (0755, of 0:0, from 1970). Links may come before what
 /// they name.
+///
+/// Parents that are symlinks are followed as `options` say: then the member lies where they lead.
 ///
 /// Refused, with the archive's name and the member's: names that lead out or are too long, what
 /// lies below something that is no directory, a directory with entries that something else

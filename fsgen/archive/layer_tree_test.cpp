@@ -171,6 +171,152 @@ TEST_CASE("what lies below something that is no directory is refused") {
   CHECK_THAT(Members().file("/").refusal(), Catch::Contains("names the root"));
 }
 
+TEST_CASE("in one archive only links that GNU tar follows are followed") {
+  // Relative, without "..", to a directory that is there already, over other such links, too.
+  Members members;
+  members.directory("usr/lib/").symlink("lib", "usr/lib").symlink("lib64", "./lib/");
+  members.file("lib64/foo", 1, 512).directory("lib/sub").file("lib/sub/bar", 1, 1024);
+  members.link("lib/hard", "lib64/foo");
+  CHECK(paths_of(members.good()) ==
+        "lib->usr/lib lib64->./lib/ usr/ usr/lib/ usr/lib/foo@512 usr/lib/hard@512 usr/lib/sub/ "
+        "usr/lib/sub/bar@1024");
+  const auto refused = [](std::string_view target) {
+    return Members().directory("d").directory("a/b").symlink("a/s", target).file("a/s/x").refusal();
+  };
+  const std::string documented = "test.tar: member a/s/x lies below a/s, which is a symlink";
+  CHECK(refused("/d") == documented);
+  CHECK(refused("../d") == documented);
+  CHECK(refused("missing") == documented);
+  CHECK(Members().symlink("s", "d").file("s/x").directory("d").refusal() ==
+        "test.tar: member s/x lies below s, which is a symlink");
+  CHECK_THAT(Members().file("f").symlink("s", "f").file("s/x").refusal(),
+             Catch::Contains("lies below f, which is a file"));
+  CHECK_THAT(Members().symlink("a", "b").symlink("b", "a").file("a/x").refusal(),
+             Catch::Contains("without an end"));
+  // A directory that is named takes the link's place.
+  CHECK(paths_of(Members().directory("d").symlink("s", "d").directory("s").file("s/x").good()) ==
+        "d/ s/ s/x@0");
+}
+
+namespace {
+
+/// Layers below that are a list of paths: "d/" is a directory, "s->target" a symlink, "f" a file.
+class ListBelow final : public LayersBelow {
+ public:
+  explicit ListBelow(std::vector<std::string> entries) : entries_(std::move(entries)) {}
+
+  Standing look(std::string_view path) const override {
+    for (const std::string_view entry : entries_) {
+      if (!entry.starts_with(path)) continue;
+      const std::string_view rest = entry.substr(path.size());
+      if (rest == "/") return {Standing::Kind::directory, {}};
+      if (rest.empty()) return {Standing::Kind::other, {}};
+      if (rest.starts_with("->")) return {Standing::Kind::symlink, rest.substr(2)};
+    }
+    return {};
+  }
+
+ private:
+  std::vector<std::string> entries_;
+};
+
+LayerOptions over(const LayersBelow& below, LayerSymlinks symlinks = LayerSymlinks::follow) {
+  LayerOptions options;
+  options.outward_links = true;
+  options.below = &below;
+  options.layer_symlinks = symlinks;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("an implied parent follows the symlinks of the layers below, as in a chroot") {
+  const ListBelow below({"usr/", "usr/lib/", "usr/lib/real", "lib->usr/lib", "abs->/usr/lib",
+                         "out->../../../usr", "usr/up->../abs", "gone->/run/gone/x", "loop->loop",
+                         "file->usr/lib/real"});
+  const auto of = [&](std::string_view path) {
+    return paths_of(Members().file(path, 1, 512).good(over(below)));
+  };
+  CHECK(of("lib/foo") == "usr/ usr/lib/ usr/lib/foo@512");
+  CHECK(of("abs/foo") == "usr/ usr/lib/ usr/lib/foo@512");
+  CHECK(of("out/foo") == "usr/ usr/foo@512");
+  CHECK(of("usr/up/foo") == "usr/ usr/lib/ usr/lib/foo@512");
+  CHECK(of("gone/foo") == "run/ run/gone/ run/gone/x/ run/gone/x/foo@512");
+  CHECK(of("lib") == "lib@512");  // the last component is never followed
+  CHECK_THAT(Members().file("loop/x").refusal(over(below)), Catch::Contains("without an end"));
+  CHECK_THAT(Members().file("file/x").refusal(over(below)), Catch::Contains("no directory"));
+
+  // What the layer names itself is what there is.
+  CHECK(paths_of(Members().directory("lib").file("lib/foo").good(over(below))) == "lib/ lib/foo@0");
+  CHECK(paths_of(Members().file("lib/foo").directory("lib").file("lib/bar").good(over(below))) ==
+        "lib/ usr/ lib/bar@0 usr/lib/ usr/lib/foo@0");
+  const LayerTree links = Members().link("lib/hard", "abs/real").good(over(below));
+  REQUIRE(links.layer.outward_links.size() == 1);
+  CHECK(links.layer.outward_links[0].path == "usr/lib/hard");
+  CHECK(links.layer.outward_links[0].target == "usr/lib/real");
+
+  CHECK(paths_of(Members().file("lib/foo").good(over(below, LayerSymlinks::replace))) ==
+        "lib/ lib/foo@0");
+  CHECK(Members().file("lib/foo").refusal(over(below, LayerSymlinks::error)) ==
+        "test.tar: member lib/foo lies below lib, which is a symlink to usr/lib in the layers "
+        "before (--layer-symlinks=follow or replace)");
+}
+
+TEST_CASE("as many symlinks are followed as the kernel follows") {
+  std::vector<std::string> chain = {"s0->d"};
+  for (int i = 1; i <= 40; ++i) {
+    chain.push_back("s" + std::to_string(i) + "->s" + std::to_string(i - 1));
+  }
+  const ListBelow below(chain);
+  CHECK(paths_of(Members().file("s39/x").good(over(below))) == "d/ d/x@0");
+  CHECK_THAT(Members().file("s40/x").refusal(over(below)), Catch::Contains("without an end"));
+}
+
+TEST_CASE("symlinks do not lead out of where an archive is placed") {
+  const ListBelow below(
+      {"etc/", "etc/in->/etc/real", "etc/out->/usr", "etc/up->..", "etc/back->x/.."});
+  LayerOptions options = over(below);
+  options.at = "/etc/";
+  CHECK(paths_of(Members().file("in/x").good(options)) == "real/ real/x@0");
+  CHECK(paths_of(Members().file("back/y").good(options)) == "x/ y@0");
+  CHECK_THAT(Members().file("out/x").refusal(options), Catch::Contains("leads out of --at="));
+  CHECK_THAT(Members().file("up/x").refusal(options), Catch::Contains("leads out of --at="));
+}
+
+TEST_CASE("attributes of a path go where its symlinks lead") {
+  const ListBelow below({"usr/", "usr/lib/", "usr/lib/real", "lib->usr/lib"});
+  Member change;
+  change.path = "lib/real";
+  change.changes_only = true;
+  change.mode = S_IFREG | 0600;
+  Members members;
+  members.add(change);
+  const LayerTree made = members.good(over(below));
+  REQUIRE(made.layer.overrides.size() == 1);
+  CHECK(made.layer.overrides[0].path == "usr/lib/real");
+}
+
+TEST_CASE(
+    "an owner that no file can have is refused, but not before --owner, --map-uid and "
+    "--exclude") {
+  Member member;
+  member.path = "f";
+  member.mode = S_IFREG | 0644;
+  member.uid = 4294967295;
+  Members members;
+  members.add(member).file("g");
+  CHECK_THAT(members.refusal(), Catch::Contains("member f belongs to 4294967295:0"));
+  LayerOptions options;
+  options.scan.owner_uid = 7;
+  CHECK(members.good(options).layer.tree->find_path("f")->uid == 7);
+  options = {};
+  options.scan.uid_map = {{4294967295, 8, 1}};
+  CHECK(members.good(options).layer.tree->find_path("f")->uid == 8);
+  options = {};
+  options.scan.rules = {{false, "f"}};
+  CHECK(paths_of(members.good(options)) == "g@0");
+}
+
 TEST_CASE("names stay below the root") {
   CHECK(paths_of(Members().file("/etc/x").file("//y").file("./z/./").good()) ==
         "etc/ y@0 z@0 etc/x@0");

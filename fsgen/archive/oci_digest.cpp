@@ -8,13 +8,10 @@
 #include <atomic>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "support/mutex.h"
-#include "support/sha256.h"
 #include "support/text.h"
 
 namespace mkvirtfs::oci {
@@ -42,26 +39,6 @@ std::string hex_of(const Digest& digest) {
   return hex(
       {reinterpret_cast<const char*>(digest.bytes.data()), of(digest.algorithm).digest_bytes});
 }
-
-/// Hashes with either algorithm; finish() ends its life.
-class Hasher {
- public:
-  explicit Hasher(DigestAlgorithm algorithm) : algorithm_(algorithm) {
-    if (algorithm == DigestAlgorithm::sha512) state_.emplace<Sha512>();
-  }
-  void update(std::span<const std::byte> bytes) {
-    std::visit([&](auto& hash) { hash.update(bytes); }, state_);
-  }
-  Digest finish() {
-    Digest digest{algorithm_, {}};
-    std::visit([&](auto& hash) { std::ranges::copy(hash.finish(), digest.bytes.begin()); }, state_);
-    return digest;
-  }
-
- private:
-  const DigestAlgorithm algorithm_;
-  std::variant<Sha256, Sha512> state_;
-};
 
 class HashingSource final : public VerifiedSource {
  public:
@@ -170,6 +147,20 @@ Digest digest_of(std::string_view bytes, DigestAlgorithm algorithm) {
   Hasher hash(algorithm);
   hash.update(std::as_bytes(std::span(bytes)));
   return hash.finish();
+}
+
+Hasher::Hasher(DigestAlgorithm algorithm) : algorithm_(algorithm) {
+  if (algorithm == DigestAlgorithm::sha512) state_.emplace<Sha512>();
+}
+
+void Hasher::update(std::span<const std::byte> bytes) {
+  std::visit([&](auto& hash) { hash.update(bytes); }, state_);
+}
+
+Digest Hasher::finish() {
+  Digest digest{algorithm_, {}};
+  std::visit([&](auto& hash) { std::ranges::copy(hash.finish(), digest.bytes.begin()); }, state_);
+  return digest;
 }
 
 std::shared_ptr<VerifiedSource> make_verified(std::shared_ptr<ByteSource> source,

@@ -5,11 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "fsgen/stream/byte_source.h"
 #include "support/error.h"
+#include "support/sha256.h"
 
 namespace mkvirtfs::oci {
 
@@ -31,6 +34,18 @@ std::string to_string(const Digest& digest);
 std::string blob_path(const Digest& digest);
 
 Digest digest_of(std::string_view bytes, DigestAlgorithm algorithm = DigestAlgorithm::sha256);
+
+/// Hashes with either algorithm; finish() ends its life. For one thread at a time.
+class Hasher {
+ public:
+  explicit Hasher(DigestAlgorithm algorithm);
+  void update(std::span<const std::byte> bytes);
+  Digest finish();
+
+ private:
+  const DigestAlgorithm algorithm_;
+  std::variant<Sha256, Sha512> state_;
+};
 
 /// The bytes of another source, hashed as they are read from the beginning to the end; what is read
 /// again or out of order passes through. Any thread, like all sources.

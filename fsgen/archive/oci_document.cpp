@@ -135,10 +135,25 @@ class Reader {
       }
     }
     descriptor.has_urls = !array(json, "urls", false).empty();
+    descriptor.is_image = is_image(json, descriptor);
     return descriptor;
   }
 
  private:
+  /// BuildKit's attestations are for no platform that there is, and annotated; artifacts have a
+  /// type of their own (OCI Image Specification, image-index.md).
+  bool is_image(const Json& json, const Descriptor& descriptor) {
+    constexpr std::string_view kImageConfig = "application/vnd.oci.image.config.v1+json";
+    constexpr std::string_view kDockerConfig = "application/vnd.docker.container.image.v1+json";
+    if (descriptor.platform && descriptor.platform->os == "unknown") return false;
+    if (const Json* annotations = find(json, "annotations")) {
+      const Json* const type = find(*annotations, "vnd.docker.reference.type");
+      if (type != nullptr && *type == "attestation-manifest") return false;
+    }
+    const std::string artifact = text(json, "artifactType", false);
+    return artifact.empty() || artifact == kImageConfig || artifact == kDockerConfig;
+  }
+
   std::string name_;
   std::optional<Error> error_;
 };
@@ -201,7 +216,9 @@ Result<Document> parse_document(std::string_view text, std::string_view name) {
   const Json json = reader.parse(text);
   if (!reader.good()) return reader.error();
   const bool is_index = Reader::find(json, "manifests") != nullptr;
-  const bool is_manifest = Reader::find(json, "layers") != nullptr;
+  // Go writes an empty list as null, too: an image may have no layers.
+  const bool is_manifest = json.is_object() && json.contains("layers") &&
+                           (Reader::find(json, "layers") != nullptr || !is_index);
   // Who is taken for the one and for the other may be two images: refused, as the specification
   // says.
   if (is_index == is_manifest) {
@@ -233,7 +250,7 @@ Result<Document> parse_document(std::string_view text, std::string_view name) {
     } else {
       reader.wrong("names no configuration");
     }
-    for (const Json& entry : reader.array(json, "layers", true)) {
+    for (const Json& entry : reader.array(json, "layers", false)) {
       manifest.layers.push_back(reader.descriptor(entry));
     }
     document = std::move(manifest);
@@ -250,7 +267,7 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
   if (!json.is_object()) reader.wrong("is no configuration of an image");
   config.platform = reader.platform(json);
   if (const Json* files = Reader::find(json, "rootfs")) {
-    for (const std::string& id : reader.texts(*files, "diff_ids", true)) {
+    for (const std::string& id : reader.texts(*files, "diff_ids", !files->contains("diff_ids"))) {
       config.diff_ids.push_back(reader.digest(id));
     }
   }
@@ -269,7 +286,7 @@ Result<std::vector<DockerImage>> parse_docker_images(std::string_view text, std:
     DockerImage image;
     image.config = reader.text(entry, "Config", true);
     image.tags = reader.texts(entry, "RepoTags", false);
-    image.layers = reader.texts(entry, "Layers", true);
+    image.layers = reader.texts(entry, "Layers", !entry.contains("Layers"));
     images.push_back(std::move(image));
   }
   if (!reader.good()) return reader.error();

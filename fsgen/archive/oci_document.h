@@ -45,6 +45,7 @@ struct Descriptor {
   std::optional<Platform> platform;
   std::vector<std::string> names;  ///< annotations that name an image: "latest", "docker.io/app:1"
   bool has_urls = false;           ///< its bytes may be elsewhere: a foreign layer
+  bool is_image = true;            ///< else what belongs to one: an attestation, a signature
 };
 
 struct Index {

@@ -222,8 +222,10 @@ class Finder {
       const auto is_wanted = [&](const std::string& name) {
         return name == wanted || full_reference(name) == full_reference(wanted);
       };
-      if (wanted.empty() || to_string(entry.digest) == wanted || fmt::format("@{}", at) == wanted ||
-          std::ranges::any_of(entry.names, is_wanted)) {
+      if (to_string(entry.digest) == wanted || fmt::format("@{}", at) == wanted) {
+        all.push_back(&entry);
+      } else if (entry.is_image &&
+                 (wanted.empty() || std::ranges::any_of(entry.names, is_wanted))) {
         all.push_back(&entry);
       }
     }
@@ -245,6 +247,7 @@ class Finder {
     std::string text;
     for (std::size_t at = 0; at < index.manifests.size(); ++at) {
       const Descriptor& entry = index.manifests[at];
+      if (!entry.is_image) continue;
       if (!text.empty()) text += ", ";
       text += entry.names.empty() ? fmt::format("@{}", at) : entry.names.front();
     }
@@ -255,8 +258,7 @@ class Finder {
     std::vector<const Descriptor*> images;
     std::string there;
     for (const Descriptor* entry : all) {
-      // Attestations and the like are for no platform that there is.
-      if (entry->platform && entry->platform->os == "unknown") continue;
+      if (!entry->is_image) continue;
       images.push_back(entry);
       if (!there.empty()) there += ", ";
       there += entry->platform ? to_string(*entry->platform) : "one that says nothing";

@@ -277,6 +277,40 @@ TEST_CASE("an image is chosen by its platform") {
   CHECK(host_platform().os == "linux");
 }
 
+TEST_CASE("an attestation manifest beside the image in index.json is not taken for an image") {
+  Layout layout;
+  const std::string image = layout.manifest("amd64", {layout.layer("image")});
+  const std::string other = layout.manifest("unknown", {layout.layer("attestation")});
+  const auto with = [&](const std::string& beside) {
+    layout.files["index.json"] = Layout::index({on(image, "linux", "amd64"), beside});
+    return layers_of(layout, oci_name());
+  };
+  CHECK(with(on(other, "unknown", "unknown")) == "image ");
+  CHECK(with(other + R"(,"annotations":{"vnd.docker.reference.type":"attestation-manifest"}})") ==
+        "image ");
+  CHECK(with(other + R"(,"artifactType":"application/vnd.example.sbom+json"})") == "image ");
+  // By its number it can be asked for; two images stay two.
+  CHECK(layers_of(layout, oci_name("@1")) == "attestation ");
+  layout.files["index.json"] = Layout::index(
+      {image + "}", other + R"(,"artifactType":"application/vnd.oci.image.config.v1+json"})"});
+  CHECK(error_of(layout, oci_name()) == "test has several images: @0, @1 (try oci:test:NAME)");
+}
+
+TEST_CASE("lists of layers that are null are empty") {
+  Layout layout;
+  const std::string config =
+      layout.blob(R"({"os":"linux","architecture":"amd64","rootfs":{"diff_ids":null}})", "config");
+  const std::string manifest = layout.blob(
+      fmt::format(R"({{"schemaVersion":2,"config":{}}},"layers":null}})", config), "manifest");
+  layout.files["index.json"] = Layout::index({manifest + "}"});
+  CHECK(layers_of(layout, oci_name()) == "");
+  layout.files["config.json"] = R"({"os":"linux","architecture":"amd64","rootfs":{}})";
+  layout.files["manifest.json"] = R"([{"Config":"config.json","Layers":null}])";
+  CHECK_THAT(error_of(layout, docker_name()), Catch::Contains("diff_ids"));
+  layout.files["config.json"] = R"({"os":"linux","architecture":"amd64"})";
+  CHECK(layers_of(layout, docker_name()) == "");
+}
+
 TEST_CASE("what is damaged, missing or elsewhere in a layout is said") {
   Layout layout;
   const std::string layer = layout.layer("bytes");

@@ -69,48 +69,168 @@ Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const Lo
   return make_tar_files(tar->stream, index_of(tar->members));
 }
 
+/// Answers that nothing lies below, and remembers for which paths.
+class AskedPaths final : public LayersBelow {
+ public:
+  Standing look(std::string_view path) const override {
+    paths_.emplace_back(path);
+    return {};
+  }
+  /// Whether one of them would have led the tree elsewhere.
+  bool matter(const LayersBelow& below) const {
+    return std::ranges::any_of(paths_, [&](const std::string& path) {
+      const Standing::Kind kind = below.look(path).kind;
+      return kind == Standing::Kind::symlink || kind == Standing::Kind::other;
+    });
+  }
+  bool empty() const noexcept { return paths_.empty(); }
+
+ private:
+  mutable std::vector<std::string> paths_;  // of the one thread that makes the tree
+};
+
+/// The layers of the image so far, and below them what the image is laid over.
+class ImageBelow final : public LayersBelow {
+ public:
+  ImageBelow(const LayersBelow& layers, const LayersBelow* outer)
+      : layers_(layers), outer_(outer) {}
+
+  Standing look(std::string_view path) const override {
+    const Standing own = layers_.look(path);
+    return own.kind != Standing::Kind::nothing || outer_ == nullptr ? own : outer_->look(path);
+  }
+
+ private:
+  const LayersBelow& layers_;
+  const LayersBelow* const outer_;
+};
+
 struct ReadLayer {
   Layer layer;
+  LayerMarks marks;
+  /// What `layer` was made of, when what lies below may make another one of it.
+  std::optional<archive::Archive> archive;
+  AskedPaths asked;
   std::uint64_t index_bytes = 0;
   std::uint64_t spool_bytes = 0;
   std::uint64_t excluded_count = 0;
 };
 
-Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, LogSink& log) {
+/// Nothing is verified twice: a layer that is not compressed is what its diff_id is of, and of one
+/// that is compressed both digests are made in the one pass.
+Result<void> compare_digests(const LayerBlob& blob, bool is_direct) {
+  const bool both =
+      is_direct && blob.digest && blob.diff_id && blob.digest->algorithm == blob.diff_id->algorithm;
+  if (!both || *blob.digest == *blob.diff_id) return {};
+  return fail(Errc::unreadable,
+              fmt::format("{} has the digest {} and is not compressed, but the configuration of "
+                          "the image says {} (diff_ids)",
+                          blob.bytes->name(), to_string(*blob.digest), to_string(*blob.diff_id)));
+}
+
+Result<archive::Archive> read_verified(const LayerBlob& blob, const LoadOptions& options,
+                                       LogSink& log) {
   const Result<Compression> compression = detect_compression(*blob.bytes);
   if (!compression) return std::unexpected(compression.error());
   const bool is_direct = *compression == Compression::none;
-  std::optional<Digest> wanted = blob.digest;
-  if (!wanted && is_direct) wanted = blob.diff_id;
-  if (is_direct && !options.verify_direct) wanted.reset();
+  if (Result<void> good = compare_digests(blob, is_direct); !good) {
+    return std::unexpected(std::move(good.error()));
+  }
+  std::vector<Digest> wanted;
+  if (blob.digest) wanted.push_back(*blob.digest);
+  const bool is_other = is_direct && blob.diff_id &&
+                        (!blob.digest || blob.digest->algorithm != blob.diff_id->algorithm);
+  if (is_other) wanted.push_back(*blob.diff_id);
+  if (is_direct && !options.verify_direct) wanted.clear();
 
   std::shared_ptr<ByteSource> bytes = blob.bytes;
-  std::shared_ptr<VerifiedSource> verified;
-  if (wanted) bytes = verified = make_verified(blob.bytes, *wanted);
+  std::vector<std::shared_ptr<VerifiedSource>> verified;
+  for (const Digest& digest : wanted) {
+    verified.push_back(make_verified(bytes, digest));
+    bytes = verified.back();
+  }
+  std::optional<DigestAlgorithm> unpacked;
+  if (!is_direct && blob.diff_id) unpacked = blob.diff_id->algorithm;
   archive::ReadOptions read_options = options.read;
   read_options.lacks_end = true;
   Result<archive::Archive> read = archive::read_archive(
-      std::move(bytes), read_options, options.stream, options.index_cache.get(), log);
+      std::move(bytes), read_options, options.stream, options.index_cache.get(), log, unpacked);
   // Of damaged bytes anything may be wrong: the digest says it best.
-  if (verified) {
-    if (Result<void> good = verified->verify(); !good) {
+  for (const std::shared_ptr<VerifiedSource>& source : verified) {
+    if (Result<void> good = source->verify(); !good) {
       return std::unexpected(std::move(good.error()));
     }
   }
+  if (!read) return read;
+  if (unpacked && read->unpacked_digest != blob.diff_id) {
+    return fail(
+        Errc::unreadable,
+        fmt::format("{} unpacks to the digest {}, but the configuration of the image says {} "
+                    "(diff_ids)",
+                    blob.bytes->name(),
+                    read->unpacked_digest ? to_string(*read->unpacked_digest) : "none",
+                    to_string(*blob.diff_id)));
+  }
+  return read;
+}
+
+Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, LogSink& log) {
+  Result<archive::Archive> read = read_verified(blob, options, log);
   if (!read) return std::unexpected(std::move(read.error()));
   Result<LayerMarks> marks = take_whiteouts(read->members, read->name, options.layer.unsafe_names);
   if (!marks) return std::unexpected(std::move(marks.error()));
+  ReadLayer layer;
+  layer.marks = std::move(*marks);
+  // Layers are read all at once, so what lies below this one is not known yet. Mostly it says
+  // nothing of the paths that the layer asks for.
+  archive::LayerOptions layer_options = options.layer;
+  layer_options.below = &layer.asked;
   Result<archive::ArchiveLayer> made =
-      archive::make_layer(*read, options.layer, options.stream, log);
+      archive::make_layer(*read, layer_options, options.stream, log);
   if (!made) return std::unexpected(std::move(made.error()));
-  made->layer.whiteouts = std::move(marks->whiteouts);
-  made->layer.opaque_directories = std::move(marks->opaque_directories);
-  ReadLayer layer{std::move(made->layer), 0, 0, made->excluded_count};
+  layer.layer = std::move(made->layer);
+  layer.excluded_count = made->excluded_count;
   if (const std::optional<StreamFacts> facts = stream_facts(*read->stream)) {
     layer.index_bytes = facts->index_bytes;
     layer.spool_bytes = facts->spool_bytes;
   }
+  if (!layer.asked.empty()) layer.archive = std::move(*read);
   return layer;
+}
+
+/// Lays the layer over those that are in place.
+Result<void> lay(ReadLayer& layer, const std::string& name, const LoadOptions& options,
+                 LayerStack& stack, LogSink& log) {
+  const ImageBelow below(stack, options.layer.below);
+  MarkedView view(below);
+  if (Result<void> good = view.settle(layer.marks, name, options.layer.layer_symlinks); !good) {
+    return good;
+  }
+  const bool may_lead = options.layer.layer_symlinks != LayerSymlinks::replace;
+  if (may_lead && layer.archive && layer.asked.matter(view)) {
+    archive::LayerOptions layer_options = options.layer;
+    layer_options.below = &view;
+    Result<archive::ArchiveLayer> made =
+        archive::make_layer(*layer.archive, layer_options, options.stream, log);
+    if (!made) return std::unexpected(std::move(made.error()));
+    layer.layer = std::move(made->layer);
+    layer.excluded_count = made->excluded_count;
+  }
+  layer.archive.reset();
+  layer.layer.whiteouts = view.whiteouts();
+  layer.layer.opaque_directories = view.opaque_directories();
+  return stack.add({std::move(layer.layer), "", name});
+}
+
+/// An image without layers is an empty directory.
+Result<void> lay_nothing(const std::string& name, const LoadOptions& options, LayerStack& stack,
+                         LogSink& log) {
+  archive::Archive nothing;
+  nothing.name = name;
+  Result<archive::ArchiveLayer> made =
+      archive::make_layer(nothing, options.layer, options.stream, log);
+  if (!made) return std::unexpected(std::move(made.error()));
+  return stack.add({std::move(made->layer), "", name});
 }
 
 /// Reads all layers of an image, the lowest first, several of them at once: the result and the
@@ -188,6 +308,7 @@ Result<std::vector<ReadLayer>> LayerReaders::run() {
     work();
   }
   std::vector<ReadLayer> all;
+  all.reserve(layers_.size());
   for (std::optional<Result<ReadLayer>>& layer : layers_) {
     if (!*layer) return std::unexpected(std::move(layer->error()));
     all.push_back(std::move(**layer));
@@ -200,6 +321,10 @@ Result<std::vector<ReadLayer>> LayerReaders::run() {
 Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log) {
   LoadOptions shared = options;
   shared.layer.outward_links = true;
+  shared.layer.follows_own_symlinks = shared.layer.layer_symlinks == LayerSymlinks::follow;
+  // An image has a root of its own. Below a path it is whole before it is laid over anything.
+  if (!shared.layer.at.empty()) shared.layer.below = nullptr;
+  shared.layer.at.clear();
   if (!is_lasting(name.path)) shared.index_cache.reset();
   if (!shared.stream.cache) shared.stream.cache = std::make_shared<ChunkCache>();
   LoadedImage loaded;
@@ -217,22 +342,25 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   Result<std::vector<ReadLayer>> read =
       LayerReaders(image->layers, shared, loaded.packed_bytes, log).run();
   if (!read) return std::unexpected(std::move(read.error()));
-  std::vector<PlacedLayer> layers;
+  LayerStack stack;
+  const auto refused = [&](Error error) {
+    error.what = loaded.name + ": " + error.what;
+    return std::unexpected(std::move(error));
+  };
   for (std::size_t at = 0; at < read->size(); ++at) {
     ReadLayer& layer = (*read)[at];
+    Result<void> good = lay(layer, image->layers[at].bytes->name(), shared, stack, log);
+    if (!good) return refused(std::move(good.error()));
     loaded.index_bytes += layer.index_bytes;
     loaded.spool_bytes += layer.spool_bytes;
     loaded.excluded_count += layer.excluded_count;
-    layers.push_back({std::move(layer.layer), "", image->layers[at].bytes->name()});
   }
-  if (layers.empty()) {
-    return fail(Errc::unreadable, loaded.name + " has no layers, and so no files");
+  if (read->empty()) {
+    Result<void> good = lay_nothing(loaded.name, shared, stack, log);
+    if (!good) return refused(std::move(good.error()));
   }
-  Result<Layer> merged = merge_layers(std::move(layers));
-  if (!merged) {
-    merged.error().what = loaded.name + ": " + merged.error().what;
-    return std::unexpected(std::move(merged.error()));
-  }
+  Result<Layer> merged = std::move(stack).merge();
+  if (!merged) return refused(std::move(merged.error()));
   loaded.layer = std::move(*merged);
   return loaded;
 }

@@ -52,7 +52,9 @@ struct LoadedImage {
 ///
 /// One layer a processor is read at a time, up to four; the lowest one's error is what is told.
 ///
-/// Errors: those of find_image(), read_archive(), make_layer() and merge_layers(); a layer whose
+/// `options.layer.below` and `at` are what the image is laid over.
+///
+/// Errors: those of find_image(), read_archive(), make_layer() and LayerStack; a layer whose
 /// digest is another is Errc::unreadable.
 Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log);
 

@@ -450,7 +450,7 @@ TEST_CASE("a log without whiteouts is left as it is") {
   const auto size = log.bytes().size();
   const Result<LayerMarks> marks = take_whiteouts(log, "layer", archive::UnsafeNames::error);
   REQUIRE(marks);
-  CHECK(marks->whiteouts.empty());
+  CHECK(marks->marks.empty());
   CHECK(log.bytes().size() == size);
 
   member.path = "./a/b/.wh.c";
@@ -459,8 +459,194 @@ TEST_CASE("a log without whiteouts is left as it is") {
   REQUIRE(log.append(member));
   const Result<LayerMarks> taken = take_whiteouts(log, "layer", archive::UnsafeNames::error);
   REQUIRE(taken);
-  CHECK(taken->whiteouts == std::vector<std::string>{"a/b/c"});
-  CHECK(taken->opaque_directories == std::vector<std::string>{""});
+  REQUIRE(taken->marks.size() == 2);
+  CHECK(taken->marks[0].path == "a/b/c");
+  CHECK_FALSE(taken->marks[0].is_opaque);
+  CHECK(taken->marks[1].path.empty());
+  CHECK(taken->marks[1].is_opaque);
   CHECK(log.bytes().size() == size);
   CHECK(log.member_count() == 1);
+}
+
+namespace {
+
+std::pair<std::string, std::string> plain(const Tar& tar) { return {tar.bytes(), tar.bytes()}; }
+
+Result<LoadedImage> load_with(const std::filesystem::path& path, LayerSymlinks symlinks) {
+  LoadOptions options;
+  options.layer.layer_symlinks = symlinks;
+  return load_image({Form::oci, path.string(), ""}, options, null_log());
+}
+
+std::string paths_of(const SourceTree& tree) {
+  std::string text;
+  for (const Directory& directory : tree.directories()) {
+    for (const Entry entry : tree.entries(directory)) {
+      std::string path = tree.path(directory.node);
+      if (!path.empty()) path += '/';
+      path += tree.name(directory, entry);
+      if (tree.node(entry.node).is_directory()) path += '/';
+      if (tree.node(entry.node).is_symlink()) path += "->";
+      text += (text.empty() ? "" : " ") + path;
+    }
+  }
+  return text;
+}
+
+Tar merged_usr() {
+  return Tar{}
+      .directory("usr/")
+      .directory("usr/lib/")
+      .file("usr/lib/libc", "libc")
+      .file("usr/lib/old", "old")
+      .symlink("lib", "usr/lib")
+      .symlink("lib64", "/usr/lib");
+}
+
+}  // namespace
+
+TEST_CASE("an implied parent in a layer follows symlinks, an explicit one replaces them") {
+  const TempDir dir("/var/tmp");
+  ImageWriter(dir.path())
+      .finish({plain(merged_usr()),
+               plain(Tar{}
+                         .file("lib/foo", "foo")
+                         .hard_link("lib64/libm", "lib/libc")
+                         .whiteout("lib64/.wh.old")
+                         .symlink("own", "/usr/lib/../new")
+                         .file("own/bar", "bar")),
+               plain(Tar{}.directory("lib64/").file("lib64/baz", "baz"))});
+  const Result<LoadedImage> image = load_with(dir.path(), LayerSymlinks::follow);
+  INFO((image ? "" : image.error().what));
+  REQUIRE(image);
+  CHECK(paths_of(*image->layer.tree) ==
+        "lib-> lib64/ own-> usr/ lib64/baz usr/lib/ usr/new/ usr/lib/foo usr/lib/libc "
+        "usr/lib/libm usr/new/bar");
+  CHECK(bytes_at(image->layer, "usr/lib/foo") == "foo");
+  CHECK(bytes_at(image->layer, "usr/lib/libm") == "libc");
+  CHECK(image->layer.tree->find_path("usr/lib/libc")->link_count == 2);
+
+  ImageWriter(dir / "two").finish({plain(merged_usr()), plain(Tar{}.file("lib/foo", "foo"))});
+  const Result<LoadedImage> refused = load_with(dir / "two", LayerSymlinks::error);
+  REQUIRE_FALSE(refused);
+  CHECK_THAT(refused.error().what, Catch::Contains("--layer-symlinks=follow or replace"));
+}
+
+TEST_CASE("with --layer-symlinks=replace an implied parent takes the symlink's place") {
+  const TempDir dir("/var/tmp");
+  ImageWriter(dir.path())
+      .finish({plain(merged_usr()), plain(Tar{}.file("lib/foo", "foo").whiteout("lib64/.wh.old"))});
+  const Result<LoadedImage> image = load_with(dir.path(), LayerSymlinks::replace);
+  REQUIRE(image);
+  CHECK(paths_of(*image->layer.tree) ==
+        "lib/ lib64-> usr/ lib/foo usr/lib/ usr/lib/libc usr/lib/old");
+}
+
+TEST_CASE("whiteouts and opaque directories follow symlinks in their parents alone") {
+  const TempDir dir("/var/tmp");
+  const auto tree_of = [&](const Tar& top) {
+    std::filesystem::remove_all(dir / "layout");
+    ImageWriter(dir / "layout").finish({plain(merged_usr()), plain(top)});
+    const Result<LoadedImage> image = load_with(dir / "layout", LayerSymlinks::follow);
+    return image ? paths_of(*image->layer.tree) : image.error().what;
+  };
+  // The link itself, and then what is below its name: nothing of usr/lib.
+  CHECK(tree_of(Tar{}.whiteout(".wh.lib").whiteout("lib/.wh.old").file("lib/x", "x")) ==
+        "lib/ lib64-> usr/ lib/x usr/lib/ usr/lib/libc usr/lib/old");
+  CHECK(tree_of(Tar{}.whiteout("lib/.wh..wh..opq").file("lib/x", "x")) ==
+        "lib-> lib64-> usr/ usr/lib/ usr/lib/x");
+  // A directory that the layer names is no symlink, wherever in the layer it stands.
+  CHECK(tree_of(Tar{}.whiteout("lib/.wh.old").directory("lib/")) ==
+        "lib/ lib64-> usr/ usr/lib/ usr/lib/libc usr/lib/old");
+  CHECK(tree_of(Tar{}.whiteout("lib/.wh.never").whiteout("nowhere/.wh.x")) ==
+        "lib-> lib64-> usr/ usr/lib/ usr/lib/libc usr/lib/old");
+}
+
+TEST_CASE("a wrong diff_id of a compressed layer is refused in the one pass") {
+  const TempDir dir("/var/tmp");
+  const std::string unpacked = lowest().bytes();
+  for (const std::string program : {"gzip", "zstd"}) {
+    const std::string bytes = packed(dir, unpacked, program);
+    for (const DigestAlgorithm algorithm : {DigestAlgorithm::sha256, DigestAlgorithm::sha512}) {
+      std::filesystem::remove_all(dir / "layout");
+      ImageWriter(dir / "layout", algorithm).finish({{bytes, unpacked}});
+      CHECK(load(Form::oci, dir / "layout"));
+      std::filesystem::remove_all(dir / "layout");
+      ImageWriter(dir / "layout", algorithm).finish({{bytes, unpacked + "x"}});
+      const Result<LoadedImage> wrong = load(Form::oci, dir / "layout");
+      REQUIRE_FALSE(wrong);
+      CHECK_THAT(wrong.error().what, Catch::Contains("diff_ids"));
+    }
+  }
+  // Of what is not compressed it is the digest itself.
+  std::filesystem::remove_all(dir / "layout");
+  ImageWriter(dir / "layout").finish({{unpacked, unpacked + "x"}});
+  const Result<LoadedImage> wrong = load(Form::oci, dir / "layout", /*verify_direct=*/false);
+  REQUIRE_FALSE(wrong);
+  CHECK_THAT(wrong.error().what, Catch::Contains("diff_ids"));
+}
+
+TEST_CASE("a kept index knows what its stream unpacks to, or is made anew") {
+  const TempDir dir("/var/tmp");
+  const std::string unpacked = lowest().bytes();
+  const std::string bytes = packed(dir, unpacked, "gzip");
+  ImageWriter(dir / "layout").finish({{bytes, unpacked}});
+  LoadOptions options;
+  options.index_cache =
+      std::make_shared<const archive::IndexCache>((dir / "cache").string(), null_log());
+  const ImageName name{Form::oci, (dir / "layout").string(), ""};
+  // As an archive by itself, for which nobody asks for a digest.
+  const std::string blob =
+      (dir / "layout" / blob_path(digest_of(bytes, DigestAlgorithm::sha256))).string();
+  const auto read = [&](std::optional<DigestAlgorithm> algorithm) {
+    Result<std::shared_ptr<ByteSource>> file =
+        archive::open_archive_file(blob, nullptr, null_log());
+    REQUIRE(file);
+    Result<archive::Archive> archive =
+        archive::read_archive(*file, {}, {}, options.index_cache.get(), null_log(), algorithm);
+    REQUIRE(archive);
+    return std::move(*archive);
+  };
+  CHECK_FALSE(read({}).from_kept_index);
+  CHECK(read({}).from_kept_index);
+  CHECK_FALSE(read(DigestAlgorithm::sha256).from_kept_index);
+  const archive::Archive again = read(DigestAlgorithm::sha256);
+  CHECK(again.from_kept_index);
+  CHECK(again.unpacked_digest == digest_of(unpacked, DigestAlgorithm::sha256));
+  CHECK_FALSE(read(DigestAlgorithm::sha512).from_kept_index);
+  CHECK(load_image(name, options, null_log()));
+}
+
+TEST_CASE("an image without layers is an empty directory") {
+  const TempDir dir("/var/tmp");
+  ImageWriter(dir.path()).finish({});
+  LoadOptions options;
+  options.layer.scan.owner_uid = 5;
+  const Result<LoadedImage> image =
+      load_image({Form::oci, dir.path().string(), ""}, options, null_log());
+  INFO((image ? "" : image.error().what));
+  REQUIRE(image);
+  CHECK(image->layer_count == 0);
+  CHECK(image->layer.tree->node_count() == 1);
+  CHECK(image->layer.tree->node(kRootNode).mode == (S_IFDIR | 0755));
+  CHECK(image->layer.tree->node(kRootNode).uid == 5);
+}
+
+TEST_CASE("files that AUFS kept in .wh..wh.plnk stand under all their names") {
+  const TempDir dir("/var/tmp");
+  ImageWriter(dir.path())
+      .finish({plain(Tar{}
+                         .directory(".wh..wh.plnk/")
+                         .hard_link("early", ".wh..wh.plnk/17.34")
+                         .file(".wh..wh.plnk/17.34", "kept", 0750)
+                         .directory("bin/")
+                         .hard_link("bin/a", "/.wh..wh.plnk/17.34")
+                         .hard_link("bin/b", ".wh..wh.plnk/17.34"))});
+  const Result<LoadedImage> image = load(Form::oci, dir.path());
+  INFO((image ? "" : image.error().what));
+  REQUIRE(image);
+  CHECK(paths_of(*image->layer.tree) == "bin/ early bin/a bin/b");
+  CHECK(bytes_at(image->layer, "bin/b") == "kept");
+  CHECK(image->layer.tree->find_path("early")->link_count == 3);
+  CHECK(image->layer.tree->find_path("bin/a")->mode == (S_IFREG | 0750));
 }

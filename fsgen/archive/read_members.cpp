@@ -266,9 +266,9 @@ Result<void> MemberReader::take_attributes() {
   ::archive_entry* const entry = handle_->entry();
   const la_int64_t uid = archive_entry_uid(entry);
   const la_int64_t gid = archive_entry_gid(entry);
-  // 2^32 - 1 means "nobody asked" to the kernel, so it is no id.
-  if (uid < 0 || gid < 0 || static_cast<std::uint64_t>(uid) >= kMost32 ||
-      static_cast<std::uint64_t>(gid) >= kMost32) {
+  // 2^32 - 1 is no id either, but whoever makes the tree may leave it out or map it.
+  if (uid < 0 || gid < 0 || static_cast<std::uint64_t>(uid) > kMost32 ||
+      static_cast<std::uint64_t>(gid) > kMost32) {
     return wrong(fmt::format("belongs to {}:{}, which no file can", uid, gid));
   }
   member_.uid = static_cast<std::uint32_t>(uid);

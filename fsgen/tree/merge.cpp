@@ -133,19 +133,37 @@ std::uint32_t first_seen(const std::vector<std::uint32_t>& layers, std::uint32_t
 /// the result is made in one go however many layers there are.
 class LayerMerger {
  public:
-  explicit LayerMerger(std::vector<PlacedLayer> layers) : placed_(std::move(layers)) {}
+  /// Takes one more layer, over all that are there.
+  Result<void> add(PlacedLayer placed) {
+    const std::uint32_t layer = layer_count();
+    placed_.push_back(std::move(placed));
+    Result<void> good = place(placed_.back());
+    if (good) good = mark(layer);
+    if (good) good = check_way(layer);
+    if (good) good = find_targets(layer);
+    if (good) good = find_overridden(layer);
+    return good;
+  }
 
-  Result<Layer> run() {
-    if (Result<void> good = place(); !good) return std::unexpected(std::move(good.error()));
-    marks_.emplace_back();
-    for (std::uint32_t layer = 0; layer < placed_.size(); ++layer) {
-      Result<void> good = mark(layer);
-      if (good) good = check_way(layer);
-      if (good) good = find_targets(layer);
-      if (good) good = find_overridden(layer);
-      if (!good) return std::unexpected(std::move(good.error()));
-    }
-    return assemble();
+  Standing look(std::string_view path) const {
+    const Result<Found> found = find(path, layer_count());
+    if (!found || !found->exists()) return {};
+    if (!found->leaf) return {Standing::Kind::directory, {}};
+    if (!node_of(*found->leaf).is_symlink()) return {Standing::Kind::other, {}};
+    return {Standing::Kind::symlink, tree(found->leaf->layer).symlink_target(found->leaf->node)};
+  }
+
+  /// At the end, once.
+  Result<Layer> merge() {
+    assert(!placed_.empty());
+    PlacedLayer& first = placed_.front();
+    const bool as_it_is = placed_.size() == 1 && first.at.empty() &&
+                          first.layer.outward_links.empty() && first.layer.overrides.empty();
+    if (!as_it_is) return assemble();
+    Layer same = std::move(first.layer);
+    same.whiteouts.clear();
+    same.opaque_directories.clear();
+    return same;
   }
 
  private:
@@ -190,21 +208,17 @@ class LayerMerger {
     return static_cast<std::uint32_t>(ways_[layer].size());
   }
 
-  /// Where the layers stand.
-  Result<void> place() {
-    std::uint64_t nodes = 1;
-    ways_.reserve(placed_.size());
-    for (const PlacedLayer& placed : placed_) {
-      auto way = components_of(placed.at);
-      if (!way || !is_valid_place(placed.at)) {
-        return fail(Errc::usage, fmt::format("{} is no place in a tree: it must be a path without "
-                                             ". and .., of names of up to 255 bytes",
-                                             placed.at));
-      }
-      nodes += placed.layer.tree->node_count() + way->size();
-      ways_.push_back(std::move(*way));
+  /// Where the layer stands.
+  Result<void> place(const PlacedLayer& placed) {
+    auto way = components_of(placed.at);
+    if (!way || !is_valid_place(placed.at)) {
+      return fail(Errc::usage, fmt::format("{} is no place in a tree: it must be a path without "
+                                           ". and .., of names of up to 255 bytes",
+                                           placed.at));
     }
-    if (nodes > std::numeric_limits<NodeNo>::max()) {
+    node_limit_ += placed.layer.tree->node_count() + way->size();
+    ways_.push_back(std::move(*way));
+    if (node_limit_ > std::numeric_limits<NodeNo>::max()) {
       return fail(Errc::does_not_fit, "the sources have more than 4294967295 entries together");
     }
     return {};
@@ -648,9 +662,10 @@ class LayerMerger {
   static constexpr NodeNo kNoNode = std::numeric_limits<NodeNo>::max();
   static constexpr XattrSetNo kNoSet = std::numeric_limits<XattrSetNo>::max();
 
-  std::vector<PlacedLayer> placed_;
+  std::deque<PlacedLayer> placed_;                   // a deque: ways_ point into their strings
   std::vector<std::vector<std::string_view>> ways_;  // by layer: the components of `at`
-  std::vector<Mark> marks_;                          // 0 is the root's
+  std::vector<Mark> marks_ = std::vector<Mark>(1);   // 0 is the root's
+  std::uint64_t node_limit_ = 1;                     // the result has no more nodes
   std::vector<Link> links_;
   std::map<Origin, Patch> patches_;
   // The nodes that have several names, or may have; the number in the result once it is known.
@@ -666,16 +681,20 @@ bool is_valid_place(std::string_view at) {
          std::ranges::all_of(*names, [](std::string_view name) { return name.size() <= 255; });
 }
 
+LayerStack::LayerStack() : merger_(std::make_unique<LayerMerger>()) {}
+LayerStack::~LayerStack() = default;
+Result<void> LayerStack::add(PlacedLayer layer) { return merger_->add(std::move(layer)); }
+Standing LayerStack::look(std::string_view path) const { return merger_->look(path); }
+Result<Layer> LayerStack::merge() && { return merger_->merge(); }
+
 Result<Layer> merge_layers(std::vector<PlacedLayer> layers) {
-  assert(!layers.empty());
-  const Layer& only = layers.front().layer;
-  const bool as_it_is = layers.size() == 1 && layers.front().at.empty() &&
-                        only.outward_links.empty() && only.overrides.empty();
-  if (!as_it_is) return LayerMerger(std::move(layers)).run();
-  Layer same = std::move(layers.front().layer);
-  same.whiteouts.clear();
-  same.opaque_directories.clear();
-  return same;
+  LayerStack stack;
+  for (PlacedLayer& layer : layers) {
+    if (Result<void> good = stack.add(std::move(layer)); !good) {
+      return std::unexpected(std::move(good.error()));
+    }
+  }
+  return std::move(stack).merge();
 }
 
 }  // namespace mkvirtfs

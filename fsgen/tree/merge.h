@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "fsgen/tree/layer.h"
+#include "fsgen/tree/layers_below.h"
 #include "support/error.h"
 
 namespace mkvirtfs {
@@ -41,5 +43,25 @@ bool is_valid_place(std::string_view at);
 /// way; Errc::unreadable for links, overrides and whiteouts that make no sense, naming their
 /// layer and path.
 Result<Layer> merge_layers(std::vector<PlacedLayer> layers);
+
+class LayerMerger;
+
+/// The same, layer by layer: the next one can be made by what is there so far. After an error there
+/// is nothing more to do with it. Filled by one thread; look() is for any.
+class LayerStack final : public LayersBelow {
+ public:
+  LayerStack();
+  LayerStack(const LayerStack&) = delete;
+  LayerStack& operator=(const LayerStack&) = delete;
+  ~LayerStack();
+
+  Result<void> add(PlacedLayer layer);
+  Standing look(std::string_view path) const override;
+  /// At least one layer must be there.
+  Result<Layer> merge() &&;
+
+ private:
+  std::unique_ptr<LayerMerger> merger_;
+};
 
 }  // namespace mkvirtfs

@@ -206,3 +206,17 @@ nbdcopy "$uri" "$work/image"
 printf 'x' | dd of=changing.tar bs=1 seek=2000000 conv=notrunc status=none
 ! nbdcopy "$uri" "$work/image" 2>/dev/null || fail "a changed archive was read on"
 stop_server
+
+# An owner that no file can have is refused, but not before options could say what becomes of it.
+python3 - "$work/nobody.tar" <<'PYTHON'
+import sys, tarfile
+with tarfile.open(sys.argv[1], "w", format=tarfile.GNU_FORMAT) as tar:
+    for name, uid in (("f", 4294967295), ("g", 1)):
+        info = tarfile.TarInfo(name)
+        info.uid = uid
+        tar.addfile(info)
+PYTHON
+fails 1 'member f belongs to 4294967295:0' "$MKVIRTFS" inspect "$work/nobody.tar"
+for option in --owner=0:0 --map-uid=4294967295:0 --exclude=f; do
+  "$MKVIRTFS" inspect "$work/nobody.tar" "$option" >/dev/null 2>"$work/stderr" || fail "$option: $(cat "$work/stderr")"
+done

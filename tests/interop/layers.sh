@@ -60,3 +60,29 @@ fails 2 'none follows' "$MKVIRTFS" dump -o "$work/never" "$work/base" --at=/etc
 
 "$MKVIRTFS" inspect "$work/base" --at=/etc "$work/extra" >"$work/facts"
 contains "$(cat "$work/facts")" "source +$work/base \+ $work/extra at /etc"
+
+# A member below a symlink: of the sources before, as in a chroot; of its own archive, as GNU tar has it.
+mkdir -p "$work/links/"{base/usr/lib,top/lib}
+ln -s usr/lib "$work/links/base/lib"
+echo foo >"$work/links/top/lib/foo"
+tar -C "$work/links/top" -cf "$work/top.tar" --no-recursion lib/foo
+"$MKVIRTFS" dump "$work/links/base" "$work/top.tar" --fs=ext4 --force -o "$work/image" 2>/dev/null
+equal "$(debugfs -R 'cat /usr/lib/foo' "$work/image" 2>/dev/null)" foo "a file below a symlink of the source before"
+"$MKVIRTFS" dump "$work/links/base" "$work/top.tar" --layer-symlinks=replace --fs=ext4 --force -o "$work/image" 2>/dev/null
+equal "$(debugfs -R 'cat /lib/foo' "$work/image" 2>/dev/null)" foo "a file in a directory that replaced a symlink"
+fails 1 'lies below lib, which is a symlink to usr/lib' "$MKVIRTFS" inspect "$work/links/base" "$work/top.tar" --layer-symlinks=error
+fails 2 '--layer-symlinks' "$MKVIRTFS" inspect "$work/top.tar" --layer-symlinks=perhaps
+
+tar -C "$work/links/base" -cf "$work/one.tar" --no-recursion usr usr/lib lib
+tar -C "$work/links/top" -rf "$work/one.tar" --no-recursion lib/foo
+mkdir "$work/extracted"
+tar -C "$work/extracted" -xf "$work/one.tar"
+[[ -f $work/extracted/usr/lib/foo ]] || fail "GNU tar follows no symlink"
+"$MKVIRTFS" dump "$work/one.tar" --fs=ext4 --force -o "$work/image" 2>/dev/null
+equal "$(debugfs -R 'cat /usr/lib/foo' "$work/image" 2>/dev/null)" foo "a file below a symlink of its archive"
+ln -sfn /usr/lib "$work/links/base/lib"
+tar -C "$work/links/base" -cf "$work/one.tar" --no-recursion usr usr/lib lib
+tar -C "$work/links/top" -rf "$work/one.tar" --no-recursion lib/foo
+mkdir "$work/refused"
+! tar -C "$work/refused" -xf "$work/one.tar" 2>/dev/null || fail "GNU tar follows an absolute symlink"
+fails 1 'lies below lib, which is a symlink$' "$MKVIRTFS" inspect "$work/one.tar"

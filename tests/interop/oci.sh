@@ -63,6 +63,57 @@ untimed() { owners | sed '/ mode=04/s/ mtime=[^ ]*//'; }
 python3 "$here/debugfs_manifest.py" "$work/image" | untimed >"$work/found"
 diff "$work/expected" "$work/found" >"$work/difference" || fail "inserted layers show other things: $(head "$work/difference")"
 
+# An implied parent follows the symlinks of the layers below, an explicit one replaces them: as umoci has it.
+mkdir -p "$work/links/"{1/usr/lib,2/{lib,abs,out/lib,gone},3/abs}
+(cd "$work/links/1" && echo old >usr/lib/old && echo libc >usr/lib/libc &&
+  ln -s usr/lib lib && ln -s /usr/lib abs && ln -s ../../usr out && ln -s /run/gone gone)
+(cd "$work/links/2" && touch lib/foo abs/bar out/lib/baz gone/x lib/.wh.old abs/.wh.never)
+echo new >"$work/links/3/abs/new"
+tar -C "$work/links/1" -cf "$work/links/1.tar" .
+tar -C "$work/links/2" -cf "$work/links/2.tar" --no-recursion lib/foo abs/bar out/lib/baz gone/x lib/.wh.old abs/.wh.never
+tar -C "$work/links/3" -cf "$work/links/3.tar" abs
+quietly umoci new --image "$work/layout:links"
+for number in 1 2 3; do quietly umoci raw add-layer --image "$work/layout:links" "$work/links/$number.tar"; done
+quietly umoci raw unpack "${rootless[@]}" --image "$work/layout:links" "$work/unpacked-links"
+"$MKVIRTFS" dump "oci:$work/layout:links" --fs=ext4 "${own[@]}" --free=8M --force -o "$work/image" 2>"$work/stderr" ||
+  fail "dump links: $(cat "$work/stderr")"
+"$MANIFEST" "$work/unpacked-links" | untimed >"$work/expected"
+python3 "$here/debugfs_manifest.py" "$work/image" | untimed >"$work/found"
+diff "$work/expected" "$work/found" >"$work/difference" || fail "umoci leads symlinks elsewhere: $(head "$work/difference")"
+[[ -e $work/unpacked-links/usr/lib/foo && -e $work/unpacked-links/run/gone/x ]] || fail "umoci follows no symlinks"
+fails 1 'lies below lib, which is a symlink to usr/lib' "$MKVIRTFS" inspect --layer-symlinks=error "oci:$work/layout:links"
+
+# An image without layers is an empty root.
+quietly umoci new --image "$work/layout:empty"
+equal "$("$MKVIRTFS" inspect --json "oci:$work/layout:empty" | python3 -c 'import json, sys; print(json.load(sys.stdin)["sources"][0]["layer_count"])')" 0 \
+  "layers of an empty image"
+
+# umoci refuses a layer that unpacks to something else than the configuration says, and so do we.
+python3 - "$work/layout" "$work/wrong" <<'PYTHON'
+import hashlib, json, os, shutil, sys
+source, wrong = sys.argv[1:]
+shutil.copytree(source, wrong)
+def blob(descriptor):
+    return os.path.join(wrong, "blobs", *descriptor["digest"].split(":"))
+def put(document):
+    text = json.dumps(document).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    with open(os.path.join(wrong, "blobs/sha256", digest), "wb") as file:
+        file.write(text)
+    return {"digest": "sha256:" + digest, "size": len(text)}
+index = json.load(open(wrong + "/index.json"))
+index["manifests"] = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == "app"]
+manifest = json.load(open(blob(index["manifests"][0])))
+config = json.load(open(blob(manifest["config"])))
+config["rootfs"]["diff_ids"][1] = "sha256:" + "0" * 64
+manifest["config"].update(put(config))
+index["manifests"][0].update(put(manifest))
+json.dump(index, open(wrong + "/index.json", "w"))
+PYTHON
+! umoci raw unpack "${rootless[@]}" --image "$work/wrong:app" "$work/unpacked-wrong" >"$work/output" 2>&1 ||
+  fail "umoci takes a wrong diff_id"
+fails 1 'diff_ids' "$MKVIRTFS" inspect "oci:$work/wrong:app"
+
 # The same image again is the same bytes, over NBD and under a name, too.
 "$MKVIRTFS" dump "oci:$work/layout:app" --fs=ext4 --free=8M --force -o "$work/image" 2>/dev/null
 start_server "app=oci:$work/layout:app,fs=ext4,free=8M"
