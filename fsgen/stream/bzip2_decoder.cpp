@@ -157,7 +157,6 @@ class Bzip2Decoder final : public Decoder {
   Bzip2Decoder(const DecoderInput& input, const Point& point, StreamObserver* observer)
       : bits_(input.packed, point.packed - (point.bits != 0 ? 1 : 0),
               observer != nullptr ? kForwardPieceBytes : kPieceBytes),
-        log_(input.log),
         observer_(observer),
         unpacked_(point.unpacked) {}
   ~Bzip2Decoder() override { end_block(); }
@@ -165,7 +164,9 @@ class Bzip2Decoder final : public Decoder {
   Bzip2Decoder& operator=(const Bzip2Decoder&) = delete;
 
   Result<void> begin(const Point& point);
-  std::uint64_t packed_position() const noexcept override { return bits_.position() / 8; }
+  std::uint64_t packed_position() const noexcept override {
+    return end_.value_or(bits_.position() / 8);
+  }
   std::uint64_t memory_bytes() const noexcept override { return std::uint64_t{5} << 20; }
 
  protected:
@@ -185,7 +186,6 @@ class Bzip2Decoder final : public Decoder {
   Result<std::size_t> decode_block(std::span<std::byte> out);
 
   BitInput bits_;
-  LogSink* const log_;
   StreamObserver* const observer_;
   std::uint64_t unpacked_;
 
@@ -199,6 +199,7 @@ class Bzip2Decoder final : public Decoder {
   bz_stream bzip2_{};
   bool decoding_ = false;
   bool block_gave_bytes_ = false;
+  std::optional<std::uint64_t> end_;  // packed
 };
 
 Result<void> Bzip2Decoder::begin(const Point& point) {
@@ -243,11 +244,7 @@ Result<void> Bzip2Decoder::read_stream_header() {
   }
   if (!any_stream_) return bits_.damaged("no bzip2 header");
   // As bzip2 does: what follows the last stream is left alone.
-  if (at < bits_.input().size_bytes() && observer_ != nullptr) {
-    log_->write(LogLevel::warning,
-                fmt::format("{}: what follows its last bzip2 stream at byte {} is left alone",
-                            bits_.input().name(), at));
-  }
+  end_ = at;
   state_ = State::ended;
   return {};
 }

@@ -81,6 +81,9 @@ class IndexingReader : public ForwardReader {
  public:
   /// Reads what is left, and gives the bytes at any offset. The reader is used up.
   virtual Result<std::shared_ptr<ByteSource>> finish() = 0;
+  /// After that: where in the packed bytes the stream ended. What lies behind is not looked at, and
+  /// is for the caller to tell of.
+  virtual std::uint64_t packed_end() const noexcept = 0;
 };
 
 /// Begins the pass. Errors: Errc::unsupported when the compression is not known here, or would need
@@ -114,7 +117,7 @@ Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSour
                                                         std::uint32_t crc32, std::string name,
                                                         const StreamOptions& options);
 
-/// nullopt for sources that are not made here.
+/// nullopt for sources that are not made here; of a concatenation those of all parts together.
 std::optional<StreamFacts> stream_facts(const ByteSource& source);
 
 }  // namespace mkvirtfs

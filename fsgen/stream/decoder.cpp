@@ -74,6 +74,21 @@ Result<std::optional<std::byte>> PackedInput::take_byte() {
   return byte;
 }
 
+Result<std::size_t> PackedInput::look(std::span<std::byte> out) {
+  const auto there = peek();
+  if (!there) return std::unexpected(there.error());
+  std::size_t count = std::min(out.size(), there->size());
+  std::ranges::copy(there->first(count), out.begin());
+  if (count == out.size() || position() + count == source_->size_bytes()) return count;
+  // They go on in the next piece.
+  const std::uint64_t at = position();
+  const auto rest = static_cast<std::size_t>(
+      std::min<std::uint64_t>(out.size() - count, source_->size_bytes() - at - count));
+  const Result<void> read = source_->read(at + count, out.subspan(count, rest));
+  if (!read) return std::unexpected(read.error());
+  return count + rest;
+}
+
 std::unexpected<Error> PackedInput::damaged(std::string_view what) const {
   return fail(Errc::io, fmt::format("{} is damaged at byte {}: {}", name_, position(), what));
 }

@@ -36,7 +36,8 @@ class Decoder {
   /// An error comes after all bytes before it, and is final.
   Result<std::size_t> decode(std::span<std::byte> out);
 
-  /// How far it has read the packed bytes.
+  /// How far it has read the packed bytes; at the end of the stream where that was. What follows
+  /// the last member, stream or frame and does not begin another one is not looked at.
   virtual std::uint64_t packed_position() const noexcept = 0;
   /// About what it takes.
   virtual std::uint64_t memory_bytes() const noexcept = 0;
@@ -80,6 +81,8 @@ class PackedInput {
   /// The next `count` bytes, consumed; nullopt when it ends before.
   Result<std::optional<std::vector<std::byte>>> take(std::size_t count);
   Result<std::optional<std::byte>> take_byte();
+  /// The next bytes, not consumed: as many as fit into `out`, or fewer at the end; how many.
+  Result<std::size_t> look(std::span<std::byte> out);
   /// Where the first byte stands that was not consumed.
   std::uint64_t position() const noexcept { return next_offset_ - (end_ - begin_); }
 

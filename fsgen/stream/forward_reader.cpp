@@ -2,13 +2,23 @@
 #include "fsgen/stream/forward_reader.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 namespace mkvirtfs {
 
 Result<std::span<const std::byte>> ForwardReader::next() {
-  if (!rest_.empty()) return std::exchange(rest_, {});
-  return make_more();
+  given_ = {};
+  if (!rest_.empty()) return given_ = std::exchange(rest_, {});
+  Result<std::span<const std::byte>> more = make_more();
+  if (more) given_ = *more;
+  return more;
+}
+
+void ForwardReader::give_back(std::size_t count) noexcept {
+  assert(count <= given_.size() && rest_.empty());
+  rest_ = given_.last(count);
+  given_ = {};
 }
 
 Result<std::size_t> ForwardReader::read(std::span<std::byte> out) {

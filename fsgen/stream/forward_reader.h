@@ -18,6 +18,9 @@ class ForwardReader {
   /// The next bytes, as many as are there; they stay until the next call. Empty at the end.
   Result<std::span<const std::byte>> next();
 
+  /// The last `count` bytes that next() gave come again, in the same span: only right after it.
+  void give_back(std::size_t count) noexcept;
+
   /// Copies the next bytes: at least one, unless it is the end (0) or `out` is empty.
   Result<std::size_t> read(std::span<std::byte> out);
 
@@ -29,7 +32,8 @@ class ForwardReader {
   virtual Result<std::span<const std::byte>> make_more() = 0;
 
  private:
-  std::span<const std::byte> rest_;  // of what make_more() gave
+  std::span<const std::byte> rest_;   // of what make_more() gave
+  std::span<const std::byte> given_;  // by next(), last
 };
 
 }  // namespace mkvirtfs

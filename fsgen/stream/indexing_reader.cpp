@@ -100,7 +100,8 @@ struct Piece {
   std::size_t size = 0;
   std::vector<Checksum> checksums;
   bool is_last = false;
-  std::optional<Error> error;  // behind these bytes
+  std::uint64_t packed_end = 0;  // is_last: where the stream ended
+  std::optional<Error> error;    // behind these bytes
 };
 
 /// Decodes one piece after the other; run by one thread at a time.
@@ -159,6 +160,7 @@ Piece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
   piece.checksums = std::move(checksums_);
   checksums_.clear();
   piece.is_last = piece.is_last || piece.error.has_value();
+  if (piece.is_last) piece.packed_end = decoder_->packed_position();
   return piece;
 }
 
@@ -217,6 +219,7 @@ class AheadReader final : public IndexingReader {
     return {};
   }
   Result<std::shared_ptr<ByteSource>> finish() override;
+  std::uint64_t packed_end() const noexcept override { return current_.packed_end; }
 
  protected:
   Result<std::span<const std::byte>> make_more() override;

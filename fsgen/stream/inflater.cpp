@@ -12,6 +12,7 @@
 #include <cassert>
 #include <limits>
 #include <new>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -170,14 +171,15 @@ class Inflater final : public Decoder {
  public:
   Inflater(const DecoderInput& input, const Point& point, StreamObserver* observer)
       : input_(input.packed, point.packed - (point.bits != 0 ? 1 : 0), Engine::kPieceBytes),
-        log_(input.log),
         observer_(observer),
         is_gzip_(input.compression == Compression::gzip),
         unpacked_(point.unpacked) {}
 
   Result<void> begin(const Point& point, std::span<const std::byte> state);
 
-  std::uint64_t packed_position() const noexcept override { return input_.position(); }
+  std::uint64_t packed_position() const noexcept override {
+    return end_.value_or(input_.position());
+  }
   std::uint64_t memory_bytes() const noexcept override {
     return Engine::kMemoryBytes + input_.piece_bytes();
   }
@@ -192,15 +194,12 @@ class Inflater final : public Decoder {
   Result<bool> begin_member();
   Result<void> read_header_fields(unsigned flags);
   Result<void> skip_text();
-  /// Whether what stands behind the last member is nothing but zeroes is only for the log.
-  Result<void> pass_over_garbage();
   /// One call of the engine's.
   Result<void> inflate_some(std::span<std::byte> out, std::size_t& done);
   Result<void> tell_point();
   Result<void> end_member();
 
   PackedInput input_;
-  LogSink* const log_;
   StreamObserver* const observer_;
   const bool is_gzip_;
   Engine engine_;
@@ -208,6 +207,7 @@ class Inflater final : public Decoder {
   std::uint64_t unpacked_;
   std::uint64_t member_begin_ = 0;  // unpacked
   std::uint64_t members_ = 0;
+  std::optional<std::uint64_t> end_;  // packed
 };
 
 template <class Engine>
@@ -257,23 +257,14 @@ Result<bool> Inflater<Engine>::begin_member() {
   }
   std::array<std::byte, 4> start{};
   std::size_t got = 0;
-  // As gzip does: what follows the last member and is no member is left alone, with a warning
-  // unless it is padding.
+  // As gzip does: what follows the last member and is no member is left alone.
   for (; got < start.size(); ++got) {
     const auto byte = input_.take_byte();
     if (!byte) return std::unexpected(byte.error());
     if (!*byte) break;
     start[got] = **byte;
     if (members_ > 0 && ((got == 0 && start[0] != kMagic0) || (got == 1 && start[1] != kMagic1))) {
-      const Result<void> passed = start == decltype(start){} ? pass_over_garbage() : Result<void>();
-      if (!passed) return std::unexpected(passed.error());
-      const auto rest = input_.peek();
-      if (!rest) return std::unexpected(rest.error());
-      if (start != decltype(start){} || !rest->empty()) {
-        log_->write(LogLevel::warning,
-                    fmt::format("{}: what follows its last gzip member at byte {} is left alone",
-                                input_.name(), member_at));
-      }
+      end_ = member_at;
       return false;
     }
   }
@@ -330,17 +321,6 @@ Result<void> Inflater<Engine>::skip_text() {
     if (!byte) return std::unexpected(byte.error());
     if (!*byte) return input_.damaged("it ends in the header of a gzip member");
     if (**byte == std::byte{0}) return {};
-  }
-}
-
-template <class Engine>
-Result<void> Inflater<Engine>::pass_over_garbage() {
-  while (true) {
-    const auto there = input_.peek();
-    if (!there) return std::unexpected(there.error());
-    const auto other = std::ranges::find_if(*there, [](std::byte b) { return b != std::byte{0}; });
-    if (there->empty() || other != there->end()) return {};
-    input_.consume(there->size());
   }
 }
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <new>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -44,12 +46,14 @@ class LzmaDecoder final : public Decoder {
   LzmaDecoder(const LzmaDecoder&) = delete;
   LzmaDecoder& operator=(const LzmaDecoder&) = delete;
 
-  /// All of it, from the beginning on.
+  /// All of it, from the beginning on: the first stream of an .xz, the first member of an .lz.
   Result<void> begin_stream(Compression compression, bool is_forward);
   /// One block of an .xz.
   Result<void> begin_block(std::uint8_t check);
 
-  std::uint64_t packed_position() const noexcept override { return input_.position(); }
+  std::uint64_t packed_position() const noexcept override {
+    return end_.value_or(input_.position());
+  }
   std::uint64_t memory_bytes() const noexcept override {
     return std::max(memory_bytes_, lzma_memusage(&lzma_)) + input_.piece_bytes();
   }
@@ -58,6 +62,12 @@ class LzmaDecoder final : public Decoder {
   Result<void> decode_more(std::span<std::byte> out, std::size_t& done) override;
 
  private:
+  /// Behind a stream: begins the next one, or ends.
+  Result<void> end_stream();
+  /// Whether an .xz or .lz begins here, or what may be one that is cut off.
+  Result<bool> is_at_stream();
+  /// How many zeroes there are, which are passed over.
+  Result<std::uint64_t> skip_padding();
   /// For any status that is no success.
   std::unexpected<Error> failed(lzma_ret status, std::uint64_t needs_bytes) const;
 
@@ -69,7 +79,10 @@ class LzmaDecoder final : public Decoder {
   std::array<lzma_filter, LZMA_FILTERS_MAX + 1> filters_{
       lzma_filter{.id = LZMA_VLI_UNKNOWN, .options = nullptr}};
   std::uint64_t memory_bytes_ = 0;
-  bool ended_ = false;
+  // Of what follows a stream: `none` when that is all.
+  Compression next_ = Compression::none;
+  bool is_forward_ = false;
+  std::optional<std::uint64_t> end_;  // packed
 };
 
 std::unexpected<Error> LzmaDecoder::failed(lzma_ret status, std::uint64_t needs_bytes) const {
@@ -85,20 +98,22 @@ std::unexpected<Error> LzmaDecoder::failed(lzma_ret status, std::uint64_t needs_
 
 Result<void> LzmaDecoder::begin_stream(Compression compression, bool is_forward) {
   lzma_ret status = LZMA_PROG_ERROR;
+  // liblzma would go on by itself, but takes what follows and is no stream for damage.
+  if (compression != Compression::lzma) next_ = compression;
+  is_forward_ = is_forward;
   if (compression == Compression::lzma) {
     status = lzma_alone_decoder(&lzma_, memory_limit_bytes_);
   } else if (compression == Compression::lzip) {
-    status = lzma_lzip_decoder(&lzma_, memory_limit_bytes_, LZMA_CONCATENATED);
+    status = lzma_lzip_decoder(&lzma_, memory_limit_bytes_, 0);
   } else if (is_forward) {
     // Blocks are decoded side by side, as far as they say how long they are, and memory lasts.
     lzma_mt options{};
-    options.flags = LZMA_CONCATENATED;
     options.threads = std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
     options.memlimit_threading = memory_limit_bytes_;
     options.memlimit_stop = memory_limit_bytes_;
     status = lzma_stream_decoder_mt(&lzma_, &options);
   } else {
-    status = lzma_stream_decoder(&lzma_, memory_limit_bytes_, LZMA_CONCATENATED);
+    status = lzma_stream_decoder(&lzma_, memory_limit_bytes_, 0);
   }
   if (status != LZMA_OK) return failed(status, 0);
   return {};
@@ -129,7 +144,7 @@ Result<void> LzmaDecoder::begin_block(std::uint8_t check) {
 Result<void> LzmaDecoder::decode_more(std::span<std::byte> out, std::size_t& done) {
   lzma_.next_out = reinterpret_cast<std::uint8_t*>(out.data());
   lzma_.avail_out = out.size();
-  while (lzma_.avail_out > 0 && !ended_) {
+  while (lzma_.avail_out > 0 && !end_) {
     const auto there = input_.peek();
     if (!there) return std::unexpected(there.error());
     lzma_.next_in = reinterpret_cast<const std::uint8_t*>(there->data());
@@ -138,12 +153,54 @@ Result<void> LzmaDecoder::decode_more(std::span<std::byte> out, std::size_t& don
     input_.consume(there->size() - lzma_.avail_in);
     done = out.size() - lzma_.avail_out;
     if (status == LZMA_STREAM_END) {
-      ended_ = true;
+      if (Result<void> good = end_stream(); !good) return good;
     } else if (status != LZMA_OK && (status != LZMA_BUF_ERROR || there->empty())) {
       return failed(status, lzma_memusage(&lzma_));
     }
   }
   return {};
+}
+
+Result<void> LzmaDecoder::end_stream() {
+  const std::uint64_t end = input_.position();
+  if (next_ != Compression::none) {
+    // Padding between streams of an .xz is whole words; .lz has none.
+    constexpr std::uint64_t kWordBytes = 4;
+    const Result<std::uint64_t> zeroes =
+        next_ == Compression::xz ? skip_padding() : Result<std::uint64_t>(0);
+    if (!zeroes) return std::unexpected(zeroes.error());
+    const Result<bool> more = is_at_stream();
+    if (!more) return std::unexpected(more.error());
+    if (*more && *zeroes % kWordBytes == 0) return begin_stream(next_, is_forward_);
+  }
+  end_ = end;
+  return {};
+}
+
+Result<bool> LzmaDecoder::is_at_stream() {
+  using namespace std::string_view_literals;
+  const std::string_view magic = next_ == Compression::xz ? "\xfd"
+                                                            "7zXZ\0"sv
+                                                          : "LZIP"sv;
+  std::array<char, 6> bytes{};
+  const Result<std::size_t> count =
+      input_.look(std::as_writable_bytes(std::span(bytes)).first(magic.size()));
+  if (!count) return std::unexpected(count.error());
+  return *count != 0 && magic.starts_with(std::string_view(bytes.data(), *count));
+}
+
+Result<std::uint64_t> LzmaDecoder::skip_padding() {
+  std::uint64_t zeroes = 0;
+  while (true) {
+    const auto there = input_.peek();
+    if (!there) return std::unexpected(there.error());
+    const auto other =
+        std::ranges::find_if(*there, [](std::byte byte) { return byte != std::byte{}; });
+    const auto count = static_cast<std::size_t>(other - there->begin());
+    input_.consume(count);
+    zeroes += count;
+    if (there->empty() || count < there->size()) return zeroes;
+  }
 }
 
 }  // namespace

@@ -53,6 +53,23 @@ constexpr std::size_t kPieceBytes = std::size_t{64} << 10;
 constexpr std::uint8_t kFrame = 0;
 constexpr std::uint8_t kInside = 1;
 
+enum class Next : std::uint8_t { frame, end, other };
+
+/// What the next frame would begin with: a part of a magic number is a frame that is cut off.
+Result<Next> look_for_frame(PackedInput& input) {
+  std::array<std::byte, 4> bytes{};
+  const Result<std::size_t> count = input.look(bytes);
+  if (!count) return std::unexpected(count.error());
+  if (*count == 0) return Next::end;
+  const auto begins_as = [&](std::uint32_t magic, std::uint32_t mask) {
+    const std::uint32_t known = *count == bytes.size() ? UINT32_MAX : (1U << (8 * *count)) - 1;
+    return ((load_le<std::uint32_t>(bytes) ^ magic) & mask & known) == 0;
+  };
+  const bool is_frame = begins_as(ZSTD_MAGICNUMBER, UINT32_MAX) ||
+                        begins_as(ZSTD_MAGIC_SKIPPABLE_START, ZSTD_MAGIC_SKIPPABLE_MASK);
+  return is_frame ? Next::frame : Next::other;
+}
+
 class ZstdDecoder final : public Decoder {
  public:
   ZstdDecoder(const DecoderInput& input, const Point& point, StreamObserver* observer)
@@ -60,7 +77,8 @@ class ZstdDecoder final : public Decoder {
         observer_(observer),
         zstd_(ZSTD_createDCtx()),
         memory_limit_bytes_(input.memory_limit_bytes),
-        unpacked_(point.unpacked) {
+        unpacked_(point.unpacked),
+        any_frame_(point.packed != 0) {
     if (zstd_ == nullptr) throw std::bad_alloc();
     const ZSTD_bounds bounds = ZSTD_dParam_getBounds(ZSTD_d_windowLogMax);
     const int largest_log = static_cast<int>(std::bit_width(input.memory_limit_bytes)) - 1;
@@ -86,6 +104,7 @@ class ZstdDecoder final : public Decoder {
   const std::uint64_t memory_limit_bytes_;
   std::uint64_t unpacked_;
   bool inside_frame_ = false;
+  bool any_frame_;
 };
 
 Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& done) {
@@ -93,7 +112,13 @@ Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& don
   while (to.pos < to.size) {
     const auto there = input_.peek();
     if (!there) return std::unexpected(there.error());
+    if (!inside_frame_ && any_frame_) {
+      const Result<Next> next = look_for_frame(input_);
+      if (!next) return std::unexpected(next.error());
+      if (*next != Next::frame) break;
+    }
     if (there->empty() && !inside_frame_) break;
+    any_frame_ = true;
     if (!inside_frame_ && observer_ != nullptr) {
       const Result<void> told = observer_->point(
           {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = kFrame}, {});
@@ -129,6 +154,7 @@ class WorkspaceDecoder final : public Decoder {
         observer_(observer),
         unpacked_(point.unpacked),
         inside_frame_(point.kind == kInside),
+        any_frame_(point.packed != 0),
         aside_(state.begin(), state.end()) {}
   ~WorkspaceDecoder() override {
     const MutexLock lock(workspace_->mutex);
@@ -155,6 +181,7 @@ class WorkspaceDecoder final : public Decoder {
   StreamObserver* const observer_;
   std::uint64_t unpacked_;
   bool inside_frame_;
+  bool any_frame_;
   ZSTD_DStream* zstd_ = nullptr;  // in the workspace; the same whoever works there
   /// Guarded by the workspace's lock, which whoever pushes this one aside holds. Empty: it stands
   /// in the workspace, or has not begun.
@@ -191,7 +218,13 @@ Result<void> WorkspaceDecoder::decode_more(std::span<std::byte> out, std::size_t
   while (to.pos < to.size) {
     const auto there = input_.peek();
     if (!there) return std::unexpected(there.error());
+    if (!inside_frame_ && any_frame_) {
+      const Result<Next> next = look_for_frame(input_);
+      if (!next) return std::unexpected(next.error());
+      if (*next != Next::frame) break;
+    }
     if (there->empty() && !inside_frame_) break;
+    any_frame_ = true;
     if (observer_ != nullptr) {
       Result<void> told;
       if (!inside_frame_) {

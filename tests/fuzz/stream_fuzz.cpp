@@ -96,6 +96,7 @@ void run_pass(const std::shared_ptr<ByteSource>& packed, Compression compression
   }
   const auto source = (*pass)->finish();
   FUZZ_REQUIRE(source && (*source)->size_bytes() == all.size());
+  FUZZ_REQUIRE((*pass)->packed_end() <= packed->size_bytes());
   read_some(**source, &all);
   const auto index = save_index(**source);
   FUZZ_REQUIRE(index);

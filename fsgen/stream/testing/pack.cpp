@@ -2,6 +2,7 @@
 #include "fsgen/stream/testing/pack.h"
 
 #include <bzlib.h>
+#include <lz4.h>
 #include <lz4frame.h>
 #include <lzma.h>
 #include <zlib.h>
@@ -135,10 +136,32 @@ std::string pack_lz4(std::string_view bytes) {
   return out;
 }
 
-std::string pack_lzma(std::string_view bytes) {
+std::string pack_lz4_legacy(std::string_view bytes, std::size_t block_bytes) {
+  std::string out("\x02\x21\x4c\x18", 4);
+  for (std::size_t at = 0; at < bytes.size(); at += block_bytes) {
+    const std::string_view block = bytes.substr(at, block_bytes);
+    std::string packed(static_cast<std::size_t>(LZ4_compressBound(static_cast<int>(block.size()))),
+                       '\0');
+    const int size =
+        LZ4_compress_default(block.data(), packed.data(), static_cast<int>(block.size()),
+                             static_cast<int>(packed.size()));
+    require(size > 0);
+    std::string word(4, '\0');
+    store_le<std::uint32_t>(std::as_writable_bytes(std::span(word)), 0,
+                            static_cast<std::uint32_t>(size));
+    out += word + packed.substr(0, static_cast<std::size_t>(size));
+  }
+  return out;
+}
+
+std::string pack_lzma(std::string_view bytes, const LzmaKind& kind) {
   lzma_stream lzma = LZMA_STREAM_INIT;
   lzma_options_lzma options{};
   require(lzma_lzma_preset(&options, kPreset) == 0);
+  options.lc = kind.lc;
+  options.lp = kind.lp;
+  options.pb = kind.pb;
+  options.dict_size = kind.dictionary_bytes;
   require(lzma_alone_encoder(&lzma, &options) == LZMA_OK);
   return run_lzma(lzma, bytes);
 }

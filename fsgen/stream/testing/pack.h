@@ -30,7 +30,16 @@ std::string pack_zstd_stream(std::string_view bytes, int level, int window_log);
 /// `level` is the block size in units of 100,000 bytes.
 std::string pack_bzip2(std::string_view bytes, int level);
 std::string pack_lz4(std::string_view bytes);
-std::string pack_lzma(std::string_view bytes);
+/// As `lz4 -l`, with blocks of that size: 8 MiB there.
+std::string pack_lz4_legacy(std::string_view bytes, std::size_t block_bytes);
+/// The literal bits `lc` and `lp`, the position bits `pb`: 3, 0 and 2 with nearly everybody.
+struct LzmaKind {
+  unsigned lc = 3;
+  unsigned lp = 0;
+  unsigned pb = 2;
+  unsigned dictionary_bytes = 1U << 20;
+};
+std::string pack_lzma(std::string_view bytes, const LzmaKind& kind = {});
 std::string pack_lzip(std::string_view bytes);
 /// As compress(1), with codes of up to `most_bits`; when the table is full it is emptied, or stays.
 std::string pack_compress(std::string_view bytes, unsigned most_bits, bool clears);
