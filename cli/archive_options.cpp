@@ -153,6 +153,10 @@ void ArchiveOptions::add_to(CLI::App& app) {
   add_word("--layer-symlinks", layer_symlinks_, "WHAT",
            "Where a layer's unnamed directory meets a\nsymlink: follow (default), replace, error",
            {"follow", "replace", "error"});
+  add_word("--pax-globals", pax_globals_, "WHAT", "pax global headers: apply (default), ignore",
+           {"apply", "ignore"});
+  app.add_flag("--ignore-zeros", ignores_zeros_, "Read all of several tars in one file")
+      ->group(kGroup);
   add("--passphrase-file", passphrase_file_, "FILE", "Passphrases of encrypted members");
   add("--max-entries", most_entries_, "N", "Members at most (default 10000000)");
   add("--max-size", most_size_, "SIZE", "Bytes at most, unpacked (default 2T)");
@@ -203,6 +207,9 @@ Result<ArchiveSettings> ArchiveOptions::parse(LogSink& log) const {
   settings.layer.layer_symlinks = layer_symlinks_ == "replace" ? LayerSymlinks::replace
                                   : layer_symlinks_ == "error" ? LayerSymlinks::error
                                                                : LayerSymlinks::follow;
+  settings.read.pax_globals =
+      pax_globals_ == "ignore" ? archive::PaxGlobals::ignore : archive::PaxGlobals::apply;
+  settings.read.ignores_zeros = ignores_zeros_;
   settings.layer.data_order =
       layout_ == "name" ? archive::DataOrder::name : archive::DataOrder::archive;
   return settings;

@@ -40,6 +40,8 @@ class ArchiveOptions {
   std::string layout_ = "archive";
   std::string unsafe_names_ = "error";
   std::string layer_symlinks_ = "follow";
+  std::string pax_globals_ = "apply";
+  bool ignores_zeros_ = false;
   std::string passphrase_file_;
   std::string most_entries_;
   std::string most_size_;

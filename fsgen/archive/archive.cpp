@@ -8,11 +8,13 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "fsgen/archive/archive_contents.h"
 #include "fsgen/archive/manifest.h"
+#include "fsgen/archive/segments.h"
 #include "fsgen/stream/file_source.h"
 #include "support/arithmetic.h"
 #include "support/unique_fd.h"
@@ -40,9 +42,8 @@ Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
     }
     total_bytes = *total;
     if (member.place == Place::nowhere || member.place == Place::host) continue;
-    std::uint64_t length = member.is_sparse ? 0 : member.size_bytes;
-    for (const Range& run : member.stored_runs) length += run.length;
-    if (member.place == Place::deflated) length = member.packed_bytes;
+    const std::uint64_t length =
+        member.place == Place::deflated ? member.packed_bytes : member.stored_bytes();
     const ByteSource* const source =
         member.place == Place::spooled ? archive.spool.get() : archive.stream.get();
     const std::uint64_t size = source == nullptr ? 0 : source->size_bytes();
@@ -55,12 +56,29 @@ Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
   return {};
 }
 
+/// Passes on what is said while an archive is read, and remembers it: who finds its index the next
+/// time is to hear it, too. One thread.
+class RemarksLog final : public LogSink {
+ public:
+  explicit RemarksLog(LogSink& log) : log_(log) {}
+  void write(LogLevel level, std::string_view message) noexcept override {
+    log_.write(level, message);
+    if (level == LogLevel::warning) remarks_.emplace_back(message);
+  }
+  const std::vector<std::string>& remarks() const noexcept { return remarks_; }
+
+ private:
+  LogSink& log_;
+  std::vector<std::string> remarks_;
+};
+
 /// The archive as it was when its index was kept; nullopt: it must be read after all.
 std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed,
                                        Compression compression, const IndexCache& cache,
-                                       const StreamOptions& stream_options,
+                                       const ReadOptions& options,
+                                       const StreamOptions& stream_options, LogSink& log,
                                        std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
-  std::optional<KeptIndex> kept = cache.find(*packed);
+  std::optional<KeptIndex> kept = cache.find(*packed, options.reading());
   if (!kept || kept->compression != compression) return std::nullopt;
   std::optional<oci::Digest> digest;
   if (digest_of_unpacked) {
@@ -81,6 +99,7 @@ std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed
   archive.unpacked_digest = digest;
   // That they are too many is told by the one who reads it anew.
   if (!check_places(archive, ReadLimits{UINT64_MAX, UINT64_MAX})) return std::nullopt;
+  for (const std::string& remark : kept->remarks) log.write(LogLevel::warning, remark);
   return archive;
 }
 
@@ -110,6 +129,37 @@ class HashedReader final : public ForwardReader {
   ForwardReader& pass_;
   oci::Hasher hash_;
 };
+
+/// A compressed archive that can be read forwards, in one pass; nullopt: `archive.stream` is what
+/// it unpacks to, to be looked at again. The digest goes into `archive`, too.
+Result<std::optional<ReadMembers>> read_in_one_pass(
+    Archive& archive, const ReadOptions& options, const StreamOptions& stream_options,
+    std::optional<oci::DigestAlgorithm> digest_of_unpacked, std::uint64_t& packed_end,
+    LogSink& log) {
+  Result<std::unique_ptr<IndexingReader>> pass =
+      open_compressed(archive.stream, archive.compression, stream_options);
+  if (!pass) return std::unexpected(std::move(pass.error()));
+  std::optional<HashedReader> hashed;
+  if (digest_of_unpacked) hashed.emplace(**pass, *digest_of_unpacked);
+  ForwardReader& reader = hashed ? static_cast<ForwardReader&>(*hashed) : **pass;
+  Result<std::optional<ReadMembers>> found = read_members(reader, archive.name, options, log);
+  if (!found) return found;
+  if (hashed) {
+    const Result<oci::Digest> digest = hashed->finish();
+    if (!digest) return std::unexpected(digest.error());
+    archive.unpacked_digest = *digest;
+  }
+  Result<std::shared_ptr<ByteSource>> unpacked = (*pass)->finish();
+  if (!unpacked) return std::unexpected(std::move(unpacked.error()));
+  archive.stream = std::move(*unpacked);
+  packed_end = (*pass)->packed_end();
+  // `tar -cz` of nothing is a stream of nothing for some.
+  if (!*found && archive.stream->size_bytes() == 0) {
+    found->emplace();
+    (*found)->format = "empty";
+  }
+  return found;
+}
 
 /// What can not be asked twice, all of it.
 Result<std::shared_ptr<ByteSource>> spool_all(int fd, const std::string& name,
@@ -148,7 +198,9 @@ Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
 
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& given,
                              const StreamOptions& stream_options, const IndexCache* cache,
-                             LogSink& log, std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
+                             LogSink& given_log,
+                             std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
+  RemarksLog log(given_log);
   ReadOptions options = given;
   if (!options.spool) options.spool = stream_options.spool;
   const Result<Compression> compression = detect_compression(*packed);
@@ -158,10 +210,11 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   archive.stream = packed;
   archive.compression = *compression;
   std::optional<ReadMembers> read;
+  std::uint64_t packed_end = packed->size_bytes();
   if (*compression != Compression::none) {
     if (cache != nullptr) {
-      std::optional<Archive> kept =
-          from_kept_index(packed, *compression, *cache, stream_options, digest_of_unpacked);
+      std::optional<Archive> kept = from_kept_index(packed, *compression, *cache, options,
+                                                    stream_options, log, digest_of_unpacked);
       if (kept) {
         if (Result<void> good = check_places(*kept, options.limits); !good) {
           return std::unexpected(good.error());
@@ -169,23 +222,10 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
         return std::move(*kept);
       }
     }
-    Result<std::unique_ptr<IndexingReader>> pass =
-        open_compressed(packed, *compression, stream_options);
-    if (!pass) return std::unexpected(std::move(pass.error()));
-    std::optional<HashedReader> hashed;
-    if (digest_of_unpacked) hashed.emplace(**pass, *digest_of_unpacked);
-    ForwardReader& reader = hashed ? static_cast<ForwardReader&>(*hashed) : **pass;
-    Result<std::optional<ReadMembers>> found = read_members(reader, archive.name, options, log);
+    auto found =
+        read_in_one_pass(archive, options, stream_options, digest_of_unpacked, packed_end, log);
     if (!found) return std::unexpected(std::move(found.error()));
     read = std::move(*found);
-    if (hashed) {
-      const Result<oci::Digest> digest = hashed->finish();
-      if (!digest) return std::unexpected(digest.error());
-      archive.unpacked_digest = *digest;
-    }
-    Result<std::shared_ptr<ByteSource>> unpacked = (*pass)->finish();
-    if (!unpacked) return std::unexpected(std::move(unpacked.error()));
-    archive.stream = std::move(*unpacked);
     // If it is nothing that is read forwards, it may be anything else.
   }
   const bool one_pass = read.has_value();
@@ -200,6 +240,11 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
     if (!found) return std::unexpected(std::move(found.error()));
     read = std::move(*found);
   }
+  const PackedArchive whole{packed, *compression, packed_end};
+  if (Result<void> good = read_segments(whole, archive.stream, *read, options, stream_options, log);
+      !good) {
+    return std::unexpected(std::move(good.error()));
+  }
   archive.members = std::move(read->members);
   archive.format = std::move(read->format);
   archive.spool = std::move(read->spool);
@@ -207,11 +252,14 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
     return std::unexpected(good.error());
   }
   if (one_pass && cache != nullptr) {
-    // What is spooled has no index to keep.
+    // What is spooled, or of several segments, has no index to keep.
     const Result<std::vector<std::byte>> index = save_index(*archive.stream);
     const std::string digest =
         archive.unpacked_digest ? to_string(*archive.unpacked_digest) : std::string();
-    if (index) cache->keep(*packed, *compression, archive.format, *index, archive.members, digest);
+    if (index) {
+      cache->keep(*packed, options.reading(),
+                  {*compression, archive.format, *index, archive.members, digest, log.remarks()});
+    }
   }
   return archive;
 }

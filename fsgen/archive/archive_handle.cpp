@@ -5,7 +5,9 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <new>
+#include <utility>
 
 namespace mkvirtfs::archive {
 namespace {
@@ -14,8 +16,15 @@ namespace {
 constexpr std::size_t kBlockBytes = std::size_t{16} << 10;
 constexpr std::size_t kTarBlockBytes = 512;
 
+// A tar's special headers: libarchive takes 32 of them, of 1 MiB each.
+constexpr std::size_t kMostKeptHeaderBytes = std::size_t{34} << 20;
+
 // Of cpio and ar, whose tables of long names are the longest.
 constexpr std::uint64_t kMostHeaderBytes = std::uint64_t{64} << 20;
+
+std::uint64_t unsigned_of(la_int64_t offset) {
+  return static_cast<std::uint64_t>(std::max<la_int64_t>(offset, 0));
+}
 
 }  // namespace
 
@@ -30,10 +39,9 @@ Utf8Locale::~Utf8Locale() {
 }
 
 std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSource>& source,
-                                                   const std::vector<std::string>& passphrases) {
-  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle);
-  handle->source_ = source;
-  if (!handle->begin()) throw std::bad_alloc();
+                                                   const std::vector<std::string>& passphrases,
+                                                   std::uint64_t base) {
+  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle(source, nullptr, base));
   ::archive* const archive = handle->archive_;
   for (const auto support : {archive_read_support_format_tar, archive_read_support_format_cpio,
                              archive_read_support_format_ar, archive_read_support_format_iso9660,
@@ -53,18 +61,34 @@ std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSou
 }
 
 std::unique_ptr<ArchiveHandle> ArchiveHandle::open(ForwardReader& stream) {
-  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle);
-  handle->stream_ = &stream;
-  if (!handle->begin()) throw std::bad_alloc();
+  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle(nullptr, &stream, 0));
   archive_read_support_format_tar(handle->archive_);
   archive_read_support_format_cpio(handle->archive_);
   archive_read_support_format_ar(handle->archive_);
   return handle;
 }
 
-bool ArchiveHandle::begin() {
-  archive_ = archive_read_new();
-  if (archive_ == nullptr) return false;
+std::unique_ptr<ArchiveHandle> ArchiveHandle::open_cpio(const std::shared_ptr<ByteSource>& source,
+                                                        std::uint64_t base) {
+  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle(source, nullptr, base));
+  archive_read_support_format_cpio(handle->archive_);
+  return handle;
+}
+
+std::unique_ptr<ArchiveHandle> ArchiveHandle::open_cpio(ForwardReader& stream, std::uint64_t base) {
+  std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle(nullptr, &stream, base));
+  archive_read_support_format_cpio(handle->archive_);
+  return handle;
+}
+
+ArchiveHandle::ArchiveHandle(std::shared_ptr<ByteSource> source, ForwardReader* stream,
+                             std::uint64_t base)
+    : archive_(archive_read_new()),
+      source_(std::move(source)),
+      stream_(stream),
+      base_(source_ ? std::min(base, source_->size_bytes()) : base),
+      position_(base_) {
+  if (archive_ == nullptr) throw std::bad_alloc();
   archive_read_set_callback_data(archive_, this);
   archive_read_set_read_callback(archive_, [](auto*, void* self, const void** bytes) {
     return static_cast<ArchiveHandle*>(self)->read(bytes);
@@ -72,7 +96,6 @@ bool ArchiveHandle::begin() {
   archive_read_set_skip_callback(archive_, [](auto*, void* self, la_int64_t count) {
     return static_cast<la_int64_t>(static_cast<ArchiveHandle*>(self)->skip(count));
   });
-  return true;
 }
 
 ArchiveHandle::~ArchiveHandle() {
@@ -86,16 +109,76 @@ int ArchiveHandle::next_header() {
     if (status != ARCHIVE_OK && status != ARCHIVE_WARN) return status;
   }
   header_bytes_ = 0;
+  kept_.clear();
+  in_next_header_ = true;
   const int status = archive_read_next_header(archive_, &entry_);
-  header_offset_ =
-      static_cast<std::uint64_t>(std::max<la_int64_t>(archive_read_header_position(archive_), 0));
+  in_next_header_ = false;
+  has_header_ = true;
+  header_offset_ = base_ + unsigned_of(archive_read_header_position(archive_));
   // Where it gave up, when it says nothing of a header.
   if (status == ARCHIVE_FATAL) header_offset_ = std::max(header_offset_, data_offset());
   return status;
 }
 
+void ArchiveHandle::pass_over_ends() {
+  archive_read_set_format_option(archive_, "tar", "read_concatenated_archives", "1");
+}
+
 std::uint64_t ArchiveHandle::data_offset() const {
-  return static_cast<std::uint64_t>(std::max<la_int64_t>(archive_filter_bytes(archive_, 0), 0));
+  return base_ + unsigned_of(archive_filter_bytes(archive_, 0));
+}
+
+void ArchiveHandle::keep_piece() {
+  if (stream_ != nullptr) {
+    // At the stream's end nobody can give it again.
+    const std::uint64_t taken = std::min(data_offset(), position_);
+    const auto unread = piece_.last(
+        static_cast<std::size_t>(std::min<std::uint64_t>(position_ - taken, piece_.size())));
+    tail_.assign(unread.begin(), unread.end());
+  }
+  // Of what is being read, only this says where its header began.
+  const int format = archive_format(archive_) & ARCHIVE_FORMAT_BASE_MASK;
+  if (!in_next_header_ || (format != 0 && format != ARCHIVE_FORMAT_TAR)) return;
+  const std::uint64_t header = base_ + unsigned_of(archive_read_header_position(archive_));
+  if (has_header_ && header <= header_offset_) return;  // what is left of the entry before
+  const std::uint64_t from = std::max(header, position_ - piece_.size());
+  if (from >= position_) return;
+  const auto part = piece_.last(static_cast<std::size_t>(position_ - from));
+  if (kept_.empty()) kept_offset_ = from;
+  // Behind the headers that are read again there may be long lists of holes.
+  if (kept_offset_ + kept_.size() != from || kept_.size() > kMostKeptHeaderBytes) return;
+  kept_.insert(kept_.end(), part.begin(), part.end());
+}
+
+Result<void> ArchiveHandle::read_header(std::uint64_t offset, std::span<std::byte> out) {
+  const auto copy_from = [&](std::uint64_t from, std::span<const std::byte> bytes) {
+    if (offset < from || offset - from >= bytes.size()) return;
+    const auto part = bytes.subspan(static_cast<std::size_t>(offset - from));
+    const std::size_t count = std::min(part.size(), out.size());
+    std::memcpy(out.data(), part.data(), count);
+    offset += count;
+    out = out.subspan(count);
+  };
+  copy_from(kept_offset_, kept_);
+  copy_from(position_ - piece_.size(), piece_);
+  if (out.empty()) return {};
+  if (source_ && offset <= source_->size_bytes() && out.size() <= source_->size_bytes() - offset) {
+    return source_->read(offset, out);
+  }
+  return fail(Errc::unreadable, "its headers are damaged");
+}
+
+ArchiveHandle::End ArchiveHandle::end() {
+  const std::uint64_t end = std::min(data_offset(), position_);
+  if (stream_ == nullptr) return {end, {}};
+  const std::uint64_t ahead = position_ - end;
+  if (!piece_.empty() && ahead <= piece_.size()) {
+    stream_->give_back(static_cast<std::size_t>(ahead));
+    return {end, {}};
+  }
+  const auto unread = std::span<const std::byte>(tail_).last(
+      static_cast<std::size_t>(std::min<std::uint64_t>(ahead, tail_.size())));
+  return {end, unread};
 }
 
 std::string ArchiveHandle::error_text() const {
@@ -114,6 +197,8 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
     failed(Error(*source_error_));
     return ARCHIVE_FATAL;
   }
+  keep_piece();
+  piece_ = {};
   if (stream_ != nullptr) {
     const Result<std::span<const std::byte>> got = stream_->next();
     if (!got) {
@@ -123,6 +208,7 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
     if (got->empty()) return padding(bytes);
     if (!count_header(got->size())) return ARCHIVE_FATAL;
     position_ += got->size();
+    piece_ = *got;
     *bytes = got->data();
     return static_cast<la_ssize_t>(got->size());
   }
@@ -139,6 +225,7 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
   if (count == 0) return padding(bytes);
   if (!count_header(count)) return ARCHIVE_FATAL;
   position_ += count;
+  piece_ = out;
   *bytes = buffer_.data();
   return static_cast<la_ssize_t>(count);
 }
@@ -166,6 +253,7 @@ la_ssize_t ArchiveHandle::padding(const void** bytes) {
 
 std::int64_t ArchiveHandle::skip(std::int64_t count) {
   header_bytes_ = 0;
+  piece_ = {};
   const auto wanted = static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
   if (stream_ != nullptr) {
     const Result<std::uint64_t> skipped = stream_->skip(wanted);
@@ -184,14 +272,16 @@ std::int64_t ArchiveHandle::skip(std::int64_t count) {
 
 std::int64_t ArchiveHandle::seek(std::int64_t offset, int whence) {
   const auto size = static_cast<std::int64_t>(source_->size_bytes());
+  const auto base = static_cast<std::int64_t>(base_);
   const std::int64_t from = whence == SEEK_END   ? size
                             : whence == SEEK_CUR ? static_cast<std::int64_t>(position_)
-                                                 : 0;
+                                                 : base;
   std::int64_t to = 0;
   // As lseek() would, but never behind the end: who reads there finds nothing either way.
-  if (__builtin_add_overflow(from, offset, &to) || to < 0) return ARCHIVE_FATAL;
+  if (__builtin_add_overflow(from, offset, &to) || to < base) return ARCHIVE_FATAL;
+  piece_ = {};
   position_ = static_cast<std::uint64_t>(std::min(to, size));
-  return static_cast<std::int64_t>(position_);
+  return static_cast<std::int64_t>(position_ - base_);
 }
 
 }  // namespace mkvirtfs::archive

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,11 +23,17 @@ namespace mkvirtfs::archive {
 /// libarchive, reading bytes of ours: formats alone, never a filter, never a file. One thread.
 class ArchiveHandle {
  public:
-  /// Any format of `source`, at any offset.
+  /// Any format of `source`, at any offset. The archive begins at its byte `base`; offsets stay
+  /// those in the source, here and below.
   static std::unique_ptr<ArchiveHandle> open(const std::shared_ptr<ByteSource>& source,
-                                             const std::vector<std::string>& passphrases);
+                                             const std::vector<std::string>& passphrases,
+                                             std::uint64_t base);
   /// The formats that can be read forwards, of `stream`, which outlives the handle.
   static std::unique_ptr<ArchiveHandle> open(ForwardReader& stream);
+  /// A cpio archive, and nothing else, from byte `base` on; the stream stands there.
+  static std::unique_ptr<ArchiveHandle> open_cpio(const std::shared_ptr<ByteSource>& source,
+                                                  std::uint64_t base);
+  static std::unique_ptr<ArchiveHandle> open_cpio(ForwardReader& stream, std::uint64_t base);
 
   ArchiveHandle(const ArchiveHandle&) = delete;
   ArchiveHandle& operator=(const ArchiveHandle&) = delete;
@@ -41,18 +48,38 @@ class ArchiveHandle {
   ::archive_entry* entry() const noexcept { return entry_; }
   ::archive* get() const noexcept { return archive_; }
 
+  /// For tar: empty blocks end nothing, and the next archive is read on with.
+  void pass_over_ends();
+
   /// Where the bytes of the entry begin, for formats that store them; and where its first header
   /// did, or, after the last entry, where that ended.
   std::uint64_t data_offset() const;
   std::uint64_t header_offset() const noexcept { return header_offset_; }
+
+  /// Bytes of the headers of the tar entry that was read last, between header_offset() and
+  /// data_offset(). Before the next call of next_header() only.
+  Result<void> read_header(std::uint64_t offset, std::span<std::byte> out);
+  /// Such bytes where they lie in memory at once; empty when they do not.
+  std::span<const std::byte> header_in_memory(std::uint64_t offset, std::size_t size) const {
+    const std::uint64_t from = position_ - piece_.size();
+    if (offset < from || offset > position_ || position_ - offset < size) return {};
+    return piece_.subspan(static_cast<std::size_t>(offset - from), size);
+  }
+
+  /// Where an archive ended, and what of the bytes behind it can not be given back to its stream.
+  struct End {
+    std::uint64_t offset = 0;
+    std::span<const std::byte> unread;  ///< as long as the handle lives
+  };
+  /// After the last entry: gives back to the stream what was read ahead. The last call.
+  End end();
 
   /// What went wrong, for people; the source's own error when that was it.
   std::string error_text() const;
   const std::optional<Error>& source_error() const noexcept { return source_error_; }
 
  private:
-  ArchiveHandle() = default;
-  bool begin();
+  ArchiveHandle(std::shared_ptr<ByteSource> source, ForwardReader* stream, std::uint64_t base);
   la_ssize_t read(const void** bytes);
   std::int64_t skip(std::int64_t count);
   std::int64_t seek(std::int64_t offset, int whence);
@@ -60,13 +87,22 @@ class ArchiveHandle {
   la_ssize_t padding(const void** bytes);
   /// Counts what one header takes; false when that is more than any needs.
   bool count_header(std::size_t bytes);
+  /// Keeps what is still needed of the piece that is to be given up.
+  void keep_piece();
 
   ::archive* archive_ = nullptr;
   ::archive_entry* entry_ = nullptr;
-  std::shared_ptr<ByteSource> source_;
-  ForwardReader* stream_ = nullptr;
-  std::uint64_t position_ = 0;  // in either
-  std::vector<std::byte> buffer_;
+  const std::shared_ptr<ByteSource> source_;
+  ForwardReader* const stream_;
+  const std::uint64_t base_;
+  std::uint64_t position_;            // in either
+  std::vector<std::byte> buffer_;     // of the source
+  std::span<const std::byte> piece_;  // what was read last, up to position_
+  std::vector<std::byte> kept_;       // of the header, from kept_offset_ on, before piece_
+  std::uint64_t kept_offset_ = 0;
+  std::vector<std::byte> tail_;  // of the last piece before piece_: what was not taken then
+  bool in_next_header_ = false;
+  bool has_header_ = false;
   std::optional<Error> source_error_;
   std::uint64_t header_offset_ = 0;
   std::uint64_t header_bytes_ = 0;  // read since the last header, without what was skipped

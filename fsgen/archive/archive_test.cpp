@@ -422,16 +422,16 @@ TEST_CASE("only so many indexes are kept, and the longest unused go first") {
     const std::string path = (dir / std::to_string(i)).string();
     write_file(path, "x");
     sources.push_back(*open_file_source(path, OnChange::error, null_log()));
-    cache.keep(*sources.back(), Compression::gzip, "tar", {}, log);
+    cache.keep(*sources.back(), 0, {Compression::gzip, "tar", {}, log, {}, {}});
     for (const auto& kept : std::filesystem::directory_iterator(dir / "cache")) {
       // All of them a second older.
       std::filesystem::last_write_time(kept, kept.last_write_time() - std::chrono::seconds(1));
     }
   }
-  CHECK_FALSE(cache.find(*sources[0]));
-  CHECK_FALSE(cache.find(*sources[2]));
-  CHECK(cache.find(*sources[3]));
-  CHECK(cache.find(*sources.back()));
+  CHECK_FALSE(cache.find(*sources[0], 0));
+  CHECK_FALSE(cache.find(*sources[2], 0));
+  CHECK(cache.find(*sources[3], 0));
+  CHECK(cache.find(*sources.back(), 0));
 }
 
 TEST_CASE("a pipe is read to its end first") {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
+#include "fsgen/archive/testing/tar_bytes.h"
 #include "fsgen/archive/zip_directory.h"
 #include "fsgen/stream/testing/stream_data.h"
 #include "support/byte_order.h"
@@ -15,38 +16,9 @@
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::kTarEnd;
 using testing::MemorySource;
-
-/// A ustar header (POSIX.1-1988, IEEE Std 1003.1), and the bytes behind it.
-std::string tar_member(const std::string& name, char type, const std::string& bytes,
-                       const std::string& link = "", const std::string& size_field = "") {
-  std::string header(512, '\0');
-  const auto put = [&](std::size_t at, const std::string& text) {
-    header.replace(at, text.size(), text);
-  };
-  put(0, name.substr(0, 100));
-  put(100, "0000644");
-  put(108, "0000000");
-  put(116, "0000000");
-  char size[12];
-  std::snprintf(size, sizeof size, "%011zo", bytes.size());
-  put(124, size_field.empty() ? size : size_field);
-  put(136, "00000000000");
-  put(156, std::string(1, type));
-  put(157, link);
-  put(257, std::string("ustar\00000", 8));
-  unsigned sum = 8 * ' ';
-  for (std::size_t i = 0; i < header.size(); ++i) {
-    if (i < 148 || i >= 156) sum += static_cast<unsigned char>(header[i]);
-  }
-  char checksum[8];
-  std::snprintf(checksum, sizeof checksum, "%06o", sum);
-  put(148, checksum);
-  std::string member = header + bytes;
-  member.resize((member.size() + 511) / 512 * 512);
-  return member;
-}
-const std::string kEnd(1024, '\0');
+using testing::tar_member;
 
 StreamOptions stream_options() {
   StreamOptions options;
@@ -98,22 +70,22 @@ TEST_CASE("what is no archive is told so") {
 }
 
 TEST_CASE("an archive without members is an empty tree") {
-  const Result<Layer> opened = open(kEnd);
+  const Result<Layer> opened = open(kTarEnd);
   REQUIRE(opened);
   CHECK(opened->tree->node_count() == 1);
   // A disk image begins with zeroes, too.
-  CHECK_THAT(refusal(kEnd + "superblock" + kEnd), Catch::Contains("neither"));
+  CHECK_THAT(refusal(kTarEnd + "superblock" + kTarEnd), Catch::Contains("neither"));
 }
 
 TEST_CASE("errors name the member and where it stands") {
   const std::string good = tar_member("a", '0', "x");
-  CHECK(refusal(good + tar_member("../b", '0', "x") + kEnd) ==
+  CHECK(refusal(good + tar_member("../b", '0', "x") + kTarEnd) ==
         "bad: member ../b has \"..\" in its name (--unsafe-names=strip takes that off)");
   // The member's bytes are cut off.
   CHECK(refusal(good + tar_member("b", '0', std::string(2000, 'y')).substr(0, 1000)) ==
         "bad: member b, byte 1024: has 2000 bytes from 1536 on, but the archive ends at 2024");
   // A header that is no header.
-  std::string damaged = good + tar_member("b", '0', "x") + kEnd;
+  std::string damaged = good + tar_member("b", '0', "x") + kTarEnd;
   damaged[1024 + 3] = 'z';
   CHECK_THAT(refusal(damaged), Catch::StartsWith("bad: member a, byte 1024: behind it: "));
   // A header that is cut off.
@@ -142,12 +114,12 @@ TEST_CASE("a tar may end with its last member's bytes, where that is asked for")
 TEST_CASE("sizes that can not be are refused") {
   // 2^62 in base 256
   const std::string huge("\x80\0\0\0\x40\0\0\0\0\0\0\0", 12);
-  CHECK_THAT(refusal(tar_member("f", '0', "", "", huge) + kEnd), Catch::Contains("--max-size"));
+  CHECK_THAT(refusal(tar_member("f", '0', "", "", huge) + kTarEnd), Catch::Contains("--max-size"));
   const std::string negative("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12);
-  CHECK_FALSE(open(tar_member("f", '0', "", "", negative) + kEnd));
+  CHECK_FALSE(open(tar_member("f", '0', "", "", negative) + kTarEnd));
   ReadOptions options;
   options.limits.most_bytes = 3;
-  CHECK_THAT(refusal(tar_member("a", '0', "xx") + tar_member("b", '0', "yy") + kEnd, options),
+  CHECK_THAT(refusal(tar_member("a", '0', "xx") + tar_member("b", '0', "yy") + kTarEnd, options),
              Catch::Contains("member b") && Catch::Contains("--max-size"));
   options = {};
   options.limits.most_members = 2;
@@ -156,7 +128,7 @@ TEST_CASE("sizes that can not be are refused") {
 }
 
 TEST_CASE("a directory with bytes is damage") {
-  CHECK_FALSE(open(tar_member("d/", '5', "12345") + tar_member("f", '0', "x") + kEnd));
+  CHECK_FALSE(open(tar_member("d/", '5', "12345") + tar_member("f", '0', "x") + kTarEnd));
 }
 
 TEST_CASE("an old GNU sparse file may not claim what it likes") {
@@ -175,7 +147,7 @@ TEST_CASE("an old GNU sparse file may not claim what it likes") {
   char checksum[8];
   std::snprintf(checksum, sizeof checksum, "%06o", sum);
   put(148, std::string(checksum, 7));
-  CHECK_THAT(refusal(member + kEnd), Catch::Contains("--max-size"));
+  CHECK_THAT(refusal(member + kTarEnd), Catch::Contains("--max-size"));
 }
 
 TEST_CASE("archives that are cut off anywhere are refused, or hold less, and nothing worse") {

@@ -34,7 +34,7 @@ constexpr std::size_t kDigestBytes = 32;
 constexpr std::int64_t kUnfinishedLifeSeconds = 3600;
 
 /// An archive's identity as the bytes that name it; empty when it is no file of the host.
-std::vector<std::byte> identity_of_source(ByteSource& packed) {
+std::vector<std::byte> identity_of_source(ByteSource& packed, std::uint64_t reading) {
   std::vector<std::byte> identity;
   const Result<ContentStore::Pin> pin = packed.pin();
   struct stat status{};
@@ -52,6 +52,7 @@ std::vector<std::byte> identity_of_source(ByteSource& packed) {
   // A window of the file is another archive.
   out.number(pin->file_offset);
   out.number(packed.size_bytes());
+  out.number(reading);
   return identity;
 }
 
@@ -135,6 +136,8 @@ std::optional<KeptIndex> parse(std::span<const std::byte> bytes,
   kept.stream_index = as_bytes(in.text());
   const std::string_view members = in.text();
   kept.unpacked_digest = in.text();
+  const std::uint64_t remarks = in.number();
+  for (std::uint64_t i = 0; i < remarks && in.good(); ++i) kept.remarks.emplace_back(in.text());
   if (!in.good() || !in.at_end()) return std::nullopt;
   Result<MemberLog> log = MemberLog::open(as_bytes(members));
   if (!log) return std::nullopt;
@@ -147,8 +150,8 @@ std::optional<KeptIndex> parse(std::span<const std::byte> bytes,
 IndexCache::IndexCache(std::string directory, LogSink& log)
     : directory_(std::move(directory)), log_(log) {}
 
-std::optional<KeptIndex> IndexCache::find(ByteSource& packed) const {
-  const std::vector<std::byte> identity = identity_of_source(packed);
+std::optional<KeptIndex> IndexCache::find(ByteSource& packed, std::uint64_t reading) const {
+  const std::vector<std::byte> identity = identity_of_source(packed, reading);
   const UniqueFd directory = open_directory(directory_);
   if (identity.empty() || !directory) return std::nullopt;
   const std::string name = file_name(identity);
@@ -167,19 +170,19 @@ std::optional<KeptIndex> IndexCache::find(ByteSource& packed) const {
   return kept;
 }
 
-void IndexCache::keep(ByteSource& packed, Compression compression, std::string_view format,
-                      std::span<const std::byte> stream_index, const MemberLog& members,
-                      std::string_view unpacked_digest) const {
-  const std::vector<std::byte> identity = identity_of_source(packed);
+void IndexCache::keep(ByteSource& packed, std::uint64_t reading, const IndexToKeep& index) const {
+  const std::vector<std::byte> identity = identity_of_source(packed, reading);
   if (identity.empty()) return;
   std::vector<std::byte> bytes;
   Packer out(bytes);
   out.text(as_text(identity));
-  out.number(static_cast<std::uint64_t>(compression));
-  out.text(format);
-  out.text(as_text(stream_index));
-  out.text(as_text(members.bytes()));
-  out.text(unpacked_digest);
+  out.number(static_cast<std::uint64_t>(index.compression));
+  out.text(index.format);
+  out.text(as_text(index.stream_index));
+  out.text(as_text(index.members.bytes()));
+  out.text(index.unpacked_digest);
+  out.number(index.remarks.size());
+  for (const std::string& remark : index.remarks) out.text(remark);
   const auto digest = digest_of(bytes);
   bytes.insert(bytes.end(), digest.begin(), digest.end());
   if (bytes.size() > kMostBytes) return;

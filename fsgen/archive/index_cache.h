@@ -24,13 +24,25 @@ struct KeptIndex {
   MemberLog members;
   /// Of all that the stream unpacks to, "sha256:..."; empty: nobody asked for it in that pass.
   std::string unpacked_digest;
+  std::vector<std::string> remarks;  ///< warnings that came with it, to be said again
+};
+
+/// The same, as it is given away.
+struct IndexToKeep {
+  Compression compression = Compression::none;
+  std::string_view format;
+  std::span<const std::byte> stream_index;
+  const MemberLog& members;
+  std::string_view unpacked_digest;
+  std::span<const std::string> remarks;
 };
 
 /// A directory of kept indexes, one file an archive, under a name made of the archive's identity:
-/// device, inode, size, mtime and ctime. Several processes may use it at once. Files are written
-/// under another name and renamed; what is read back is believed only when its checksum, version,
-/// identity and every length hold. Never an error: without a cache everything just takes longer.
-/// The directory is given up when it belongs to somebody else or others may write to it.
+/// device, inode, size, mtime and ctime, and of how it was read. Several processes may use it at
+/// once. Files are written under another name and renamed; what is read back is believed only when
+/// its checksum, version, identity and every length hold. Never an error: without a cache
+/// everything just takes longer. The directory is given up when it belongs to somebody else or
+/// others may write to it.
 ///
 /// Immutable; any thread.
 class IndexCache {
@@ -41,13 +53,12 @@ class IndexCache {
   /// Makes nothing before keep(). `log` must outlive it.
   IndexCache(std::string directory, LogSink& log);
 
-  /// Of the archive that `packed` is; nullopt when there is none that can be believed.
-  std::optional<KeptIndex> find(ByteSource& packed) const;
+  /// Of the archive that `packed` is, read in that way (ReadOptions::reading()); nullopt when there
+  /// is none that can be believed.
+  std::optional<KeptIndex> find(ByteSource& packed, std::uint64_t reading) const;
 
   /// Keeps an index and gives up the longest unused ones, until those that stay are few enough.
-  void keep(ByteSource& packed, Compression compression, std::string_view format,
-            std::span<const std::byte> stream_index, const MemberLog& members,
-            std::string_view unpacked_digest = {}) const;
+  void keep(ByteSource& packed, std::uint64_t reading, const IndexToKeep& index) const;
 
  private:
   void give_up_the_oldest() const;

@@ -924,7 +924,7 @@ void FilePlaces::add(const Member& member) {
         Sparse sparse{member.data_offset, {}};
         std::uint64_t skipped = 0;
         for (const Range& run : member.stored_runs) {
-          sparse.skipped.push_back(skipped);
+          sparse.skipped.push_back(member.stores_holes ? run.offset : skipped);
           skipped += run.length;
         }
         where_.push_back(sparse_.size());

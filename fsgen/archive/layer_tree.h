@@ -49,10 +49,10 @@ class FilePlaces {
     std::uint64_t packed_bytes = 0;
     std::uint32_t crc32 = 0;
   };
-  /// A sparse file: its data runs lie one behind the other.
+  /// A sparse file: its data runs lie one behind the other, or with the holes between them.
   struct Sparse {
     std::uint64_t offset = 0;
-    std::vector<std::uint64_t> skipped;  ///< a data run: how many bytes of data are before it
+    std::vector<std::uint64_t> skipped;  ///< a data run: how many bytes are stored before it
   };
 
   Place place(NodeNo no) const noexcept { return place_[no]; }

@@ -20,7 +20,8 @@ constexpr std::uint64_t kMtime = 32;
 constexpr std::uint64_t kXattrs = 64;
 constexpr std::uint64_t kChangesOnly = 128;
 constexpr std::uint64_t kOptional = 256;
-constexpr std::uint64_t kAllFlags = 511;
+constexpr std::uint64_t kStoresHoles = 512;
+constexpr std::uint64_t kAllFlags = 1023;
 constexpr std::uint64_t kMostMode = 0177777;
 constexpr std::uint64_t kMost32 = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint64_t kMostNanoseconds = 999'999'999;
@@ -40,6 +41,7 @@ void put(Packer& out, const Member& member) {
   if (!member.xattrs.empty()) flags |= kXattrs;
   if (member.changes_only) flags |= kChangesOnly;
   if (member.is_optional) flags |= kOptional;
+  if (member.stores_holes) flags |= kStoresHoles;
   out.number(flags);
   out.text(member.path);
   out.number(member.mode);
@@ -108,6 +110,7 @@ void take(Unpacker& in, Member& member) {
   member.has_mtime = (flags & kMtime) != 0;
   member.changes_only = (flags & kChangesOnly) != 0;
   member.is_optional = (flags & kOptional) != 0;
+  member.stores_holes = (flags & kStoresHoles) != 0;
   member.path = in.text();
   member.mode = static_cast<std::uint16_t>(in.number_up_to(kMostMode));
   member.link_target = has_target(member) ? in.text() : std::string_view{};

@@ -33,7 +33,8 @@ struct Member {
   std::string_view path;
   std::uint16_t mode = 0;  ///< as st_mode; type 0: a hard link, or one that is not told
   bool is_hard_link = false;
-  bool is_sparse = false;  ///< `stored_runs` tells, else all of it is data
+  bool is_sparse = false;     ///< `stored_runs` tells, else all of it is data
+  bool stores_holes = false;  ///< and the bytes of the holes are stored, too
   /// What of the attributes the format told; manifests may leave out any of them.
   bool has_permissions = true;
   bool has_uid = true;
@@ -58,6 +59,14 @@ struct Member {
   std::uint64_t packed_bytes = 0;  ///< deflated
   std::uint32_t crc32 = 0;         ///< deflated: of the unpacked bytes
   std::string_view contents;       ///< host: the path below the manifest's directory
+
+  /// How many bytes of it lie in the archive as they are: all, or those of the data runs.
+  std::uint64_t stored_bytes() const noexcept {
+    if (!is_sparse || stores_holes) return size_bytes;
+    std::uint64_t bytes = 0;
+    for (const Range& run : stored_runs) bytes += run.length;
+    return bytes;
+  }
 };
 
 /// The entries of one archive in its order, packed into one buffer: some forty bytes and the texts

@@ -12,8 +12,10 @@
 #include <utility>
 
 #include "fsgen/archive/acl.h"
+#include "fsgen/archive/archive_end.h"
 #include "fsgen/archive/archive_handle.h"
 #include "fsgen/archive/rar_checksums.h"
+#include "fsgen/archive/tar_headers.h"
 #include "fsgen/archive/zip_directory.h"
 #include "support/arithmetic.h"
 
@@ -26,6 +28,8 @@ constexpr std::uint64_t kIsoSectionBytes = (std::uint64_t{4} << 30) - 2048;
 // tar's blocks: what is stored is padded to the next one. Other formats pad less.
 constexpr std::uint64_t kMostPaddingBytes = 511;
 constexpr std::uint64_t kMostRemarks = 3;
+// The kernel takes no other place for the beginning of an archive in an initramfs.
+constexpr std::uint64_t kCpioAlignment = 4;
 
 enum class Tier : std::uint8_t { stored, zip, spooled };
 
@@ -40,6 +44,19 @@ Tier tier_of(int format) {
       return Tier::zip;
     default:
       return Tier::spooled;
+  }
+}
+
+ArchiveKind kind_of(int base_format) {
+  switch (base_format) {
+    case ARCHIVE_FORMAT_TAR:
+      return ArchiveKind::tar;
+    case ARCHIVE_FORMAT_CPIO:
+      return ArchiveKind::cpio;
+    case ARCHIVE_FORMAT_ZIP:
+      return ArchiveKind::zip;
+    default:
+      return ArchiveKind::other;
   }
 }
 
@@ -67,33 +84,45 @@ std::string percent_decoded(std::string_view text) {
 class MemberReader {
  public:
   MemberReader(std::unique_ptr<ArchiveHandle> handle, std::shared_ptr<ByteSource> source,
-               std::string name, const ReadOptions& options, LogSink& log)
+               ForwardReader* stream, std::string name, const ReadOptions& options, LogSink& log)
       : handle_(std::move(handle)),
         source_(std::move(source)),
+        stream_(stream),
         name_(std::move(name)),
         options_(options),
-        log_(log) {
+        log_(log),
+        tar_headers_(options.pax_globals) {
     if (options_.lacks_end) handle_->pad_end();
+    if (options_.ignores_zeros) handle_->pass_over_ends();
   }
 
   /// nullopt: it is no archive.
   Result<std::optional<ReadMembers>> run();
 
  private:
+  /// Of one archive; false: it is none.
+  Result<bool> read_entries();
+  int base_format() const { return archive_format(handle_->get()) & ARCHIVE_FORMAT_BASE_MASK; }
+  /// What is behind the archive's end; cpio: reads on as long as other ones follow.
+  Result<void> read_on();
   Result<void> take();
   Result<void> take_name();
+  Result<void> take_tar_headers();
   bool is_of_the_format() const;
   Result<void> take_link();
   Result<void> take_attributes();
   Result<void> take_holes();
   void take_xattrs();
   Result<void> take_place();
+  Result<void> pass_over_stored_holes();
   /// False: it must be spooled.
   Result<bool> take_zip_place();
   /// Of a rar archive: what the bytes of this member must have as checksum.
   Result<void> take_checksum();
   Result<void> check_checksum(std::uint32_t found) const;
   Result<void> spool();
+  /// Of formats that are known without a member.
+  bool may_be_empty() const;
   /// libarchive takes anything that begins with a block of zeroes for an empty tar, disk images
   /// too.
   Result<bool> is_an_empty_tar() const;
@@ -105,8 +134,9 @@ class MemberReader {
   std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable) const;
   void remark(std::string_view what);
 
-  const std::unique_ptr<ArchiveHandle> handle_;
-  const std::shared_ptr<ByteSource> source_;  // none: it comes forwards
+  std::unique_ptr<ArchiveHandle> handle_;
+  const std::shared_ptr<ByteSource> source_;  // none: it comes forwards,
+  ForwardReader* const stream_;               // from here
   const std::string name_;
   const ReadOptions& options_;
   LogSink& log_;
@@ -116,6 +146,7 @@ class MemberReader {
   std::string path_;    // of member_, when it had to be copied
   std::string target_;  // and that of its link
   AclValues acls_;
+  TarHeaders tar_headers_;
   std::optional<SpoolWriter> spool_;
   std::unique_ptr<const ZipDirectory> zip_;
   // Of a rar archive, by entry: read with the first one.
@@ -142,12 +173,33 @@ void MemberReader::remark(std::string_view what) {
 }
 
 Result<std::optional<ReadMembers>> MemberReader::run() {
+  const Result<bool> known = read_entries();
+  if (!known) return std::unexpected(known.error());
+  if (!*known) return std::nullopt;
+  if (member_.path.empty() && !may_be_empty()) {
+    const Result<bool> empty = is_an_empty_tar();
+    if (!empty) return std::unexpected(empty.error());
+    if (!*empty) return std::nullopt;
+  }
+  const char* const format = archive_format_name(handle_->get());
+  made_.format = format == nullptr ? "tar" : format;
+  made_.kind = kind_of(base_format());
+  if (Result<void> good = read_on(); !good) return std::unexpected(good.error());
+  if (spool_) {
+    Result<std::shared_ptr<ByteSource>> spooled = spool_->finish();
+    if (!spooled) return std::unexpected(spooled.error());
+    made_.spool = std::move(*spooled);
+  }
+  return std::move(made_);
+}
+
+Result<bool> MemberReader::read_entries() {
   while (true) {
     const int status = handle_->next_header();
     if (status == ARCHIVE_EOF) break;
     if (is_damage(status)) {
       if (handle_->source_error()) return std::unexpected(*handle_->source_error());
-      if (archive_format(handle_->get()) == 0) return std::nullopt;
+      if (archive_format(handle_->get()) == 0) return false;
       // What is told of stands behind the last member that was good.
       const std::string_view where = member_.path.empty() ? "" : "behind it: ";
       return wrong(fmt::format("{}{}", where, handle_->error_text()));
@@ -158,20 +210,36 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
     const std::string text = status == ARCHIVE_WARN ? handle_->error_text() : "";
     if (!text.empty() && !text.contains("can't be converted")) remark(text);
   }
-  if (archive_format(handle_->get()) == 0) return std::nullopt;
   if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
-  if (member_.path.empty()) {
-    const Result<bool> empty = is_an_empty_tar();
-    if (!empty) return std::unexpected(empty.error());
-    if (!*empty) return std::nullopt;
+  // Zeroes to the end, where they end nothing, are of no format to libarchive.
+  if (archive_format(handle_->get()) == 0) return is_an_empty_tar();
+  return true;
+}
+
+Result<void> MemberReader::read_on() {
+  const bool is_cpio = made_.kind == ArchiveKind::cpio;
+  if (made_.kind != ArchiveKind::tar && !is_cpio) return {};
+  while (true) {
+    const ArchiveHandle::End end = handle_->end();
+    const Result<std::optional<std::uint64_t>> rest =
+        source_ ? find_rest(*source_, end.offset) : find_rest(*stream_, end.offset, end.unread);
+    if (!rest) return std::unexpected(rest.error());
+    made_.rest_offset = *rest;
+    if (!*rest || !is_cpio || (source_ && **rest % kCpioAlignment != 0)) return {};
+    stored_.reset();
+    handle_ = source_ ? ArchiveHandle::open_cpio(source_, **rest)
+                      : ArchiveHandle::open_cpio(*stream_, **rest);
+    const Result<bool> known = read_entries();
+    if (!known) return std::unexpected(known.error());
+    if (!*known) return {};
   }
-  made_.format = archive_format_name(handle_->get());
-  if (spool_) {
-    Result<std::shared_ptr<ByteSource>> spooled = spool_->finish();
-    if (!spooled) return std::unexpected(spooled.error());
-    made_.spool = std::move(*spooled);
-  }
-  return std::move(made_);
+}
+
+bool MemberReader::may_be_empty() const {
+  const int base = base_format();
+  // A tar that has a header has another format than this one.
+  return base == ARCHIVE_FORMAT_CPIO || base == ARCHIVE_FORMAT_AR ||
+         (base == ARCHIVE_FORMAT_TAR && archive_format(handle_->get()) != ARCHIVE_FORMAT_TAR);
 }
 
 Result<bool> MemberReader::is_an_empty_tar() const {
@@ -202,10 +270,12 @@ Result<void> MemberReader::take() {
     remark("is of a type that is not known; left out");
     return {};
   }
+  if (Result<void> good = take_tar_headers(); !good) return good;
   if (Result<void> good = take_attributes(); !good) return good;
   take_xattrs();
   if (Result<void> good = take_holes(); !good) return good;
   if (Result<void> good = take_place(); !good) return good;
+  if (Result<void> good = pass_over_stored_holes(); !good) return good;
   if (Result<void> good = made_.members.append(member_); !good) return wrong(good.error().what);
   return {};
 }
@@ -216,6 +286,21 @@ Result<void> MemberReader::take_name() {
   if (name == nullptr) return wrong("its name can not be told");
   path_ = name;
   member_.path = path_;
+  return {};
+}
+
+Result<void> MemberReader::take_tar_headers() {
+  member_.stores_holes = false;
+  if (base_format() != ARCHIVE_FORMAT_TAR) return {};
+  if (Result<void> good = tar_headers_.read(*handle_); !good) {
+    return wrong(good.error().what, good.error().code);
+  }
+  member_.stores_holes = S_ISREG(member_.mode) && tar_headers_.stored_holes().has_value();
+  const std::string ignored = tar_headers_.take_ignored_keywords();
+  if (!ignored.empty()) {
+    log_.write(LogLevel::warning,
+               fmt::format("{}: its pax global headers are ignored: {}", name_, ignored));
+  }
   return {};
 }
 
@@ -306,6 +391,14 @@ Result<void> MemberReader::take_holes() {
   ::archive_entry* const entry = handle_->entry();
   member_.is_sparse = false;
   member_.stored_runs.clear();
+  if (member_.stores_holes) {
+    // libarchive drops runs that it does not like.
+    auto runs = solaris_data_runs(*tar_headers_.stored_holes(), member_.size_bytes);
+    if (!runs) return wrong("its list of holes is damaged");
+    member_.is_sparse = true;
+    member_.stored_runs = std::move(*runs);
+    return {};
+  }
   if (!S_ISREG(member_.mode) || archive_entry_sparse_count(entry) == 0) return {};
   member_.is_sparse = true;
   archive_entry_sparse_reset(entry);
@@ -378,8 +471,7 @@ Result<void> MemberReader::take_place() {
   }
   if (tier != Tier::stored || (is_iso && member_.size_bytes > kIsoSectionBytes)) return spool();
 
-  std::uint64_t stored_bytes = member_.is_sparse ? 0 : member_.size_bytes;
-  for (const Range& run : member_.stored_runs) stored_bytes += run.length;
+  const std::uint64_t stored_bytes = member_.stored_bytes();
   const Range stored{handle_->data_offset(), stored_bytes};
   if (source_ && stored_bytes != 0 &&
       (stored.offset > source_->size_bytes() ||
@@ -393,6 +485,19 @@ Result<void> MemberReader::take_place() {
   }
   if (!is_iso) stored_ = stored;
   return {};
+}
+
+Result<void> MemberReader::pass_over_stored_holes() {
+  if (!member_.stores_holes) return {};
+  // libarchive skips such members without their holes, and is right when it reads them.
+  while (true) {
+    const void* bytes = nullptr;
+    std::size_t count = 0;
+    la_int64_t offset = 0;
+    const int status = archive_read_data_block(handle_->get(), &bytes, &count, &offset);
+    if (status == ARCHIVE_EOF) return {};
+    if (status != ARCHIVE_OK) return wrong(handle_->error_text());
+  }
 }
 
 Result<bool> MemberReader::take_zip_place() {
@@ -508,9 +613,10 @@ Result<void> MemberReader::spool() {
 Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                                  const ReadOptions& options, LogSink& log) {
   const Utf8Locale utf8;
+  std::uint64_t base = 0;
   const auto attempt = [&](const std::vector<std::string>& passphrases) {
-    return MemberReader(ArchiveHandle::open(archive, passphrases), archive, archive->name(),
-                        options, log)
+    return MemberReader(ArchiveHandle::open(archive, passphrases, base), archive, nullptr,
+                        archive->name(), options, log)
         .run();
   };
   Result<std::optional<ReadMembers>> made = attempt(options.passphrases);
@@ -525,6 +631,13 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
   }
   if (!made) return std::unexpected(std::move(made.error()));
   if (*made) return std::move(**made);
+  // One with 64-bit offsets that count from behind what unpacks it is not found by libarchive.
+  base = ZipDirectory::offset_of_archive(*archive);
+  if (base != 0) {
+    made = attempt(options.passphrases);
+    if (!made) return std::unexpected(std::move(made.error()));
+    if (*made) return std::move(**made);
+  }
   // libarchive knows a zip archive by its end alone.
   std::array<std::byte, 4> first{};
   constexpr std::array<std::byte, 4> kZipMember = {std::byte{'P'}, std::byte{'K'}, std::byte{3},
@@ -542,7 +655,16 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
 Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,
                                                 const ReadOptions& options, LogSink& log) {
   const Utf8Locale utf8;
-  MemberReader reader(ArchiveHandle::open(stream), nullptr, name, options, log);
+  MemberReader reader(ArchiveHandle::open(stream), nullptr, &stream, name, options, log);
+  return reader.run();
+}
+
+Result<std::optional<ReadMembers>> read_cpio_members(const std::shared_ptr<ByteSource>& archive,
+                                                     std::uint64_t base, const ReadOptions& options,
+                                                     LogSink& log) {
+  const Utf8Locale utf8;
+  MemberReader reader(ArchiveHandle::open_cpio(archive, base), archive, nullptr, archive->name(),
+                      options, log);
   return reader.run();
 }
 

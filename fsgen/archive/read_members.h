@@ -16,6 +16,12 @@
 
 namespace mkvirtfs::archive {
 
+/// What is made of the records of pax global headers in a tar.
+enum class PaxGlobals : std::uint8_t {
+  apply,   ///< uid, gid and mtime as GNU tar does; what else would change a member is refused
+  ignore,  ///< none of them counts
+};
+
 /// What an archive may cost, whatever it says of itself.
 struct ReadLimits {
   std::uint64_t most_members = 10'000'000;
@@ -31,16 +37,31 @@ struct ReadOptions {
   /// so Go's archive/tar reads it, and umoci writes layers like that. For what is known to be
   /// whole.
   bool lacks_end = false;
+  PaxGlobals pax_globals = PaxGlobals::apply;
+  /// tar: blocks of zeroes end nothing; what is behind them is read, too.
+  bool ignores_zeros = false;
   /// Where the contents of an mtree manifest are looked for; none: manifests are no archives.
   std::optional<std::string> manifest_directory;
   /// Where members go that can only be unpacked from the beginning; none: they are refused.
   std::shared_ptr<SpoolSpace> spool;
+
+  /// What of these changes what the same bytes hold: kept indexes go by it.
+  std::uint64_t reading() const noexcept {
+    return (lacks_end ? 1u : 0u) | (pax_globals == PaxGlobals::ignore ? 2u : 0u) |
+           (ignores_zeros ? 4u : 0u);
+  }
 };
+
+/// What kind of format an archive has, as far as it matters behind its end.
+enum class ArchiveKind : std::uint8_t { other, tar, cpio, zip };
 
 /// An archive whose headers were read.
 struct ReadMembers {
   MemberLog members;
   std::string format;  ///< for people: "POSIX pax interchange format"
+  ArchiveKind kind = ArchiveKind::other;
+  /// tar and cpio: the first byte behind the archive's end that is not zero, when there is one.
+  std::optional<std::uint64_t> rest_offset;
   /// What Place::spooled members lie in; none when there are no such.
   std::shared_ptr<ByteSource> spool;
 };
@@ -51,11 +72,19 @@ struct ReadMembers {
 /// stored in the archive. zip: stored or deflated there; what is encrypted or packed otherwise is
 /// spooled. 7z, rar, cab, lha, xar: spooled.
 ///
+/// Of cpio archives one behind the other all are read, as the kernel does with an initramfs: the
+/// next one begins at a multiple of 4, behind zeroes or at once.
+///
 /// Errors: Errc::unreadable for what is no archive, or is damaged: the text names the member and
 /// the offset. Errc::does_not_fit beyond the limits. Errc::unsupported for what would need a spool,
 /// or a passphrase, that is not there.
 Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                                  const ReadOptions& options, LogSink& log);
+
+/// The same of cpio archives alone, from byte `base` on. nullopt when there is none.
+Result<std::optional<ReadMembers>> read_cpio_members(const std::shared_ptr<ByteSource>& archive,
+                                                     std::uint64_t base, const ReadOptions& options,
+                                                     LogSink& log);
 
 /// The same of bytes that come once, one after the other, up to the archive's end or a little
 /// further: tar, cpio and ar alone, whose members lie where `stream` had them. nullopt when it is

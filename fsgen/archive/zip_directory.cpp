@@ -46,6 +46,7 @@ struct Stretch {
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
   std::uint64_t shift = 0;  ///< what stands before the archive and is in no offset
+  std::uint64_t end = 0;    ///< of the archive
 };
 
 /// One entry of the central directory.
@@ -62,6 +63,7 @@ class Reader {
       : archive_(archive), most_members_(most_members) {}
 
   Result<void> read(std::unordered_map<std::uint64_t, ZipDirectory::Member>& members);
+  Result<Stretch> find_directory();
 
  private:
   std::unexpected<Error> wrong(std::string_view what) const {
@@ -71,7 +73,6 @@ class Reader {
     return offset <= archive_.size_bytes() && length <= archive_.size_bytes() - offset;
   }
   Result<std::vector<std::byte>> bytes(std::uint64_t offset, std::size_t length);
-  Result<Stretch> find_directory();
   Result<Stretch> find_directory64(std::uint64_t end_at);
   std::optional<Stretch> stretch(std::uint64_t end, std::uint64_t length,
                                  std::uint64_t offset) const;
@@ -94,11 +95,16 @@ Result<std::vector<std::byte>> Reader::bytes(std::uint64_t offset, std::size_t l
 std::optional<Stretch> Reader::stretch(std::uint64_t end, std::uint64_t length,
                                        std::uint64_t offset) const {
   if (length > end || offset > end - length) return std::nullopt;
-  return Stretch{end - length, length, end - length - offset};
+  return Stretch{end - length, length, end - length - offset, 0};
 }
 
 Result<Stretch> Reader::find_directory() {
   const std::uint64_t size = archive_.size_bytes();
+  // That of the record in the tail.
+  const auto ending = [](Result<Stretch> found, std::uint64_t end) {
+    if (found) found->end = end;
+    return found;
+  };
   const auto tail_bytes =
       static_cast<std::size_t>(std::min<std::uint64_t>(size, kEndBytes + kMostCommentBytes));
   const Result<std::vector<std::byte>> tail = bytes(size - tail_bytes, tail_bytes);
@@ -110,10 +116,12 @@ Result<Stretch> Reader::find_directory() {
     const auto count = load_le<std::uint16_t>(end, 10);
     const auto length = load_le<std::uint32_t>(end, 12);
     const auto offset = load_le<std::uint32_t>(end, 16);
-    if (count == 0xffff || length == kIn64 || offset == kIn64) return find_directory64(end_at);
+    const std::uint64_t archive_end = end_at + kEndBytes + load_le<std::uint16_t>(end, 20);
+    if (count == 0xffff || length == kIn64 || offset == kIn64)
+      return ending(find_directory64(end_at), archive_end);
     const std::optional<Stretch> found = stretch(end_at, length, offset);
     if (!found) return wrong("its directory leads out of it");
-    return *found;
+    return ending(*found, archive_end);
   }
   return wrong("has no directory at its end: it is cut off");
 }
@@ -278,6 +286,17 @@ Result<std::unique_ptr<const ZipDirectory>> ZipDirectory::read(ByteSource& archi
     return std::unexpected(std::move(good.error()));
   }
   return directory;
+}
+
+std::uint64_t ZipDirectory::offset_of_archive(ByteSource& source) {
+  const Result<Stretch> where = Reader(source, 0).find_directory();
+  return where ? where->shift : 0;
+}
+
+std::optional<std::uint64_t> ZipDirectory::end_of_archive(ByteSource& source) {
+  const Result<Stretch> where = Reader(source, 0).find_directory();
+  if (!where) return std::nullopt;
+  return where->end;
 }
 
 const ZipDirectory::Member* ZipDirectory::find(std::uint64_t data_offset) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "fsgen/stream/byte_source.h"
@@ -28,6 +29,13 @@ class ZipDirectory {
   /// not what the directory says, and when members overlap.
   static Result<std::unique_ptr<const ZipDirectory>> read(ByteSource& archive,
                                                           std::uint64_t most_members);
+
+  /// Where an archive begins whose offsets do not count what stands before it (a program that
+  /// unpacks it). 0 for any other, and for what is none.
+  static std::uint64_t offset_of_archive(ByteSource& source);
+
+  /// Where the archive ends, its comment included; nullopt for what is none.
+  static std::optional<std::uint64_t> end_of_archive(ByteSource& source);
 
   /// The member whose bytes begin there, or nullptr.
   const Member* find(std::uint64_t data_offset) const;

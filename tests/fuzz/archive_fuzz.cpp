@@ -6,7 +6,8 @@
 // nothing beside that directory is ever read.
 //
 // Input: u8 flags (1: the rest is a log of members; 2: names are stripped; 4: links may lead out;
-// 8: manifests are none), then the archive.
+// 8: manifests are none; 16: empty blocks do not end a tar; 32: pax global headers are ignored),
+// then the archive.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -126,6 +127,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   read_options.limits = {5000, kMostBytes};
   read_options.passphrases = {"passphrase"};
   if ((flags & 8) == 0) read_options.manifest_directory = contents_directory();
+  read_options.ignores_zeros = (flags & 16) != 0;
+  if ((flags & 32) != 0) read_options.pax_globals = PaxGlobals::ignore;
   const StreamOptions stream = stream_options();
   const Result<Archive> archive =
       read_archive(std::make_shared<Packed>(input), read_options, stream, nullptr, null_log());

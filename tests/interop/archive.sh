@@ -185,6 +185,49 @@ done
 fails 1 'spool-limit' "$MKVIRTFS" inspect --spool-limit=1M packed
 rm -rf large large.* packed
 
+# An initramfs of several segments: GNU cpio unpacks each, the kernel all of them, and so does the image.
+mkdir early late both
+echo microcode >early/one && echo early >early/same
+echo root >late/two && echo late >late/same
+for part in early late; do (cd $part && find . | cpio -o --quiet -H newc >../$part.cpio); done
+for compressor in 'gzip -c' 'zstd -q -c' 'lz4 -q -l -c' 'xz --check=crc32 -c'; do
+  # shellcheck disable=SC2086  # words
+  { cat early.cpio && $compressor late.cpio; } >initramfs
+  "$MKVIRTFS" dump initramfs --fs=ext4 -o initramfs.img --force >/dev/null 2>stderr
+  ! grep 'left alone' stderr || fail "$compressor: not all of an initramfs"
+  for file in one two same; do debugfs -R "cat $file" initramfs.img 2>/dev/null; done >found
+  equal "$(cat found)" $'microcode\nroot\nlate' "$compressor"
+done
+cat early.cpio late.cpio | (cd both && cpio -i --quiet && cat same) >found
+equal "$(cat found)" early 'GNU cpio reads one'
+
+# What is behind an end is read when it is asked for, and reported in any case.
+tar -cf one.tar -C early . && tar -cf two.tar -C late . && cat one.tar two.tar >both.tar
+"$MKVIRTFS" dump both.tar --fs=ext4 -o both.img >/dev/null 2>stderr
+contains "$(cat stderr)" '--ignore-zeros'
+"$MKVIRTFS" dump both.tar --fs=ext4 --ignore-zeros -o both.img --force >/dev/null 2>stderr
+! grep 'left alone' stderr || fail "not all of two tars"
+equal "$(debugfs -R 'cat same' both.img 2>/dev/null)" late
+for compressor in gzip xz 'zstd -q' 'lz4 -q'; do
+  # shellcheck disable=SC2086  # words
+  { $compressor -c one.tar && echo junk; } >junk.packed
+  for _ in 1 2; do
+    "$MKVIRTFS" dump junk.packed --fs=ext4 -o junk.img --force >/dev/null 2>stderr
+    contains "$(cat stderr)" 'is left alone'
+    equal "$(debugfs -R 'cat same' junk.img 2>/dev/null)" early
+  done
+done
+
+# Records of pax global headers.
+tar -cf global.tar --format=posix --pax-option=uid=4242,comment=x -C early .
+"$MKVIRTFS" dump global.tar --fs=ext4 -o global.img >/dev/null
+contains "$(debugfs -R 'stat one' global.img 2>/dev/null)" 'User: *4242'
+tar -cf global.tar --format=posix --pax-option=VENDOR.key=1 -C early .
+fails 1 'VENDOR.key=1' "$MKVIRTFS" inspect global.tar
+"$MKVIRTFS" inspect --pax-globals=ignore global.tar >/dev/null 2>stderr
+contains "$(cat stderr)" 'VENDOR.key'
+rm -rf early late both ./*.cpio
+
 # What can not be is told on one line.
 fails 1 'neither a directory nor an archive' "$MKVIRTFS" inspect directory.img
 fails 1 'spool' "$MKVIRTFS" inspect --spool-dir=none solid.7z
