@@ -19,7 +19,6 @@ constexpr std::uint32_t kMostLinksOfDirectory = 32000;  // what every ext2 and e
 constexpr std::size_t kFastSymlinkBytes = 60;           // i_block holds targets shorter than this
 constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{1}
                                               << 31;  // i_size is 32 bits, signed in some readers
-constexpr std::uint64_t kMostSectors = (std::uint64_t{1} << 32) - 1;  // i_blocks without huge_file
 
 /// What helps a file of this size, which these parameters cannot hold; empty when nothing does.
 std::string_view way_to_larger_files(Parameters parameters, std::uint64_t size_bytes) {
@@ -91,15 +90,6 @@ Result<void> Contents::check_limits() const {
                       name(no), node.size_bytes, parameters.block_bytes,
                       logical_limit * parameters.block_bytes,
                       way_to_larger_files(parameters, node.size_bytes)));
-    }
-    // Indirect blocks count too: one to a block's worth of pointers, and the few levels above.
-    const std::uint64_t data = blocks_of(no).data_blocks();
-    const std::uint64_t mapped = data + data / (parameters.block_bytes / 4 - 1) + 4;
-    if (!parameters.huge_file && mapped > kMostSectors / parameters.sectors_per_block()) {
-      return fail(Errc::does_not_fit,
-                  fmt::format("{} has {} bytes of data; ext2 and ext3 count up to {} in one file "
-                              "(try --fs=ext4)",
-                              name(no), data * parameters.block_bytes, kMostSectors * 512));
     }
     if (node.is_symlink() && node.size_bytes >= parameters.block_bytes) {
       return fail(Errc::does_not_fit,
