@@ -21,7 +21,7 @@ mkdir "$work/plain/$long"
 echo deep >"$work/plain/$long/$long"
 ln -s ../noise "$work/plain/bin/link"
 ln -s "$long/$long" "$work/plain/long link"
-chown 1000:100 "$work/plain/bin/513" 2>/dev/null || skipped "files of 1000:100"
+chown 1000:100 "$work/plain/bin/513" 2>/dev/null || skipped "files of other users"
 find "$work/plain" -exec touch -h -d '2024-02-03 04:05:06' {} +
 
 # And what only tar does.
@@ -44,7 +44,7 @@ if is_root; then
   chown 70000:4000000000 "$work/full/noted"
 else
   skipped "device nodes"
-  skipped "files of 70000:4000000000"
+  skipped "files of ids that are not subordinate"
 fi
 find "$work/full" -depth -exec touch -h -d '2031-02-03 04:05:06.123456789' {} +
 

@@ -201,7 +201,7 @@ bool may_materialise(const BuiltTree& built) {
       return false;
     }
     if (!may_give_to(node.uid, node.gid)) {
-      skipped(fmt::format("files of {}:{}", node.uid, node.gid));
+      skipped(::geteuid() != 0 ? "files of other users" : "files of ids that are not subordinate");
       return false;
     }
     for (const Xattr& xattr : tree.xattrs(node.xattrs)) {
