@@ -12,7 +12,11 @@ kernel=$("$here/../vm/fetch-kernel" "$1")
 if [[ -z ${MKVIRTFS_OWN_NETWORK-} ]]; then
   own=(unshare --net)
   ((EUID == 0)) || own=(unshare --user --map-current-user --keep-caps --net)
-  MKVIRTFS_OWN_NETWORK=1 "${own[@]}" "$0" "$@"
+  if "${own[@]}" true 2>/dev/null; then
+    MKVIRTFS_OWN_NETWORK=1 "${own[@]}" "$0" "$@"
+  else
+    skipped "recipes, which take a network of their own"
+  fi
   exit
 fi
 ip link set lo up
