@@ -15,7 +15,7 @@ import re
 import sys
 
 SUBCOMMAND = re.compile(r"mkvirtfs (serve|dump|inspect|list|ctl|overlay) ")
-PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
+PLACEHOLDER = re.compile(r"(?<!-)\b[A-Z]+\b")
 
 
 def fail(where, what):
