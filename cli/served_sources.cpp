@@ -9,6 +9,7 @@
 #include <boost/filesystem/path.hpp>
 #include <map>
 #include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "cli/empty_values.h"
@@ -40,48 +41,140 @@ std::string description_of(const std::string& format, const std::string& first, 
   return text;
 }
 
-/// The options of `shared` that `own` knows, as words for it, but for those in `replaced`.
-std::vector<std::string> shared_words(const CLI::App& shared, CLI::App& own,
-                                      const std::set<const CLI::Option*>& replaced) {
+/// An option of the shared command line, as words for the one of a source.
+struct SharedOption {
+  std::string name;
   std::vector<std::string> words;
+};
+
+/// All of them but the sources and their places, in the order in which they were given. Taken once:
+/// there may be ten thousand sources.
+std::vector<SharedOption> shared_options(const CLI::App& shared) {
+  std::vector<SharedOption> options;
   std::map<const CLI::Option*, std::size_t> seen;
   for (const CLI::Option* given : shared.parse_order()) {
-    const CLI::Option* option = own.get_option_no_throw(given->get_name());
-    if (option == nullptr || replaced.contains(option)) continue;
-    if (option->get_name() == kPlace) continue;  // where another source stands
+    const std::string name = given->get_name();
+    if (!name.starts_with('-') || name == kPlace) continue;
     const std::size_t nth = seen[given]++;
-    const std::string name = option->get_name();
-    if (option->get_items_expected_max() == 0) {
-      if (nth == 0) words.push_back(name);
-    } else if (is_rule(*option)) {
+    if (given->get_items_expected_max() == 0) {
+      if (nth == 0) options.push_back({name, {name}});
+    } else if (is_rule(*given)) {
       // These two must keep the order that they have among each other.
-      words.push_back(name + "=" + given->results().at(nth));
+      options.push_back({name, {name + "=" + given->results().at(nth)}});
     } else if (nth == 0) {
+      SharedOption& option = options.emplace_back(name);
       for (const std::string& value : given->results())
-        words.push_back(fmt::format("{}={}", name, value));
+        option.words.push_back(fmt::format("{}={}", name, value));
     }
   }
-  return words;
+  return options;
+}
+
+/// CLI11's own clear() forgets what was given, but not in which order.
+class ReusableApp final : public CLI::App {
+ public:
+  void begin_again() {
+    clear();
+    parse_order_.clear();
+  }
+};
+
+/// The command line of one source, with the options of the image that it begins or without. To make
+/// one takes a hundred times as long as to parse a source's few words, so it is used again.
+class SourceLine {
+ public:
+  explicit SourceLine(bool with_image) {
+    app_.set_help_flag();
+    source.add_options_to(app_);
+    if (with_image) image.add_to(app_);
+    refuse_empty_values(app_);
+    blank_source_ = source;
+    blank_image_ = image;
+  }
+  SourceLine(const SourceLine&) = delete;
+  SourceLine& operator=(const SourceLine&) = delete;
+
+  /// Takes the options of a word, over those that all share; `source` and `image` have them then.
+  Result<void> parse(const SourceWord& word, const std::vector<SharedOption>& shared);
+
+  SourceOptions source;
+  ImageOptions image;
+
+ private:
+  ReusableApp app_;
+  SourceOptions blank_source_;
+  ImageOptions blank_image_;
+};
+
+Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedOption>& shared) {
+  app_.begin_again();
+  source = blank_source_;
+  image = blank_image_;
+  std::vector<std::string> given;
+  std::set<const CLI::Option*> replaced;
+  for (const std::string& text : word.options) {
+    const std::size_t equals = text.find('=');
+    const std::string key = "--" + text.substr(0, equals);
+    const CLI::Option* option = app_.get_option_no_throw(key);
+    if (option == nullptr || key.size() < 4) {
+      return fail(Errc::usage, fmt::format("a source has no option {} (a comma in a path is ,,)",
+                                           printable(text.substr(0, equals))));
+    }
+    const bool has_value = equals != std::string::npos;
+    if (has_value == (option->get_items_expected_max() == 0)) {
+      return fail(Errc::usage,
+                  fmt::format("{} {} a value", key.substr(2), has_value ? "has not" : "needs"));
+    }
+    given.push_back("--" + text);
+    if (!is_rule(*option)) replaced.insert(option);
+    // What contradicts an option of the source's own is no default for it.
+    for (const CLI::Option* other : option->get_excludes()) replaced.insert(other);
+  }
+  for (const SharedOption& each : shared) {
+    const CLI::Option* option = app_.get_option_no_throw(each.name);
+    if (option == nullptr || replaced.contains(option)) continue;
+    given.insert(given.end(), each.words.begin(), each.words.end());
+  }
+  Result<std::vector<std::string>> words = separate_empty_values(app_, given);
+  if (!words) return std::unexpected(std::move(words.error()));
+  std::ranges::reverse(*words);  // so CLI11 wants it
+  try {
+    app_.parse(std::move(*words));
+  } catch (const CLI::ParseError& error) {
+    return fail(Errc::usage, error.what());
+  }
+  if (source.places().size() > 1) return fail(Errc::usage, "at is given twice");
+  const std::string place = source.places().empty() ? "" : source.places().front();
+  if (Result<void> checked = check_place(place); !checked) return checked;
+  source.sources = {{word.directory, place}};
+  const Result<ScanOptions> checked = source.scan_options();
+  if (!checked) return std::unexpected(checked.error());
+  return {};
 }
 
 }  // namespace
 
-/// One of the directories under a name, with options of its own.
-struct ServedSources::Part {
-  CLI::App app;
-  SourceOptions source;
-};
-
-/// What is under a name.
+/// What is under a name: words that were found good, and nothing of what they mean. That is made
+/// when a client needs it, because there may be very many.
 struct ServedSources::Named {
   std::string name;
-  std::vector<std::unique_ptr<Part>> parts;
-  ImageOptions image;  ///< options of the first part's app
+  std::string description;
+  std::vector<SourceWord> words;
+  std::shared_ptr<const std::vector<SharedOption>> shared;
+  std::shared_ptr<const RunOutputs> outputs;
 
   Result<PreparedImage> prepare(LogSink& log) const {
+    std::vector<std::unique_ptr<SourceLine>> lines;
     std::vector<const SourceOptions*> sources;
-    for (const auto& part : parts) sources.push_back(&part->source);
-    return prepare_image(sources, image, log);
+    for (const SourceWord& word : words) {
+      SourceLine& line = *lines.emplace_back(std::make_unique<SourceLine>(lines.empty()));
+      if (Result<void> parsed = line.parse(word, *shared); !parsed) {
+        return std::unexpected(std::move(parsed.error()));
+      }
+      line.source.outputs = outputs;
+      sources.push_back(&line.source);
+    }
+    return prepare_image(sources, lines.front()->image, log);
   }
 };
 
@@ -112,56 +205,18 @@ ServedSources::ServedSources() = default;
 ServedSources::ServedSources(ServedSources&&) noexcept = default;
 ServedSources::~ServedSources() = default;
 
-Result<void> ServedSources::parse_options(const SourceWord& word, const CLI::App& shared,
-                                          Part& part) {
-  std::vector<std::string> given;
-  std::set<const CLI::Option*> replaced;
-  for (const std::string& text : word.options) {
-    const std::size_t equals = text.find('=');
-    const std::string key = "--" + text.substr(0, equals);
-    const CLI::Option* option = part.app.get_option_no_throw(key);
-    if (option == nullptr || key.size() < 4) {
-      return fail(Errc::usage, fmt::format("a source has no option {} (a comma in a path is ,,)",
-                                           printable(text.substr(0, equals))));
-    }
-    const bool has_value = equals != std::string::npos;
-    if (has_value == (option->get_items_expected_max() == 0)) {
-      return fail(Errc::usage,
-                  fmt::format("{} {} a value", key.substr(2), has_value ? "has not" : "needs"));
-    }
-    given.push_back("--" + text);
-    if (!is_rule(*option)) replaced.insert(option);
-    // What contradicts an option of the source's own is no default for it.
-    for (const CLI::Option* other : option->get_excludes()) replaced.insert(other);
-  }
-  for (std::string& shared_word : shared_words(shared, part.app, replaced)) {
-    given.push_back(std::move(shared_word));
-  }
-  refuse_empty_values(part.app);
-  Result<std::vector<std::string>> words = separate_empty_values(part.app, given);
-  if (!words) return std::unexpected(std::move(words.error()));
-  std::ranges::reverse(*words);  // so CLI11 wants it
-  try {
-    part.app.parse(std::move(*words));
-  } catch (const CLI::ParseError& error) {
-    return fail(Errc::usage, error.what());
-  }
-  if (part.source.places().size() > 1) return fail(Errc::usage, "at is given twice");
-  const std::string place = part.source.places().empty() ? "" : part.source.places().front();
-  if (Result<void> checked = check_place(place); !checked) return checked;
-  part.source.sources = {{word.directory, place}};
-  const Result<ScanOptions> checked = part.source.scan_options();
-  if (!checked) return std::unexpected(checked.error());
-  return {};
-}
-
 Result<ServedSources> ServedSources::parse(const std::string& default_name, const CLI::App& shared,
                                            SourceOptions& source, const ImageOptions& image) {
   ServedSources sources;
   Result<std::vector<PlacedSource>> words = source.words();
   if (!words) return std::unexpected(std::move(words.error()));
+  const auto shared_by_all =
+      std::make_shared<const std::vector<SharedOption>>(shared_options(shared));
+  SourceLine first_line(true);
+  SourceLine further_line(false);
+  std::unordered_map<std::string, std::size_t> places;  // in named_
   for (PlacedSource& placed : *words) {
-    const SourceWord word = parse_source_word(placed.source);
+    SourceWord word = parse_source_word(placed.source);
     const auto wrong = [&](std::string_view why) {
       return fail(Errc::usage, fmt::format("{}: {}", word.word, why));
     };
@@ -174,27 +229,24 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
     if (!placed.at.empty()) {
       return wrong(fmt::format("--at is for sources without a name (here ,at={})", placed.at));
     }
-    auto named =
-        std::ranges::find(sources.named_, word.name, [](const auto& known) { return known->name; });
-    const bool first = named == sources.named_.end();
-    if (first) {
-      named = sources.named_.insert(named, std::make_shared<Named>());
-      (*named)->name = word.name;
-    }
-    Part& part = *(*named)->parts.emplace_back(std::make_unique<Part>());
-    part.app.set_help_flag();
-    part.source.add_options_to(part.app);
-    part.source.outputs = source.outputs;
-    // What image it is, the first one says.
-    if (first) (*named)->image.add_to(part.app);
-    if (Result<void> good = parse_options(word, shared, part); !good) {
-      const bool late = !first && good.error().what.starts_with("a source has no option");
+    // What image it is, the first one of a name says.
+    const auto [place, is_first] = places.try_emplace(word.name, sources.named_.size());
+    SourceLine& line = is_first ? first_line : further_line;
+    if (Result<void> good = line.parse(word, *shared_by_all); !good) {
+      const bool late = !is_first && good.error().what.starts_with("a source has no option");
       return wrong(late ? fmt::format("{}; options of the image go with the first {}=",
                                       good.error().what, word.name)
                         : good.error().what);
     }
-    if (const auto checked = (*named)->image.plan_options(); !checked) {
-      return wrong(checked.error().what);
+    if (is_first) {
+      if (const auto checked = line.image.plan_options(); !checked) {
+        return wrong(checked.error().what);
+      }
+      Named& named = *sources.named_.emplace_back(std::make_shared<Named>());
+      named.name = word.name;
+      named.description = line.image.format();
+      named.shared = shared_by_all;
+      named.outputs = source.outputs;
     }
     if (word.directory == "-") return wrong("standard input can only be a source without a name");
     boost::system::error_code error;
@@ -202,24 +254,28 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
     if (!boost::filesystem::exists(path, error)) {
       return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, path));
     }
+    sources.named_[place->second]->words.push_back(std::move(word));
+  }
+  for (const auto& named : sources.named_) {
+    named->words.shrink_to_fit();
+    named->description =
+        description_of(named->description, named->words.front().directory, named->words.size());
   }
   if (sources.plain_ != nullptr) {
+    if (places.contains(default_name)) {
+      return fail(Errc::usage, fmt::format("two sources have the name {}", default_name));
+    }
     sources.names_.push_back(default_name);
   } else if (!default_name.empty()) {
-    const auto chosen = std::ranges::find(sources.named_, default_name,
-                                          [](const auto& named) { return named->name; });
-    if (chosen == sources.named_.end()) {
+    const auto chosen = places.find(default_name);
+    if (chosen == places.end()) {
       return fail(Errc::usage,
                   fmt::format("--exportname={}: no source has that name", default_name));
     }
-    std::rotate(sources.named_.begin(), chosen, chosen + 1);
+    const auto first = sources.named_.begin() + static_cast<std::ptrdiff_t>(chosen->second);
+    std::rotate(sources.named_.begin(), first, first + 1);
   }
-  for (const auto& named : sources.named_) {
-    if (std::ranges::find(sources.names_, named->name) != sources.names_.end()) {
-      return fail(Errc::usage, fmt::format("two sources have the name {}", named->name));
-    }
-    sources.names_.push_back(named->name);
-  }
+  for (const auto& named : sources.named_) sources.names_.push_back(named->name);
   return sources;
 }
 
@@ -235,10 +291,7 @@ Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(LogSink& lo
   }
   for (const std::shared_ptr<Named>& named : named_) {
     exports.push_back(
-        {named->name,
-         description_of(named->image.format(), named->parts.front()->source.sources.front().source,
-                        named->parts.size()),
-         [named, &log]() -> Result<std::shared_ptr<BlockDevice>> {
+        {named->name, named->description, [named, &log]() -> Result<std::shared_ptr<BlockDevice>> {
            Result<PreparedImage> prepared = named->prepare(log);
            if (prepared) return prepared->device;
            log.write(LogLevel::error,

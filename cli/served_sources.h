@@ -44,15 +44,13 @@ class ServedSources {
   const std::vector<std::string>& names() const noexcept { return names_; }
 
   /// What is plain is scanned and planned now, and stays so; the others are when a client needs
-  /// them. What a build has to say goes to `log`, which outlives the tree.
+  /// them, and are no more than their words before. What a build has to say goes to `log`, which
+  /// outlives the tree.
   Result<std::shared_ptr<nbd::ExportTree>> make_exports(LogSink& log) const;
 
  private:
-  struct Part;
   struct Named;
   ServedSources();
-  /// The options of a word, over those that all share.
-  static Result<void> parse_options(const SourceWord& word, const CLI::App& shared, Part& part);
 
   std::vector<std::string> names_;
   std::vector<std::shared_ptr<Named>> named_;  // in the order of names_, behind the plain one
