@@ -18,4 +18,6 @@ bool ContentStore::is_at_hand(ContentNo, std::uint64_t, std::uint64_t) { return 
 
 void ContentStore::fetch(ContentNo, std::uint64_t, std::uint64_t) {}
 
+bool ContentStore::keeps_fetched(ContentNo) { return true; }
+
 }  // namespace mkvirtfs

@@ -54,6 +54,10 @@ class ContentStore {
   /// Waits until the bytes are at hand. Tells of no failure: the read that follows does.
   virtual void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length);
 
+  /// Whether what fetch() brought is at hand afterwards, as a rule. Where it is not, who must not
+  /// wait has another thread read() the bytes, and takes them from there.
+  virtual bool keeps_fetched(ContentNo content);
+
   /// A descriptor in which byte n of `content` stands at file offset n + `file_offset`, checked to
   /// be the planned file at this moment; or an empty PinnedFile when only read() will do. After
   /// bytes have been moved the caller must ask recheck() before it vouches for them.

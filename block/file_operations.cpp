@@ -2,6 +2,7 @@
 #include "block/file_operations.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "support/unique_fd.h"
@@ -12,6 +13,17 @@ FileOperations& FileOperations::host() noexcept {
   static FileOperations operations;
   return operations;
 }
+
+ssize_t FileOperations::pread(int fd, std::span<std::byte> out, std::uint64_t offset) {
+  return ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
+}
+
+ssize_t FileOperations::pread_nowait(int fd, std::span<std::byte> out, std::uint64_t offset) {
+  const iovec into{out.data(), out.size()};
+  return ::preadv2(fd, &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+}
+
+int FileOperations::fstatfs(int fd, struct statfs& status) { return ::fstatfs(fd, &status); }
 
 ssize_t FileOperations::pwrite(int fd, std::span<const std::byte> bytes, std::uint64_t offset) {
   return ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));

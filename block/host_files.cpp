@@ -6,7 +6,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -71,6 +70,15 @@ std::size_t most_open_files_of_process() noexcept {
   return static_cast<std::size_t>(std::min<std::uint64_t>(limit.rlim_cur / 2, by_memory));
 }
 
+/// Of the descriptors that the process may have, so many are left free by what is kept: a scan, or
+/// a read of a file that is not kept, needs some for a moment.
+int highest_kept_descriptor() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > 1U << 30) return 1 << 30;
+  const auto most = static_cast<int>(limit.rlim_cur);
+  return most - std::min(32, most / 8);
+}
+
 /// How many they keep.
 std::atomic<std::size_t> open_files_of_process = 0;
 
@@ -86,10 +94,11 @@ std::atomic<std::size_t> open_files_of_process = 0;
 class HostFiles final : public ContentStore {
  public:
   HostFiles(std::shared_ptr<const HostFileTable> table, OnChange on_change, LogSink& log,
-            std::size_t most_open_files)
+            std::size_t most_open_files, FileOperations& operations)
       : table_(std::move(table)),
         on_change_(on_change),
         log_(log),
+        reader_(operations),
         shelf_count_(std::max<std::size_t>(1, most_open_files / kSlots)),
         slots_used_(std::clamp<std::size_t>(most_open_files, 1, kSlots)),
         shelves_(std::make_unique<Shelf[]>(shelf_count_)) {}
@@ -100,12 +109,20 @@ class HostFiles final : public ContentStore {
                             std::span<std::byte> out) override;
   bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
   void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  bool keeps_fetched(ContentNo content) override;
   Result<Pin> pin(ContentNo content) override;
   Result<void> recheck(ContentNo content, const PinnedFile& file) override;
   std::string name(ContentNo content) const override { return table_->path(content); }
 
  private:
-  using FdRef = std::shared_ptr<const UniqueFd>;
+  struct OpenFile {
+    explicit OpenFile(UniqueFd its_fd) : fd(std::move(its_fd)) {}
+    int get() const noexcept { return fd.get(); }
+
+    const UniqueFd fd;
+    HostReader::Memo memo;
+  };
+  using FdRef = std::shared_ptr<OpenFile>;
 
   static constexpr std::size_t kSlots = 16;
 
@@ -128,6 +145,8 @@ class HostFiles final : public ContentStore {
   /// An open descriptor, from the shelf or new; whether it is the scanned file is not yet said.
   Result<FdRef> acquire(ContentNo file);
   FdRef find(ContentNo file);
+  /// acquire() for those who must not wait: null where to open the file may.
+  Result<FdRef> acquire_at_once(ContentNo file);
   /// Puts `fd` on its shelf, unless another thread was faster; returns the one that stands there.
   FdRef keep(ContentNo file, FdRef fd);
   void drop(ContentNo file);
@@ -152,10 +171,12 @@ class HostFiles final : public ContentStore {
   const std::shared_ptr<const HostFileTable> table_;
   const OnChange on_change_;
   LogSink& log_;
+  HostReader reader_;
   const std::size_t shelf_count_;
   const std::size_t slots_used_;
   const std::unique_ptr<Shelf[]> shelves_;
   const std::size_t most_of_process_ = most_open_files_of_process();
+  const int highest_kept_descriptor_ = highest_kept_descriptor();
   std::atomic<std::size_t> open_files_ = 0;  // on the shelves
 
   Mutex named_mutex_;
@@ -170,7 +191,7 @@ Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<
     if (gone == nullptr) return std::unexpected(fd.error());
     return read_changed(content, gone, offset, out);
   }
-  const Result<std::size_t> got = read_fully((*fd)->get(), offset, out);
+  const Result<std::size_t> got = reader_.read((*fd)->get(), offset, out);
   if (std::optional<std::string> how = difference(content, (*fd)->get())) {
     drop(content);
     return read_changed(content, *how, offset, out);
@@ -190,33 +211,38 @@ Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<
 Result<bool> HostFiles::read_at_once(ContentNo content, std::uint64_t offset,
                                      std::span<std::byte> out) {
   if (out.empty()) return true;
-  if (const Result<FdRef> fd = acquire(content)) {
-    const iovec into{out.data(), out.size()};
-    const ssize_t count = ::preadv2((*fd)->get(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-    const bool would_wait = count < 0 && errno == EAGAIN;
-    // The first part of it may be in the page cache and the rest not; or the file ends there.
-    const bool in_part = count >= 0 && static_cast<std::size_t>(count) < out.size();
-    if (!difference(content, (*fd)->get())) {
-      if (would_wait || in_part) return false;
-      if (count >= 0) return true;
+  if (const Result<FdRef> fd = acquire_at_once(content)) {
+    if (*fd == nullptr) return false;
+    HostReader::Memo& memo = (*fd)->memo;
+    const HostReader::AtOnce outcome = reader_.read_at_once((*fd)->get(), memo, offset, out);
+    // To examine the file may have to wait just as well.
+    if (memo.waits() == FileWaits::possible) return false;
+    if (outcome != HostReader::AtOnce::failed && !difference(content, (*fd)->get())) {
+      return outcome == HostReader::AtOnce::done;
     }
   }
-  // Whatever is wrong is said there, and file systems that know no RWF_NOWAIT are asked plainly.
+  // Whatever is wrong is said there.
   const Result<void> result = read(content, offset, out);
   if (!result) return std::unexpected(result.error());
   return true;
 }
 
 bool HostFiles::is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) {
-  const Result<FdRef> fd = acquire(content);
-  // pin() tells what is wrong.
-  return !fd || length == 0 || is_in_page_cache((*fd)->get(), {offset, length});
+  const Result<FdRef> fd = acquire_at_once(content);
+  if (!fd) return true;  // pin() tells what is wrong
+  return *fd != nullptr && reader_.is_at_hand((*fd)->get(), (*fd)->memo, {offset, length});
 }
 
 void HostFiles::fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) {
-  if (is_at_hand(content, offset, length)) return;
-  if (const Result<FdRef> fd = acquire(content))
-    bring_into_page_cache((*fd)->get(), {offset, length});
+  if (const Result<FdRef> fd = acquire(content)) {
+    reader_.fetch((*fd)->get(), (*fd)->memo, {offset, length});
+  }
+}
+
+bool HostFiles::keeps_fetched(ContentNo content) {
+  // What is wrong the read that follows tells, and that may have to open the file.
+  const Result<FdRef> fd = acquire(content);
+  return fd ? reader_.keeps_fetched((*fd)->get(), (*fd)->memo) : !reader_.has_waiting_device();
 }
 
 Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
@@ -224,7 +250,10 @@ Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
   std::optional<std::string> how;
   if (fd) {
     how = difference(content, (*fd)->get());
-    if (!how) return Pin{PinnedFile(std::move(*fd)), 0};
+    if (!how) {
+      const UniqueFd* const descriptor = &(*fd)->fd;
+      return Pin{PinnedFile(std::shared_ptr<const UniqueFd>(std::move(*fd), descriptor)), 0};
+    }
     drop(content);
   } else {
     const char* gone = gone_reason(fd.error().os_errno);
@@ -247,7 +276,13 @@ Result<HostFiles::FdRef> HostFiles::acquire(ContentNo file) {
   if (FdRef fd = find(file)) return fd;
   Result<UniqueFd> opened = open(file);
   if (!opened) return std::unexpected(std::move(opened.error()));
-  return keep(file, std::make_shared<const UniqueFd>(std::move(*opened)));
+  return keep(file, std::make_shared<OpenFile>(std::move(*opened)));
+}
+
+Result<HostFiles::FdRef> HostFiles::acquire_at_once(ContentNo file) {
+  if (FdRef fd = find(file)) return fd;
+  if (reader_.has_waiting_device()) return nullptr;
+  return acquire(file);
 }
 
 HostFiles::FdRef HostFiles::find(ContentNo file) {
@@ -279,7 +314,9 @@ HostFiles::FdRef HostFiles::keep(ContentNo file, FdRef fd) {
       oldest = &slot;
     }
   }
-  Slot* const place = empty != nullptr && count_one_more() ? empty : oldest;
+  // The kernel gives the lowest free descriptor: all before it are in use.
+  const bool is_scarce = fd->get() >= highest_kept_descriptor_;
+  Slot* const place = empty != nullptr && !is_scarce && count_one_more() ? empty : oldest;
   if (place == nullptr) return fd;  // used once and closed
   given_up = std::exchange(place->fd, fd);
   place->file = file;
@@ -394,7 +431,7 @@ Result<void> HostFiles::read_stale(ContentNo file, std::uint64_t offset, std::sp
   }
   struct stat status;
   if (fd && ::fstat(fd->get(), &status) == 0 && S_ISREG(status.st_mode)) {
-    const Result<std::size_t> count = read_fully(fd->get(), offset, out);
+    const Result<std::size_t> count = reader_.read(fd->get(), offset, out);
     if (!count) {
       return fail_errno(Errc::io, count.error().os_errno,
                         fmt::format("read {} at {}", name(file), offset));
@@ -428,9 +465,11 @@ FileIdentity identity_of(const struct stat& status) noexcept {
 
 std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
                                               OnChange on_change, LogSink& log,
-                                              std::size_t most_open_files) {
+                                              std::size_t most_open_files,
+                                              FileOperations& operations) {
   return std::make_shared<HostFiles>(std::move(table), on_change, log,
-                                     std::min(most_open_files, most_open_files_of_process()));
+                                     std::min(most_open_files, most_open_files_of_process()),
+                                     operations);
 }
 
 }  // namespace mkvirtfs

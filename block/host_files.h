@@ -8,6 +8,7 @@
 #include <string>
 
 #include "block/content.h"
+#include "block/file_operations.h"
 #include "support/error.h"
 #include "support/log.h"
 #include "support/unique_fd.h"
@@ -62,6 +63,7 @@ enum class OnChange : std::uint8_t {
 /// host's memory.
 std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
                                               OnChange on_change, LogSink& log,
-                                              std::size_t most_open_files = 4096);
+                                              std::size_t most_open_files = 4096,
+                                              FileOperations& operations = FileOperations::host());
 
 }  // namespace mkvirtfs

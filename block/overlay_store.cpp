@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,8 +12,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <utility>
-
-#include "block/page_cache.h"
 
 namespace mkvirtfs {
 namespace {
@@ -65,7 +62,8 @@ OverlayStore::OverlayStore(UniqueFd file, std::uint64_t data_offset, std::string
     : file_(std::make_shared<const UniqueFd>(std::move(file))),
       data_offset_(data_offset),
       name_(std::move(name)),
-      operations_(operations) {}
+      operations_(operations),
+      reader_(operations) {}
 
 Result<void> OverlayStore::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
@@ -107,7 +105,7 @@ Result<void> OverlayStore::allocate_zeroes(Range range) {
 }
 
 Result<void> OverlayStore::read(ContentNo, std::uint64_t offset, std::span<std::byte> out) {
-  const Result<std::size_t> count = read_fully(fd(), data_offset_ + offset, out);
+  const Result<std::size_t> count = reader_.read(fd(), data_offset_ + offset, out);
   if (!count) {
     return fail_errno(Errc::io, count.error().os_errno,
                       fmt::format("read {} at {}", name_, offset));
@@ -120,25 +118,22 @@ Result<void> OverlayStore::read(ContentNo, std::uint64_t offset, std::span<std::
 
 Result<bool> OverlayStore::read_at_once(ContentNo content, std::uint64_t offset,
                                         std::span<std::byte> out) {
-  const iovec into{out.data(), out.size()};
-  const ssize_t count =
-      ::preadv2(fd(), &into, 1, static_cast<off_t>(data_offset_ + offset), RWF_NOWAIT);
-  if (count == static_cast<ssize_t>(out.size())) return true;
-  // The first part may be in the page cache and the rest not.
-  if (count > 0 || (count < 0 && errno == EAGAIN)) return false;
+  const HostReader::AtOnce outcome = reader_.read_at_once(fd(), memo_, data_offset_ + offset, out);
+  if (outcome != HostReader::AtOnce::failed) return outcome == HostReader::AtOnce::done;
   const Result<void> result = read(content, offset, out);
   if (!result) return std::unexpected(result.error());
   return true;
 }
 
 bool OverlayStore::is_at_hand(ContentNo, std::uint64_t offset, std::uint64_t length) {
-  return length == 0 || is_in_page_cache(fd(), {data_offset_ + offset, length});
+  return reader_.is_at_hand(fd(), memo_, {data_offset_ + offset, length});
 }
 
 void OverlayStore::fetch(ContentNo, std::uint64_t offset, std::uint64_t length) {
-  const Range range{data_offset_ + offset, length};
-  if (length > 0 && !is_in_page_cache(fd(), range)) bring_into_page_cache(fd(), range);
+  reader_.fetch(fd(), memo_, {data_offset_ + offset, length});
 }
+
+bool OverlayStore::keeps_fetched(ContentNo) { return reader_.keeps_fetched(fd(), memo_); }
 
 Result<ContentStore::Pin> OverlayStore::pin(ContentNo) {
   return Pin{PinnedFile(file_), data_offset_};

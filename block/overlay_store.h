@@ -9,6 +9,7 @@
 
 #include "block/content.h"
 #include "block/file_operations.h"
+#include "block/page_cache.h"
 #include "support/error.h"
 #include "support/unique_fd.h"
 
@@ -44,6 +45,7 @@ class OverlayStore final : public ContentStore {
                             std::span<std::byte> out) override;
   bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
   void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  bool keeps_fetched(ContentNo content) override;
   Result<Pin> pin(ContentNo content) override;
   Result<void> recheck(ContentNo content, const PinnedFile& file) override;
   std::string name(ContentNo content) const override;
@@ -55,6 +57,8 @@ class OverlayStore final : public ContentStore {
   const std::uint64_t data_offset_;
   const std::string name_;  // for messages
   FileOperations& operations_;
+  HostReader reader_;
+  HostReader::Memo memo_;
 };
 
 }  // namespace mkvirtfs

@@ -189,6 +189,13 @@ void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64
   }
 }
 
+bool ArchiveContents::keeps_fetched(ContentNo content) {
+  const NodeNo no = node_of(content);
+  if (places_.place(no) == Place::host) return sources_.hosts->keeps_fetched(content);
+  const Result<Bytes> bytes = bytes_of(no);
+  return !bytes || bytes->source->keeps_fetched();
+}
+
 Result<ContentStore::Pin> ArchiveContents::pin(ContentNo content) {
   const NodeNo no = node_of(content);
   if (places_.place(no) == Place::host) return sources_.hosts->pin(content);

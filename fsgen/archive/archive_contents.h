@@ -34,6 +34,7 @@ class ArchiveContents final : public ContentStore {
                             std::span<std::byte> out) override;
   bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
   void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  bool keeps_fetched(ContentNo content) override;
   /// Files without holes that lie stored in something that can be pinned.
   Result<Pin> pin(ContentNo content) override;
   Result<void> recheck(ContentNo content, const PinnedFile& file) override;

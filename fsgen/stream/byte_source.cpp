@@ -10,6 +10,8 @@ bool ByteSource::is_at_hand(Range) { return false; }
 
 void ByteSource::fetch(Range) {}
 
+bool ByteSource::keeps_fetched() { return false; }
+
 Result<void> ByteSource::recheck(const PinnedFile&) { return {}; }
 
 }  // namespace mkvirtfs

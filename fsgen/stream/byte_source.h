@@ -31,6 +31,7 @@ class ByteSource {
   virtual Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out);
   virtual bool is_at_hand(Range range);
   virtual void fetch(Range range);
+  virtual bool keeps_fetched();
 
   /// A descriptor in which byte n of the source stands at n + file_offset, or an empty one when
   /// only read() will do; and the question whether it is still what it was, to be asked after the

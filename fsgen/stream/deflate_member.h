@@ -27,6 +27,7 @@ class DeflateMember final : public ByteSource {
   Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override;
   bool is_at_hand(Range range) override;
   void fetch(Range range) override;
+  bool keeps_fetched() override { return true; }
   std::string name() const override { return input_.packed->name(); }
 
  private:

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
@@ -33,12 +32,9 @@ class FileSource final : public ByteSource {
   std::uint64_t size_bytes() const noexcept override { return identity_.size_bytes; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
   Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override;
-  bool is_at_hand(Range range) override {
-    return range.length == 0 || is_in_page_cache(fd_->get(), range);
-  }
-  void fetch(Range range) override {
-    if (!is_at_hand(range)) bring_into_page_cache(fd_->get(), range);
-  }
+  bool is_at_hand(Range range) override { return reader_.is_at_hand(fd_->get(), memo_, range); }
+  void fetch(Range range) override { reader_.fetch(fd_->get(), memo_, range); }
+  bool keeps_fetched() override { return reader_.keeps_fetched(fd_->get(), memo_); }
   Result<ContentStore::Pin> pin() override;
   Result<void> recheck(const PinnedFile& file) override;
   std::string name() const override { return path_; }
@@ -55,12 +51,14 @@ class FileSource final : public ByteSource {
   const std::string path_;
   const OnChange on_change_;
   LogSink& log_;
+  HostReader reader_;
+  HostReader::Memo memo_;
   std::atomic<bool> named_ = false;
 };
 
 Result<void> FileSource::read(std::uint64_t offset, std::span<std::byte> out) {
   if (out.empty()) return {};
-  const Result<std::size_t> got = read_fully(fd_->get(), offset, out);
+  const Result<std::size_t> got = reader_.read(fd_->get(), offset, out);
   if (const std::optional<std::string> how = difference()) return read_changed(*how, offset, out);
   if (!got) {
     return fail_errno(Errc::io, got.error().os_errno, fmt::format("read {} at {}", path_, offset));
@@ -73,13 +71,13 @@ Result<void> FileSource::read(std::uint64_t offset, std::span<std::byte> out) {
 
 Result<bool> FileSource::read_at_once(std::uint64_t offset, std::span<std::byte> out) {
   if (out.empty()) return true;
-  const iovec into{out.data(), out.size()};
-  const ssize_t count = ::preadv2(fd_->get(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-  if (!difference()) {
-    if (count == static_cast<ssize_t>(out.size())) return true;
-    if (count >= 0 || errno == EAGAIN) return false;
+  const HostReader::AtOnce outcome = reader_.read_at_once(fd_->get(), memo_, offset, out);
+  // To examine the file may have to wait just as well.
+  if (memo_.waits() == FileWaits::possible) return false;
+  if (outcome != HostReader::AtOnce::failed && !difference()) {
+    return outcome == HostReader::AtOnce::done;
   }
-  // Whatever is wrong is said there, and file systems that know no RWF_NOWAIT are asked plainly.
+  // Whatever is wrong is said there.
   const Result<void> result = read(offset, out);
   if (!result) return std::unexpected(result.error());
   return true;
@@ -133,7 +131,7 @@ Result<void> FileSource::read_changed(const std::string& how, std::uint64_t offs
     case OnChange::zero:
       break;
     case OnChange::stale:
-      got = read_fully(fd_->get(), offset, out).value_or(0);
+      got = reader_.read(fd_->get(), offset, out).value_or(0);
       break;
   }
   std::ranges::fill(out.subspan(got), std::byte{0});
@@ -156,6 +154,7 @@ class Window final : public ByteSource {
     return below_->is_at_hand({range_.offset + range.offset, range.length});
   }
   void fetch(Range range) override { below_->fetch({range_.offset + range.offset, range.length}); }
+  bool keeps_fetched() override { return below_->keeps_fetched(); }
   Result<ContentStore::Pin> pin() override {
     Result<ContentStore::Pin> pin = below_->pin();
     if (pin && pin->file) pin->file_offset += range_.offset;

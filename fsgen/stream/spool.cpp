@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -64,7 +63,7 @@ class SpoolSource final : public ByteSource {
   }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
     if (out.empty()) return {};
-    const Result<std::size_t> got = read_fully(fd(), offset, out);
+    const Result<std::size_t> got = reader_.read(fd(), offset, out);
     if (!got || *got < out.size()) {
       return fail_errno(Errc::io, got ? EIO : got.error().os_errno,
                         fmt::format("read the spool of {} at {}", file_->name, offset));
@@ -73,21 +72,15 @@ class SpoolSource final : public ByteSource {
   }
   Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override {
     if (out.empty()) return true;
-    const iovec into{out.data(), out.size()};
-    const ssize_t count = ::preadv2(fd(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-    if (count == static_cast<ssize_t>(out.size())) return true;
-    if (count >= 0 || errno == EAGAIN) return false;
-    // File systems that know no RWF_NOWAIT never make anybody wait.
+    const HostReader::AtOnce outcome = reader_.read_at_once(fd(), memo_, offset, out);
+    if (outcome != HostReader::AtOnce::failed) return outcome == HostReader::AtOnce::done;
     const Result<void> result = read(offset, out);
     if (!result) return std::unexpected(result.error());
     return true;
   }
-  bool is_at_hand(Range range) override {
-    return range.length == 0 || is_in_page_cache(fd(), range);
-  }
-  void fetch(Range range) override {
-    if (!is_at_hand(range)) bring_into_page_cache(fd(), range);
-  }
+  bool is_at_hand(Range range) override { return reader_.is_at_hand(fd(), memo_, range); }
+  void fetch(Range range) override { reader_.fetch(fd(), memo_, range); }
+  bool keeps_fetched() override { return reader_.keeps_fetched(fd(), memo_); }
   Result<ContentStore::Pin> pin() override {
     return ContentStore::Pin{file_->fd ? PinnedFile(file_->fd) : PinnedFile(), 0};
   }
@@ -97,6 +90,8 @@ class SpoolSource final : public ByteSource {
   int fd() const noexcept { return file_->fd ? file_->fd->get() : -1; }
 
   const std::shared_ptr<const SpoolWriter::File> file_;
+  HostReader reader_;
+  HostReader::Memo memo_;
 };
 
 SpoolWriter::SpoolWriter(std::shared_ptr<SpoolSpace> space, std::string name)

@@ -75,6 +75,9 @@ class MergedContents final : public ContentStore {
   void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) override {
     store(content).fetch(below(content), offset, length);
   }
+  bool keeps_fetched(ContentNo content) override {
+    return store(content).keeps_fetched(below(content));
+  }
   Result<Pin> pin(ContentNo content) override { return store(content).pin(below(content)); }
   Result<void> recheck(ContentNo content, const PinnedFile& file) override {
     return store(content).recheck(below(content), file);
