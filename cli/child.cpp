@@ -77,7 +77,8 @@ Child::~Child() {
 }
 
 void Child::send(int signal) noexcept {
-  if (pid_ >= 0) ::kill(pid_, signal);
+  // By the descriptor, which never stands for another process, however soon this one is gone.
+  if (pid_fd_) ::syscall(SYS_pidfd_send_signal, pid_fd_.get(), signal, nullptr, 0);
 }
 
 std::optional<int> Child::wait(std::chrono::milliseconds most) {

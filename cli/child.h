@@ -15,7 +15,7 @@
 namespace mkvirtfs::cli {
 
 /// A shell command that runs beside us. Destroyed before it ended, it is killed. Not thread-safe,
-/// but for poll_fd().
+/// but for poll_fd() and send().
 class Child {
  public:
   /// Runs `command` by /bin/sh with our environment, `variables` added, and the signal dispositions

@@ -27,7 +27,7 @@ std::optional<Number> parse_number(const std::string& text) {
 }  // namespace
 
 void ClientOptions::add_to(CLI::App& app, const char* group) {
-  add_value(app, "--max-conn", max_connections_, "N", "Turn clients beyond so many away (1024)")
+  add_value(app, "--max-conn", max_connections_, "N", "Refuse more than so many clients (1024)")
       ->group(group);
   app.add_option("--allow", allow_,
                  "Let in whom a rule fits: any, ADDRESS[/BITS],\nipv4, ipv6, unix, unix:uid=N, ...")
@@ -35,13 +35,15 @@ void ClientOptions::add_to(CLI::App& app, const char* group) {
       ->delimiter(',')
       ->allow_extra_args(false)
       ->group(group);
-  app.add_option("--deny", deny_, "Of all others turn away whom one of these fits")
+  app.add_option("--deny", deny_, "Of all others refuse those that a rule fits")
       ->option_text("RULE,...")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->group(group);
   add_value(app, "--timeout", timeout_, "SECONDS",
             "Disconnect who is longer in the handshake\n(10; 0: never)")
+      ->group(group);
+  add_value(app, "--list-max", most_names_listed_, "N", "Tell who lists the exports so many (1000)")
       ->group(group);
   app.add_option("--no", masked_,
                  "Do without features of the protocol, to test\nclients: multi-conn, df, ...")
@@ -68,8 +70,17 @@ Result<void> ClientOptions::apply(nbd::ServerOptions& options) const {
     }
     options.handshake_timeout = std::chrono::seconds(*seconds);
   }
+  if (!most_names_listed_.empty()) {
+    constexpr std::size_t kMost = 1'000'000;
+    const auto count = parse_number<std::size_t>(most_names_listed_);
+    if (!count || *count == 0 || *count > kMost) {
+      return fail(Errc::usage, fmt::format("--list-max={} is not a number from 1 to {}",
+                                           most_names_listed_, kMost));
+    }
+    options.most_names_listed = *count;
+  }
   if (!allow_.empty() && deny_.empty()) {
-    return fail(Errc::usage, "--allow alone turns nobody away (add --deny=any)");
+    return fail(Errc::usage, "--allow alone refuses nobody (add --deny=any)");
   }
   if (!deny_.empty()) {
     Result<nbd::PeerRules> rules = nbd::PeerRules::parse(allow_, deny_);

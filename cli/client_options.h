@@ -21,6 +21,7 @@ class ClientOptions {
  private:
   std::string max_connections_;
   std::string timeout_;
+  std::string most_names_listed_;
   std::vector<std::string> masked_;
   std::vector<std::string> allow_;
   std::vector<std::string> deny_;

@@ -17,13 +17,6 @@
 namespace mkvirtfs::cli {
 namespace {
 
-void raise_open_file_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);  // if not, there are fewer open files, and that is all
-}
-
 void tell_what_was_passed_over(const ScanReport& report, LogSink& log) {
   if (report.unreadable_count != 0) {
     std::string message = fmt::format(
@@ -96,6 +89,13 @@ class Stopwatch {
 };
 
 }  // namespace
+
+void raise_open_file_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // if not, there are fewer open files, and that is all
+}
 
 Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
                                     LogSink& log) {

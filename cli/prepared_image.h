@@ -26,10 +26,13 @@ struct PreparedImage {
   double plan_seconds = 0;
 };
 
+/// Has the process open as many files as it may: many make reading fast, and clients need some,
+/// too.
+void raise_open_file_limit() noexcept;
+
 /// Reads the sources, each of `parts` with its own options, merges them in order (docs/layers.md),
 /// plans the image, and makes the device that reads it. What a scan passed over goes to `log`.
-/// Raises the limit of open files as far as it may, because many make reading fast. `log` must live
-/// as long as the device.
+/// Calls raise_open_file_limit(). `log` must live as long as the device.
 Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
                                     const ImageOptions& image, LogSink& log);
 Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,

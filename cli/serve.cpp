@@ -8,14 +8,16 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <boost/filesystem/operations.hpp>
+#include <boost/system/error_code.hpp>
 #include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -29,6 +31,7 @@
 #include "cli/overlay_options.h"
 #include "cli/pid_file.h"
 #include "cli/pipe_bridge.h"
+#include "cli/prepared_image.h"
 #include "cli/private_directory.h"
 #include "cli/served_sources.h"
 #include "cli/service_manager.h"
@@ -42,6 +45,7 @@
 #include "nbd/list_hier.h"
 #include "nbd/server.h"
 #include "support/log.h"
+#include "support/mutex.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -130,6 +134,74 @@ Result<std::chrono::milliseconds> parse_grace(const std::string& text) {
   return std::chrono::seconds(seconds);
 }
 
+/// How long the rest of the program may take after a second signal.
+constexpr std::chrono::milliseconds kHurry{500};
+
+/// What signals do to a server and its child, while there are such. Any method, any thread.
+class Stopper {
+ public:
+  void attach(nbd::Server& server, Child* child) {
+    const MutexLock lock(mutex_);
+    server_ = &server;
+    child_ = child;
+  }
+  void detach() {
+    const MutexLock lock(mutex_);
+    server_ = nullptr;
+    child_ = nullptr;
+  }
+  /// Detaches when it is left, however that comes about.
+  class Attachment {
+   public:
+    Attachment(Stopper& stopper, nbd::Server& server, Child* child) : stopper_(stopper) {
+      stopper_.attach(server, child);
+    }
+    ~Attachment() { stopper_.detach(); }
+    Attachment(const Attachment&) = delete;
+    Attachment& operator=(const Attachment&) = delete;
+
+   private:
+    Stopper& stopper_;
+  };
+  /// Of the server, while there is one.
+  std::optional<nbd::ServerStatistics> statistics() const {
+    const MutexLock lock(mutex_);
+    if (server_ == nullptr) return std::nullopt;
+    return server_->statistics();
+  }
+
+  /// The first call lets clients have the replies to what they asked for, the second nothing.
+  void stop() {
+    const MutexLock lock(mutex_);
+    const bool again = is_stopping_;
+    is_stopping_ = true;
+    is_hurried_ = is_hurried_ || again;
+    if (child_ != nullptr) child_->send(again ? SIGKILL : SIGTERM);
+    if (server_ == nullptr) return;
+    if (again) {
+      server_->request_stop_at_once();
+    } else {
+      server_->request_stop();
+    }
+  }
+  void stop_server() {
+    const MutexLock lock(mutex_);
+    if (server_ != nullptr) server_->request_stop();
+  }
+  /// stop() was called more than once.
+  bool is_hurried() const {
+    const MutexLock lock(mutex_);
+    return is_hurried_;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  nbd::Server* server_ GUARDED_BY(mutex_) = nullptr;
+  Child* child_ GUARDED_BY(mutex_) = nullptr;
+  bool is_stopping_ GUARDED_BY(mutex_) = false;
+  bool is_hurried_ GUARDED_BY(mutex_) = false;
+};
+
 bool is_pipe(int fd) {
   struct stat status;
   return ::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode);
@@ -176,10 +248,15 @@ class Serve final : public Command {
                       Listening& listening) const;
   Result<Child> start_child(const nbd::Server& server, const Listening& listening,
                             const std::string& name) const;
-  /// Serves until a signal comes or the child ends; the exit status.
-  Result<int> serve(nbd::Server& server, const BlockedSignals& signals, std::optional<Child> child,
+  /// Serves until the server is stopped; the exit status.
+  Result<int> serve(nbd::Server& server, Stopper& stopper, std::optional<Child>& child,
                     const Streams& streams) const;
-  void print_statistics(const nbd::Server& server, const Streams& streams) const;
+  /// Has signals, and the end of the child, stop the server. `private_directory` goes when a second
+  /// signal must end the process from outside.
+  StopWatcher::Reactions reactions(Stopper& stopper, const std::string& private_directory,
+                                   const Streams& streams) const;
+  LogLevel log_level() const;
+  void print_statistics(const nbd::ServerStatistics& statistics, const Streams& streams) const;
 
   std::vector<std::string> sources_;
   SourceOptions source_;
@@ -201,6 +278,7 @@ class Serve final : public Command {
   bool read_only_ = false;
   bool exit_with_parent_ = false;
   bool verbose_ = false;
+  std::string log_level_;
 };
 
 Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
@@ -247,7 +325,14 @@ Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
       ->group(kGroup);
   serve_app.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
       ->group(kGroup);
-  serve_app.add_flag("-v,--verbose", verbose_, "Tell more on standard error")->group(kGroup);
+  CLI::Option* level =
+      add_value(serve_app, "--log-level", log_level_, "LEVEL",
+                "What is said on standard error: error, warning,\ninfo (default), debug")
+          ->check(CLI::IsMember({"error", "warning", "info", "debug"}))
+          ->group(kGroup);
+  serve_app.add_flag("-v,--verbose", verbose_, "The same as --log-level=debug")
+      ->group(kGroup)
+      ->excludes(level);
   image_.add_to(serve_app);
 }
 
@@ -314,34 +399,64 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
                                  {"exportname", name}});
 }
 
-void Serve::print_statistics(const nbd::Server& server, const Streams& streams) const {
-  const nbd::ServerStatistics statistics = server.statistics();
+void Serve::print_statistics(const nbd::ServerStatistics& statistics,
+                             const Streams& streams) const {
   print(streams.err,
         statistics_ == "json" ? statistics_json(statistics) : statistics_text(statistics));
 }
 
-Result<int> Serve::serve(nbd::Server& server, const BlockedSignals& signals,
-                         std::optional<Child> child, const Streams& streams) const {
+StopWatcher::Reactions Serve::reactions(Stopper& stopper, const std::string& private_directory,
+                                        const Streams& streams) const {
   StopWatcher::Reactions reactions;
-  reactions.on_signal = [&](int signal) {
-    if (signal == SIGUSR1) return print_statistics(server, streams);
-    if (signal == SIGHUP) return;  // a terminal that closes is no reason to leave clients alone
-    if (child) child->send(SIGTERM);
-    server.request_stop();
+  reactions.on_signal = [this, &stopper,
+                         &streams](int signal) -> std::optional<std::chrono::milliseconds> {
+    if (signal == SIGUSR1) {
+      if (const auto statistics = stopper.statistics()) print_statistics(*statistics, streams);
+      return std::nullopt;
+    }
+    // A terminal that closes is no reason to leave clients alone.
+    if (signal == SIGHUP) return std::nullopt;
+    stopper.stop();
+    return stopper.is_hurried() ? std::optional(kHurry) : std::nullopt;
   };
-  reactions.on_child_end = [&] { server.request_stop(); };
-  {
-    const Result<StopWatcher> watcher =
-        StopWatcher::start(signals, child ? child->poll_fd() : -1, std::move(reactions));
-    if (!watcher) return std::unexpected(watcher.error());
-    if (Result<void> served = server.run(); !served) return std::unexpected(served.error());
-  }
-  if (!statistics_.empty()) print_statistics(server, streams);
+  reactions.on_child_end = [&stopper] { stopper.stop_server(); };
+  reactions.on_overdue = [private_directory, &streams] {
+    // Something waits for a disk or another machine, and nobody knows how long.
+    print(streams.err, "mkvirtfs: ended by a second signal, in the middle of what it did\n");
+    boost::system::error_code ignored;
+    if (!private_directory.empty()) boost::filesystem::remove_all(private_directory, ignored);
+    ::_exit(1);
+  };
+  return reactions;
+}
+
+Result<int> Serve::serve(nbd::Server& server, Stopper& stopper, std::optional<Child>& child,
+                         const Streams& streams) const {
+  if (Result<void> served = server.run(); !served) return std::unexpected(served.error());
+  if (!statistics_.empty()) print_statistics(server.statistics(), streams);
   notify_service_manager("STOPPING=1");
-  if (!child) return 0;
-  if (const std::optional<int> status = child->wait(kChildGrace)) return *status;
-  child->send(SIGKILL);
-  return child->wait(kChildGrace).value_or(128 + SIGKILL);
+  int status = 0;
+  if (child) {
+    std::optional<int> ended = child->wait(kChildGrace);
+    if (!ended) {
+      child->send(SIGKILL);
+      ended = child->wait(kChildGrace);
+    }
+    status = ended.value_or(128 + SIGKILL);
+  }
+  if (stopper.is_hurried()) return fail(Errc::io, "ended by a second signal: clients were cut off");
+  return status;
+}
+
+LogLevel Serve::log_level() const {
+  if (verbose_) return LogLevel::debug;
+  constexpr std::array kLevels = {std::pair{std::string_view("error"), LogLevel::error},
+                                  std::pair{std::string_view("warning"), LogLevel::warning},
+                                  std::pair{std::string_view("debug"), LogLevel::debug}};
+  for (const auto& [name, level] : kLevels) {
+    if (log_level_ == name) return level;
+  }
+  return LogLevel::info;
 }
 
 Result<int> Serve::run(const Streams& streams) {
@@ -379,7 +494,7 @@ Result<int> Serve::run(const Streams& streams) {
   outputs->add_path(pid_file_);
   outputs->add_descriptor(streams.out, "the file of standard output");
   outputs->add_descriptor(streams.err, "the file of standard error");
-  FdLog log(streams.err, verbose_ ? LogLevel::debug : LogLevel::info);
+  FdLog log(streams.err, log_level());
   const Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
   if (!sources) return std::unexpected(sources.error());
   if (single_client_ &&
@@ -389,6 +504,7 @@ Result<int> Serve::run(const Streams& streams) {
   if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
     return std::unexpected(std::move(checked.error()));
   }
+  raise_open_file_limit();
   // Who asks for statistics before there are any gets them as soon as there are.
   const BlockedSignals not_yet{SIGUSR1};
   Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
@@ -407,6 +523,8 @@ Result<int> Serve::run(const Streams& streams) {
   }
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
+  Stopper stopper;
+  std::optional<StopWatcher> watcher;  // ends last: it ends what does not end
   if (exit_with_parent_) {
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (::getppid() != parent) return 0;  // it ended before we could ask to be told
@@ -465,10 +583,16 @@ Result<int> Serve::run(const Streams& streams) {
     }
   }
   notify_service_manager("READY=1");
-  Result<int> status = serve(**server, signals, std::move(child), streams);
+  const Stopper::Attachment attachment(stopper, **server, child ? &*child : nullptr);
+  Result<StopWatcher> started = StopWatcher::start(
+      signals, child ? child->poll_fd() : -1,
+      reactions(stopper, listening.directory ? listening.directory->path() : "", streams));
+  if (!started) return std::unexpected(std::move(started.error()));
+  watcher.emplace(std::move(*started));
+  Result<int> status = serve(**server, stopper, child, streams);
   if (status && writable) {
     if (Result<void> flushed = writable->flush(); !flushed) {
-      return std::unexpected(std::move(flushed.error()));
+      status = std::unexpected(std::move(flushed.error()));
     }
   }
   return status;

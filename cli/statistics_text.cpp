@@ -97,9 +97,9 @@ nlohmann::ordered_json export_json(const ExportStatistics& exported) {
 }  // namespace
 
 std::string statistics_text(const nbd::ServerStatistics& statistics) {
-  std::string text = fmt::format("statistics: {} connected, {} in all, {} turned away\n",
-                                 statistics.connections_open, statistics.connections_total,
-                                 statistics.connections_refused);
+  std::string text =
+      fmt::format("statistics: {} connected, {} in all, {} refused\n", statistics.connections_open,
+                  statistics.connections_total, statistics.connections_refused);
   for (const ExportStatistics& exported : statistics.exports) {
     text += export_text(fmt::format("export \"{}\"", printable(exported.name)), exported);
   }

@@ -33,11 +33,11 @@ nbd::ServerStatistics some_statistics() {
 
 TEST_CASE("statistics are a table for people") {
   CHECK(statistics_text(some_statistics()) ==
-        "statistics: 2 connected, 17 in all, 1 turned away\n"
+        "statistics: 2 connected, 17 in all, 1 refused\n"
         "export \"a\\x0ab\": 1 connected, 16 in all\n"
         "  command          requests       bytes      50%      99%     100%  errors\n"
         "  read                  102     3.0 MiB    <16us   <2.0ms    >8.4s  EIO 2\n");
-  CHECK(statistics_text({}) == "statistics: 0 connected, 0 in all, 0 turned away\n");
+  CHECK(statistics_text({}) == "statistics: 0 connected, 0 in all, 0 refused\n");
 }
 
 TEST_CASE("exports beyond those told apart are told together") {

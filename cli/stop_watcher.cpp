@@ -6,9 +6,12 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 namespace mkvirtfs::cli {
@@ -16,15 +19,27 @@ namespace {
 
 void watch(const UniqueFd& signals, int child_fd, int end_fd,
            const StopWatcher::Reactions& reactions) {
+  using Clock = std::chrono::steady_clock;
+  std::optional<Clock::time_point> overdue_at;
   std::array<pollfd, 3> sources = {pollfd{end_fd, POLLIN, 0}, pollfd{signals.get(), POLLIN, 0},
                                    pollfd{child_fd, POLLIN, 0}};  // -1 is never ready
   while (true) {
-    if (::poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR
+    int timeout_ms = -1;
+    if (overdue_at) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(*overdue_at - Clock::now());
+      timeout_ms = static_cast<int>(std::max<std::int64_t>(left.count(), 0));
+    }
+    if (::poll(sources.data(), sources.size(), timeout_ms) < 0) continue;  // EINTR
     if (sources[0].revents != 0) return;
+    if (overdue_at && Clock::now() >= *overdue_at) {
+      overdue_at.reset();
+      reactions.on_overdue();
+    }
     if (sources[1].revents != 0) {
       signalfd_siginfo signal{};
       if (::read(signals.get(), &signal, sizeof signal) == sizeof signal) {
-        reactions.on_signal(static_cast<int>(signal.ssi_signo));
+        const auto limit = reactions.on_signal(static_cast<int>(signal.ssi_signo));
+        if (limit && !overdue_at) overdue_at = Clock::now() + *limit;
       }
     }
     if (sources[2].revents != 0) {

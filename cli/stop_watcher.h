@@ -3,8 +3,10 @@
 
 #include <signal.h>
 
+#include <chrono>
 #include <functional>
 #include <initializer_list>
+#include <optional>
 #include <thread>
 
 #include "support/error.h"
@@ -32,8 +34,11 @@ class BlockedSignals {
 class StopWatcher {
  public:
   struct Reactions {
-    std::function<void(int signal)> on_signal;  ///< each time
-    std::function<void()> on_child_end;         ///< once
+    /// Each time. When it gives a time, on_overdue is called so much later, unless the watcher has
+    /// ended by then.
+    std::function<std::optional<std::chrono::milliseconds>(int signal)> on_signal;
+    std::function<void()> on_child_end;  ///< once
+    std::function<void()> on_overdue;
   };
 
   /// `child_fd` is a Child's poll_fd(), or -1. The reactions run on the watcher's thread.

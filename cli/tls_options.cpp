@@ -43,8 +43,8 @@ Result<TlsOptions::Tls> TlsOptions::load() const {
     return fail(Errc::usage,
                 fmt::format("--tls={} needs --tls-certificates=DIR or --tls-psk=FILE", mode_));
   }
-  if (verify_peer_ && certificates_.empty()) {
-    return fail(Errc::usage, "--tls-verify-peer needs --tls-certificates=DIR");
+  if (verify_peer_ && !has_files) {
+    return fail(Errc::usage, "--tls-verify-peer needs --tls-certificates=DIR or --tls-psk=FILE");
   }
   if (!has_files) return Tls{};
   auto credentials = nbd::TlsCredentials::load({.certificates_directory = certificates_,

@@ -140,7 +140,7 @@ Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOpt
       options_(options),
       blocking_(most == Patience::linger),
       session_(exports, tuning_for(options.tuning, blocking_), options.tls, *options.extensions,
-               options.features, &meter_) {
+               options.features, &meter_, options.most_names_listed) {
   prepare_socket(socket_.get(), blocking_);
 }
 
@@ -165,7 +165,7 @@ void Connection::on_ready(Patience patience) {
   dont_wait_ = patience == Patience::none ? MSG_DONTWAIT : 0;
   for (int turn = 0; !ended_; ++turn) {
     if (cut_.load(std::memory_order_relaxed)) return end("it was cut off");
-    if (is_late()) return end("the client did not finish its handshake in time");
+    if (is_late()) return refuse("the client did not finish its handshake in time");
     if (!told_shutdown_ && shutting_down_.load(std::memory_order_relaxed)) {
       told_shutdown_ = true;
       session_.begin_shutdown();
@@ -213,6 +213,15 @@ void Connection::end(std::string reason) {
   }
   // The descriptor lives until the connection is destroyed, but the client shall see the end now.
   ::shutdown(socket_.get(), SHUT_RDWR);
+}
+
+void Connection::refuse(std::string reason) {
+  if (in_handshake_) refusal_ = reason;
+  end(std::move(reason));
+}
+
+std::string Connection::refusal() const {
+  return refusal_.empty() ? std::string(session_.refusal()) : refusal_;
 }
 
 void Connection::begin_shutdown() noexcept {
@@ -274,7 +283,7 @@ Connection::Moved Connection::receive_through_tls() {
   const TlsChannel::Moved moved = tls_->receive(cipher_.bytes(), room);
   cipher_.drop(moved.cipher_bytes);
   if (tls_->failed()) {
-    end(tls_->failure());
+    refuse(tls_->failure());
     return Moved::ended;
   }
   if (moved.plain_bytes > 0) {
@@ -346,7 +355,7 @@ Connection::Moved Connection::send_through_tls(std::span<iovec>& left) {
     if (const Moved moved = send_cipher(); moved != Moved::all || left.empty()) return moved;
     drop_front(left, tls_->write(left));
     if (tls_->failed()) {
-      end(tls_->failure());
+      refuse(tls_->failure());
       return Moved::ended;
     }
   }

@@ -59,6 +59,8 @@ struct ConnectionOptions {
   /// that it was told. 0: as long as it likes.
   std::chrono::milliseconds handshake_timeout{10'000};
   TransmissionTuning tuning;
+  /// What LIST tells a client.
+  std::size_t most_names_listed = kMostNamesListed;
   TlsMode tls = TlsMode::off;
   /// Not null if there may be TLS.
   std::shared_ptr<const TlsCredentials> tls_credentials;
@@ -124,6 +126,16 @@ class Connection {
   /// Why, for the log; "" when the client took its leave.
   const std::string& end_reason() const noexcept { return end_reason_; }
 
+  /// See Session::has_opened_export().
+  bool has_opened_export() const noexcept { return session_.has_opened_export(); }
+  /// Why the client got no export, in words for the log; "" when it got one, or left before it
+  /// asked.
+  std::string refusal() const;
+  /// Who the client proved to be; "" when it did not. See TlsChannel::peer_identity().
+  std::string peer_identity() const { return tls_ ? tls_->peer_identity() : std::string(); }
+  /// See Session::take_remarks().
+  std::vector<Remark> take_remarks() noexcept { return session_.take_remarks(); }
+
   /// Takes no new requests, lets the ones received be answered, then ends. An on_ready() must
   /// follow.
   void begin_shutdown() noexcept;
@@ -143,6 +155,8 @@ class Connection {
   Moved send_through_tls(std::span<iovec>& left);
   Moved send_cipher();
   void end(std::string reason);
+  /// end() of a client that is not served, for a reason of ours.
+  void refuse(std::string reason);
   bool is_late() const noexcept;
 
   const UniqueFd socket_;
@@ -164,6 +178,7 @@ class Connection {
   bool has_more_ = false;
   int dont_wait_ = 0;  // MSG_DONTWAIT, unless the call lingers
   std::string end_reason_;
+  std::string refusal_;
   ReceiveBuffer input_;
   bool filled_room_ = false;
   EagerWait eager_;

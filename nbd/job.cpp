@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nbd/job.h"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
 #include "block/content.h"
 #include "block/extent.h"
+#include "nbd/remark.h"
 
 namespace mkvirtfs::nbd {
 
@@ -14,16 +16,50 @@ void Job::run() noexcept {
     if (work_ == Work::flush) {
       result_ = device_->flush();
     } else {
-      for_each_extent(*device_, range_, [](const Extent& extent) {
-        if (extent.kind == ExtentKind::content) {
-          extent.store->fetch(extent.content, extent.content_offset, extent.length);
-        }
-        return true;
-      });
+      bring();
     }
   } catch (const std::exception& exception) {
-    result_ = std::unexpected(Error{Errc::io, 0, exception.what()});
+    has_thrown_ = true;
+    result_ = std::unexpected(error_of(exception));
+    // The read that follows is told so, and does not try again.
+    if (work_ == Work::read) {
+      carried_.emplace();
+      carried_->offset = range_.offset;
+      carried_->failure = result_.error();
+    }
   }
+}
+
+void Job::bring() {
+  bool must_carry = false;
+  for_each_extent(*device_, range_, [&](const Extent& extent) {
+    if (extent.kind != ExtentKind::content) return true;
+    must_carry = work_ == Work::read && !extent.store->keeps_fetched(extent.content);
+    if (!must_carry) extent.store->fetch(extent.content, extent.content_offset, extent.length);
+    return !must_carry;
+  });
+  if (must_carry) carry();
+}
+
+/// All kinds of extents, and not only those that nobody keeps: the device may look different when
+/// the read goes on, and then still gets bytes of one moment.
+void Job::carry() {
+  const auto wanted =
+      static_cast<std::size_t>(std::min<std::uint64_t>(range_.length, kMostCarriedBytes));
+  CarriedBytes carried;
+  carried.offset = range_.offset;
+  carried.bytes = std::make_unique_for_overwrite<std::byte[]>(wanted);
+  for_each_extent(*device_, {range_.offset, wanted}, [&](const Extent& extent) {
+    const auto into =
+        std::span(carried.bytes.get() + carried.length, static_cast<std::size_t>(extent.length));
+    if (const Result<void> read = device_->read(extent.offset, into); !read) {
+      carried.failure = read.error();
+      return false;
+    }
+    carried.length += into.size();
+    return true;
+  });
+  carried_ = std::move(carried);
 }
 
 }  // namespace mkvirtfs::nbd

@@ -1,13 +1,29 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
+#include <utility>
 
 #include "block/device.h"
 #include "support/error.h"
 
 namespace mkvirtfs::nbd {
+
+/// Bytes of a device that a job read itself, because nothing else would keep them at hand. They are
+/// those at the front of the job's range, as far as they could be read.
+struct CarriedBytes {
+  std::uint64_t offset = 0;  ///< in the device
+  std::size_t length = 0;
+  std::unique_ptr<std::byte[]> bytes;
+  /// Why they end where they end; nothing when there are as many as there should be.
+  std::optional<Error> failure;
+
+  std::uint64_t end() const noexcept { return offset + length; }
+};
 
 /// What a request asks of its device that may have to wait for a disk. A session makes it; whoever
 /// drives the session runs it, on any thread, and hands it back.
@@ -15,8 +31,15 @@ namespace mkvirtfs::nbd {
 /// Keeps its device alive and knows nothing of its session, which may be gone when it is done.
 class Job {
  public:
+  /// The most that a job carries.
+  static constexpr std::size_t kMostCarriedBytes = 1U << 20;
+
   enum class Work : std::uint8_t {
-    fetch,  ///< bring the bytes of the range where they can be read at once
+    /// Bring the bytes of the range where they can be read at once, with nothing to take from the
+    /// job.
+    fetch,
+    /// The same for a read that follows, which takes what the job had to carry.
+    read,
     flush,
   };
   Job(std::shared_ptr<BlockDevice> device, Work work, Range range)
@@ -24,15 +47,27 @@ class Job {
 
   /// Does it, once. Throws nothing: what a device throws becomes a failure.
   void run() noexcept;
+  /// Of a job that was run: result() is what the device threw.
+  bool has_thrown() const noexcept { return has_thrown_; }
 
   /// Of a job that was run.
   const Result<void>& result() const noexcept { return result_; }
+  /// Of Work::read: nothing when all of the range can be read at once now, as far as one can know.
+  /// Once.
+  std::optional<CarriedBytes> take_carried() noexcept {
+    return std::exchange(carried_, std::nullopt);
+  }
 
  private:
+  void bring();
+  void carry();
+
   const std::shared_ptr<BlockDevice> device_;
   const Work work_;
   const Range range_;
   Result<void> result_;
+  bool has_thrown_ = false;
+  std::optional<CarriedBytes> carried_;
 };
 
 }  // namespace mkvirtfs::nbd

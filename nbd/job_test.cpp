@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <deque>
 #include <set>
+#include <stdexcept>
 
 #include "nbd/session.h"
 #include "nbd/testing/extent_device.h"
@@ -63,6 +64,36 @@ class ColdStore final : public ContentStore {
   static void fill(std::uint64_t offset, std::span<std::byte> out) {
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = byte_at(offset + i);
   }
+};
+
+/// A store that keeps nothing of what was fetched: each read waits, and the test counts them.
+class UnkeptStore final : public ContentStore {
+ public:
+  Result<void> read(ContentNo, std::uint64_t offset, std::span<std::byte> out) override {
+    ++reads;
+    if (throws) throw std::runtime_error("the store is out of its mind");
+    if (offset + out.size() > good_bytes) return fail(Errc::io, "the other machine is gone");
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = ColdStore::byte_at(offset + i);
+    return {};
+  }
+  Result<bool> read_at_once(ContentNo, std::uint64_t, std::span<std::byte>) override {
+    return false;
+  }
+  bool is_at_hand(ContentNo, std::uint64_t, std::uint64_t) override { return false; }
+  void fetch(ContentNo, std::uint64_t, std::uint64_t) override { ++fetches; }
+  bool keeps_fetched(ContentNo) override { return false; }
+  Result<Pin> pin(ContentNo) override {
+    ++pins;
+    return Pin{};
+  }
+  Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
+  std::string name(ContentNo) const override { return "unkept"; }
+
+  std::uint64_t good_bytes = std::uint64_t{1} << 40;
+  bool throws = false;
+  int reads = 0;
+  int fetches = 0;
+  int pins = 0;
 };
 
 Bytes cold_bytes(std::uint64_t offset, std::size_t length) {
@@ -257,6 +288,124 @@ TEST_CASE("a flush holds up nobody, and tells how it went", "[job]") {
   device->full = GENERATE(false, true);
   client.run_job();
   CHECK(client.take(flush).is(device->full ? WireError::io : WireError::ok));
+}
+
+TEST_CASE("what nobody keeps is read by the job, and by nobody else", "[job]") {
+  const bool structured = GENERATE(false, true);
+  const std::uint16_t flags = GENERATE(std::uint16_t{0}, kDf);
+  if (!structured && flags != 0) return;
+  CAPTURE(structured, flags);
+  const auto store = std::make_shared<UnkeptStore>();
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(store, ContentNo{0}, 0, 3U << 20).hole(1 << 20).computed(4096);
+  device->content(store, ContentNo{0}, 4U << 20, 8192);
+  Client client(device, structured);
+  const Request small{flags, Command::read, 1, 5000, 4096};
+  client.ask(small);
+  CHECK(client.silent());
+  CHECK(store->reads == 0);
+  client.run_job();
+  CHECK(store->reads == 1);
+  CHECK(client.take(small).data == cold_bytes(5000, 4096));
+  CHECK(store->reads == 1);
+
+  // More than a job carries comes by several of them; all kinds of extents are in it.
+  const Request large{flags, Command::read, 2, 100, (4U << 20) + 4096 + 8192 - 100};
+  client.ask(large);
+  int jobs = 0;
+  for (; jobs < 100 && !client.jobs.empty(); ++jobs) client.run_job();
+  Bytes wanted = cold_bytes(100, (3U << 20) - 100);
+  wanted.resize((4U << 20) - 100);
+  for (std::uint64_t at = 4U << 20; at < (4U << 20) + 4096; ++at) {
+    wanted.push_back(ExtentDevice::computed_byte(at));
+  }
+  wanted += cold_bytes(4U << 20, 8192);
+  CHECK(client.take(large).data == wanted);
+  CHECK(jobs >= 4);
+  CHECK(store->reads <= jobs + 2);
+  CHECK(store->fetches == 0);
+  CHECK(store->pins == 0);
+  CHECK(client.silent());
+}
+
+TEST_CASE("reads that nobody keeps pass each other", "[job]") {
+  const auto store = std::make_shared<UnkeptStore>();
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(store, ContentNo{0}, 0, 64U << 20).computed(4096);
+  Client client(device);
+  std::vector<Request> asked;
+  for (std::uint64_t i = 0; i < 6; ++i) {
+    asked.push_back({0, Command::read, i, i << 20, 65536});
+    client.ask(asked.back());
+  }
+  const Request metadata{0, Command::read, 7, 64U << 20, 4096};
+  client.ask(metadata);
+  CHECK(client.take(metadata).is(WireError::ok));
+  REQUIRE(client.jobs.size() == 6);
+  client.run_job(5);
+  CHECK(client.take(asked[5]).data == cold_bytes(5U << 20, 65536));
+  for (std::size_t i = 0; i < 5; ++i) {
+    client.run_job();
+    CHECK(client.take(asked[i]).data == cold_bytes(i << 20, 65536));
+  }
+  CHECK(store->reads == 6);
+}
+
+TEST_CASE("a job that can not read makes its request an error, and no other", "[job]") {
+  const bool structured = GENERATE(false, true);
+  CAPTURE(structured);
+  const auto store = std::make_shared<UnkeptStore>();
+  store->good_bytes = 0;
+  const auto device = std::make_shared<ExtentDevice>();
+  device->computed(4096).content(store, ContentNo{0}, 0, 1 << 20);
+  Client client(device, structured);
+  const Request asked{0, Command::read, 1, 0, 65536};
+  client.ask(asked);
+  client.run_job();
+  CHECK(client.take(asked).is(WireError::io));
+  CHECK(store->reads == 1);
+  store->good_bytes = 1 << 20;
+  const Request again{0, Command::read, 2, 4096, 4096};
+  client.ask(again);
+  client.run_job();
+  CHECK(client.take(again).data == cold_bytes(0, 4096));
+}
+
+TEST_CASE("what a job throws is an answer, and a remark", "[job]") {
+  const auto store = std::make_shared<UnkeptStore>();
+  store->throws = true;
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(store, ContentNo{0}, 0, 1 << 20);
+  Client client(device, GENERATE(false, true));
+  const Request asked{0, Command::read, 1, 0, 65536};
+  client.ask(asked);
+  client.run_job();
+  CHECK(client.take(asked).is(WireError::io));
+  const auto remarks = client.session().take_remarks();
+  REQUIRE(remarks.size() == 1);
+  CHECK(remarks[0].level == LogLevel::error);
+  CHECK_THAT(remarks[0].text, Catch::Contains("the store is out of its mind"));
+  store->throws = false;
+  const Request again{0, Command::read, 2, 0, 4096};
+  client.ask(again);
+  client.run_job();
+  CHECK(client.take(again).data == cold_bytes(0, 4096));
+}
+
+TEST_CASE("the bytes that jobs may have to carry are bounded", "[job][A16]") {
+  const auto store = std::make_shared<UnkeptStore>();
+  const auto device = std::make_shared<ExtentDevice>();
+  device->content(store, ContentNo{0}, 0, 64U << 20);
+  Client client(device);
+  for (std::uint64_t i = 0; i < 40; ++i) client.ask({0, Command::read, i, i << 20, 1U << 20});
+  CHECK(client.jobs.size() == Transmission::kMostWaitingBytes / Job::kMostCarriedBytes);
+  CHECK_FALSE(client.session().wants_input());
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    client.run_job();
+    CHECK(client.take({0, Command::read, i, i << 20, 1U << 20}).data ==
+          cold_bytes(i << 20, 1U << 20));
+  }
+  CHECK(client.session().wants_input());
 }
 
 TEST_CASE("a job outlives its session", "[job]") {

@@ -20,8 +20,6 @@ namespace {
 /// asks nine questions about every export, over one connection.
 constexpr std::size_t kOptionBudget = 32;
 
-/// LIST tells no more names than this; GO takes every name, listed or not.
-constexpr std::size_t kMostNamesListed = 1000;
 constexpr std::size_t kListPage = 64;
 /// All replies to one option; whatever was there before it is small.
 constexpr std::size_t kMostReplyBytes = 1U << 20;
@@ -172,14 +170,24 @@ class Negotiation::Queried final : public QueriedExport {
 };
 
 Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions,
-                         Features features)
-    : exports_(exports), extensions_(extensions), out_(out), tls_(tls), features_(features) {
+                         Features features, Remarks* remarks, std::size_t most_names_listed)
+    : exports_(exports),
+      extensions_(extensions),
+      out_(out),
+      tls_(tls),
+      features_(features),
+      remarks_(remarks),
+      most_names_listed_(most_names_listed) {
   out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
 }
 
 std::size_t Negotiation::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
   while (out_.size_bytes() < kEnoughOutput) {
+    if (listing_) {
+      list_on();
+      continue;
+    }
     const Data rest = input.subspan(used);
     std::size_t taken = 0;
     if (dropping_) {
@@ -281,6 +289,7 @@ std::size_t Negotiation::consume_option(Data input) {
     refuse_after(length, option, OptionReply::err_invalid,
                  "options other than EXPORT_NAME need the fixed newstyle flag");
   } else if (needs_tls) {
+    refusal_ = "it asked for an export without TLS";
     refuse_after(length, option, OptionReply::err_tls_reqd, "this server wants TLS first");
   } else if (rule == nullptr) {
     refuse_after(length, option, OptionReply::err_unsup, "this option is not known here");
@@ -346,36 +355,63 @@ void Negotiation::on_list(Option option, Data) {
     refuse(option, OptionReply::err_policy, "this server does not list its exports");
     return;
   }
-  // Depth first through the directories that are still to be listed; their number is bounded by
-  // that of the names, and the work by what may be told.
-  std::vector<std::string> directories = {""};
-  std::size_t told = 0;
-  const std::size_t full = out_.size_bytes() + kMostReplyBytes;
-  std::size_t pages_left = kMostNamesListed;
-  while (!directories.empty() && told < kMostNamesListed && pages_left > 0) {
-    const std::string directory = std::move(directories.back());
-    directories.pop_back();
-    std::optional<std::string> after;
-    bool more = true;
-    while (more && told < kMostNamesListed && out_.size_bytes() < full && pages_left-- > 0) {
-      const auto page = exports_.list(directory, after, kListPage);
-      // An error reply would make clients drop the names that they have: tell what there is.
-      if (!page) break;
-      for (const ExportEntry& entry : *page) {
-        if (entry.is_directory && directories.size() < kMostNamesListed) {
-          directories.push_back(entry.name);
-        }
-        if (entry.is_export && told < kMostNamesListed && out_.size_bytes() < full) {
-          tell_export(option, entry);
-          ++told;
-        }
+  listing_.emplace();
+  // The work is bounded by what may be told, however many directories have nothing in them.
+  listing_->pages_left = 2 * most_names_listed_ + kMostNamesListed;
+}
+
+void Negotiation::list_on() {
+  NameWalk& walk = *listing_;
+  if (!walk.in_directory) {
+    if (walk.directories.empty()) return end_list();
+    walk.directory = std::move(walk.directories.back());
+    walk.directories.pop_back();
+    walk.after.reset();
+    walk.in_directory = true;
+  }
+  if (walk.pages_left == 0) {
+    walk.cut = true;
+    return end_list();
+  }
+  --walk.pages_left;
+  const auto page = exports_.list(walk.directory, walk.after, kListPage);
+  if (!page) {
+    // An error reply would make clients drop the names that they have: tell what there is.
+    walk.in_directory = false;
+    return;
+  }
+  for (const ExportEntry& entry : *page) {
+    if (entry.is_export && walk.told == most_names_listed_) {
+      walk.cut = true;
+      return end_list();
+    }
+    if (entry.is_directory) {
+      // No more are kept than names may be told.
+      if (walk.directories.size() < most_names_listed_) {
+        walk.directories.push_back(entry.name);
+      } else {
+        walk.cut = true;
       }
-      more = page->size() == kListPage;
-      if (more) after = page->back().name;
+    }
+    if (entry.is_export) {
+      tell_export(Option::list, entry);
+      names_told_ = std::max(names_told_, ++walk.told);
     }
   }
-  names_told_ = std::max(names_told_, told);
-  reply(option, OptionReply::ack);
+  walk.in_directory = page->size() == kListPage;
+  if (walk.in_directory) walk.after = page->back().name;
+}
+
+void Negotiation::end_list() {
+  if (listing_->cut && remarks_ != nullptr && !told_of_cut_list_) {
+    told_of_cut_list_ = true;
+    remarks_->add(LogLevel::info,
+                  fmt::format("NBD_OPT_LIST ended after {} exports, and there are more "
+                              "(--list-max=N lists more; LIST_HIER lists all)",
+                              listing_->told));
+  }
+  listing_.reset();
+  reply(Option::list, OptionReply::ack);
 }
 
 void Negotiation::on_starttls(Option option, Data) {
@@ -388,6 +424,7 @@ void Negotiation::on_starttls(Option option, Data) {
     return;
   }
   // Nothing that was agreed so far counts: anybody may have said it.
+  refusal_.clear();
   structured_replies_ = false;
   extended_headers_ = false;
   selection_.reset();
@@ -407,6 +444,7 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   }
   Result<Export> exported = open(request->name());
   if (!exported) {
+    if (option == Option::go) refusal_ = exported.error().what;
     refuse(option, OptionReply::err_unknown, exported.error().what);
     return;
   }
@@ -575,6 +613,8 @@ Result<Export> Negotiation::open(std::string_view name) {
   if (exported) {
     assert(exported->device != nullptr && exported->device->geometry().size_bytes >> 63 == 0);
     opened_ = {std::string(name), *exported};
+    has_opened_export_ = true;
+    refusal_.clear();
   }
   return exported;
 }
@@ -662,6 +702,7 @@ void Negotiation::refuse(Option option, OptionReply error, std::string_view text
 }
 
 void Negotiation::end(std::string_view reason) {
+  if (!reason.empty()) refusal_ = reason;
   end_reason_ = reason;
   phase_ = Phase::ended;
 }

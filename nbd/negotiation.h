@@ -16,21 +16,28 @@
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/feature_set.h"
+#include "nbd/remark.h"
 #include "nbd/tls_mode.h"
 
 namespace mkvirtfs::nbd {
+
+/// LIST tells a client so many names, unless the server was told otherwise; GO takes every name,
+/// listed or not, and LIST_HIER lists all.
+inline constexpr std::size_t kMostNamesListed = 1000;
 
 /// The handshake of one client ("Newstyle negotiation", fixed newstyle only): bytes in, bytes out.
 ///
 /// A table says for each option how long its data may be, who may send it and what handles it, and
 /// Extensions add lines to it; all that is alike for every option (magic, limits, dropping data,
 /// framing of replies, the budget) stands once, around the table. No socket, clock or thread.
-/// Belongs to one thread; the tree, the extensions and the batch live longer.
+/// Belongs to one thread; the tree, the extensions, the batch and the remarks, which may be null,
+/// live longer.
 class Negotiation {
  public:
   /// Puts the greeting into `out`.
   Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off,
-              const Extensions& extensions = Extensions::standard(), Features features = {});
+              const Extensions& extensions = Extensions::standard(), Features features = {},
+              Remarks* remarks = nullptr, std::size_t most_names_listed = kMostNamesListed);
 
   /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
   /// it took. It takes none when it must see wanted_bytes() first, or when ended() or agreed().
@@ -42,6 +49,10 @@ class Negotiation {
   bool ended() const noexcept { return phase_ == Phase::ended; }
   /// Why, for the log; "" when the client asked for it.
   std::string_view end_reason() const noexcept { return end_reason_; }
+  /// The client has asked for an export, by INFO or GO, and there was one.
+  bool has_opened_export() const noexcept { return has_opened_export_; }
+  /// Why the client did not get what it asked for, if it was told so at last; for the log.
+  const std::string& refusal() const noexcept { return refusal_; }
   /// The handshake succeeded: what follows in the input belongs to transmission.
   bool agreed() const noexcept { return phase_ == Phase::agreed; }
   Agreement take_agreement();
@@ -80,6 +91,9 @@ class Negotiation {
 
   void on_export_name(Option option, Data data);
   void on_list(Option option, Data data);
+  /// Tells one page of the names, or that there are no more.
+  void list_on();
+  void end_list();
   void on_starttls(Option option, Data data);
   void on_info_or_go(Option option, Data data);
   void on_extended_headers(Option option, Data data);
@@ -106,9 +120,12 @@ class Negotiation {
   Batch& out_;
   const TlsMode tls_;
   const Features features_;
+  Remarks* const remarks_;
+  const std::size_t most_names_listed_;
   bool tls_is_on_ = false;
   Phase phase_ = Phase::client_flags;
   std::string end_reason_;
+  std::string refusal_;
   bool shutting_down_ = false;
   bool fixed_newstyle_ = false;
   bool no_zeroes_ = false;
@@ -129,6 +146,20 @@ class Negotiation {
   };
   std::optional<Dropping> dropping_;
 
+  /// A LIST that is being answered, page by page as the batch is sent: depth first through the
+  /// directories that are still to be listed.
+  struct NameWalk {
+    std::vector<std::string> directories = {""};
+    std::string directory;             ///< whose pages are listed
+    std::optional<std::string> after;  ///< the last name of the page before
+    bool in_directory = false;
+    std::size_t told = 0;
+    std::size_t pages_left = 0;
+    bool cut = false;  ///< there are more names
+  };
+  std::optional<NameWalk> listing_;
+  bool told_of_cut_list_ = false;
+
   /// What SET_META_CONTEXT selected, and the canonical name of the export for which it did.
   struct Selection {
     std::string export_name;
@@ -142,6 +173,7 @@ class Negotiation {
     Export exported;
   };
   std::optional<Opened> opened_;
+  bool has_opened_export_ = false;
   Agreement agreement_;
 };
 

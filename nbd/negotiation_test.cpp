@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nbd/negotiation.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -68,8 +70,10 @@ std::string names_of(const std::vector<SelectedContext>& contexts) {
 /// A negotiation and the bytes it answers with.
 class Handshake {
  public:
-  explicit Handshake(std::shared_ptr<ExportTree> tree = disk_tree(), TlsMode tls = TlsMode::off)
-      : tree_(std::move(tree)), negotiation_(*tree_, batch_, tls) {
+  explicit Handshake(std::shared_ptr<ExportTree> tree = disk_tree(), TlsMode tls = TlsMode::off,
+                     std::size_t most_names_listed = kMostNamesListed)
+      : tree_(std::move(tree)),
+        negotiation_(*tree_, batch_, tls, Extensions::standard(), {}, &remarks, most_names_listed) {
     CHECK(testing::take_greeting(answers_after({})) == (kFixedNewstyle | kNoZeroes));
   }
   Handshake(const Handshake&) = delete;
@@ -98,6 +102,9 @@ class Handshake {
   Negotiation& negotiation() { return negotiation_; }
   std::size_t unused() const { return input_.size(); }
 
+  Remarks remarks;
+  std::size_t largest_batch = 0;
+
  private:
   Stream& answers_after(std::span<const std::byte> more) {
     input_ += more;
@@ -105,6 +112,7 @@ class Handshake {
       const std::size_t used = negotiation_.consume(input_);
       input_.erase(input_.begin(), input_.begin() + static_cast<std::ptrdiff_t>(used));
       if (batch_.empty()) return stream_;
+      largest_batch = std::max(largest_batch, batch_.size_bytes());
       std::vector<iovec> parts;
       batch_.gather(parts);
       for (const iovec& part : parts) {
@@ -125,8 +133,9 @@ class Handshake {
 class FixedHandshake : public Handshake {
  public:
   explicit FixedHandshake(std::shared_ptr<ExportTree> tree = disk_tree(),
-                          TlsMode tls = TlsMode::off)
-      : Handshake(std::move(tree), tls) {
+                          TlsMode tls = TlsMode::off,
+                          std::size_t most_names_listed = kMostNamesListed)
+      : Handshake(std::move(tree), tls, most_names_listed) {
     send(client_flags());
   }
 };
@@ -521,9 +530,40 @@ TEST_CASE("a huge tree does not make a huge list", "[negotiation][A18]") {
   std::size_t bytes = 0;
   for (const OptionAnswer& answer : answers) bytes += answer.data.size();
   CHECK(answers.back().is(OptionReply::ack));
-  CHECK(answers.size() - 1 == std::min<std::size_t>(1000, answers.size() - 1));
-  CHECK(bytes < (1 << 20) + 8192);
-  if (length == 10) CHECK(answers.size() == 1001);
+  CHECK(answers.size() == 1001);
+  CHECK(bytes > 1000 * length);
+  // However long the names are, few of them are in memory at a time.
+  CHECK(handshake.largest_batch < (1 << 20));
+  CHECK(handshake.negotiation().names_told() == 1000);
+}
+
+TEST_CASE("LIST ends where it was told to, and says so when there is more", "[negotiation]") {
+  const auto device = std::make_shared<testing::MemoryDevice>(std::vector<std::byte>(512));
+  std::vector<Export> exports;
+  for (int i = 0; i < 2500; ++i)
+    exports.push_back({fmt::format("d{}/{:04}", i % 7, i), "", device});
+  const std::shared_ptr<ExportTree> tree = *make_fixed_exports(exports);
+  const auto list = [&](std::size_t most) {
+    FixedHandshake handshake(tree, TlsMode::off, most);
+    const auto answers = handshake.all(option(Option::list));
+    CHECK(answers.back().is(OptionReply::ack));
+    CHECK(answers.size() - 1 == std::min(most, exports.size()));
+    std::set<std::string> names;
+    for (const OptionAnswer& answer : answers) names.insert(testing::text_of(answer.data));
+    CHECK(names.size() == answers.size());
+    // Said once for a client, however often it asks.
+    handshake.all(option(Option::list));
+    std::string remarks;
+    for (const Remark& remark : handshake.remarks.take()) remarks += remark.text + "\n";
+    return remarks;
+  };
+  CHECK(list(1) ==
+        "NBD_OPT_LIST ended after 1 exports, and there are more (--list-max=N lists more; "
+        "LIST_HIER lists all)\n");
+  CHECK_THAT(list(1000), Catch::StartsWith("NBD_OPT_LIST ended after 1000 exports"));
+  CHECK_THAT(list(2499), Catch::StartsWith("NBD_OPT_LIST ended after 2499 exports"));
+  CHECK(list(2500).empty());
+  CHECK(list(100'000).empty());
 }
 
 TEST_CASE("what is too long is dropped in step, or ends the connection", "[negotiation][O4]") {

@@ -106,10 +106,12 @@ Peer Peer::of_socket(int fd) noexcept {
     case AF_INET:
       peer.kind = Kind::ip;
       peer.ip = IpAddress::from_v4(bytes_of(reinterpret_cast<sockaddr_in*>(&storage)->sin_addr));
+      peer.port = ntohs(reinterpret_cast<sockaddr_in*>(&storage)->sin_port);
       break;
     case AF_INET6:
       peer.kind = Kind::ip;
       peer.ip = IpAddress::from_v6(bytes_of(reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr));
+      peer.port = ntohs(reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
       break;
     case AF_UNIX: {
       peer.kind = Kind::unix_socket;
@@ -118,12 +120,14 @@ Peer Peer::of_socket(int fd) noexcept {
       if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &credentials_bytes) == 0) {
         peer.uid = credentials.uid;
         peer.gid = credentials.gid;
+        peer.pid = credentials.pid;
       }
       break;
     }
     case AF_VSOCK:
       peer.kind = Kind::vsock;
       peer.cid = reinterpret_cast<sockaddr_vm*>(&storage)->svm_cid;
+      peer.port = reinterpret_cast<sockaddr_vm*>(&storage)->svm_port;
       break;
     default:
       break;
@@ -134,11 +138,14 @@ Peer Peer::of_socket(int fd) noexcept {
 std::string Peer::text() const {
   switch (kind) {
     case Kind::ip:
-      return ip.text();
+      return ip.is_v4 ? fmt::format("{}:{}", ip.text(), port)
+                      : fmt::format("[{}]:{}", ip.text(), port);
     case Kind::unix_socket:
-      return uid ? fmt::format("user {}", *uid) : "an unknown user";
+      if (!uid) return "an unknown user";
+      return pid.value_or(0) > 0 ? fmt::format("user {} (process {})", *uid, *pid)
+                                 : fmt::format("user {}", *uid);
     case Kind::vsock:
-      return fmt::format("vsock context {}", cid);
+      return fmt::format("vsock context {}, port {}", cid, port);
     case Kind::other:
       break;
   }

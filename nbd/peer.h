@@ -42,14 +42,17 @@ struct Peer {
   enum class Kind : std::uint8_t { ip, unix_socket, vsock, other };
 
   Kind kind = Kind::other;
-  IpAddress ip;           ///< of Kind::ip
-  std::uint32_t cid = 0;  ///< of Kind::vsock
+  IpAddress ip;            ///< of Kind::ip
+  std::uint32_t cid = 0;   ///< of Kind::vsock
+  std::uint32_t port = 0;  ///< of these two
   /// Who connected, of Kind::unix_socket: the credentials at that moment.
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
+  std::optional<pid_t> pid;
 
   static Peer of_socket(int fd) noexcept;
-  /// "192.0.2.7", "user 1000", for the log.
+  /// "192.0.2.7:49152", "[2001:db8::1]:49152", "user 1000 (process 4711)", "vsock context 3, port
+  /// 1024", for the log.
   std::string text() const;
 };
 

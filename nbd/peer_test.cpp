@@ -159,7 +159,8 @@ TEST_CASE("the kernel tells who connected", "[peer]") {
     CHECK(peer.kind == Peer::Kind::unix_socket);
     CHECK(peer.uid == ::geteuid());
     CHECK(peer.gid == ::getegid());
-    CHECK(peer.text() == "user " + std::to_string(::geteuid()));
+    CHECK(peer.text() ==
+          "user " + std::to_string(::geteuid()) + " (process " + std::to_string(::getpid()) + ")");
   }
   SECTION("by TCP, also where one socket serves both families") {
     const UniqueFd listening(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -171,12 +172,15 @@ TEST_CASE("the kernel tells who connected", "[peer]") {
     REQUIRE(::bind(listening.get(), reinterpret_cast<sockaddr*>(&address), length) == 0);
     REQUIRE(::listen(listening.get(), 4) == 0);
     REQUIRE(::getsockname(listening.get(), reinterpret_cast<sockaddr*>(&address), &length) == 0);
-    for (const auto& [family, text] : {std::pair{AF_INET, "127.0.0.1"}, {AF_INET6, "::1"}}) {
+    for (const auto& [family, text] : {std::pair{AF_INET, "127.0.0.1"}, {AF_INET6, "[::1]"}}) {
       const auto client = testing::SocketClient::on_loopback(family, ntohs(address.sin6_port));
       const UniqueFd accepted(::accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
       const Peer peer = Peer::of_socket(accepted.get());
       CHECK(peer.kind == Peer::Kind::ip);
-      CHECK(peer.text() == text);
+      sockaddr_in6 own{};  // the port stands at the same place in both families
+      length = sizeof own;
+      REQUIRE(::getsockname(client.fd(), reinterpret_cast<sockaddr*>(&own), &length) == 0);
+      CHECK(peer.text() == std::string(text) + ":" + std::to_string(ntohs(own.sin6_port)));
     }
   }
   SECTION("not of what is no socket") {

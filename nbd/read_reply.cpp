@@ -75,19 +75,23 @@ void ReadReply::advance() {
     } else if (failed_) {
       add_padding();
     } else {
-      if (ahead_.empty()) plan();
-      add(ahead_.front());
+      const Result<void> planned = ahead_.empty() ? plan() : Result<void>();
+      if (planned) {
+        add(ahead_.front());
+      } else {
+        fail(planned.error(), position_);
+      }
     }
   }
   // The rest goes into another batch, and a chunk can not: its length must be told now.
   if (chunk_is_open_) close_chunk(0, 0);
 }
 
-void ReadReply::plan() {
+Result<void> ReadReply::plan() {
   ahead_.clear();
   bool complete = true;
   const Range rest{position_, range_.end() - position_};
-  for_each_extent(context_.device, rest, [&](const Extent& extent) {
+  const auto take = [&](const Extent& extent) {
     Extent* const last = ahead_.count > 0 ? &ahead_.extents[ahead_.count - 1] : nullptr;
     if (last != nullptr && last->kind == ExtentKind::hole && extent.kind == ExtentKind::hole) {
       last->length += extent.length;
@@ -99,17 +103,24 @@ void ReadReply::plan() {
     }
     ahead_.extents[ahead_.count++] = extent;
     return true;
+  };
+  const Result<void> mapped = guarded(context_.remarks, "a look at the map", [&]() -> Result<void> {
+    for_each_extent(context_.device, rest, take);
+    return {};
   });
+  if (!mapped) return mapped;
   // A hole at the end may go on: the next plan shall see all of it.
   if (!complete && ahead_.extents[ahead_.count - 1].kind == ExtentKind::hole) --ahead_.count;
   assert(ahead_.count > 0 && ahead_.front().offset == position_);
+  return {};
 }
 
 void ReadReply::wait_for_bytes() {
   waiting_ = true;
   if (chunk_is_open_) close_chunk(0, 0);
-  if (revocable_) {
-    // Nothing of it was sent: it is begun again later, and others can go before it.
+  if (revocable_ && !carried_) {
+    // Nothing of it was sent: it is begun again later, and others can go before it. Not when a part
+    // of it was carried here, which the next job would have to carry again.
     out_.rewind(header_);
     revocable_ = false;
     begun_ = false;
@@ -122,9 +133,11 @@ void ReadReply::wait_for_bytes() {
   ahead_is_mine_ = false;
 }
 
-void ReadReply::fetched() noexcept {
+void ReadReply::fetched(std::optional<CarriedBytes> carried) noexcept {
   waiting_ = false;
-  patient_until_ = wanted_.end();
+  carried_ = std::move(carried);
+  // Behind what was carried it is waited for again.
+  patient_until_ = carried_ && !carried_->failure ? carried_->end() : wanted_.end();
 }
 
 void ReadReply::add(const Extent& extent) {
@@ -144,7 +157,9 @@ void ReadReply::add(const Extent& extent) {
       add_by_reading(piece);
       break;
     case ExtentKind::content:
-      if (context_.file_runs && piece.length >= context_.file_run_bytes) {
+      if (is_carried(piece)) {
+        add_carried(piece);
+      } else if (context_.file_runs && piece.length >= context_.file_run_bytes) {
         add_file_run(piece);
       } else {
         add_by_reading(piece);
@@ -197,15 +212,16 @@ void ReadReply::add_by_reading(const Extent& piece) {
   open_chunk();
   const Batch::Mark before = out_.mark();
   const std::span<std::byte> into = out_.extend(fitting(piece.length));
-  Result<bool> result = true;
-  if (piece.kind == ExtentKind::content && may_wait_for(piece)) {
-    result = piece.store->read_at_once(piece.content, piece.content_offset, into);
-  } else {
+  const Result<bool> result = guarded(context_.remarks, "a read", [&]() -> Result<bool> {
+    if (piece.kind == ExtentKind::content && may_wait_for(piece)) {
+      return piece.store->read_at_once(piece.content, piece.content_offset, into);
+    }
     const Result<void> read = piece.kind == ExtentKind::content
                                   ? piece.store->read(piece.content, piece.content_offset, into)
                                   : context_.device.read(piece.offset, into);
-    if (!read) result = std::unexpected(read.error());
-  }
+    if (!read) return std::unexpected(read.error());
+    return true;
+  });
   if (result && *result) {
     added(into.size());
     return;
@@ -218,13 +234,38 @@ void ReadReply::add_by_reading(const Extent& piece) {
   }
 }
 
+bool ReadReply::is_carried(const Extent& piece) const noexcept {
+  return carried_ && piece.offset >= carried_->offset &&
+         (piece.offset < carried_->end() ||
+          (piece.offset == carried_->end() && carried_->failure.has_value()));
+}
+
+void ReadReply::add_carried(const Extent& piece) {
+  if (piece.offset == carried_->end()) {
+    fail(*carried_->failure, piece.offset);
+    return;
+  }
+  open_chunk();
+  const std::uint64_t there = std::min(piece.length, carried_->end() - piece.offset);
+  const auto bytes = std::span<const std::byte>(
+      carried_->bytes.get() + (piece.offset - carried_->offset), fitting(there));
+  out_.append(bytes);
+  added(bytes.size());
+}
+
 void ReadReply::add_file_run(const Extent& piece) {
-  if (may_wait_for(piece) &&
-      !piece.store->is_at_hand(piece.content, piece.content_offset, piece.length)) {
+  bool waits = false;
+  const Result<ContentStore::Pin> pin =
+      guarded(context_.remarks, "a read", [&]() -> Result<ContentStore::Pin> {
+        waits = may_wait_for(piece) &&
+                !piece.store->is_at_hand(piece.content, piece.content_offset, piece.length);
+        if (waits) return ContentStore::Pin{};
+        return piece.store->pin(piece.content);
+      });
+  if (waits) {
     wait_for_bytes();
     return;
   }
-  const Result<ContentStore::Pin> pin = piece.store->pin(piece.content);
   if (!pin) {
     fail(pin.error(), piece.offset);
     return;
@@ -254,7 +295,8 @@ void ReadReply::batch_sent(const FileMove& move) {
   const Extent& run = moving_extent_;
   assert(active_ && move.moved_bytes <= run.length);
   if (move.moved_bytes > 0) added(move.moved_bytes);
-  const Result<void> unchanged = run.store->recheck(run.content, file);
+  const Result<void> unchanged =
+      guarded(context_.remarks, "a read", [&] { return run.store->recheck(run.content, file); });
   if (!unchanged) {
     fail(unchanged.error(), run.offset);
   } else if (move.unsupported) {

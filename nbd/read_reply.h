@@ -4,11 +4,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "block/device.h"
 #include "nbd/batch.h"
 #include "nbd/codec.h"
+#include "nbd/job.h"
+#include "nbd/remark.h"
 #include "nbd/reply.h"
 
 namespace mkvirtfs::nbd {
@@ -48,7 +51,8 @@ struct ReadAhead {
 /// chunk behind it says so. A simple reply has no such way out: it is broken().
 ///
 /// Bytes that would have to be waited for are not: the reply is waiting() for wanted() then. If it
-/// may be laid aside, other replies can go into the batch meanwhile.
+/// may be laid aside, other replies can go into the batch meanwhile. Where nothing keeps the bytes
+/// at hand, the job that waited for them carries them here.
 ///
 /// Belongs to one thread; everything in Context lives longer.
 class ReadReply {
@@ -58,6 +62,7 @@ class ReadReply {
     BlockDevice& device;
     Batch& out;
     ReadAhead& ahead;
+    Remarks& remarks;
     ReplyStyle style = ReplyStyle::simple;
     /// Runs of files from this size on are left to the kernel.
     std::uint64_t file_run_bytes = 0;
@@ -80,8 +85,9 @@ class ReadReply {
   Range wanted() const noexcept { return wanted_; }
   /// While it is waiting() no other reply may come between: the client was promised more of this.
   bool holds_the_line() const noexcept { return owed_ != 0; }
-  /// They were; or nothing more can be done about it.
-  void fetched() noexcept;
+  /// They were, or nothing more can be done about it; or they are in `carried`, at least the first
+  /// of them or why these can not be had.
+  void fetched(std::optional<CarriedBytes> carried) noexcept;
 
   /// The batch was sent and cleared; `move` says how its file run fared, if it had one.
   void batch_sent(const FileMove& move);
@@ -96,7 +102,7 @@ class ReadReply {
 
  private:
   void promise();
-  void plan();
+  Result<void> plan();
   void wait_for_bytes();
   /// Whether the reply may stop before this piece, because it did not yet.
   bool may_wait_for(const Extent& piece) const noexcept {
@@ -107,6 +113,9 @@ class ReadReply {
   void add_zeroes(std::uint64_t wanted);
   void add_memory(const Extent& piece);
   void add_by_reading(const Extent& piece);
+  /// Whether a job read the front of this piece, or failed to.
+  bool is_carried(const Extent& piece) const noexcept;
+  void add_carried(const Extent& piece);
   void add_file_run(const Extent& piece);
   void add_padding();
   void added(std::uint64_t count);
@@ -136,6 +145,7 @@ class ReadReply {
   bool waiting_ = false;
   Range wanted_;
   std::uint64_t patient_until_ = 0;  // the bytes before it have been waited for once
+  std::optional<CarriedBytes> carried_;
 
   // The header of one_chunk_, while it is in the batch and can be taken back.
   bool revocable_ = false;

@@ -5,9 +5,11 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cassert>
@@ -16,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <optional>
 #include <system_error>
 #include <unordered_map>
 #include <utility>
@@ -57,6 +60,21 @@ class Wakeup {
  private:
   UniqueFd fd_;
 };
+
+/// What a name that a client or an operator chose may take of a line in the log.
+constexpr std::size_t kMostLoggedName = 128;
+
+std::string for_log(std::string_view name) {
+  return name.size() <= kMostLoggedName ? std::string(name)
+                                        : std::string(name.substr(0, kMostLoggedName)) + "...";
+}
+
+/// Descriptors that are left to the process, when `newest` is the one that it was given last: the
+/// kernel gives the lowest free one.
+std::size_t descriptors_behind(int newest, std::size_t limit) noexcept {
+  const auto used = static_cast<std::size_t>(newest) + 1;
+  return limit > used ? limit - used : 0;
+}
 
 // What epoll tells of: clients by their number, listeners by their place, and the wakeup.
 constexpr std::uint64_t kListenerBit = std::uint64_t{1} << 63;
@@ -100,15 +118,14 @@ class Server::Implementation {
 
   Result<void> adopt(UniqueFd socket);
   Result<void> run();
-  /// There were clients, and there are none any more.
-  bool is_deserted() const {
-    const MutexLock lock(mutex_);
-    return clients_accepted_ > 0 && clients_.empty();
-  }
 
   void request_stop() noexcept {
     stop_requested_.store(true, std::memory_order_release);
     wakeup_.notify();
+  }
+  void request_stop_at_once() noexcept {
+    stop_at_once_.store(true, std::memory_order_release);
+    request_stop();
   }
 
  private:
@@ -116,15 +133,20 @@ class Server::Implementation {
   /// until the poll or a job wakes it; queued for a thread; running on one.
   class Client final : public Task, public std::enable_shared_from_this<Client> {
    public:
-    Client(Implementation& server, std::uint64_t its_number, UniqueFd socket,
+    Client(Implementation& server, std::uint64_t its_number, Peer its_peer, UniqueFd socket,
            const ConnectionOptions& options)
         : number(its_number),
+          peer(std::move(its_peer)),
           connection(std::move(socket), *server.exports_, options, Connection::Patience::linger),
           server_(server) {}
     void run() noexcept override { server_.serve(*this); }
 
     const std::uint64_t number;
-    Connection connection;  // of the thread that runs it
+    const Peer peer;
+    const Clock::time_point connected_at = Clock::now();
+    Connection connection;                // of the thread that runs it
+    bool told_of_come = false;            // of that thread, too
+    std::atomic<bool> is_served = false;  // it has opened an export
     /// When it must be woken at the latest.
     std::atomic<Clock::time_point> deadline = Clock::time_point::max();
 
@@ -162,6 +184,13 @@ class Server::Implementation {
   void wake(Client& client) noexcept;
   void serve(Client& client) noexcept;
   void go_on(Client& client);
+  void log_progress(Client& client);
+  void log_end(const Client& client);
+  static std::string describe(const Client& client);
+  Result<void> check_room(const Peer& peer, int socket) REQUIRES(mutex_);
+  /// Since when nobody is served any more who once was; nothing while somebody is, or nobody was.
+  std::optional<Clock::time_point> deserted_since() const;
+  bool may_leave(Clock::time_point& next_look) const;
   bool park(Client& client, std::vector<std::shared_ptr<Job>>& done_jobs);
   void start_jobs(Client& client);
   void remove(Client& client) noexcept;
@@ -183,11 +212,11 @@ class Server::Implementation {
   const Wakeup wakeup_;
   const UniqueFd epoll_;
   std::atomic<bool> stop_requested_ = false;
+  std::atomic<bool> stop_at_once_ = false;
 
   // The server's thread's own.
   std::vector<Listener> listeners_;
   bool accepting_ = true;
-  bool told_full_ = false;
   Clock::time_point accept_again_at_;
 
   mutable Mutex mutex_;
@@ -195,6 +224,9 @@ class Server::Implementation {
   Clock::time_point look_at_ GUARDED_BY(mutex_) = Clock::time_point::max();  // none is late before
   std::unordered_map<std::uint64_t, std::shared_ptr<Client>> clients_ GUARDED_BY(mutex_);
   std::uint64_t clients_refused_ GUARDED_BY(mutex_) = 0;
+  std::size_t clients_served_ GUARDED_BY(mutex_) = 0;  // at this moment
+  std::optional<Clock::time_point> last_served_gone_at_ GUARDED_BY(mutex_);
+  std::optional<Clock::time_point> last_gone_at_ GUARDED_BY(mutex_);
   // Of clients that are gone.
   std::map<std::string, ExportStatistics> kept_statistics_ GUARDED_BY(mutex_);
   ExportStatistics other_statistics_ GUARDED_BY(mutex_);
@@ -243,14 +275,28 @@ std::vector<std::shared_ptr<Server::Implementation::Client>> Server::Implementat
   return result;
 }
 
+Result<void> Server::Implementation::check_room(const Peer& peer, int socket) {
+  if (clients_.size() >= options_.most_connections) {
+    return fail(Errc::no_space, fmt::format("{}: {} clients are connected, which is the limit",
+                                            peer.text(), clients_.size()));
+  }
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
+  const auto most = static_cast<std::size_t>(limit.rlim_cur);
+  const std::size_t reserve = std::min(options_.descriptor_reserve, most / 4);
+  if (descriptors_behind(socket, most) >= reserve) return {};
+  return fail(Errc::no_space,
+              fmt::format("{}: {} clients are connected, and of the {} files that the process may "
+                          "have open (ulimit -n) {} are kept for what is served",
+                          peer.text(), clients_.size(), most, reserve));
+}
+
 Result<void> Server::Implementation::adopt(UniqueFd socket) {
-  if (options_.admits) {
-    const Peer peer = Peer::of_socket(socket.get());
-    if (!options_.admits(peer)) {
-      const MutexLock lock(mutex_);
-      ++clients_refused_;
-      return fail(Errc::io, fmt::format("{} may not connect", peer.text()));
-    }
+  const Peer peer = Peer::of_socket(socket.get());
+  if (options_.admits && !options_.admits(peer)) {
+    const MutexLock lock(mutex_);
+    ++clients_refused_;
+    return fail(Errc::io, fmt::format("{} may not connect", peer.text()));
   }
   ConnectionOptions options;
   options.handshake_timeout = options_.handshake_timeout;
@@ -258,20 +304,19 @@ Result<void> Server::Implementation::adopt(UniqueFd socket) {
   options.tls_credentials = options_.tls_credentials;
   if (options_.extensions) options.extensions = options_.extensions.get();
   options.features = options_.features;
+  options.most_names_listed = options_.most_names_listed;
   std::shared_ptr<Client> client;
   {
     const MutexLock lock(mutex_);
-    if (clients_.size() >= options_.most_connections) {
+    if (Result<void> room = check_room(peer, socket.get()); !room) {
       ++clients_refused_;
-      return fail(Errc::no_space,
-                  fmt::format("{} clients are connected, which is the limit", clients_.size()));
+      return room;
     }
-    client = std::make_shared<Client>(*this, ++clients_accepted_, std::move(socket), options);
+    client = std::make_shared<Client>(*this, ++clients_accepted_, peer, std::move(socket), options);
     client->deadline = client->connection.deadline().value_or(Clock::time_point::max());
     look_at_ = std::min(look_at_, client->deadline.load());
     clients_.emplace(client->number, client);
   }
-  log(LogLevel::debug, "client {}: connected", client->number);
   wakeup_.notify();  // to look at the deadlines: this may be another thread
   wake(*client);
   return {};
@@ -319,14 +364,54 @@ void Server::Implementation::go_on(Client& client) {
     connection.on_ready(connection_threads_.is_crowded() ? Connection::Patience::none
                                                          : Connection::Patience::linger);
     start_jobs(client);
+    log_progress(client);
     if (connection.ended()) {
-      const std::string& reason = connection.end_reason();
-      log(LogLevel::debug, "client {}: gone{}{}", client.number, reason.empty() ? "" : ": ",
-          reason);
+      log_end(client);
       remove(client);
       return;
     }
   } while (!park(client, done_jobs));
+}
+
+/// `client 7 (192.0.2.7:49152, export "disk", key "alice")`.
+std::string Server::Implementation::describe(const Client& client) {
+  const Connection& connection = client.connection;
+  std::string text = fmt::format("client {} ({}", client.number, client.peer.text());
+  if (connection.meter().has_begun()) {
+    text += fmt::format(", export \"{}\"", for_log(connection.meter().export_name()));
+  }
+  if (const std::string identity = connection.peer_identity(); !identity.empty()) {
+    text += ", " + for_log(identity);
+  }
+  return text + ")";
+}
+
+void Server::Implementation::log_progress(Client& client) {
+  Connection& connection = client.connection;
+  if (!client.is_served && connection.has_opened_export()) {
+    const MutexLock lock(mutex_);
+    client.is_served = true;
+    ++clients_served_;
+  }
+  if (!client.told_of_come && connection.meter().has_begun()) {
+    client.told_of_come = true;
+    log(LogLevel::debug, "{}: connected", describe(client));
+  }
+  for (const Remark& remark : connection.take_remarks()) {
+    log(remark.level, "{}: {}", describe(client), remark.text);
+  }
+}
+
+void Server::Implementation::log_end(const Client& client) {
+  const Connection& connection = client.connection;
+  if (const std::string why = connection.refusal(); !why.empty()) {
+    log(LogLevel::info, "{}: refused: {}", describe(client), why);
+    return;
+  }
+  const std::string& reason = connection.end_reason();
+  const std::chrono::duration<double> stay = Clock::now() - client.connected_at;
+  log(LogLevel::debug, "{}: gone after {:.3f} s{}{}", describe(client), stay.count(),
+      reason.empty() ? "" : ": ", reason);
 }
 
 /// Leaves the connection to the poll, or to another turn when others wait for a thread. False when
@@ -391,6 +476,9 @@ void Server::Implementation::remove(Client& client) noexcept {
       keep_statistics(client.connection.meter());
       last = std::move(found->second);
       clients_.erase(found);
+      const Clock::time_point now = Clock::now();
+      last_gone_at_ = now;
+      if (client.is_served && --clients_served_ == 0) last_served_gone_at_ = now;
     }
   }
   wakeup_.notify();
@@ -458,11 +546,7 @@ void Server::Implementation::accept_from(const Listener& listener) {
     return;
   }
   const Result<void> adopted = adopt(std::move(socket));
-  if (!adopted && !told_full_) {
-    log(LogLevel::warning, "a client was turned away: {}", adopted.error().what);
-  }
-  // A crowd is told of once, not once a head.
-  told_full_ = !adopted;
+  if (!adopted) log(LogLevel::info, "a client was refused: {}", adopted.error().what);
 }
 
 void Server::Implementation::watch_listeners(bool accepting) {
@@ -531,16 +615,31 @@ void Server::Implementation::dispatch(Clock::time_point until) {
   wake_late_clients(now);
 }
 
+std::optional<Clock::time_point> Server::Implementation::deserted_since() const {
+  const MutexLock lock(mutex_);
+  if (clients_served_ > 0) return std::nullopt;
+  // Without a listener nobody else can come: then it does not matter how far the last one got.
+  return listeners_.empty() && clients_.empty() ? last_gone_at_ : last_served_gone_at_;
+}
+
+/// Whether the server was left long enough; else when to ask again.
+bool Server::Implementation::may_leave(Clock::time_point& next_look) const {
+  next_look = Clock::time_point::max();
+  const auto since = options_.stop_after_last ? deserted_since() : std::nullopt;
+  if (!since) return false;
+  const Clock::time_point leave_at = *since + *options_.stop_after_last;
+  if (Clock::now() < leave_at) {
+    next_look = leave_at;
+    return false;
+  }
+  // Who is just in the handshake may become a client; that has an end, which is heard of.
+  return connection_count() == 0;
+}
+
 Result<void> Server::Implementation::run() {
-  Clock::time_point leave_at = Clock::time_point::max();
-  while (!stop_requested_.load(std::memory_order_acquire) && Clock::now() < leave_at) {
-    dispatch(leave_at);
-    if (!options_.stop_after_last) continue;
-    if (!is_deserted()) {
-      leave_at = Clock::time_point::max();
-    } else if (leave_at == Clock::time_point::max()) {
-      leave_at = Clock::now() + *options_.stop_after_last;
-    }
+  Clock::time_point next_look;
+  while (!stop_requested_.load(std::memory_order_acquire) && !may_leave(next_look)) {
+    dispatch(next_look);
   }
   stop();
   return {};
@@ -553,7 +652,10 @@ void Server::Implementation::stop() {
     client->connection.begin_shutdown();
     wake(*client);
   }
-  while (connection_count() > 0 && Clock::now() < deadline) dispatch(deadline);
+  while (connection_count() > 0 && Clock::now() < deadline &&
+         !stop_at_once_.load(std::memory_order_acquire)) {
+    dispatch(deadline);
+  }
   const auto stuck = clients();
   for (const auto& client : stuck) {
     client->connection.cut();
@@ -627,5 +729,7 @@ ServerStatistics Server::statistics() const { return implementation_->statistics
 Result<void> Server::run() { return implementation_->run(); }
 
 void Server::request_stop() noexcept { implementation_->request_stop(); }
+
+void Server::request_stop_at_once() noexcept { implementation_->request_stop_at_once(); }
 
 }  // namespace mkvirtfs::nbd

@@ -13,6 +13,7 @@
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/feature_set.h"
+#include "nbd/negotiation.h"
 #include "nbd/peer.h"
 #include "nbd/statistics.h"
 #include "nbd/tls_credentials.h"
@@ -29,11 +30,17 @@ inline constexpr std::uint32_t kAnyCid = 0xffffffff;
 struct ServerOptions {
   /// Clients beyond this many are disconnected at once.
   std::size_t most_connections = 1024;
-  /// Who may come in; null: everybody. What it turns away is disconnected before the greeting.
+  /// New clients are refused, too, where they would leave fewer descriptors than this to the
+  /// process, or than a quarter of what RLIMIT_NOFILE allows, if that is less: what is served needs
+  /// descriptors for its own files.
+  std::size_t descriptor_reserve = 64;
+  /// Who may come in; null: everybody. Whom it refuses is disconnected before the greeting.
   PeerFilter admits;
   /// How long a client may take from connect to the end of its handshake. A client that lists
   /// exports is given this long again for each name that it was told. 0: as long as it likes.
   std::chrono::milliseconds handshake_timeout{10'000};
+  /// The most names that LIST tells a client; the log says when there are more.
+  std::size_t most_names_listed = kMostNamesListed;
   /// How long clients may go on receiving replies after request_stop(), before they are cut off.
   std::chrono::milliseconds stop_grace{5'000};
   TlsMode tls = TlsMode::off;
@@ -43,13 +50,15 @@ struct ServerOptions {
   std::shared_ptr<const Extensions> extensions;
   /// What clients are offered.
   Features features;
-  /// run() returns when the last client has been gone for so long; nothing: it does not.
+  /// run() returns when the last client has been gone for so long; nothing: it does not. Who never
+  /// asked for an export was no client, unless there is no way for others to come.
   std::optional<std::chrono::milliseconds> stop_after_last;
   /// Threads for clients that have something to do, started on demand. An idle client has none.
   std::size_t most_connection_threads = 32;
   /// Threads that wait for disks, started on demand.
   std::size_t most_job_threads = 16;
-  /// Lives as long as the server.
+  /// Has a line for each client: at `info` when it is refused, at `debug` when it has finished its
+  /// handshake and when it is gone. Lives as long as the server.
   LogSink* log = &null_log();
 };
 
@@ -65,7 +74,7 @@ struct ServerOptions {
 /// program's own handlers and signalfd see them.
 ///
 /// create(), the listen calls, uris() and run() belong to one thread; adopt(), request_stop(),
-/// connection_count() and statistics() may be called from any.
+/// request_stop_at_once(), connection_count() and statistics() may be called from any.
 class Server {
  public:
   static Result<std::unique_ptr<Server>> create(std::shared_ptr<ExportTree> exports,
@@ -119,6 +128,10 @@ class Server {
 
   /// Makes run() return, also when it is called before run(). Safe in a signal handler.
   void request_stop() noexcept;
+
+  /// request_stop() without any grace: clients are cut off. What a device is just doing for one of
+  /// them is still waited for. Safe in a signal handler.
+  void request_stop_at_once() noexcept;
 
  private:
   class Implementation;

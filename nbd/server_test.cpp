@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -19,10 +20,15 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <random>
+#include <stdexcept>
+#include <string_view>
 #include <thread>
 
+#include "block/host_files.h"
+#include "block/testing/directory_table.h"
 #include "nbd/testing/extent_device.h"
 #include "nbd/testing/memory_device.h"
 #include "nbd/testing/socket_client.h"
@@ -58,6 +64,27 @@ bool soon(Condition&& condition) {
   }
   return condition();
 }
+
+class LogOfTest final : public LogSink {
+ public:
+  void write(LogLevel level, std::string_view message) noexcept override {
+    const std::lock_guard lock(mutex_);
+    lines_.emplace_back(level, message);
+  }
+  /// The lines of that level so far.
+  std::vector<std::string> lines(LogLevel level) {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string> result;
+    for (const auto& [its_level, line] : lines_) {
+      if (its_level == level) result.push_back(line);
+    }
+    return result;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::pair<LogLevel, std::string>> lines_;
+};
 
 /// A server that runs on a thread of its own.
 class RunningServer {
@@ -441,6 +468,124 @@ TEST_CASE("a server may end with its last client", "[server]") {
   CHECK(Clock::now() - left >= *options.stop_after_last);
 }
 
+TEST_CASE("a server does not end with who never finished the handshake", "[server]") {
+  ServerOptions options;
+  options.stop_after_last = GENERATE(0ms, 100ms);
+  auto server = *Server::create(*make_single_export(memory_device(4096)), options);
+  const TempDir directory;
+  const std::string path = (directory / "socket").native();
+  REQUIRE(server->listen_unix(path));
+  std::atomic<bool> ended = false;
+  std::thread runner([&] {
+    CHECK(server->run());
+    ended = true;
+  });
+  for (int probe = 0; probe < 3; ++probe) {
+    SocketClient::on_unix(path).receive(kGreetingBytes);
+    REQUIRE(soon([&] { return server->connection_count() == 0; }));
+    // One that leaves politely, and that only asked what there is.
+    SocketClient curious = SocketClient::on_unix(path);
+    curious.receive(kGreetingBytes);
+    Bytes hello = testing::client_flags();
+    hello += testing::option(Option::list);
+    hello += testing::option(Option::abort);
+    curious.send(hello);
+    curious.receive_rest();
+    REQUIRE(soon([&] { return server->connection_count() == 0; }));
+  }
+  std::this_thread::sleep_for(*options.stop_after_last + 50ms);
+  CHECK_FALSE(ended);
+  {
+    SocketClient client = SocketClient::on_unix(path);
+    client.handshake(true);
+    CHECK(client.read(0, 512).is(WireError::ok));
+  }
+  // Probes that come and go meanwhile do not make it stay for ever.
+  CHECK(soon([&] {
+    try {
+      if (!ended) SocketClient::on_unix(path);
+    } catch (const std::exception&) {
+      // it is gone
+    }
+    return ended.load();
+  }));
+  runner.join();
+}
+
+TEST_CASE("a server without listeners ends with its one client, however far that got", "[server]") {
+  ServerOptions options;
+  options.stop_after_last = 0ms;
+  auto server = *Server::create(*make_single_export(memory_device(4096)), options);
+  int fds[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+  REQUIRE(server->adopt(UniqueFd(fds[0])));
+  ::close(fds[1]);
+  CHECK(server->run());
+}
+
+TEST_CASE("the log has a line for each client that is refused, comes or goes", "[server]") {
+  LogOfTest log;
+  ServerOptions options;
+  options.log = &log;
+  options.most_connections = 2;
+  options.handshake_timeout = 200ms;
+  const std::string user = fmt::format("(user {} (process {})", ::geteuid(), ::getpid());
+  RunningServer server(memory_device(4096), options);
+  {
+    SocketClient client = server.ready_client();
+    CHECK(client.read(0, 512).is(WireError::ok));
+    REQUIRE(soon([&] { return !log.lines(LogLevel::debug).empty(); }));
+    CHECK(log.lines(LogLevel::debug) ==
+          std::vector<std::string>{"client 1 " + user + ", export \"disk\"): connected"});
+  }
+  REQUIRE(soon([&] { return log.lines(LogLevel::debug).size() == 2; }));
+  CHECK_THAT(log.lines(LogLevel::debug)[1],
+             Catch::StartsWith("client 1 " + user + ", export \"disk\"): gone after ") &&
+                 Catch::EndsWith(" s: the client hung up"));
+  CHECK(log.lines(LogLevel::info).empty());
+
+  SECTION("who asks for what is not there") {
+    SocketClient client = server.connect();
+    client.receive(kGreetingBytes);
+    Bytes hello = testing::client_flags();
+    hello += testing::option(Option::go, testing::info_data("nothing"));
+    client.send(hello);
+    CHECK(client.receive_option_answer().is_error());
+    client.close();
+    REQUIRE(soon([&] { return log.lines(LogLevel::info).size() == 1; }));
+    CHECK(log.lines(LogLevel::info)[0] ==
+          "client 2 " + user + "): refused: there is no export \"nothing\"");
+  }
+  SECTION("who takes too long") {
+    SocketClient client = server.connect();
+    client.receive_rest();
+    REQUIRE(soon([&] { return log.lines(LogLevel::info).size() == 1; }));
+    CHECK_THAT(
+        log.lines(LogLevel::info)[0],
+        Catch::StartsWith("client 2 " + user + "): refused: ") && Catch::Contains("in time"));
+  }
+  SECTION("each of a crowd") {
+    SocketClient one = server.ready_client();
+    SocketClient two = server.ready_client();
+    for (int i = 0; i < 3; ++i) CHECK(server.connect().receive_rest().empty());
+    REQUIRE(soon([&] { return log.lines(LogLevel::info).size() == 3; }));
+    for (const std::string& line : log.lines(LogLevel::info)) {
+      CHECK(line == "a client was refused: " + user.substr(1) +
+                        ": 2 clients are connected, which is the limit");
+    }
+  }
+  SECTION("and who only looked is no refusal") {
+    SocketClient client = server.connect();
+    client.receive(kGreetingBytes);
+    client.close();
+    REQUIRE(soon([&] { return log.lines(LogLevel::debug).size() == 3; }));
+    CHECK_THAT(log.lines(LogLevel::debug)[2],
+               Catch::StartsWith("client 2 " + user + "): gone after ") &&
+                   Catch::EndsWith(": the client hung up"));
+    CHECK(log.lines(LogLevel::info).empty());
+  }
+}
+
 TEST_CASE("the server adds up what its clients asked, also those that are gone", "[server]") {
   std::vector<Export> exports;
   exports.push_back({"a", "", memory_device(1 << 20)});
@@ -799,6 +944,90 @@ TEST_CASE("a cold read holds up nobody", "[server][L12]") {
   CHECK(client.read(0, 4096).is(WireError::ok));
 }
 
+namespace {
+
+/// A file system like FUSE: reads take as long as the test wants, and nobody can ask which.
+class GatedFileSystem final : public FileOperations {
+ public:
+  ssize_t pread(int fd, std::span<std::byte> out, std::uint64_t offset) override {
+    {
+      std::unique_lock lock(mutex_);
+      ++waiting;
+      open_.wait(lock, [&] { return is_open_; });
+      --waiting;
+    }
+    return FileOperations::pread(fd, out, offset);
+  }
+  ssize_t pread_nowait(int, std::span<std::byte>, std::uint64_t) override {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  int fstatfs(int, struct statfs& status) override {
+    status = {};
+    status.f_type = FUSE_SUPER_MAGIC;
+    return 0;
+  }
+  void let_go() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = true;
+    open_.notify_all();
+  }
+
+  std::atomic<int> waiting = 0;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable open_;
+  bool is_open_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("reads of a file system without RWF_NOWAIT wait beside each other", "[server]") {
+  constexpr std::size_t kFiles = 6;
+  constexpr std::size_t kBytes = 100'000;
+  const TempDir directory;
+  const auto table = std::make_shared<mkvirtfs::testing::DirectoryTable>(directory.path());
+  const auto device = std::make_shared<ExtentDevice>();
+  GatedFileSystem files;
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    write_file(directory / std::to_string(i), std::string(kBytes, static_cast<char>('a' + i)));
+    table->add(std::to_string(i));
+  }
+  const auto store = make_host_files(table, OnChange::error, null_log(), 100, files);
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    device->content(store, static_cast<ContentNo>(i), 0, kBytes);
+  }
+  device->computed(4096);
+  RunningServer server(device);
+  const bool structured = GENERATE(false, true);
+  SocketClient client = server.ready_client(structured);
+  SocketClient other = server.ready_client(structured);
+  // Small ones and such that would be left to the kernel.
+  std::vector<Request> asked;
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    asked.push_back({0, Command::read, i, i * kBytes, i % 2 == 0 ? 4096 : kBytes});
+    client.send_request(asked.back());
+  }
+  // All of them wait at the same time, and what needs no file waits for none.
+  REQUIRE(soon([&] { return files.waiting == static_cast<int>(kFiles); }));
+  const Request metadata{0, Command::read, 100, kFiles * kBytes, 4096};
+  CHECK(client.ask(metadata).is(WireError::ok));
+  CHECK(other.ask(metadata).is(WireError::ok));
+  CHECK(files.waiting == static_cast<int>(kFiles));
+  files.let_go();
+  std::map<std::uint64_t, Bytes> answers;
+  // Whichever comes first: the cookie says which it is.
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    const std::uint64_t cookie = client.next_cookie();
+    REQUIRE(cookie < kFiles);
+    answers[cookie] = client.receive_answer(asked[cookie]).data;
+  }
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    CHECK(answers[i] == Bytes(asked[i].length, static_cast<std::byte>('a' + i)));
+  }
+}
+
 TEST_CASE("a client that leaves while its job is done is forgotten", "[server][A22]") {
   const auto store = std::make_shared<SlowStore>();
   const auto device = std::make_shared<ExtentDevice>();
@@ -843,16 +1072,25 @@ TEST_CASE("an export may take longer to be built than a client's handshake", "[s
   CHECK(client.read(0, 512).is(WireError::ok));
 }
 
-TEST_CASE("an exception of a device ends its client and nothing else", "[server]") {
+TEST_CASE("what a device throws is EIO to its request, in the log, and the end of nobody",
+          "[server]") {
   const auto device = std::make_shared<CountingDevice>(1 << 20);
-  RunningServer server(device);
+  LogOfTest log;
+  ServerOptions options;
+  options.log = &log;
+  RunningServer server(device, options);
   SocketClient good = server.ready_client();
-  SocketClient bad = server.ready_client();
+  SocketClient bad = server.ready_client(GENERATE(false, true));
   device->throws = true;
-  bad.send_request({0, Command::read, 1, 0, 4096});
-  CHECK(bad.receive_rest().empty());
+  CHECK(bad.read(0, 4096).is(WireError::io));
+  CHECK(bad.read(4096, 4096).is(WireError::io));
   device->throws = false;
+  CHECK(bad.read(0, 4096).is(WireError::ok));
   CHECK(good.read(0, 4096).is(WireError::ok));
+  REQUIRE(soon([&] { return log.lines(LogLevel::error).size() == 2; }));
+  CHECK_THAT(log.lines(LogLevel::error)[0], Catch::StartsWith("client 2 (user ") &&
+                                                Catch::Contains("export \"disk\"") &&
+                                                Catch::Contains("a read failed by an exception"));
 }
 
 // --- Limits --------------------------------------------------------------------------------------
@@ -917,7 +1155,7 @@ TEST_CASE("a client that was told names has time to ask for each", "[server][O10
   CHECK(client.receive_option_answer().is(OptionReply::info));
 }
 
-TEST_CASE("clients beyond the limit are turned away at once", "[server]") {
+TEST_CASE("clients beyond the limit are refused at once", "[server]") {
   ServerOptions options;
   options.most_connections = 3;
   RunningServer server(memory_device(4096), options);
@@ -950,8 +1188,74 @@ TEST_CASE("a client that never reads costs one batch, and the others nothing", "
   }
 }
 
+TEST_CASE("descriptors are kept for what is served, and new clients refused instead", "[server]") {
+  const TempDir directory;
+  const auto table = std::make_shared<mkvirtfs::testing::DirectoryTable>(directory.path());
+  const auto device = std::make_shared<ExtentDevice>();
+  constexpr std::size_t kFiles = 40;
+  LogOfTest log;
+  const auto store = make_host_files(table, OnChange::error, log, kFiles);
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    write_file(directory / std::to_string(i), std::string(4096, static_cast<char>('a' + i % 26)));
+    device->content(store, table->add(std::to_string(i)), 0, 4096);
+  }
+  ServerOptions options;
+  options.log = &log;
+  RunningServer server(device, options);
+  {
+    SocketClient warm_up = server.ready_client();  // the pool's threads and what they need
+  }
+  REQUIRE(soon([&] { return server->connection_count() == 0; }));
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  rlimit narrow = before;
+  narrow.rlim_cur = open_descriptors() + 100;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &narrow) == 0);
+  std::vector<SocketClient> clients;
+  bool refused = false;
+  while (!refused && clients.size() < 100) {
+    SocketClient client = server.connect();
+    refused = client.receive_up_to(kGreetingBytes).empty();
+    if (!refused) clients.push_back(std::move(client));
+  }
+  const std::size_t reserve =
+      std::min<std::size_t>(options.descriptor_reserve, narrow.rlim_cur / 4);
+  std::vector<UniqueFd> spare;
+  while (true) {
+    UniqueFd fd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (!fd) break;
+    spare.push_back(std::move(fd));
+  }
+  const std::size_t left = spare.size();
+  spare.clear();
+  // All of them read, and every file is another one.
+  std::size_t good = 0;
+  if (!clients.empty()) {
+    Bytes hello = testing::client_flags();
+    hello += testing::option(Option::go, testing::info_data(""));
+    clients[0].send(hello);
+    while (!clients[0].receive_option_answer().is(OptionReply::ack)) {
+    }
+    for (std::size_t i = 0; i < kFiles; ++i) {
+      const Answer answer = clients[0].read(i * 4096, 4096);
+      good += answer.data == Bytes(4096, static_cast<std::byte>('a' + i % 26)) ? 1 : 0;
+    }
+  }
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(refused);
+  CHECK(clients.size() > 10);
+  CHECK(left >= reserve);
+  CHECK(good == kFiles);
+  const auto lines = log.lines(LogLevel::info);
+  REQUIRE(lines.size() == 1);
+  CHECK_THAT(lines[0],
+             Catch::StartsWith("a client was refused: user ") && Catch::Contains("(ulimit -n)"));
+}
+
 TEST_CASE("a lack of descriptors passes", "[server]") {
-  RunningServer server(memory_device(4096));
+  ServerOptions options;
+  options.descriptor_reserve = 0;
+  RunningServer server(memory_device(4096), options);
   {
     SocketClient warm_up = server.ready_client();
   }
@@ -985,6 +1289,23 @@ TEST_CASE("a lack of descriptors passes", "[server]") {
 }
 
 // --- Stopping ------------------------------------------------------------------------------------
+
+TEST_CASE("a stop at once gives nobody any grace", "[server]") {
+  ServerOptions options;
+  options.stop_grace = std::chrono::minutes(10);
+  RunningServer server(std::make_shared<CountingDevice>(64 << 20), options);
+  // A client that does not take its replies, for which a stop waits.
+  SocketClient slow = server.ready_client();
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    slow.send_request({0, Command::read, i, i << 20, 1 << 20});
+  }
+  std::this_thread::sleep_for(50ms);
+  server->request_stop();
+  std::this_thread::sleep_for(100ms);
+  CHECK(server->connection_count() == 1);
+  server->request_stop_at_once();
+  CHECK(server.stop() < 4s);
+}
 
 TEST_CASE("a thousand idle clients do not hold up the stop", "[server][A6]") {
   rlimit limit{};

@@ -6,11 +6,13 @@
 namespace mkvirtfs::nbd {
 
 Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls,
-                 const Extensions& extensions, Features features, RequestMeter* meter)
+                 const Extensions& extensions, Features features, RequestMeter* meter,
+                 std::size_t most_names_listed)
     : tuning_(tuning),
       meter_(meter),
       batch_(tuning.batch_bytes),
-      phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions, features) {}
+      phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions, features, &remarks_,
+             most_names_listed) {}
 
 std::size_t Session::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
@@ -21,7 +23,7 @@ std::size_t Session::consume(std::span<const std::byte> input) {
     Agreement agreed = negotiation->take_agreement();
     batch_.release();
     if (meter_ != nullptr) meter_->begin(agreed.exported.name);
-    phase_.emplace<Transmission>(std::move(agreed), batch_, tuning_, meter_);
+    phase_.emplace<Transmission>(std::move(agreed), batch_, remarks_, tuning_, meter_);
     if (shutting_down_) begin_shutdown();
   }
   return used + std::get<Transmission>(phase_).consume(input.subspan(used));
@@ -70,6 +72,16 @@ std::string_view Session::end_reason() const noexcept {
     return hang_up_reason_.empty() ? negotiation->end_reason() : hang_up_reason_;
   }
   return std::get_if<Transmission>(&phase_)->end_reason();
+}
+
+bool Session::has_opened_export() const noexcept {
+  const auto* const negotiation = std::get_if<Negotiation>(&phase_);
+  return negotiation == nullptr || negotiation->has_opened_export();
+}
+
+std::string_view Session::refusal() const noexcept {
+  const auto* const negotiation = std::get_if<Negotiation>(&phase_);
+  return negotiation != nullptr ? std::string_view(negotiation->refusal()) : std::string_view();
 }
 
 std::size_t Session::names_told() const noexcept {

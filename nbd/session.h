@@ -7,12 +7,14 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "nbd/batch.h"
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/feature_set.h"
 #include "nbd/negotiation.h"
+#include "nbd/remark.h"
 #include "nbd/statistics.h"
 #include "nbd/transmission.h"
 
@@ -35,7 +37,7 @@ class Session {
  public:
   Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode tls = TlsMode::off,
           const Extensions& extensions = Extensions::standard(), Features features = {},
-          RequestMeter* meter = nullptr);
+          RequestMeter* meter = nullptr, std::size_t most_names_listed = kMostNamesListed);
 
   /// Takes what it can from the front of `input`; says how many bytes that was. Having taken
   /// nothing and given no batch, it wants more input than this.
@@ -70,10 +72,19 @@ class Session {
   /// Why, for the log; "" when the client took its leave.
   std::string_view end_reason() const noexcept;
 
+  /// The client has asked for an export, be it only for what it is, and there was one.
+  bool has_opened_export() const noexcept;
+  /// Of a handshake: why the client did not get what it asked for; "" when it got it, or did not
+  /// ask.
+  std::string_view refusal() const noexcept;
+
   /// The client was told that TLS begins: what is sent and received from now on goes through it.
   bool wants_tls() const noexcept;
   /// It does. File runs are read into memory, because the kernel can not encrypt them.
   void tls_established() noexcept;
+
+  /// What the log should have of it since the last call.
+  std::vector<Remark> take_remarks() noexcept { return remarks_.take(); }
 
   bool in_handshake() const noexcept { return std::holds_alternative<Negotiation>(phase_); }
   /// See Negotiation::names_told().
@@ -90,6 +101,7 @@ class Session {
   bool shutting_down_ = false;
   std::string hang_up_reason_;  // the input ended in the handshake
   Batch batch_;
+  Remarks remarks_;
   std::variant<Negotiation, Transmission> phase_;
 };
 

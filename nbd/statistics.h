@@ -75,7 +75,7 @@ struct ServerStatistics {
 
   std::uint64_t connections_open = 0;     ///< those in their handshake included
   std::uint64_t connections_total = 0;    ///< ever
-  std::uint64_t connections_refused = 0;  ///< turned away, for the limit or a peer filter
+  std::uint64_t connections_refused = 0;  ///< for a limit or a peer filter
   /// Those that a client ever had, by name.
   std::vector<ExportStatistics> exports;
   /// Sums up exports beyond kMostExports; its name is empty.

@@ -110,6 +110,7 @@ struct TlsChannel::Engine {
     failed = true;
     failure = std::move(text);
   }
+  std::string peer_identity() const;
   std::string why_not_verified() const;
   int set_peer_checks();
   const char* peer() const noexcept {
@@ -301,6 +302,30 @@ void TlsChannel::Engine::fail(int error) {
   fail(fmt::format("TLS: {}", text));
 }
 
+std::string TlsChannel::Engine::peer_identity() const {
+  if (session == nullptr) return {};
+  // Before the end of the handshake it is what the peer says of itself.
+  const char* const unverified = handshake_done ? "" : "unverified ";
+  if (const char* const user = gnutls_psk_server_get_username(session)) {
+    return fmt::format("{}key \"{}\"", unverified, user);
+  }
+  unsigned count = 0;
+  const gnutls_datum_t* const chain = gnutls_certificate_get_peers(session, &count);
+  if (chain == nullptr || count == 0) return {};
+  gnutls_x509_crt_t certificate = nullptr;
+  if (gnutls_x509_crt_init(&certificate) != 0) return {};
+  std::string identity = "certificate of an unreadable name";
+  gnutls_datum_t name{};
+  if (gnutls_x509_crt_import(certificate, &chain[0], GNUTLS_X509_FMT_DER) == 0 &&
+      gnutls_x509_crt_get_dn3(certificate, &name, 0) == 0) {
+    identity = fmt::format("{}certificate \"{}\"", unverified,
+                           std::string_view(reinterpret_cast<const char*>(name.data), name.size));
+    gnutls_free(name.data);
+  }
+  gnutls_x509_crt_deinit(certificate);
+  return identity;
+}
+
 std::string TlsChannel::Engine::why_not_verified() const {
   gnutls_datum_t text{};
   if (gnutls_certificate_verification_status_print(gnutls_session_get_verify_cert_status(session),
@@ -387,6 +412,7 @@ void TlsChannel::close() {
 }
 
 bool TlsChannel::handshake_done() const noexcept { return engine_->handshake_done; }
+std::string TlsChannel::peer_identity() const { return engine_->peer_identity(); }
 bool TlsChannel::closed_by_peer() const noexcept { return engine_->closed_by_peer; }
 bool TlsChannel::failed() const noexcept { return engine_->failed; }
 const std::string& TlsChannel::failure() const noexcept { return engine_->failure; }

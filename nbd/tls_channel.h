@@ -58,6 +58,9 @@ class TlsChannel {
   void close();
 
   bool handshake_done() const noexcept;
+  /// Who the peer is: `key "alice"`, `certificate "CN=alice"`; "" for nobody. Before
+  /// handshake_done(), who it says it is: `unverified key "alice"`. Raw bytes, for the log.
+  std::string peer_identity() const;
   /// The peer said good-bye: an end of the connection that nobody has forged.
   bool closed_by_peer() const noexcept;
   /// The connection is to be ended.

@@ -127,9 +127,6 @@ Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load(const TlsFile
   if (files.certificates_directory.empty() && files.psk_file.empty()) {
     return fail(Errc::usage, "TLS needs a directory of certificates or a file of pre-shared keys");
   }
-  if (files.verify_peer && files.certificates_directory.empty()) {
-    return fail(Errc::usage, "verifying clients needs a directory of certificates");
-  }
   std::shared_ptr<TlsCredentials> credentials(new TlsCredentials);
   Result<void> done =
       credentials->load_priority(files.priority + (files.psk_file.empty() ? "" : kPskKeyExchanges));

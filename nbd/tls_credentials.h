@@ -25,6 +25,7 @@ struct TlsFiles {
   /// Lines of USER:HEXKEY, as psktool(1) writes them; "" for none.
   std::string psk_file;
   /// Clients that come with no key must have a certificate that an authority in ca-cert.pem issued.
+  /// Where there are keys alone, everybody who comes has one.
   bool verify_peer = false;
   /// What GnuTLS calls a priority string. Key exchange by pre-shared key is added where there are
   /// such keys.

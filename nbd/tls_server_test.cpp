@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // TLS where it meets the rest: a whole server, and clients on sockets.
+#include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #include "nbd/server.h"
@@ -208,6 +212,75 @@ TEST_CASE("the payload of a refused write is dropped through TLS, too", "[server
     CHECK(answer.is(WireError::ok));
     CHECK(std::ranges::equal(answer.data, std::span(device->bytes()).subspan(4096, 4096)));
   }
+}
+
+namespace {
+
+class LogOfTest final : public LogSink {
+ public:
+  void write(LogLevel level, std::string_view message) noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (level == LogLevel::info || level == LogLevel::debug) text_ += std::string(message) + "\n";
+  }
+  /// Whether the text is there within five seconds.
+  bool has(const std::string& text) {
+    for (const auto until = Clock::now() + 5s; Clock::now() < until;) {
+      {
+        const std::lock_guard lock(mutex_);
+        if (text_.find(text) != std::string::npos) return true;
+      }
+      std::this_thread::sleep_for(2ms);
+    }
+    UNSCOPED_INFO(text_);
+    return false;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string text_;
+};
+
+}  // namespace
+
+TEST_CASE("the log has the names of certificates and keys", "[server][tls]") {
+  LogOfTest log;
+  ServerOptions options = options_with(TlsMode::require, true);
+  options.log = &log;
+  TlsServed server(std::make_shared<testing::MemoryDevice>(testing::pattern_bytes(4096)), options);
+  const std::string user = fmt::format("(user {} (process {})", ::geteuid(), ::getpid());
+  const char* const version = GENERATE(testing::kTls12, testing::kTls13);
+  CAPTURE(version);
+  {
+    Client client(server.path(), party().with_certificate(&party().client, version));
+    REQUIRE(client.start_tls());
+    REQUIRE(client.go());
+    CHECK(client.ask({0, Command::read, 1, 0, 512}).is(WireError::ok));
+  }
+  CHECK(log.has("client 1 " + user + ", export \"disk\", certificate \"CN=client\"): connected\n"));
+  CHECK(log.has("client 1 " + user + ", export \"disk\", certificate \"CN=client\"): gone after "));
+  {
+    Client client(server.path(), Party::with_key("alice", std::string(32, '\x77'), version));
+    REQUIRE(client.start_tls());
+    REQUIRE(client.go());
+  }
+  CHECK(log.has("client 2 " + user + ", export \"disk\", key \"alice\"): connected\n"));
+  {
+    Client client(server.path(), party().with_certificate(&party().revoked, version));
+    bool was_served = false;
+    try {
+      was_served = client.start_tls() && client.go();
+    } catch (const std::runtime_error&) {
+      // With TLS 1.3 the client is done before the server has seen its certificate.
+    }
+    CHECK_FALSE(was_served);
+  }
+  CHECK(log.has("client 3 " + user + ", unverified certificate \"CN=revoked\"): refused: TLS: "));
+  {
+    Client client(server.path(), {});
+    client.plain().send(testing::option(Option::go, testing::info_data("disk")));
+    CHECK(client.plain().receive_option_answer().is(OptionReply::err_tls_reqd));
+  }
+  CHECK(log.has("client 4 " + user + "): refused: it asked for an export without TLS\n"));
 }
 
 TEST_CASE("what was said before TLS is forgotten", "[server][tls][A3]") {

@@ -160,16 +160,18 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
   return verdict;
 }
 
-Transmission::Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning,
-                           RequestMeter* meter)
+Transmission::Transmission(Agreement agreed, Batch& out, Remarks& remarks,
+                           const TransmissionTuning& tuning, RequestMeter* meter)
     : agreed_(std::move(agreed)),
       out_(out),
+      remarks_(remarks),
       meter_(meter),
       makes_jobs_(tuning.makes_jobs),
       request_bytes_(agreed_.extended_headers ? kExtendedRequestBytes : kRequestBytes),
       read_context_{*agreed_.exported.device,
                     out,
                     ahead_,
+                    remarks,
                     agreed_.reply_style(),
                     tuning.file_run_bytes,
                     tuning.file_runs,
@@ -199,7 +201,7 @@ std::size_t Transmission::consume(std::span<const std::byte> input) {
 }
 
 bool Transmission::wants_input() const noexcept {
-  return !ended_ && !leaving_ && !current_ && waiting_.size() < kMostWaiting;
+  return !ended_ && !leaving_ && !current_ && has_waiting_room();
 }
 
 void Transmission::batch_sent(const FileMove& move) {
@@ -218,12 +220,12 @@ bool Transmission::advance_read() {
   if (current_->waiting()) {
     if (current_->holds_the_line()) {
       current_job_ =
-          std::make_shared<Job>(agreed_.exported.device, Job::Work::fetch, current_->wanted());
+          std::make_shared<Job>(agreed_.exported.device, Job::Work::read, current_->wanted());
       new_jobs_.push_back(current_job_);
       return false;
     }
     const Range wanted = current_->wanted();
-    start_job(Job::Work::fetch, wanted, current_asked_,
+    start_job(Job::Work::read, wanted, current_asked_,
               std::make_unique<ReadReply>(std::move(*current_)));
   } else if (current_->active()) {
     return false;
@@ -237,7 +239,11 @@ bool Transmission::advance_read() {
 void Transmission::start_job(Job::Work work, Range range, const Asked& asked,
                              std::unique_ptr<ReadReply> read) {
   auto job = std::make_shared<Job>(agreed_.exported.device, work, range);
-  waiting_.push_back({job, std::move(read), asked, !makes_jobs_});
+  const auto carried_bytes =
+      read ? static_cast<std::size_t>(std::min<std::uint64_t>(range.length, Job::kMostCarriedBytes))
+           : 0;
+  waiting_bytes_ += carried_bytes;
+  waiting_.push_back({job, std::move(read), asked, !makes_jobs_, carried_bytes});
   if (makes_jobs_) {
     new_jobs_.push_back(std::move(job));
   } else {
@@ -254,9 +260,13 @@ std::shared_ptr<Job> Transmission::take_job() {
 }
 
 void Transmission::job_done(const std::shared_ptr<Job>& job) {
+  if (job->has_thrown()) {
+    remarks_.add(LogLevel::error, "a request failed by an exception, and was answered EIO: " +
+                                      job->result().error().what);
+  }
   if (job == current_job_) {
+    current_->fetched(job->take_carried());
     current_job_.reset();
-    current_->fetched();
     return;
   }
   const auto waiting = std::ranges::find(waiting_, job, &Waiting::job);
@@ -271,10 +281,11 @@ void Transmission::resume_one() {
   const Waiting resumed = std::move(*at);
   waiting_.erase(at);
   --done_count_;
+  waiting_bytes_ -= resumed.carried_bytes;
   if (resumed.read) {
     current_.emplace(std::move(*resumed.read));
     current_asked_ = resumed.asked;
-    current_->fetched();
+    current_->fetched(resumed.job->take_carried());
   } else if (resumed.job->result()) {
     succeed(resumed.asked);
   } else {
@@ -287,7 +298,7 @@ std::size_t Transmission::take_request(std::span<const std::byte> input) {
   if (dropping_) return drop(input);
   if (writing_) return take_payload(input);
   if (filtering_) return take_filter(input);
-  if (waiting_.size() >= kMostWaiting || input.size() < request_bytes_) return 0;
+  if (!has_waiting_room() || input.size() < request_bytes_) return 0;
   const auto request = agreed_.extended_headers
                            ? decode_extended_request(input.first<kExtendedRequestBytes>())
                            : decode_request(input.first<kRequestBytes>());
@@ -329,7 +340,9 @@ std::size_t Transmission::take_payload(std::span<const std::byte> input) {
   }
   if (taken == 0) return 0;
   if (writing_->result) {
-    writing_->result = device.write(at, input.first(static_cast<std::size_t>(taken)));
+    writing_->result = guarded(remarks_, "a write", [&] {
+      return device.write(at, input.first(static_cast<std::size_t>(taken)));
+    });
   }
   writing_->done += taken;
   if (taken == left) {
@@ -412,10 +425,12 @@ void Transmission::handle(const Request& request) {
       }
       break;
     case Command::trim:
-      finish_write(request, asked, device.trim(range));
+      finish_write(request, asked, guarded(remarks_, "a trim", [&] { return device.trim(range); }));
       break;
     case Command::write_zeroes:
-      finish_write(request, asked, device.zero(range, (request.flags & kNoHole) != 0));
+      finish_write(request, asked, guarded(remarks_, "a write of zeroes", [&] {
+                     return device.zero(range, (request.flags & kNoHole) != 0);
+                   }));
       break;
     case Command::flush:
       // Of a device that nobody can write everything is on stable storage.
@@ -490,8 +505,12 @@ void Transmission::serve_block_status(const Request& request, std::uint32_t cont
   for (std::uint32_t left = contexts; left != 0; left &= left - 1) {
     const auto& [id, context] = agreed_.contexts[static_cast<std::size_t>(std::countr_zero(left))];
     runs_.clear();
-    context->append_status(*agreed_.exported.device, {request.offset, request.length}, limits,
-                           runs_);
+    const Result<void> told = guarded(remarks_, "a block status", [&]() -> Result<void> {
+      context->append_status(*agreed_.exported.device, {request.offset, request.length}, limits,
+                             runs_);
+      return {};
+    });
+    if (!told) return fail_request(asked, told.error());
     assert(!runs_.empty() && runs_.size() <= limits.most_runs &&
            runs_.front().range.offset == request.offset &&
            runs_.back().range.end() <= request.offset + request.length);

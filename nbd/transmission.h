@@ -17,6 +17,7 @@
 #include "nbd/codec.h"
 #include "nbd/job.h"
 #include "nbd/read_reply.h"
+#include "nbd/remark.h"
 #include "nbd/reply.h"
 #include "nbd/statistics.h"
 
@@ -58,17 +59,20 @@ struct TransmissionTuning {
 /// The transmission phase of one client: requests in, a batch of replies out.
 ///
 /// Requests are answered at once and in order, but for those that would have to wait for a disk:
-/// they become jobs, and are answered when these are done, while others pass them. The batch and
-/// kMostWaiting are the bounds of its memory: no request is looked at while the batch is full or so
-/// many wait; the reply to a long read is made in as many batches as it takes (see ReadReply); the
-/// payload of a write goes to the device as it comes. No socket, clock or thread. Belongs to one
-/// thread; the batch and the meter, which may be null, live longer.
+/// they become jobs, and are answered when these are done, while others pass them. The batch,
+/// kMostWaiting and kMostWaitingBytes are the bounds of its memory: no request is looked at while
+/// the batch is full or so many wait; the reply to a long read is made in as many batches as it
+/// takes (see ReadReply); the payload of a write goes to the device as it comes. What a device
+/// throws makes its request an error, and a remark. No socket, clock or thread. Belongs to one
+/// thread; the batch, the remarks and the meter, which may be null, live longer.
 class Transmission {
  public:
   /// Requests under way that may wait at a time.
   static constexpr std::size_t kMostWaiting = 64;
+  /// And reads of together so many bytes, because a job may have to carry those of a read.
+  static constexpr std::size_t kMostWaitingBytes = 16U << 20;
 
-  Transmission(Agreement agreed, Batch& out, const TransmissionTuning& tuning,
+  Transmission(Agreement agreed, Batch& out, Remarks& remarks, const TransmissionTuning& tuning,
                RequestMeter* meter = nullptr);
 
   /// Takes requests from the front of `input` and puts replies into the batch; says how many bytes
@@ -117,8 +121,12 @@ class Transmission {
     std::unique_ptr<ReadReply> read;
     Asked asked;
     bool done = false;
+    std::size_t carried_bytes = 0;  ///< at most
   };
 
+  bool has_waiting_room() const noexcept {
+    return waiting_.size() < kMostWaiting && waiting_bytes_ < kMostWaitingBytes;
+  }
   bool advance_read();
   void resume_one();
   std::size_t take_request(std::span<const std::byte> input);
@@ -144,6 +152,7 @@ class Transmission {
 
   const Agreement agreed_;
   Batch& out_;
+  Remarks& remarks_;
   RequestMeter* const meter_;
   const bool makes_jobs_;
   const std::size_t request_bytes_;
@@ -159,7 +168,8 @@ class Transmission {
   std::shared_ptr<Job> current_job_;  // it waits, and nothing may come between
 
   std::vector<Waiting> waiting_;
-  std::size_t done_count_ = 0;  // of these
+  std::size_t done_count_ = 0;     // of these
+  std::size_t waiting_bytes_ = 0;  // that their jobs may carry
   std::deque<std::shared_ptr<Job>> new_jobs_;
   std::vector<StatusRun> runs_;
 

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <new>
 #include <random>
+#include <stdexcept>
 
 #include "nbd/testing/extent_device.h"
 #include "nbd/testing/memory_device.h"
@@ -645,6 +647,100 @@ TEST_CASE("what a device can not read is an error with its text", "[transmission
     CHECK(client.session().finished());
     CHECK(std::string(client.session().end_reason()) == "read a/\\x0afile: it is broken");
   }
+}
+
+namespace {
+
+/// A device that throws wherever it is asked to.
+class ThrowingDevice final : public BlockDevice {
+ public:
+  ThrowingDevice() {
+    geometry_.size_bytes = 1 << 20;
+    geometry_.writable = true;
+  }
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t, std::span<std::byte> out) override {
+    if (throws) boom();
+    std::ranges::fill(out, std::byte{1});
+    return {};
+  }
+  void map(Range range, ExtentSink& sink) const override {
+    if (map_throws) boom();
+    Extent extent;
+    extent.offset = range.offset;
+    extent.length = range.length;
+    extent.kind = ExtentKind::computed;
+    if (range.length > 0) sink.extent(extent);
+  }
+  Result<void> write(std::uint64_t, std::span<const std::byte>) override {
+    if (throws) boom();
+    return {};
+  }
+  Result<void> zero(Range, bool) override {
+    if (throws) throw std::bad_alloc();
+    return {};
+  }
+  Result<void> trim(Range) override {
+    if (throws) boom();
+    return {};
+  }
+  Result<void> flush() override {
+    if (throws) boom();
+    return {};
+  }
+
+  bool throws = false;
+  bool map_throws = false;
+
+ private:
+  [[noreturn]] static void boom() { throw std::runtime_error("the device broke"); }
+  Geometry geometry_;
+};
+
+}  // namespace
+
+TEST_CASE("an exception in a device is EIO, a remark, and not the end of its client",
+          "[transmission]") {
+  const auto style = GENERATE(ReplyStyle::simple, ReplyStyle::structured, ReplyStyle::extended);
+  CAPTURE(style);
+  const auto device = std::make_shared<ThrowingDevice>();
+  Client client(device, style);
+  std::uint64_t cookie = 100;
+  const auto ask = [&](Command command) {
+    Request asked{0, command, ++cookie, 0, 4096};
+    if (command == Command::flush) asked.length = 0;
+    if (command == Command::write && style == ReplyStyle::extended) asked.flags = kPayloadLen;
+    return client.ask(asked, Bytes(command == Command::write ? 4096 : 0)).error;
+  };
+  const auto fails = [&](Command command, std::string_view what) {
+    CAPTURE(command);
+    CHECK(ask(command) == std::to_underlying(WireError::io));
+    const auto remarks = client.session().take_remarks();
+    REQUIRE(remarks.size() == 1);
+    CHECK(remarks[0].level == LogLevel::error);
+    CHECK_THAT(remarks[0].text, Catch::Contains(std::string(what)));
+  };
+  device->throws = true;
+  fails(Command::read, "the device broke");
+  fails(Command::write, "the device broke");
+  fails(Command::trim, "the device broke");
+  fails(Command::write_zeroes, "out of memory");
+  fails(Command::flush, "the device broke");
+  device->throws = false;
+  device->map_throws = true;
+  fails(Command::read, "the device broke");
+  if (style != ReplyStyle::simple) fails(Command::block_status, "the device broke");
+  device->map_throws = false;
+  CHECK(ask(Command::read) == 0);
+  CHECK(ask(Command::write) == 0);
+  // A client that lets it happen again and again does not fill the log.
+  device->throws = true;
+  std::size_t told = 0;
+  for (int i = 0; i < 100; ++i) {
+    CHECK(ask(Command::read) == std::to_underlying(WireError::io));
+    told += client.session().take_remarks().size();
+  }
+  CHECK(told < Remarks::kMost);
 }
 
 TEST_CASE("no errno of the host reaches the wire raw, and no text is too long",

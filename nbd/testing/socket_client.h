@@ -134,6 +134,17 @@ class SocketClient {
 
   void send_request(const Request& asked) { send(encode_request(asked)); }
 
+  /// The cookie of the answer that comes next, which is left there. Simple replies and chunks have
+  /// it at the same place.
+  std::uint64_t next_cookie() {
+    Bytes head(kSimpleReplyBytes);
+    if (::recv(socket_.get(), head.data(), head.size(), MSG_PEEK | MSG_WAITALL) !=
+        static_cast<ssize_t>(head.size())) {
+      throw WireViolation("the server does not answer");
+    }
+    return load_be<std::uint64_t>(head, 8);
+  }
+
   /// The answer to a request that was sent, whole.
   Answer receive_answer(const Request& asked) {
     Bytes whole;

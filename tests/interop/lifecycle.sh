@@ -54,10 +54,11 @@ for number in 1 2 3 4 5 6; do
   wait "${copies[number]}" || fail "client $number"
   same "$work/copy$number" "$work/image"
 done
-python3 - "$uri" <<'END' &
+python3 - "$uri" "$work/reading" <<'END' &
 import sys, nbd
 handle = nbd.NBD()
 handle.connect_uri(sys.argv[1])
+open(sys.argv[2], "w").close()
 try:
     while True:
         handle.pread(1 << 20, 0)
@@ -65,11 +66,54 @@ except nbd.Error:
     pass
 END
 reader=$!
-sleep 0.3
+for _ in {1..1000}; do [[ -e $work/reading ]] && break; sleep 0.02; done
+sleep 0.1
 started=$SECONDS
 stop_server
 ((SECONDS - started <= 10)) || fail "SIGTERM took $((SECONDS - started)) s"
 wait "$reader"
+
+# A second signal ends it at once: clients that take no replies get no grace, and nothing is left.
+start_server "$work/tree"
+socket=$(socket_of "$uri")
+python3 - "$socket" "$server_pid" <<'END'
+import os, signal, socket, struct, sys, time
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(30)
+client.connect(sys.argv[1])
+client.recv(18, socket.MSG_WAITALL)
+name = b""
+client.sendall(struct.pack(">I8sIIIH", 3, b"IHAVEOPT", 7, 4 + len(name) + 2, len(name), 0))
+while True:
+    magic, option, reply, length = struct.unpack(">QIII", client.recv(20, socket.MSG_WAITALL))
+    client.recv(length, socket.MSG_WAITALL)
+    assert reply < 1 << 31, hex(reply)
+    if reply == 1:
+        break
+for i in range(16):
+    client.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, i, 0, 16 << 20))
+time.sleep(0.3)
+pid = int(sys.argv[2])
+begun = time.monotonic()
+os.kill(pid, signal.SIGTERM)
+time.sleep(0.5)
+os.kill(pid, 0)  # it waits for the client
+os.kill(pid, signal.SIGTERM)
+while True:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            if file.read().rpartition(")")[2].split()[0] == "Z":
+                break
+    except FileNotFoundError:
+        break
+    assert time.monotonic() - begun < 4, "the second signal did not end the server"
+    time.sleep(0.01)
+END
+status=0
+wait "$server_pid" || status=$?
+equal "$status" 1 "exit status after two signals"
+contains "$(cat "$server_log")" 'ended by a second signal'
+[[ ! -e $(dirname "$socket") ]] || fail "the private directory was left behind"
 
 # The same for ^C.
 start_server "$work/tree" -U "$work/sock"

@@ -153,6 +153,13 @@ nbdkit -r -U - nbd socket="$work/sock" tls=require tls-username=bob tls-psk="$pk
   --run 'nbdcopy "$uri" -' | cmp - "$work/dump" || fail "through nbdkit nbd with a key"
 stop_server
 
+# Clients are verified by their keys where there are keys alone, as nbdkit has it.
+serve --tls=require --tls-psk="$pki/psk/keys.psk" --tls-verify-peer
+quietly nbdinfo "$uri"
+refused nbdinfo "${uri%tls-psk-file=*}tls-psk-file=$pki/wrong.psk"
+refused nbdinfo "$(uri_with "$pki/client")"
+stop_server
+
 # Both at once: the client chooses, and a key does where a certificate is asked for.
 serve --tls=require --tls-psk="$pki/psk/keys.psk" --tls-certificates="$pki/server" --tls-verify-peer
 quietly nbdinfo "$uri"
@@ -211,7 +218,7 @@ fails 1 'broken/server-key.pem holds no key' "$MKVIRTFS" serve "$work/tree" --tl
 fails 1 'client/server-cert.pem: No such file' "$MKVIRTFS" serve "$work/tree" --tls-certificates="$pki/client"
 fails 1 'keys: No such file' "$MKVIRTFS" serve "$work/tree" --tls=require --tls-psk="$pki/keys"
 fails 2 'needs --tls-certificates' "$MKVIRTFS" serve "$work/tree" --tls=require
-fails 2 'needs --tls-certificates' "$MKVIRTFS" serve "$work/tree" --tls-psk="$pki/psk/keys.psk" --tls-verify-peer
+fails 2 'needs --tls-certificates' "$MKVIRTFS" serve "$work/tree" --tls-verify-peer
 fails 2 'TLS priority' "$MKVIRTFS" serve "$work/tree" --tls-psk="$pki/psk/keys.psk" --tls-priority=NOTHING
 for option in --tls --tls-psk --tls-certificates --tls-priority; do
   fails 2 "$option" "$MKVIRTFS" serve "$work/tree" --tls-psk="$pki/psk/keys.psk" "$option="

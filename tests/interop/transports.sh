@@ -37,6 +37,20 @@ wait "$server_pid" || status=$?
 equal "$status" 0 "exit status after the last client"
 [[ ! -e $work/sock ]] || fail "the socket was left behind"
 
+# Who only looks whether there is somebody does not.
+start_server "$work/tree" --fs=ext2 --exit-on-last -U "$work/sock"
+python3 - "$work/sock" <<'END'
+import socket, sys
+for _ in range(3):
+    probe = socket.socket(socket.AF_UNIX)
+    probe.connect(sys.argv[1])
+    assert probe.recv(8) == b"NBDMAGIC"
+    probe.close()
+END
+sleep 0.3
+equal "$(nbdinfo --size "$uri")" "$size" "size after the probes"
+wait "$server_pid" || fail "exit status after the probes"
+
 # With a grace another one may come.
 start_server "$work/tree" --fs=ext2 --exit-on-last=2 -U "$work/sock"
 for _ in 1 2 3; do equal "$(nbdinfo --size "$uri")" "$size" "size"; done
