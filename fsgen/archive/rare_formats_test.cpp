@@ -151,6 +151,142 @@ std::string rar5_of(const std::vector<File>& files) {
   return rar + rar5_block(5, number(0), "", "", false);
 }
 
+/// Filters of RAR 5 that a packer may have put over a member's bytes.
+enum class Rar5Filter : std::uint8_t { none, delta, e8, arm };
+
+/// Bits, the highest of a byte first.
+class BitWriter {
+ public:
+  void write(std::uint64_t value, unsigned width) {
+    for (unsigned bit = width; bit-- > 0;) {
+      if (bits_ % 8 == 0) bytes_ += '\0';
+      if ((value >> bit & 1) != 0) bytes_.back() |= static_cast<char>(0x80 >> bits_ % 8);
+      ++bits_;
+    }
+  }
+  const std::string& bytes() const { return bytes_; }
+  /// Of the last byte, how many count.
+  unsigned last_bits() const { return bits_ % 8 == 0 ? 8 : static_cast<unsigned>(bits_ % 8); }
+
+ private:
+  std::string bytes_;
+  std::size_t bits_ = 0;
+};
+
+/// What the filter turns back into `bytes`, which are one block from the member's start on.
+std::string rar5_filtered(std::string bytes, Rar5Filter filter) {
+  const auto at = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  const auto number32 = [&](std::size_t i) {
+    return static_cast<std::uint32_t>(at(i) | at(i + 1) << 8 | at(i + 2) << 16) |
+           static_cast<std::uint32_t>(at(i + 3)) << 24;
+  };
+  const auto set = [&](std::size_t i, std::uint32_t value, std::size_t count) {
+    for (std::size_t k = 0; k < count; ++k) bytes[i + k] = static_cast<char>(value >> (8 * k));
+  };
+  switch (filter) {
+    case Rar5Filter::none:
+      break;
+    case Rar5Filter::delta:
+      for (std::size_t i = bytes.size(); i-- > 0;) {
+        bytes[i] = static_cast<char>((i == 0 ? 0 : at(i - 1)) - at(i));
+      }
+      break;
+    case Rar5Filter::e8:
+      // Calls become absolute, in a file of 16 MiB.
+      for (std::size_t i = 0; i + 5 <= bytes.size(); ++i) {
+        if (at(i) != 0xe8) continue;
+        const auto offset = static_cast<std::uint32_t>(i + 1);
+        const std::uint32_t address = number32(i + 1);
+        if (address + offset < 0x1000000) set(i + 1, address + offset, 4);
+        i += 4;
+      }
+      break;
+    case Rar5Filter::arm:
+      // So do branches with link, counted in words.
+      for (std::size_t i = 0; i + 4 <= bytes.size(); i += 4) {
+        if (at(i + 3) != 0xeb) continue;
+        set(i, (number32(i) & 0xffffff) + static_cast<std::uint32_t>(i / 4), 3);
+      }
+      break;
+  }
+  return bytes;
+}
+
+/// One block of a RAR 5 stream, where every byte is a literal: nine bits, of which the first is 1;
+/// a zero announces a filter.
+std::string rar5_packed_block(std::string_view bytes, std::size_t member_bytes, Rar5Filter filter,
+                              bool is_first, bool is_last) {
+  BitWriter out;
+  if (is_first) {
+    // Lengths of the codes of code lengths: 1, 9, 17 (repeat) and 19 (zeroes) have two bits each.
+    for (const unsigned length : {0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 2}) {
+      out.write(length, 4);
+    }
+    const auto repeat = [&](unsigned code, unsigned count) {
+      out.write(code, 2);
+      out.write(count - 11, 7);
+    };
+    out.write(1, 2);  // literals: nine bits, 256 times
+    repeat(2, 138);
+    repeat(2, 117);
+    out.write(0, 2);  // a filter: one bit
+    repeat(3, 138);   // and 173 codes that are none
+    repeat(3, 35);
+    if (filter != Rar5Filter::none) {
+      out.write(0, 1);
+      out.write(0, 2);  // from here on, said in one byte
+      out.write(0, 8);
+      out.write(2, 2);  // in three bytes: how far
+      for (int i = 0; i < 3; ++i) out.write(member_bytes >> (8 * i) & 0xff, 8);
+      const bool is_delta = filter == Rar5Filter::delta;
+      out.write(is_delta ? 0 : filter == Rar5Filter::e8 ? 1 : 3, 3);
+      if (is_delta) out.write(0, 5);  // one channel
+    }
+  }
+  for (const char c : bytes) out.write(0x100 | static_cast<unsigned char>(c), 9);
+  const std::size_t size = out.bytes().size();
+  const unsigned flags =
+      (out.last_bits() - 1) | 2u << 3 | (is_last ? 0x40u : 0u) | (is_first ? 0x80u : 0u);
+  std::string block;
+  put(block, flags, 1);
+  put(block, 0x5a ^ flags ^ (size & 0xff) ^ (size >> 8 & 0xff) ^ (size >> 16), 1);
+  put(block, size, 3);
+  return block + out.bytes();
+}
+
+struct Rar5Packing {
+  Rar5Filter filter = Rar5Filter::none;
+  bool is_solid = false;
+  bool on_windows = false;
+};
+
+/// Files alone, compressed, in blocks of 10,000 bytes.
+std::string rar5_packed(const std::vector<File>& files, const Rar5Packing& packing) {
+  constexpr std::size_t kBlockBytes = 10'000;
+  std::string rar("Rar!\x1a\x07\1\0", 8);
+  rar += rar5_block(1, number(packing.is_solid ? 4 : 0), "", "", false);
+  bool is_first_file = true;
+  for (const File& file : files) {
+    const std::string filtered = rar5_filtered(file.bytes, packing.filter);
+    std::string data;
+    for (std::size_t at = 0; at < filtered.size(); at += kBlockBytes) {
+      const std::string_view bytes = std::string_view(filtered).substr(at, kBlockBytes);
+      data += rar5_packed_block(bytes, filtered.size(), packing.filter, at == 0,
+                                at + bytes.size() == filtered.size());
+    }
+    std::string fields = number(6);  // a time; a checksum
+    fields += number(file.bytes.size()) + number(packing.on_windows ? 0x20 : file.mode);
+    put(fields, file.mtime_s, 4);
+    put(fields, crc32_of(file.bytes), 4);
+    // The "normal" method, 512 KiB of memory: filters may take half.
+    fields += number(2 << 10 | 3 << 7 | (packing.is_solid && !is_first_file ? 1 << 6 : 0));
+    fields += number(packing.on_windows ? 0 : 1) + number(file.path.size()) + file.path;
+    rar += rar5_block(2, fields, "", data, /*has_data=*/true);
+    is_first_file = false;
+  }
+  return rar + rar5_block(5, number(0), "", "", false);
+}
+
 // lha: headers of level 2, with Unix's attributes in extensions.
 
 /// Of -lh5-: one block with all 256 literals as long, so that each byte is itself.
@@ -296,6 +432,45 @@ TEST_CASE("rar archives of both generations are what was packed") {
   check(open(rar5_of(files)), files);
 }
 
+TEST_CASE("a RAR5 archive with compressed members is what was packed") {
+  std::string code = testing::some_bytes(70'001, 4);
+  for (std::size_t at = 0; at + 8 < code.size(); at += 64) {
+    code.replace(at, 4, std::string("\x10\x20\0\xeb", 4));        // ARM: bl
+    code.replace(at + 4, 5, std::string("\xe8\x30\x40\0\0", 5));  // x86: call
+  }
+  const std::vector<File> files = {{"code", S_IFREG | 0755, code},
+                                   {"text", S_IFREG | 0644, "seven b"},
+                                   {"more", S_IFREG | 0600, testing::some_bytes(30'000, 5)}};
+  const TempDir dir("/var/tmp");
+  for (const bool is_solid : {false, true}) {
+    for (const Rar5Filter filter :
+         {Rar5Filter::none, Rar5Filter::delta, Rar5Filter::e8, Rar5Filter::arm}) {
+      INFO(is_solid << " " << static_cast<int>(filter));
+      const std::string rar = rar5_packed(files, {.filter = filter, .is_solid = is_solid});
+      check(open(rar), files);
+      write_file(dir / "a.rar", rar);
+      const Ran ran = run_tool({"bsdtar", "-xOf", (dir / "a.rar").string(), "code"});
+      CHECK(ran.status == 0);
+      CHECK(ran.output == code);
+    }
+  }
+}
+
+TEST_CASE("a RAR5 archive packed on Windows is what was packed") {
+  const std::vector<File> files = {{"code", S_IFREG | 0644, testing::some_bytes(70'001, 6)},
+                                   {"text", S_IFREG | 0644, "seven b"}};
+  const Result<Layer> layer = open(rar5_packed(files, {.on_windows = true}));
+  INFO((layer ? "" : layer.error().what));
+  REQUIRE(layer);
+  for (const File& file : files) {
+    const Node* const node = layer->tree->find_path(file.path);
+    REQUIRE(node != nullptr);
+    CHECK(S_ISREG(node->mode));
+    CHECK(node->mtime() == Timestamp{file.mtime_s, 0});
+    CHECK(content(*layer, *node) == file.bytes);
+  }
+}
+
 TEST_CASE("lha archives, stored and packed, are what was packed") {
   std::vector<File> files = some_files();
   files[1].bytes.resize(65'535);
@@ -373,6 +548,8 @@ TEST_CASE("damaged rar, cab and lha archives are refused") {
   files[1].bytes = testing::some_bytes(1500, 3);
   check_damage(rar4_of(files), 7, 0);
   check_damage(rar5_of(files), 7, 0);
+  // The bits behind a block's last one mean nothing.
+  check_damage(rar5_packed({files[1], files[3]}, {}), 7, 2);
   check_damage(lha_of(files, false), 7, 10);
   check_damage(lha_of(files, true), 7, 10);
   const TempDir dir("/var/tmp");

@@ -14,6 +14,7 @@
 #include "fsgen/archive/acl.h"
 #include "fsgen/archive/archive_end.h"
 #include "fsgen/archive/archive_handle.h"
+#include "fsgen/archive/iso_directory.h"
 #include "fsgen/archive/rar_checksums.h"
 #include "fsgen/archive/tar_headers.h"
 #include "fsgen/archive/zip_directory.h"
@@ -23,8 +24,6 @@ namespace mkvirtfs::archive {
 namespace {
 
 constexpr std::uint64_t kMost32 = std::numeric_limits<std::uint32_t>::max();
-// From here on an ISO 9660 file has several sections, which need not follow each other.
-constexpr std::uint64_t kIsoSectionBytes = (std::uint64_t{4} << 30) - 2048;
 // tar's blocks: what is stored is padded to the next one. Other formats pad less.
 constexpr std::uint64_t kMostPaddingBytes = 511;
 constexpr std::uint64_t kMostRemarks = 3;
@@ -117,6 +116,7 @@ class MemberReader {
   Result<void> pass_over_stored_holes();
   /// False: it must be spooled.
   Result<bool> take_zip_place();
+  Result<bool> is_plain_in_iso() const;
   /// Of a rar archive: what the bytes of this member must have as checksum.
   Result<void> take_checksum();
   Result<void> check_checksum(std::uint32_t found) const;
@@ -149,6 +149,7 @@ class MemberReader {
   TarHeaders tar_headers_;
   std::optional<SpoolWriter> spool_;
   std::unique_ptr<const ZipDirectory> zip_;
+  std::optional<IsoDirectory> iso_;
   // Of a rar archive, by entry: read with the first one.
   std::optional<std::vector<std::optional<std::uint32_t>>> checksums_;
   std::size_t entries_ = 0;
@@ -194,6 +195,16 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
 }
 
 Result<bool> MemberReader::read_entries() {
+  if (source_) {
+    const Result<bool> is_iso = is_iso9660(*source_);
+    if (!is_iso) return std::unexpected(is_iso.error());
+    if (*is_iso) {
+      // Before libarchive, which follows continuation areas that form a loop for ever.
+      Result<IsoDirectory> read = IsoDirectory::read(*source_, options_.limits.most_members);
+      if (!read) return std::unexpected(std::move(read.error()));
+      iso_ = std::move(*read);
+    }
+  }
   while (true) {
     const int status = handle_->next_header();
     if (status == ARCHIVE_EOF) break;
@@ -467,9 +478,14 @@ Result<void> MemberReader::take_place() {
   if (tier == Tier::zip) {
     const Result<bool> placed = take_zip_place();
     if (!placed) return std::unexpected(placed.error());
-    if (*placed) return {};
+    return *placed ? Result<void>() : spool();
   }
-  if (tier != Tier::stored || (is_iso && member_.size_bytes > kIsoSectionBytes)) return spool();
+  if (tier == Tier::spooled) return spool();
+  if (is_iso) {
+    const Result<bool> is_plain = is_plain_in_iso();
+    if (!is_plain) return std::unexpected(is_plain.error());
+    if (!*is_plain) return spool();
+  }
 
   const std::uint64_t stored_bytes = member_.stored_bytes();
   const Range stored{handle_->data_offset(), stored_bytes};
@@ -498,6 +514,22 @@ Result<void> MemberReader::pass_over_stored_holes() {
     if (status == ARCHIVE_EOF) return {};
     if (status != ARCHIVE_OK) return wrong(handle_->error_text());
   }
+}
+
+Result<bool> MemberReader::is_plain_in_iso() const {
+  if (member_.size_bytes == 0) return true;
+  if (!iso_) return false;
+  switch (iso_->storage(handle_->data_offset(), member_.size_bytes)) {
+    case IsoDirectory::Storage::plain:
+      return true;
+    case IsoDirectory::Storage::in_sections:
+    case IsoDirectory::Storage::zisofs:
+      return false;
+    case IsoDirectory::Storage::unknown:
+      break;
+  }
+  return wrong("is stored in a way that cannot be read here (zisofs 2, sparse or interleaved)",
+               Errc::unsupported);
 }
 
 Result<bool> MemberReader::take_zip_place() {
@@ -576,6 +608,8 @@ Result<void> MemberReader::spool() {
     if (status != ARCHIVE_OK) {
       return wrong(fmt::format("can not be unpacked: {}", handle_->error_text()));
     }
+    // rar 5 hands out blocks of nothing while it unpacks: no address, no offset.
+    if (count == 0) continue;
     const auto from = static_cast<std::uint64_t>(offset);
     if (offset < 0 || from < size || from > options_.limits.most_bytes ||
         (is_announced && (from > announced || count > announced - from))) {
