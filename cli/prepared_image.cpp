@@ -110,6 +110,7 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
   for (const SourceOptions* part : parts) {
     Result<ScanOptions> options = part->scan_options();
     if (!options) return std::unexpected(std::move(options.error()));
+    options->lists_lost_xattrs = options->xattrs;
     if (!image.has_xattrs()) options->xattrs = false;
     scan_options.push_back(std::move(*options));
   }

@@ -616,6 +616,8 @@ class Numbering {
   NewNode node_of_member() const;
   NewNode implied_directory() const;
   std::vector<Xattr> xattrs_of_member() const;
+  /// The names of `member_`'s attributes that no file can have, until the next call.
+  std::string_view lost_xattrs_of_member();
   Result<NewNode> owned(NewNode node) const;
   Result<void> add_directory(TreeAssembler& assembler, const Path& path);
   Result<void> add_file(TreeAssembler& assembler, const Path& path);
@@ -637,6 +639,7 @@ class Numbering {
   std::vector<std::uint32_t> first_;
   std::vector<std::uint32_t> entries_;
   std::vector<NodeNo> node_of_inode_;
+  std::string lost_xattrs_;
   LayerTree made_;
 };
 
@@ -708,6 +711,17 @@ std::vector<Xattr> Numbering::xattrs_of_member() const {
   return set;
 }
 
+std::string_view Numbering::lost_xattrs_of_member() {
+  lost_xattrs_.clear();
+  if (!options_.scan.lists_lost_xattrs) return {};
+  for (const auto& [name, value] : member_.xattrs) {
+    if (XattrRules::is_linux_name(name)) continue;
+    if (!lost_xattrs_.empty()) lost_xattrs_ += ", ";
+    lost_xattrs_ += name;
+  }
+  return lost_xattrs_;
+}
+
 /// 2^32 - 1 means "nobody asked" to the kernel, so it is no id; but --owner, --map-uid and
 /// --exclude come first.
 Result<NewNode> Numbering::owned(NewNode node) const {
@@ -729,6 +743,7 @@ Result<void> Numbering::add_directory(TreeAssembler& assembler, const Path& path
     if (!made) return std::unexpected(std::move(made.error()));
     node = *made;
     node.xattrs = assembler.intern(xattrs_of_member());
+    node.lost_xattrs = lost_xattrs_of_member();
   }
   assembler.add(path.text(), node);
   made_.places.add_nowhere();
@@ -745,6 +760,7 @@ Result<void> Numbering::add_file(TreeAssembler& assembler, const Path& path) {
   Result<NewNode> node = owned(node_of_member());
   if (!node) return std::unexpected(std::move(node.error()));
   node->xattrs = assembler.intern(xattrs_of_member());
+  node->lost_xattrs = lost_xattrs_of_member();
   known = assembler.add(path.text(), *node);
   made_.places.add(member_);
   return {};
@@ -848,6 +864,7 @@ Result<LayerTree> Numbering::run() {
     if (!made) return std::unexpected(std::move(made.error()));
     root = *made;
     root_xattrs = xattrs_of_member();
+    root.lost_xattrs = lost_xattrs_of_member();
   }
   TreeAssembler assembler(root, std::move(root_xattrs));
   assembler.reserve(paths_.size(), paths_.size(), 1, 0);

@@ -317,6 +317,26 @@ TEST_CASE(
   CHECK(paths_of(members.good(options)) == "g@0");
 }
 
+TEST_CASE("extended attributes that ext cannot hold by name are counted and named") {
+  Member member;
+  member.path = "f";
+  member.mode = S_IFREG | 0644;
+  member.xattrs = {{"com.apple.quarantine", "1"}, {"user.kept", "2"}, {"system.nfs4_acl", "3"}};
+  Members members;
+  members.add(member).file("g");
+  const LayerTree made = members.good();
+  const SourceTree& tree = *made.layer.tree;
+  CHECK(tree.unshown_counts() == SourceTree::UnshownCounts{0, 1});
+  CHECK(tree.lost_xattrs(1) == "com.apple.quarantine, system.nfs4_acl");
+  CHECK(tree.lost_xattrs(2) == "");
+  CHECK(tree.xattrs(tree.node(1).xattrs).size() == 1);
+  LayerOptions options;
+  options.scan.xattrs = false;
+  CHECK(members.good(options).layer.tree->lost_xattrs(1) != "");
+  options.scan.lists_lost_xattrs = false;
+  CHECK(members.good(options).layer.tree->lost_xattrs(1) == "");
+}
+
 TEST_CASE("names stay below the root") {
   CHECK(paths_of(Members().file("/etc/x").file("//y").file("./z/./").good()) ==
         "etc/ y@0 z@0 etc/x@0");

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "fsgen/ext2/metadata.h"
+#include "fsgen/tree/source_differences.h"
 #include "support/text.h"
 
 namespace mkvirtfs::ext2 {
@@ -373,6 +374,12 @@ std::vector<ImageFact> Ext2Image::facts() const {
       {"directory_count", std::uint64_t{contents_->directories.count()}},
       {"journal_blocks", volume_->blocks_of_journal().data_blocks()},
   };
+}
+
+std::string Ext2Image::remark() const { return source_remark(*contents_->tree); }
+
+void Ext2Image::differences(DifferenceSink& sink) const {
+  list_source_differences(*contents_->tree, sink);
 }
 
 }  // namespace mkvirtfs::ext2

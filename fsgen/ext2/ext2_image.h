@@ -26,6 +26,8 @@ class Ext2Image final : public Image {
   std::string describe(std::uint64_t offset) const override;
   std::string volume_id() const override;
   std::vector<ImageFact> facts() const override;
+  std::string remark() const override;
+  void differences(DifferenceSink& sink) const override;
 
   const Volume& volume() const noexcept { return *volume_; }
 

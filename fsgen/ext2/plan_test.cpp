@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "fsgen/ext2/testing/judge.h"
@@ -411,7 +412,7 @@ TEST_CASE("the same tree and options give the same bytes and identifiers, others
     REQUIRE(image);
     ImageDevice device(*image, built.store);
     Sha256 sum;
-    std::vector<std::byte> bytes(1 << 20);
+    std::vector<std::byte> bytes(std::min<std::uint64_t>(of->size_bytes(), 1 << 20));
     for (std::uint64_t at = 0; at < device.geometry().size_bytes; at += bytes.size()) {
       bytes.resize(std::min<std::uint64_t>(1 << 20, device.geometry().size_bytes - at));
       REQUIRE(device.read(at, bytes));
@@ -474,4 +475,40 @@ TEST_CASE("reads of any range equal the whole, and the map says where each byte 
       REQUIRE(at == offset + part.size());
     }
   }
+}
+
+TEST_CASE("what the source has and no image shows is listed, and the image's bytes stay") {
+  const BuiltTree plain = TreeBuilder{}.file("a", "1").build();
+  const BuiltTree built = TreeBuilder{}
+                              .file("a", "1")
+                              .unshown(unshown::kImmutable)
+                              .lost_xattrs("system.nfs4_acl")
+                              .build();
+  const auto image = ext2::plan(built.tree, {});
+  const auto without = ext2::plan(plain.tree, {});
+  REQUIRE(image);
+  REQUIRE(without);
+  CHECK((*image)->remark() ==
+        "dropped: chattr flags of 1 entry, extended attributes that Linux has no name for, of 1 "
+        "entry");
+  CHECK((*without)->remark().empty());
+  struct Lines final : DifferenceSink {
+    bool difference(const Difference& difference) override {
+      text += difference.path + " " + difference.what + "\n";
+      return true;
+    }
+    std::string text;
+  };
+  Lines lines;
+  (*image)->differences(lines);
+  CHECK(lines.text ==
+        "a loses its chattr flags: immutable (i)\n"
+        "a loses its extended attributes: system.nfs4_acl\n");
+  const auto bytes_of = [](const std::shared_ptr<const Image>& of, const BuiltTree& tree) {
+    std::vector<std::byte> bytes(std::min<std::uint64_t>(of->size_bytes(), 1 << 20));
+    REQUIRE(ImageDevice(of, tree.store).read(0, bytes));
+    return bytes;
+  };
+  CHECK((*image)->volume_id() == (*without)->volume_id());
+  CHECK(bytes_of(*image, built) == bytes_of(*without, plain));
 }

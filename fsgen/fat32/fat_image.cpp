@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "fsgen/tree/source_differences.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::fat32 {
@@ -17,11 +18,6 @@ namespace {
 constexpr std::size_t kMostSectorBytes = 4096;
 constexpr std::uint32_t kFirstCopy = 6;  // of the reserved sectors, 0 to 2 and 6 to 8 are in use
 constexpr std::uint32_t kCopied = 3;
-
-/// "1 symlink", "3 symlinks".
-std::string counted(std::uint64_t count, std::string_view one, std::string_view many) {
-  return fmt::format("{} {}", count, count == 1 ? one : many);
-}
 
 }  // namespace
 
@@ -289,24 +285,29 @@ std::string FatImage::remark() const {
     text += fmt::format("{}{} mapped", text.empty() ? "" : "; ",
                         counted(contents_->mapped_count(), "name was", "names were"));
   }
-  return text;
+  return joined_remarks(std::move(text), source_remark(contents_->tree()));
 }
 
 void FatImage::differences(DifferenceSink& sink) const {
+  if (!list_format_differences(sink)) return;
+  list_source_differences(contents_->tree(), sink);
+}
+
+bool FatImage::list_format_differences(DifferenceSink& sink) const {
   for (const Contents::Skipped& skipped : contents_->skipped()) {
     if (!sink.difference({"skipped", contents_->path(skipped.directory, skipped.entry),
                           std::string(words_of(skipped.reason))})) {
-      return;
+      return false;
     }
   }
-  if (contents_->mapped_count() == 0 && contents_->followed_count() == 0) return;
+  if (contents_->mapped_count() == 0 && contents_->followed_count() == 0) return true;
   const auto directories = contents_->directories();
   for (std::uint32_t d = 0; d < directories.size(); ++d) {
     for (const Contents::Item& item : contents_->items_of(directories[d])) {
       const LongName name = contents_->name(directories[d], item);
       if (name.is_mapped() && !sink.difference({"mapped", contents_->path(d, item.entry),
                                                 "is named " + readable_name(name.units())})) {
-        return;
+        return false;
       }
       if (contents_->is_followed(directories[d], item) &&
           !sink.difference(
@@ -314,10 +315,11 @@ void FatImage::differences(DifferenceSink& sink) const {
                "is a copy of /" + contents_->tree().path(
                                       item.is_directory ? contents_->node_of_directory(item.target)
                                                         : item.target)})) {
-        return;
+        return false;
       }
     }
   }
+  return true;
 }
 
 }  // namespace mkvirtfs::fat32

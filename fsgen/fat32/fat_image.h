@@ -43,6 +43,8 @@ class FatImage final : public Image {
     std::uint32_t which = 0;  ///< FAT, directory, or item
   };
 
+  /// What FAT itself can not hold; false when the sink wants no more.
+  bool list_format_differences(DifferenceSink& sink) const;
   Place place_of(std::uint64_t offset) const noexcept;
   Extent extent_at(std::uint64_t offset) const;
   Extent file_extent(const Place& place, std::uint64_t offset) const;

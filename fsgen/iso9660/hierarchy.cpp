@@ -62,6 +62,46 @@ void put_record(std::span<std::byte> out, const RecordHead& head, std::string_vi
   std::memcpy(out.data() + kRecordHeader, identifier.data(), identifier.size());
 }
 
+std::string_view kind_in_words(const Node& node) {
+  if (node.is_symlink()) return "a symlink";
+  if (node.is_device()) return "a device";
+  return S_ISFIFO(node.mode) ? "a FIFO" : "a socket";
+}
+
+/// Joliet's big-endian UTF-16, which names.cpp makes without half pairs.
+std::string utf8_of(const Identifier& joliet) {
+  const std::string_view bytes = joliet.view();
+  const auto unit = [&](std::size_t at) {
+    return static_cast<char32_t>(static_cast<unsigned char>(bytes[at]) << 8 |
+                                 static_cast<unsigned char>(bytes[at + 1]));
+  };
+  std::string text;
+  const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
+  for (std::size_t at = 0; at + 1 < bytes.size(); at += 2) {
+    char32_t point = unit(at);
+    if (point >= 0xD800 && point < 0xDC00 && at + 3 < bytes.size()) {
+      at += 2;
+      point = 0x10000 + ((point - 0xD800) << 10) + (unit(at) - 0xDC00);
+    }
+    if (point < 0x80) {
+      put(point);
+    } else if (point < 0x800) {
+      put(0xC0 | point >> 6);
+      put(0x80 | (point & 0x3F));
+    } else {
+      if (point < 0x10000) {
+        put(0xE0 | point >> 12);
+      } else {
+        put(0xF0 | point >> 18);
+        put(0x80 | (point >> 12 & 0x3F));
+      }
+      put(0x80 | (point >> 6 & 0x3F));
+      put(0x80 | (point & 0x3F));
+    }
+  }
+  return text;
+}
+
 std::uint32_t bytes_of(const Hierarchy::Directory& directory) {
   return directory.blocks * kBlockBytes;
 }
@@ -158,6 +198,39 @@ std::uint32_t Hierarchy::sections_of(const Item& item) const noexcept {
 std::string Hierarchy::path(std::uint32_t directory) const {
   return is_moved_directory(directory) ? std::string(kMovedName)
                                        : tree_.path(tree_.directories()[directory].node);
+}
+
+bool Hierarchy::differences(DifferenceSink& sink) const {
+  if (left_out_count_ == 0 && changed_name_count_ == 0) return true;
+  for (std::uint32_t d = 0; d < tree_.directories().size(); ++d) {
+    const std::string directory_path = path(d);
+    const auto path_of = [&](std::string_view name) {
+      return directory_path.empty() ? std::string(name)
+                                    : fmt::format("{}/{}", directory_path, name);
+    };
+    const mkvirtfs::Directory& source = tree_.directories()[d];
+    for (const Entry entry : tree_.entries(source)) {
+      const Node& node = tree_.node(entry.node);
+      if (node.is_directory() || node.is_regular()) continue;
+      if (!sink.difference({"skipped", path_of(tree_.name(source, entry)),
+                            fmt::format("is {}, which Joliet lacks", kind_in_words(node))})) {
+        return false;
+      }
+    }
+    const Directory& directory = directories_[d];
+    for (std::uint32_t i = 0; i < directory.record_count; ++i) {
+      const std::uint32_t record = directory.first_record + i;
+      const Item shown = item(d, record);
+      const Tail tail = tail_of(record);
+      if (tail.digits() == 0 && rules_.is_kept(shown.name)) continue;
+      const Identifier named = rules_.key(shown.name, shown.is_directory(), tail);
+      if (!sink.difference({"mapped", path_of(shown.name),
+                            fmt::format("is named {} in Joliet", utf8_of(named))})) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 std::uint32_t Hierarchy::directory_at(std::uint32_t block) const noexcept {
@@ -424,6 +497,7 @@ class HierarchyBuilder {
       const Node& node = tree_.node(entries[entry].node);
       if (made_->is_joliet_ && !node.is_directory() && !node.is_regular()) {
         ++made_->left_out_count_;
+        if (node.is_symlink()) ++made_->left_out_symlink_count_;
         continue;
       }
       if (node.is_directory()) ++directory.subdirectories;
@@ -446,6 +520,9 @@ class HierarchyBuilder {
     for (const Namer::Named& named : names) {
       if (named.tail.digits() != 0) {
         made_->tails_.push_back({static_cast<std::uint32_t>(made_->records_.size()), named.tail});
+      }
+      if (made_->is_joliet_ && (named.tail.digits() != 0 || !made_->rules_.is_kept(named.name))) {
+        ++made_->changed_name_count_;
       }
       made_->records_.push_back(named.entry);
     }

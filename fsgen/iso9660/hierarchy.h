@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "block/image.h"
 #include "fsgen/iso9660/file_places.h"
 #include "fsgen/iso9660/names.h"
 #include "fsgen/iso9660/plan.h"
@@ -56,6 +57,11 @@ class Hierarchy {
   std::uint64_t renamed_count() const noexcept { return tails_.size(); }
   std::uint32_t relocated_count() const noexcept { return relocated_count_; }
   std::uint64_t left_out_count() const noexcept { return left_out_count_; }
+  std::uint64_t left_out_symlink_count() const noexcept { return left_out_symlink_count_; }
+  /// Of Joliet's names that are not the source's: cut, numbered, or with characters replaced.
+  std::uint64_t changed_name_count() const noexcept { return changed_name_count_; }
+  /// Those names, and what is left out; false when the sink wants no more. For Joliet.
+  bool differences(DifferenceSink& sink) const;
   std::uint32_t path_table_bytes() const noexcept { return path_table_bytes_; }
   std::uint32_t first_block() const noexcept { return directories_.front().block; }
   std::uint32_t end_block() const noexcept { return end_block_; }
@@ -155,6 +161,8 @@ class Hierarchy {
   std::uint32_t path_table_bytes_ = 0;
   std::uint32_t relocated_count_ = 0;
   std::uint64_t left_out_count_ = 0;
+  std::uint64_t left_out_symlink_count_ = 0;
+  std::uint64_t changed_name_count_ = 0;
   std::uint32_t end_block_ = 0;
 };
 

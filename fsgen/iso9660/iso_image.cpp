@@ -8,6 +8,10 @@
 #include <cassert>
 #include <cstring>
 #include <iterator>
+#include <string>
+#include <utility>
+
+#include "fsgen/tree/source_differences.h"
 
 namespace mkvirtfs::iso9660 {
 namespace {
@@ -194,6 +198,32 @@ std::vector<ImageFact> IsoImage::facts() const {
       {"first_file_block", std::uint64_t{volume_.files.first_block()}},
       {"patch_count", std::uint64_t{volume_.patches.size()}},
   };
+}
+
+std::string IsoImage::remark() const {
+  std::string text;
+  if (volume_.joliet) {
+    const Hierarchy& joliet = *volume_.joliet;
+    const std::uint64_t symlinks = joliet.left_out_symlink_count();
+    const std::uint64_t others = joliet.left_out_count() - symlinks;
+    if (symlinks != 0) text = counted(symlinks, "symlink", "symlinks");
+    if (others != 0) {
+      if (!text.empty()) text += ", ";
+      text += counted(others, "special file", "special files");
+    }
+    if (!text.empty()) text = "left out of Joliet: " + text;
+    if (joliet.changed_name_count() != 0) {
+      text = joined_remarks(
+          std::move(text),
+          counted(joliet.changed_name_count(), "name was", "names were") + " changed in Joliet");
+    }
+  }
+  return joined_remarks(std::move(text), source_remark(*volume_.tree));
+}
+
+void IsoImage::differences(DifferenceSink& sink) const {
+  if (volume_.joliet && !volume_.joliet->differences(sink)) return;
+  list_source_differences(*volume_.tree, sink);
 }
 
 }  // namespace mkvirtfs::iso9660

@@ -22,6 +22,8 @@ constexpr std::size_t kept_for_name(std::size_t length, Tail tail) {
   return tail.digits() != 0 ? kKeptForName : std::min(length, kKeptForName);
 }
 
+constexpr std::string_view kForbidden = "*/:;?\\";  // in Joliet
+
 /// The characters of `raw` as d-characters, up to `most`.
 std::size_t put_d_characters(std::string_view raw, std::span<char> out) {
   std::size_t count = 0;
@@ -51,7 +53,6 @@ char32_t code_point(std::string_view sequence) {
 
 /// The characters of `raw` as UTF-16 units, up to out.size(); a pair is never cut.
 std::size_t put_units(std::string_view raw, std::span<char16_t> out) {
-  constexpr std::string_view kForbidden = "*/:;?\\";
   std::size_t count = 0;
   while (!raw.empty()) {
     const std::size_t length = utf8_sequence_length(raw);
@@ -159,6 +160,21 @@ Identifier NameRules::joliet_key(std::string_view name, bool is_directory,
   if (parts.has_extension) key.append_unit(u'.');
   for (std::size_t at = 0; at < extension_length; ++at) key.append_unit(extension[at]);
   return key;
+}
+
+bool NameRules::is_kept(std::string_view name) const noexcept {
+  std::size_t units = 0;
+  while (!name.empty()) {
+    const auto first = static_cast<unsigned char>(name.front());
+    const std::size_t length = first < 0x80 ? 1 : utf8_sequence_length(name);
+    const bool is_replaced =
+        length == 0 || first < 0x20 ||
+        (first < 0x80 && kForbidden.find(name.front()) != std::string_view::npos);
+    if (is_replaced) return false;
+    units += length == 4 ? 2 : 1;  // a pair for what is beyond 16 bits
+    name.remove_prefix(length);
+  }
+  return units <= most_units_;
 }
 
 Identifier NameRules::key(std::string_view name, bool is_directory, Tail tail) const noexcept {

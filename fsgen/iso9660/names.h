@@ -68,6 +68,8 @@ class NameRules {
 
   /// What a name sorts by in its directory (ECMA-119, 9.3) and must not share: bytes to compare.
   Identifier key(std::string_view name, bool is_directory, Tail tail) const noexcept;
+  /// Joliet: whether the name stands there as it is, without a number: nothing was cut or replaced.
+  bool is_kept(std::string_view name) const noexcept;
   /// What stands in the record; files with a version.
   Identifier identifier(std::string_view name, bool is_directory, Tail tail) const noexcept;
 

@@ -389,3 +389,49 @@ TEST_CASE("100,000 names in a directory are planned in time that grows with them
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
   CHECK(facts_of(*image)["numbered_name_count"] == "99999");
 }
+
+TEST_CASE("Joliet names that were cut or numbered and what it lacks are listed") {
+  const std::string long_name(70, 'n');
+  const BuiltTree built = TreeBuilder{}
+                              .directory("d")
+                              .file("d/" + long_name + "1.txt", "1")
+                              .file("d/" + long_name + "2.txt", "2")
+                              .file("Ga\xc3\x9f", "kept")
+                              .file("a:b", "replaced")
+                              .symlink("Autounattend.xml", "d/x")
+                              .fifo("d/fifo")
+                              .file("flagged", "f")
+                              .unshown(unshown::kImmutable)
+                              .lost_xattrs("com.apple.FinderInfo")
+                              .build();
+  struct Lines final : DifferenceSink {
+    bool difference(const Difference& difference) override {
+      text += fmt::format("{} {} {}\n", difference.kind, difference.path, difference.what);
+      return true;
+    }
+    std::string text;
+  };
+  const auto image = planned(built, {});
+  CHECK(image->remark() ==
+        "left out of Joliet: 1 symlink, 1 special file; 3 names were changed in Joliet; dropped: "
+        "chattr flags of 1 entry, extended attributes that Linux has no name for, of 1 entry");
+  Lines lines;
+  image->differences(lines);
+  const std::string cut(60, 'n');
+  CHECK(lines.text ==
+        "skipped Autounattend.xml is a symlink, which Joliet lacks\n"
+        "mapped a:b is named a_b in Joliet\n"
+        "skipped d/fifo is a FIFO, which Joliet lacks\n"
+        "mapped d/" +
+            long_name + "2.txt is named " + cut.substr(3) + "000.txt in Joliet\n" + "mapped d/" +
+            long_name + "1.txt is named " + cut + ".txt in Joliet\n" +
+            "dropped flagged loses its chattr flags: immutable (i)\n"
+            "dropped flagged loses its extended attributes: com.apple.FinderInfo\n");
+
+  Options without;
+  without.joliet = iso9660::Joliet::none;
+  CHECK_THAT(planned(built, without)->remark(), Catch::StartsWith("dropped: chattr flags"));
+  Options longer;
+  longer.joliet = iso9660::Joliet::longer;
+  CHECK_THAT(planned(built, longer)->remark(), Catch::Contains("1 name was changed in Joliet"));
+}

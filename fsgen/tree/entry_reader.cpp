@@ -28,6 +28,19 @@ std::uint64_t device_of(const struct statx& status) {
   return makedev(status.stx_dev_major, status.stx_dev_minor);
 }
 
+/// The chattr flags that statx(2) tells, as bits of Node::unshown.
+std::uint8_t unshown_flags(std::uint64_t attributes) {
+  constexpr std::uint64_t kAsked =
+      STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP | STATX_ATTR_COMPRESSED;
+  if ((attributes & kAsked) == 0) return 0;
+  std::uint8_t flags = 0;
+  if ((attributes & STATX_ATTR_IMMUTABLE) != 0) flags |= unshown::kImmutable;
+  if ((attributes & STATX_ATTR_APPEND) != 0) flags |= unshown::kAppendOnly;
+  if ((attributes & STATX_ATTR_NODUMP) != 0) flags |= unshown::kNoDump;
+  if ((attributes & STATX_ATTR_COMPRESSED) != 0) flags |= unshown::kCompressed;
+  return flags;
+}
+
 /// Calls `get(buffer, size)` with a small part of `buffer` first, with all of it when that was too
 /// little.
 template <class Get>
@@ -80,6 +93,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   const FileIdentity identity = identity_of(status);
   head.inode = identity.inode;
   head.stamp = identity.stamp;
+  head.unshown = unshown_flags(status.stx_attributes) & 0xFu;
   if (status.stx_nlink > 1 && !S_ISDIR(head.mode)) {
     head.linked = true;
     entry.tail.device = device_of(status);

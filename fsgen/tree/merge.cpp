@@ -521,6 +521,8 @@ class LayerMerger {
       made.gid = node.gid;
       made.mtime = node.mtime();
       made.size_bytes = node.size_bytes;
+      made.unshown = node.unshown;
+      made.lost_xattrs = from.lost_xattrs(origin.node);
       if (node.is_symlink()) made.symlink_target = from.symlink_target(origin.node);
       if (node.is_device()) made.device = from.device_number(origin.node);
       if (from.is_sparse(origin.node)) {

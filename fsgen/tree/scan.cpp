@@ -113,6 +113,7 @@ NewNode node_of(RecordView record) {
   node.device = record.device_number();
   node.sparse = head.sparse;
   node.data_runs = record.data_runs();
+  node.unshown = head.unshown;
   return node;
 }
 

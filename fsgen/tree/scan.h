@@ -55,6 +55,9 @@ struct ScanOptions {
   std::vector<IdMapping> gid_map;
   std::uint16_t mode_mask = 07777;  ///< permission bits that survive
   bool xattrs = true;               ///< which are kept: see XattrRules
+  /// Those of an archive that no file system of Linux can have are counted and listed, whatever
+  /// becomes of the others.
+  bool lists_lost_xattrs = true;
   /// Take what can be read, count the rest in the report, instead of failing. A directory that can
   /// not be listed stays as an empty one, everything else is left out.
   bool skip_unreadable = false;

@@ -32,8 +32,9 @@ struct RecordHead {
   std::uint32_t extra_count = 0;  ///< symlink: bytes of the target; sparse file: data runs
   std::uint16_t mode = 0;
   std::uint8_t name_bytes = 0;
-  bool linked : 1 = false;  ///< has other names: its device follows
-  bool sparse : 1 = false;  ///< its data runs follow
+  bool linked : 1 = false;       ///< has other names: its device follows
+  bool sparse : 1 = false;       ///< its data runs follow
+  std::uint8_t unshown : 4 = 0;  ///< chattr flags, as in Node::unshown
 };
 static_assert(sizeof(RecordHead) == 56);
 

@@ -101,6 +101,13 @@ DeviceNumber SourceTree::device_number(NodeNo no) const noexcept {
   return {packed >> kMinorBits, packed & ((1u << kMinorBits) - 1)};
 }
 
+std::string_view SourceTree::lost_xattrs(NodeNo no) const noexcept {
+  if ((nodes_[no].unshown & unshown::kXattrs) == 0) return {};
+  const auto at =
+      std::ranges::lower_bound(lost_xattrs_, no, {}, &std::pair<NodeNo, std::uint32_t>::first);
+  return lost_names_[at->second];
+}
+
 std::span<const Range> SourceTree::data_runs(NodeNo no, Range& dense) const noexcept {
   const Node& node = nodes_[no];
   if (!is_sparse(no)) {
@@ -246,7 +253,25 @@ NodeNo TreeAssembler::append_node(const NewNode& from, std::uint32_t parent, std
     }
   }
   tree_.nodes_.push_back(node);
+  if (from.unshown != 0 || !from.lost_xattrs.empty()) note_unshown(no, from);
   return no;
+}
+
+void TreeAssembler::note_unshown(NodeNo no, const NewNode& from) {
+  const auto flags = static_cast<std::uint8_t>(from.unshown & ~unshown::kXattrs);
+  Node& node = tree_.nodes_[no];
+  node.unshown = flags;
+  if (flags != 0) ++tree_.unshown_counts_.flagged;
+  if (from.lost_xattrs.empty()) return;
+  node.unshown |= unshown::kXattrs;
+  ++tree_.unshown_counts_.lost_xattrs;
+  auto known = lost_names_.find(from.lost_xattrs);
+  if (known == lost_names_.end()) {
+    const auto next = narrow<std::uint32_t>(tree_.lost_names_.size());
+    tree_.lost_names_.emplace_back(from.lost_xattrs);
+    known = lost_names_.emplace(from.lost_xattrs, next).first;
+  }
+  tree_.lost_xattrs_.emplace_back(no, known->second);
 }
 
 void TreeAssembler::settle_data_order() {

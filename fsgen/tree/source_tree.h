@@ -6,10 +6,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "block/extent.h"
@@ -38,6 +40,15 @@ struct DeviceNumber {
   friend bool operator==(const DeviceNumber&, const DeviceNumber&) = default;
 };
 
+/// What a source has of a node and no image shows, as bits of Node::unshown; it is only listed.
+namespace unshown {
+inline constexpr std::uint8_t kImmutable = 1;   ///< chattr +i
+inline constexpr std::uint8_t kAppendOnly = 2;  ///< chattr +a
+inline constexpr std::uint8_t kNoDump = 4;      ///< chattr +d
+inline constexpr std::uint8_t kCompressed = 8;  ///< chattr +c
+inline constexpr std::uint8_t kXattrs = 16;     ///< SourceTree::lost_xattrs() names them
+}  // namespace unshown
+
 /// One inode of the source: what `stat` tells, compact (a tree of 1M files must cost tens of
 /// megabytes). Names stand in the directories' entries; hard links are several entries with one
 /// node.
@@ -55,6 +66,7 @@ struct Node {
   std::uint32_t payload =
       0;                   ///< SourceTree's own: directory index, target, device number, data runs
   std::uint16_t mode = 0;  ///< type and permission bits, as st_mode
+  std::uint8_t unshown = 0;  ///< not part of the tree's id: no image differs by it
 
   Timestamp mtime() const noexcept { return {mtime_s, mtime_ns}; }
   bool is_directory() const noexcept { return S_ISDIR(mode); }
@@ -135,6 +147,18 @@ class SourceTree {
   /// Sorted by name.
   std::span<const Xattr> xattrs(XattrSetNo set) const noexcept { return xattr_sets_[set]; }
 
+  /// How many nodes lose something that is only listed.
+  struct UnshownCounts {
+    std::uint64_t flagged = 0;      ///< chattr flags
+    std::uint64_t lost_xattrs = 0;  ///< extended attributes
+
+    friend bool operator==(const UnshownCounts&, const UnshownCounts&) = default;
+  };
+  const UnshownCounts& unshown_counts() const noexcept { return unshown_counts_; }
+  /// The names of the extended attributes that were left out of `xattrs`, because no Linux file
+  /// system can have them: "com.apple.quarantine, system.nfs4_acl"; mostly empty.
+  std::string_view lost_xattrs(NodeNo no) const noexcept;
+
   /// Computed on each call (tens of milliseconds a million nodes): ask once.
   TreeId id() const;
   /// The newest mtime of any node; 1970 for an empty tree.
@@ -153,6 +177,9 @@ class SourceTree {
       sparse_;                                  // payload -> first run, run count; 0 is unused
   std::vector<std::vector<Xattr>> xattr_sets_;  // 0 is the empty set
   std::vector<NodeNo> data_order_;
+  UnshownCounts unshown_counts_;
+  std::vector<std::pair<NodeNo, std::uint32_t>> lost_xattrs_;  // node -> number of its names
+  std::vector<std::string> lost_names_;
 };
 
 /// The metadata of a node that is about to be added.
@@ -167,6 +194,8 @@ struct NewNode {
   DeviceNumber device;               ///< devices
   bool sparse = false;               ///< regular files: `data_runs` tells, else all of it is data
   std::span<const Range> data_runs;  ///< sorted, disjoint, inside the size
+  std::uint8_t unshown = 0;          ///< unshown::kXattrs is set by `lost_xattrs`
+  std::string_view lost_xattrs;      ///< see SourceTree::lost_xattrs()
 };
 
 /// Builds a SourceTree in its numbering order. The caller brings the directories' children sorted;
@@ -209,11 +238,13 @@ class TreeAssembler {
   NodeNo append_node(const NewNode& node, std::uint32_t parent, std::uint32_t entry);
   void append_entry(std::string_view name, NodeNo node);
   void settle_data_order();
+  void note_unshown(NodeNo no, const NewNode& from);
 
   SourceTree tree_;
   std::vector<NodeNo> data_order_;  // as it was given
   std::uint32_t open_ = 0;
   XattrPool xattrs_;
+  std::map<std::string, std::uint32_t, std::less<>> lost_names_;
 };
 
 }  // namespace mkvirtfs

@@ -212,6 +212,16 @@ TreeBuilder& TreeBuilder::data_order(std::vector<std::string> paths) {
   return *this;
 }
 
+TreeBuilder& TreeBuilder::unshown(std::uint8_t flags) {
+  last().unshown = flags;
+  return *this;
+}
+
+TreeBuilder& TreeBuilder::lost_xattrs(std::string names) {
+  last().lost_xattrs = std::move(names);
+  return *this;
+}
+
 BuiltTree TreeBuilder::build() const {
   assert(!objection_to_hard_links());
   // Sorted by path means sorted by name inside one parent, though not parent by parent.
@@ -232,6 +242,8 @@ BuiltTree TreeBuilder::build() const {
     node.device = item.device;
     node.sparse = item.data_runs.has_value();
     if (item.data_runs) node.data_runs = *item.data_runs;
+    node.unshown = item.unshown;
+    node.lost_xattrs = item.lost_xattrs;
     return node;
   };
   const Item& top = items_.find("")->second;

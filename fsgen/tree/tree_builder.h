@@ -53,6 +53,10 @@ class TreeBuilder {
   TreeBuilder& owner(std::uint32_t uid, std::uint32_t gid);
   TreeBuilder& mtime(Timestamp when);
   TreeBuilder& xattr(std::string name, std::string value);
+  /// Bits of Node::unshown.
+  TreeBuilder& unshown(std::uint8_t flags);
+  /// SourceTree::lost_xattrs().
+  TreeBuilder& lost_xattrs(std::string names);
   /// Back to the root's own attributes.
   TreeBuilder& root();
 
@@ -82,6 +86,8 @@ class TreeBuilder {
     std::string target;
     DeviceNumber device;
     std::vector<Xattr> xattrs;
+    std::uint8_t unshown = 0;
+    std::string lost_xattrs;
   };
 
   // What speaks against it, in words that follow the path; nullopt when nothing does.

@@ -88,11 +88,16 @@ bool XattrRules::is_acl(std::string_view name) noexcept {
   return name == kAccessAcl || name == kDefaultAcl;
 }
 
+bool XattrRules::is_linux_name(std::string_view name) noexcept {
+  return is_acl(name) || name.starts_with("user.") || name.starts_with("trusted.") ||
+         name.starts_with("security.");
+}
+
 bool XattrRules::keeps_name(std::string_view name) noexcept {
+  if (!is_linux_name(name)) return false;
   if (is_acl(name)) return true;
   const bool trusted = name.starts_with("trusted.");
   const bool user_owned = name.starts_with("user.");
-  if (!trusted && !user_owned && !name.starts_with("security.")) return false;
   if (name.starts_with("trusted.SGI_ACL_")) return false;
   if (trusted || user_owned) {
     constexpr std::array<std::string_view, 5> kHostHandles = {

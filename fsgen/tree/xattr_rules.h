@@ -28,6 +28,9 @@ class XattrRules {
 
   /// By the name alone, before the value is read.
   static bool keeps_name(std::string_view name) noexcept;
+  /// Whether a Linux file system could have it at all. In an archive, what it could not is lost and
+  /// listed; a host shows such names for what is its own.
+  static bool is_linux_name(std::string_view name) noexcept;
   static bool is_acl(std::string_view name) noexcept;
 
   /// Makes the value fit for the image; false when the attribute is to be dropped after all. ACLs
