@@ -6,6 +6,7 @@
 #include <array>
 #include <string>
 
+#include "support/message.h"
 #include "support/text.h"
 
 namespace mkvirtfs {
@@ -23,7 +24,7 @@ void FdLog::write(LogLevel level, std::string_view message) noexcept try {
   constexpr std::array<std::string_view, 4> kWords = {"error: ", "warning: ", "", "debug: "};
   std::string line = "mkvirtfs: ";
   line += kWords[static_cast<std::size_t>(level)];
-  line += printable(message);
+  line += printable_message(message);
   line += '\n';
   // One write(2), so that lines of several threads do not mix. Nobody can be told if it fails.
   [[maybe_unused]] const auto written = ::write(fd_, line.data(), line.size());

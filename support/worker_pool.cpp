@@ -48,7 +48,11 @@ bool WorkerPool::submit(std::shared_ptr<Task> task) {
   {
     const MutexLock lock(mutex_);
     left.swap(left_);
-    waiting_.push_back(std::move(task));
+    try {
+      waiting_.push_back(std::move(task));
+    } catch (const std::bad_alloc&) {
+      return false;  // it would wait for ever just as well
+    }
     if (idle_ >= waiting_.size()) {
       work_or_end_.notify_one();
     } else if (threads_.size() < most_threads_ && !start_thread() && threads_.empty()) {
@@ -62,14 +66,15 @@ bool WorkerPool::submit(std::shared_ptr<Task> task) {
 }
 
 bool WorkerPool::start_thread() {
-  const auto self = threads_.emplace(threads_.end());
+  auto self = threads_.end();
   try {
+    self = threads_.emplace(threads_.end());
     // The new thread inherits the mask.
     const SignalsBlocked blocked;
     *self = std::thread([this, self] { work(self); });
     return true;
-  } catch (const std::system_error&) {
-    threads_.erase(self);
+  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
+    if (self != threads_.end()) threads_.erase(self);
     return false;
   }
 }

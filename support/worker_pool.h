@@ -38,7 +38,7 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   /// False, and nothing was taken, when the task would wait for ever: there is no thread, and the
-  /// host lets us start none.
+  /// host lets us start none; or there is no memory for it.
   bool submit(std::shared_ptr<Task> task);
 
   /// Tasks wait although no more threads may be started. A hint.
