@@ -40,7 +40,8 @@ int FileOperations::ftruncate(int fd, std::uint64_t length) {
 int FileOperations::fdatasync(int fd) { return ::fdatasync(fd); }
 
 int FileOperations::create(const std::string& path, int flags) {
-  return ::open(path.c_str(), flags | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  return ::open(path.c_str(), flags | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
+                0600);
 }
 
 int FileOperations::link(const std::string& from, const std::string& to) {

@@ -150,18 +150,6 @@ Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::stri
                 (*snapshot)->finish()};
 }
 
-/// What a lack of space is called: see the class comment.
-std::unexpected<Error> Overlay::full(Error error, Range range) const {
-  if (error.code == Errc::no_space) {
-    bool is_hole = true;
-    for_each_extent(*this, range, [&](const Extent& extent) {
-      return is_hole = extent.kind == ExtentKind::hole;
-    });
-    if (!is_hole) error.code = Errc::io;
-  }
-  return std::unexpected(std::move(error));
-}
-
 /// Counts the blocks that will become `here` before they do, so that all writers together keep the
 /// limit.
 Result<void> Overlay::reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved) {
@@ -170,9 +158,8 @@ Result<void> Overlay::reserve(std::uint64_t first, std::uint64_t count, std::uin
     return {};
   }
   used_blocks_ -= std::exchange(reserved, 0);
-  return full({Errc::no_space, 0,
-               fmt::format("the overlay has its {} bytes already", most_blocks_ * kBlockBytes)},
-              {first * kBlockBytes, count * kBlockBytes});
+  return fail(Errc::no_space,
+              fmt::format("the overlay has its {} bytes already", most_blocks_ * kBlockBytes));
 }
 
 Result<void> Overlay::write(std::uint64_t offset, std::span<const std::byte> data) {
@@ -198,7 +185,7 @@ Result<void> Overlay::write_whole(std::uint64_t offset, std::span<const std::byt
   Result<void> written = top().store().write(offset, data);
   if (!written) {
     used_blocks_ -= reserved;
-    return full(std::move(written.error()), {offset, data.size()});
+    return written;
   }
   // Others may have made some of them `here` since.
   const std::uint64_t became_here = count - top().set(first, count, BlockState::here);
@@ -215,9 +202,7 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
     // Blocks that are here already take no joining, and only a trim ends that: it may come first.
     const SharedLock lock(stripe_of(block));
     if (top().states().run_at(block, 1).state == BlockState::here) {
-      Result<void> written = top().store().write(offset, data);
-      if (!written) return full(std::move(written.error()), {offset, data.size()});
-      return {};
+      return top().store().write(offset, data);
     }
   }
   const ExclusiveLock lock(stripe_of(block));
@@ -230,7 +215,7 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
   Result<void> written = top().store().write(start, whole);
   if (!written) {
     used_blocks_ -= reserved;
-    return full(std::move(written.error()), {start, whole.size()});
+    return written;
   }
   top().set(block, 1, BlockState::here);
   return {};
@@ -272,7 +257,7 @@ Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
   Result<void> allocated = top().store().allocate_zeroes(range);
   if (!allocated) {
     used_blocks_ -= reserved;
-    return full(std::move(allocated.error()), range);
+    return allocated;
   }
   used_blocks_ -= reserved - (count - top().set(first, count, BlockState::here));
   return {};

@@ -36,10 +36,9 @@ namespace mkvirtfs {
 /// BlockStates. Readers and map() take that one alone: a read beside a write of the same bytes sees
 /// the old or the new ones, as the protocol allows.
 ///
-/// A lack of space (of the host, or of `most_bytes`) is Errc::no_space where the range was told to
-/// be a hole, and Errc::io where it was not: clients may rely on the space of what is allocated
-/// ("base:allocation"). What was written before stays as it is, and when there is space again
-/// writes go on.
+/// A lack of space (of the host, or of `most_bytes`) is Errc::no_space to write(), zero(), trim()
+/// and flush(): clients stop then, and go on when there is space again. What was written before
+/// stays as it is.
 ///
 /// Crashes: what is temporary is gone; for what is not, see OverlayFile. States go to the disk at
 /// flush() alone, always behind the bytes that they vouch for; the space that a trim gives back
@@ -120,7 +119,6 @@ class Overlay final : public BlockDevice {
   Result<void> write_whole(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> write_part(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> zero_whole(Range range, bool keep_allocated);
-  std::unexpected<Error> full(Error error, Range range) const;
 
   /// A range inside one group of blocks, in whole ones and a part of one before and behind them.
   struct Pieces;

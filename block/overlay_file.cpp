@@ -21,6 +21,7 @@
 #include "block/page_cache.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
+#include "support/open_file.h"
 #include "support/sha256.h"
 
 namespace mkvirtfs {
@@ -62,9 +63,9 @@ std::unexpected<Error> in_use(const std::string& path) {
 
 /// Opens a file that shall not change meanwhile.
 Result<UniqueFd> open_to_read(const std::string& path) {
-  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return fail_errno(errno, in_file(path, "open the overlay"));
-  if (::flock(file.get(), LOCK_SH | LOCK_NB) != 0) return in_use(path);
+  Result<UniqueFd> file = open_regular_file(path, O_RDONLY, in_file(path, "open the overlay"));
+  if (!file) return file;
+  if (::flock(file->get(), LOCK_SH | LOCK_NB) != 0) return in_use(path);
   return file;
 }
 
@@ -504,7 +505,6 @@ Result<void> OverlayFile::flush_locked(const BlockStates& states) {
     // A lack of space may pass: the states are still known here, and written by the next flush.
     for (const auto& [number, page] : pages) changed_[number] = true;
     failed_ = done.error().code != Errc::no_space;
-    done.error().code = Errc::io;
   }
   return done;
 }

@@ -623,6 +623,33 @@ TEST_CASE("whatever call fails, what was flushed stays, and the failure is told"
   }
 }
 
+TEST_CASE("a flush that fails for lack of space says so, and the next one makes up for it") {
+  const TempDir dir(fast_place());
+  int out_of_space = 0;
+  for (int call = 0; call < 12; ++call) {
+    CAPTURE(call);
+    const std::string path = (dir / std::to_string(call)).string();
+    FailingOperations operations(1 << 20, ENOSPC);
+    {
+      const auto overlay = open_overlay(path, 1U << 20, operations);
+      REQUIRE(overlay);
+      REQUIRE((*overlay)->write(0, filled(4 * kBlock, 1)));
+      operations.fail_at(call);
+      const Result<void> flushed = (*overlay)->flush();
+      if (operations.has_failed()) {
+        REQUIRE_FALSE(flushed);
+        CHECK((flushed.error().code == Errc::no_space || flushed.error().os_errno == ENOSPC));
+        ++out_of_space;
+        // But for a sync, after which nobody knows what is on the disk.
+        if (flushed.error().code == Errc::no_space) CHECK((*overlay)->flush());
+      }
+    }
+    const auto again = open_overlay(path, 1U << 20);
+    REQUIRE(again);
+  }
+  CHECK(out_of_space >= 3);
+}
+
 TEST_CASE("whatever call of a snapshot fails, it is undone or stands, and nothing is lost") {
   bool is_through = false;
   for (int call = 0; !is_through; ++call) {

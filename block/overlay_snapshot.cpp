@@ -12,6 +12,8 @@
 #include <optional>
 #include <utility>
 
+#include "support/open_file.h"
+
 namespace mkvirtfs {
 namespace {
 
@@ -91,19 +93,22 @@ bool is_named(int fd, const std::string& path) {
 }
 
 Result<std::optional<OverlayHeader>> overlay_header_at(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!file && errno == ENOENT) return std::nullopt;
-  if (!file) return fail_errno(errno, fmt::format("{}: open the overlay", path));
-  Result<FoundOverlayHeader> found = read_overlay_header(file.get(), path);
+  const Result<UniqueFd> file =
+      open_regular_file(path, O_RDONLY | O_NOFOLLOW, fmt::format("{}: open the overlay", path));
+  if (!file && file.error().os_errno == ENOENT) return std::nullopt;
+  if (!file) return std::unexpected(file.error());
+  Result<FoundOverlayHeader> found = read_overlay_header(file->get(), path);
   if (!found) return std::unexpected(std::move(found.error()));
   return std::move(found->header);
 }
 
 Result<void> recover_overlay(const std::string& path, FileOperations& operations) {
   const std::string unfinished = unfinished_overlay_path(path);
-  const UniqueFd file(::open(unfinished.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  if (!file && errno == ENOENT) return {};
-  if (!file) return fail_errno(errno, fmt::format("{}: open the overlay", unfinished));
+  const Result<UniqueFd> opened = open_regular_file(
+      unfinished, O_RDWR | O_NOFOLLOW, fmt::format("{}: open the overlay", unfinished));
+  if (!opened && opened.error().os_errno == ENOENT) return {};
+  if (!opened) return std::unexpected(opened.error());
+  const UniqueFd& file = *opened;
   // Who is at it has it locked, and gives it another name in the end.
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || !is_named(file.get(), unfinished)) return {};
 

@@ -378,7 +378,7 @@ TEST_CASE("zeroes and trims give their space back") {
   CHECK(got == filled(1U << 20, 0));
 }
 
-TEST_CASE("a limit is kept, and told as the protocol wants it") {
+TEST_CASE("a limit is kept, and reached it is a lack of space to every kind of write") {
   const auto base = std::make_shared<Base>(patterned(64 * 4096));  // data in 0-1, holes in 2-3, ...
   Overlay::Options options;
   options.most_bytes = 3 * 4096;
@@ -390,14 +390,19 @@ TEST_CASE("a limit is kept, and told as the protocol wants it") {
   CHECK(holes.error().code == Errc::no_space);
   const Result<void> data = overlay->write(4 * 4096, filled(2 * 4096, 2));
   REQUIRE_FALSE(data);
-  CHECK(data.error().code == Errc::io);  // it was told to be allocated
+  CHECK(data.error().code == Errc::no_space);  // though it was reported as allocated
   CHECK(overlay->used_bytes() == 2 * 4096);
   // What is here can be written again, and what is given back can be used.
   CHECK(overlay->write(0, filled(2 * 4096, 3)));
   CHECK(overlay->zero({40 * 4096, 8 * 4096}, false));
-  CHECK_FALSE(overlay->zero({44 * 4096, 2 * 4096}, true));
+  const Result<void> zeroes = overlay->zero({44 * 4096, 2 * 4096}, true);
+  REQUIRE_FALSE(zeroes);
+  CHECK(zeroes.error().code == Errc::no_space);
   REQUIRE(overlay->trim({0, 4096}));
   CHECK(overlay->write(2 * 4096, filled(2 * 4096, 2)));
+  const Result<void> part = overlay->write(20 * 4096 + 10, filled(100, 2));
+  REQUIRE_FALSE(part);
+  CHECK(part.error().code == Errc::no_space);
   Bytes expected = patterned(64 * 4096);
   std::fill_n(expected.begin(), 4096, std::byte{0});
   std::fill_n(expected.begin() + 4096, 4096, std::byte{3});

@@ -2,6 +2,7 @@
 #include "cli/overlay_options.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -29,6 +30,11 @@ constexpr const char* kMemory = "memory";
 std::string temporary_directory() {
   const char* given = std::getenv("TMPDIR");
   return given != nullptr && *given != '\0' ? given : "/var/tmp";
+}
+
+bool is_empty_file(const std::string& path) {
+  struct stat status{};
+  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_size == 0;
 }
 
 std::uint64_t size_or_any(const std::string& text) {
@@ -182,7 +188,13 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
                                           const std::string& main_export, LogSink& log) const {
   options.make_overlay = [self = *this, limits, main_export, ids = std::make_shared<BaseIds>(),
                           &log](const std::string& name, std::shared_ptr<BlockDevice> device) {
+    const Result<std::string> path = self.path_of(name, main_export);
+    const bool was_empty = path && is_empty_file(*path);
     auto made = self.open_file(name, main_export, std::move(device), limits, *ids);
+    if (made && was_empty) {
+      log.write(LogLevel::warning,
+                fmt::format("{}: the file is empty: the overlay begins anew", printable(*path)));
+    }
     if (!made && (self.is_directory() || name != main_export)) {
       log.write(LogLevel::error, fmt::format("the overlay of export {}: {}", printable(name),
                                              printable(made.error().what)));

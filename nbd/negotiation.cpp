@@ -445,7 +445,12 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   Result<Export> exported = open(request->name());
   if (!exported) {
     if (option == Option::go) refusal_ = exported.error().what;
-    refuse(option, OptionReply::err_unknown, exported.error().what);
+    // Clients make "there is no such export" of err_unknown. Of one that there is, or might be, and
+    // that this client cannot have (a clone beyond the limit, an overlay that cannot be opened),
+    // that would be wrong.
+    const bool is_known = exports_.find(request->name()).has_value();
+    refuse(option, is_known ? OptionReply::err_policy : OptionReply::err_unknown,
+           exported.error().what);
     return;
   }
   const Geometry& geometry = exported->device->geometry();

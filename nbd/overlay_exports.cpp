@@ -167,7 +167,8 @@ Result<Export> OverlayExports::open(std::string_view name) {
     const bool is_new_clone = is_clone && !clones_.contains(opened->name);
     if (is_new_clone && clones_.size() >= options_.most_clones) {
       return fail(Errc::no_space,
-                  fmt::format("there are {} clones already, which is the limit", clones_.size()));
+                  fmt::format("{}: there are {} clones already, which is the limit (--clone-max)",
+                              printable(opened->name), clones_.size()));
     }
     Result<std::shared_ptr<Overlay>> made =
         options_.make_overlay(opened->name, std::move(opened->device));
@@ -204,6 +205,14 @@ Result<std::shared_ptr<Overlay>> OverlayExports::overlay(const std::string& name
   auto overlay = std::dynamic_pointer_cast<Overlay>(opened->device);
   if (!overlay) return unknown();
   return overlay;
+}
+
+bool OverlayExports::is_unwritten(const std::string& name) {
+  {
+    const MutexLock lock(mutex_);
+    if (kept_.contains(name) || on_disk_.contains(name)) return false;
+  }
+  return below_->find(name) ? !options_.only_clones : may_clone(name);
 }
 
 std::vector<std::string> OverlayExports::written_names() const {

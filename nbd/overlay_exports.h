@@ -78,6 +78,9 @@ class OverlayExports final : public ExportTree {
   /// none.
   Result<std::shared_ptr<Overlay>> overlay(const std::string& name);
 
+  /// There is, or can be, such a writable export, and nobody wrote to it or opened it.
+  bool is_unwritten(const std::string& name);
+
   /// The exports that discard() takes: those of overlays(), and those of which something is on a
   /// disk.
   std::vector<std::string> written_names() const;

@@ -369,7 +369,10 @@ void ReadReply::finish() {
 }
 
 void ReadReply::fail(const Error& error, std::uint64_t offset) {
-  failure_ = {wire_error(error), wire_text(error.what), offset};
+  WireError told = wire_error(error);
+  // A lack of space (of a spool) is the server's: a client would stop to wait for room on its disk.
+  if (told == WireError::nospc) told = WireError::io;
+  failure_ = {told, wire_text(error.what), offset};
   failed_ = true;
   if (chunk_is_open_) close_chunk(0, 0);
   if (revocable_) {

@@ -879,6 +879,22 @@ TEST_CASE("a store that notices nothing can still not make a short file pass", "
   CHECK(answer.error_offset == 500'000);
 }
 
+TEST_CASE("a read that fails for lack of a spool's space is EIO, with the reason in its text",
+          "[transmission]") {
+  for (const Error& error :
+       {Error{Errc::no_space, ENOSPC, "write the spool: No space left"},
+        Error{Errc::no_space, 0, "all spools together may take 1 MiB (--spool-limit=SIZE)"},
+        Error{Errc::io, EDQUOT, "write the spool: Disk quota exceeded"}}) {
+    const auto store = std::make_shared<BrokenStore>(8192, error);
+    const auto device = std::make_shared<ExtentDevice>();
+    device->content(store, ContentNo{0}, 0, 1 << 20);
+    Client client(device);
+    const Answer broken = client.read(8192, 4096);
+    CHECK(broken.is(WireError::io));
+    CHECK(broken.text == error.what);
+  }
+}
+
 TEST_CASE("where the kernel can not move a file, it is read", "[transmission]") {
   const TemporaryFile file(pattern_bytes(1 << 20));
   const auto store = std::make_shared<FileStore>(file.path());

@@ -89,11 +89,17 @@ for number in $(seq 0 19); do
   pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid" || fail "a job did not find what it wrote, and nothing else"; done
-if nbdinfo --size "nbd+unix:///job-20?socket=$socket" 2>/dev/null; then fail "one clone too many"; fi
+# One clone too many: the client is told why.
+if nbdinfo --size "nbd+unix:///job-20?socket=$socket" 2>"$work/stderr"; then fail "one clone too many"; fi
+contains "$(cat "$work/stderr")" 'server policy prevents'
+contains "$(LIBNBD_DEBUG=1 nbdinfo --size "nbd+unix:///job-20?socket=$socket" 2>&1 || true)" '20 clones already, which is the limit'
+if qemu-io -r -f raw "nbd+unix:///job-20?socket=$socket" -c 'read 0 512' >"$work/out" 2>&1; then fail "one clone too many"; fi
+contains "$(cat "$work/out")" '20 clones already, which is the limit'
 if nbdinfo --size "nbd+unix:///other?socket=$socket" 2>/dev/null; then fail "no clone has that name"; fi
 stop_server
 
-# A limit: what was told to be allocated fails with EIO, holes with ENOSPC, and the disk lives on.
+# A limit: a lack of space is ENOSPC to write, write zeroes and trim, wherever it is, so that QEMU
+# pauses its guest; and the disk lives on.
 start_server "$work/tree" --fs=ext4 --rw --overlay-max=1M -U "$work/sock"
 python3 - "$uri" <<'END'
 import sys, nbd
@@ -114,8 +120,14 @@ def error_of(write):
     except nbd.Error as error:
         return error.errno
 handle.pwrite(b"x" * (1 << 20), hole)
-assert error_of(lambda: handle.pwrite(b"y" * 65536, data)) == "EIO"
-assert error_of(lambda: handle.pwrite(b"y" * 65536, hole + (2 << 20))) == "ENOSPC"
+for place in (data, hole + (2 << 20)):
+    assert error_of(lambda: handle.pwrite(b"y" * 65536, place)) == "ENOSPC", place
+    assert error_of(lambda: handle.pwrite(b"y" * 100, place + 50)) == "ENOSPC", place
+    assert error_of(lambda: handle.pwrite(b"y" * 4096, place, nbd.CMD_FLAG_FUA)) == "ENOSPC", place
+    assert error_of(lambda: handle.zero(65536, place, nbd.CMD_FLAG_NO_HOLE)) == "ENOSPC", place
+    assert error_of(lambda: handle.zero(100, place + 50)) == "ENOSPC", place
+    assert len(handle.pread(65536, place)) == 65536
+handle.flush()
 handle.pwrite(b"z" * (1 << 20), hole)
 handle.trim(1 << 20, hole)
 handle.pwrite(b"y" * 65536, data)
@@ -123,6 +135,62 @@ assert handle.pread(65536, data) == b"y" * 65536
 handle.shutdown()
 END
 stop_server
+
+# The same by QEMU, which tells what it was answered.
+start_server "$work/tree" --fs=ext4 --rw --overlay-max=64k -U "$work/sock"
+for request in 'write -P 1 0 1M' 'write -f -P 1 0 1M' 'write -z 0 1M'; do
+  qemu-io -t writeback -f raw "$uri" -c "$request" >"$work/out" 2>&1 || true
+  contains "$(cat "$work/out")" 'No space left on device'
+done
+stop_server
+
+# A disk that is full, below an overlay in a file: ENOSPC to writes, to a flush that needs space, and to
+# trims whose state can not be kept; with space again it all goes on, and nothing that was flushed is lost.
+full_disk='
+  set -e
+  mount -t tmpfs -o size=3m none "$1" || exit 99
+  "$2" serve "$3" --fs=ext4 --overlay="$1/disk" -U "$4/full" >"$4/full.out" 2>"$4/full.log" &
+  server=$!
+  until grep -q "^nbd" "$4/full.out"; do kill -0 $server; sleep 0.05; done
+  python3 - "nbd+unix://?socket=$4/full" "$1" <<END
+import os, sys, nbd
+handle = nbd.NBD()
+handle.connect_uri(sys.argv[1])
+def error_of(write):
+    try:
+        write()
+    except nbd.Error as error:
+        return error.errno
+handle.pwrite(b"a" * 65536, 0)
+handle.flush()
+with open(sys.argv[2] + "/filler", "wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(b"f" * 4096)
+    except OSError:
+        pass
+assert error_of(lambda: handle.pwrite(b"b" * 65536, 1 << 20)) == "ENOSPC"
+assert error_of(lambda: handle.pwrite(b"b" * 65536, 1 << 20, nbd.CMD_FLAG_FUA)) == "ENOSPC"
+assert error_of(lambda: handle.zero(65536, 1 << 20, nbd.CMD_FLAG_NO_HOLE)) == "ENOSPC"
+# A block on another page of the map: its state has no room.
+far = 128 << 20 if handle.get_size() > 256 << 20 else 16 << 20
+assert error_of(lambda: handle.trim(65536, far)) in (None, "ENOSPC")
+assert error_of(handle.flush) in (None, "ENOSPC")
+assert handle.pread(65536, 0) == b"a" * 65536
+os.unlink(sys.argv[2] + "/filler")
+handle.pwrite(b"b" * 65536, 1 << 20)
+handle.flush()
+assert handle.pread(65536, 1 << 20) == b"b" * 65536
+handle.shutdown()
+END
+  kill -TERM $server
+  wait $server
+  "$2" overlay check "$1/disk"
+'
+as_root=()
+((EUID == 0)) || as_root=(--user --map-root-user)
+mkdir "$work/small-disk"
+equal "$(unshare --mount "${as_root[@]}" bash -c "$full_disk" - "$work/small-disk" "$MKVIRTFS" "$work/tree" "$work")" sound
 
 "$MANIFEST" "$work/tree" >"$work/after"
 same "$work/before" "$work/after"

@@ -167,3 +167,19 @@ kill -TERM "$server_pid"
 wait "$server_pid"
 "$MKVIRTFS" serve "$work/tree" --overlay="$work/missing/overlays/" 2>"$work/stderr" && fail "a directory without a parent"
 contains "$(cat "$work/stderr")" 'No such file'
+
+# A file without a byte is begun anew, and that is said; so in a directory.
+: >"$work/empty.overlay"
+start_server "$work/tree" --fs=ext4 --overlay="$work/empty.overlay" -U "$work/sock"
+equal "$(cat "$server_log")" "mkvirtfs: warning: $work/empty.overlay: the file is empty: the overlay begins anew"
+stop_server
+equal "$("$MKVIRTFS" overlay check "$work/empty.overlay")" sound
+start_server "$work/tree" --fs=ext4 --overlay="$work/empty.overlay" -U "$work/sock"
+stop_server
+equal "$(cat "$server_log")" "" "what is said of an overlay that is one"
+mkdir -p "$work/anew"
+: >"$work/anew/%.overlay"
+start_server "$work/tree" --fs=ext4 --overlay="$work/anew/" -U "$work/sock"
+nbdinfo --size "$uri" >"$work/size"
+stop_server
+equal "$(grep -c 'the file is empty: the overlay begins anew' "$server_log")" 1 "lines on an empty overlay"
