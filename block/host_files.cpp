@@ -23,19 +23,6 @@
 namespace mkvirtfs {
 namespace {
 
-/// One step of the stamp: for a given `value` it maps `hash` one to one, and the reverse, so two
-/// stamps that differ in one part only can never be equal.
-constexpr std::uint64_t mix(std::uint64_t hash, std::uint64_t value) noexcept {
-  hash = (hash ^ value) * 0xff51afd7ed558ccdU;
-  return hash ^ (hash >> 32);
-}
-
-std::uint64_t stamp_of(const struct stat& status) noexcept {
-  return file_stamp(status.st_dev, status.st_mtim.tv_sec,
-                    static_cast<std::uint32_t>(status.st_mtim.tv_nsec), status.st_ctim.tv_sec,
-                    static_cast<std::uint32_t>(status.st_ctim.tv_nsec));
-}
-
 /// Why a file that can not be reopened is no longer the one that was scanned; nullptr when the
 /// errno says something else (no permission, no memory, a broken disk).
 const char* gone_reason(int os_errno) noexcept {
@@ -93,10 +80,11 @@ std::atomic<std::size_t> open_files_of_process = 0;
 /// read before an unchanged fstat() are the scanned ones.
 class HostFiles final : public ContentStore {
  public:
-  HostFiles(std::shared_ptr<const HostFileTable> table, OnChange on_change, LogSink& log,
+  HostFiles(std::shared_ptr<const HostFileTable> table, ChangeRules rules, LogSink& log,
             std::size_t most_open_files, FileOperations& operations)
       : table_(std::move(table)),
-        on_change_(on_change),
+        on_change_(rules.on_change),
+        check_(rules.check),
         log_(log),
         reader_(operations),
         shelf_count_(std::max<std::size_t>(1, most_open_files / kSlots)),
@@ -170,6 +158,7 @@ class HostFiles final : public ContentStore {
 
   const std::shared_ptr<const HostFileTable> table_;
   const OnChange on_change_;
+  const ChangeCheck check_;
   LogSink& log_;
   HostReader reader_;
   const std::size_t shelf_count_;
@@ -381,15 +370,7 @@ std::optional<std::string> HostFiles::difference(ContentNo file, int fd) const {
   if (::fstat(fd, &status) != 0) {
     return fmt::format("it can not be examined (errno {})", errno);
   }
-  const FileIdentity scanned = table_->identity(file);
-  const FileIdentity now = identity_of(status);
-  if (now == scanned) return std::nullopt;
-  if (now.inode != scanned.inode) return "another file stands there";
-  if (now.size_bytes != scanned.size_bytes) {
-    return fmt::format("{} bytes then, {} now", scanned.size_bytes, now.size_bytes);
-  }
-  if (status.st_nlink == 0) return "it was deleted or replaced";
-  return "it was written to, or its attributes were changed";
+  return file_difference(table_->identity(file), status, check_);
 }
 
 Error HostFiles::changed(ContentNo file, const std::string& how) {
@@ -400,10 +381,7 @@ Error HostFiles::changed(ContentNo file, const std::string& how) {
       return {Errc::source_changed, 0, std::move(what)};
     }
   }
-  constexpr std::array<std::string_view, 3> kConsequences = {
-      "reads of it fail", "it reads as zeroes", "what stands there now is served"};
-  log_.write(LogLevel::warning,
-             fmt::format("{}; {}", what, kConsequences[static_cast<std::size_t>(on_change_)]));
+  log_.write(LogLevel::warning, change_warning(what, on_change_));
   return {Errc::source_changed, 0, std::move(what)};
 }
 
@@ -444,30 +422,59 @@ Result<void> HostFiles::read_stale(ContentNo file, std::uint64_t offset, std::sp
 
 }  // namespace
 
-std::uint64_t file_stamp(std::uint64_t device, std::int64_t mtime_s, std::uint32_t mtime_ns,
-                         std::int64_t ctime_s, std::uint32_t ctime_ns) noexcept {
-  std::uint64_t stamp = mix(0x9e3779b97f4a7c15U, device);
-  stamp = mix(stamp, static_cast<std::uint64_t>(mtime_s));
-  stamp = mix(stamp, mtime_ns);
-  stamp = mix(stamp, static_cast<std::uint64_t>(ctime_s));
-  return mix(stamp, ctime_ns);
+std::uint64_t device_inode(std::uint64_t device, std::uint64_t inode) noexcept {
+  // Devices are small numbers that differ in a few bits, and so are inodes: spread over all bits,
+  // those of the one hardly ever make up for those of the other.
+  std::uint64_t spread = (device ^ 0x9e3779b97f4a7c15U) * 0xff51afd7ed558ccdU;
+  spread ^= spread >> 32;
+  return inode ^ spread;
+}
+
+std::int64_t time_ns(std::int64_t seconds, std::uint32_t nanoseconds) noexcept {
+  constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(seconds) * kNanosecondsPerSecond +
+                                   nanoseconds);
 }
 
 FileIdentity identity_of(const struct statx& status) noexcept {
-  return {status.stx_ino, status.stx_size,
-          file_stamp(makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_mtime.tv_sec,
-                     status.stx_mtime.tv_nsec, status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec)};
+  const dev_t device = makedev(status.stx_dev_major, status.stx_dev_minor);
+  return {device_inode(device, status.stx_ino), status.stx_size,
+          time_ns(status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec),
+          time_ns(status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec)};
 }
 
 FileIdentity identity_of(const struct stat& status) noexcept {
-  return {status.st_ino, static_cast<std::uint64_t>(status.st_size), stamp_of(status)};
+  return {device_inode(status.st_dev, status.st_ino), static_cast<std::uint64_t>(status.st_size),
+          time_ns(status.st_mtim.tv_sec, static_cast<std::uint32_t>(status.st_mtim.tv_nsec)),
+          time_ns(status.st_ctim.tv_sec, static_cast<std::uint32_t>(status.st_ctim.tv_nsec))};
+}
+
+std::optional<std::string> file_difference(const FileIdentity& scanned, const struct stat& status,
+                                           ChangeCheck check) {
+  const FileIdentity now = identity_of(status);
+  if (now == scanned) return std::nullopt;
+  if (now.inode != scanned.inode) return "another file stands there (its inode or device differs)";
+  if (now.size_bytes != scanned.size_bytes) {
+    return fmt::format("its size was {} bytes and is {}", scanned.size_bytes, now.size_bytes);
+  }
+  if (status.st_nlink == 0) return "it was deleted or replaced (it has no name any more)";
+  if (now.mtime_ns != scanned.mtime_ns) return "it was written to (its mtime differs)";
+  if (check == ChangeCheck::mtime) return std::nullopt;
+  return "its ctime differs: links, mode, owner or attributes changed, or its mtime was set back "
+         "(--change-check=mtime ignores this)";
+}
+
+std::string change_warning(std::string_view what, OnChange on_change) {
+  constexpr std::array<std::string_view, 3> kConsequences = {
+      "reads of it fail", "it reads as zeroes", "what stands there now is served"};
+  return fmt::format("{}; {}", what, kConsequences[static_cast<std::size_t>(on_change)]);
 }
 
 std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
-                                              OnChange on_change, LogSink& log,
+                                              ChangeRules rules, LogSink& log,
                                               std::size_t most_open_files,
                                               FileOperations& operations) {
-  return std::make_shared<HostFiles>(std::move(table), on_change, log,
+  return std::make_shared<HostFiles>(std::move(table), rules, log,
                                      std::min(most_open_files, most_open_files_of_process()),
                                      operations);
 }

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "block/content.h"
 #include "block/file_operations.h"
@@ -21,17 +23,18 @@ namespace mkvirtfs {
 /// What a host file was when it was scanned, for comparison only. Two files with equal identities
 /// are, for law 5, the same unchanged file.
 struct FileIdentity {
-  std::uint64_t inode = 0;
+  std::uint64_t inode = 0;  ///< with the device mixed in: see device_inode()
   std::uint64_t size_bytes = 0;
-  std::uint64_t stamp = 0;  ///< device, mtime and ctime mixed into 64 bits: see file_stamp()
+  std::int64_t mtime_ns = 0;  ///< since 1970, modulo 2^64
+  std::int64_t ctime_ns = 0;
 
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
 
-/// Mixes what FileIdentity::stamp is made of. A change of any part changes the stamp (but for 1 in
-/// 2^64).
-std::uint64_t file_stamp(std::uint64_t device, std::int64_t mtime_s, std::uint32_t mtime_ns,
-                         std::int64_t ctime_s, std::uint32_t ctime_ns) noexcept;
+/// What FileIdentity::inode is: of one device, no two inodes have the same.
+std::uint64_t device_inode(std::uint64_t device, std::uint64_t inode) noexcept;
+/// A time as FileIdentity has it.
+std::int64_t time_ns(std::int64_t seconds, std::uint32_t nanoseconds) noexcept;
 FileIdentity identity_of(const struct statx& status) noexcept;
 FileIdentity identity_of(const struct stat& status) noexcept;
 
@@ -54,6 +57,34 @@ enum class OnChange : std::uint8_t {
   stale,  ///< whatever stands there now, zeroes past its end, named once in the log
 };
 
+/// What is compared to see a change (law 5, `--change-check`). The device, the inode, the size and
+/// the mtime always are.
+enum class ChangeCheck : std::uint8_t {
+  /// The ctime, too: the kernel sets it at every change, and nobody can put it back. `ln`, `chmod`
+  /// and their like set it as well.
+  ctime,
+  /// No more: links, modes, owners and attributes may change. Whoever rewrites a file and puts size
+  /// and mtime back is not seen.
+  mtime,
+};
+
+/// How changes are seen, and what is made of them.
+struct ChangeRules {
+  OnChange on_change = OnChange::error;
+  ChangeCheck check = ChangeCheck::ctime;
+
+  // NOLINTNEXTLINE(google-explicit-constructor): a policy alone is rules with the default check
+  constexpr ChangeRules(OnChange what, ChangeCheck how = ChangeCheck::ctime) noexcept
+      : on_change(what), check(how) {}
+};
+
+/// How the open file `status` differs from what was scanned, naming the field; nullopt when it is,
+/// for these rules, the same unchanged file.
+std::optional<std::string> file_difference(const FileIdentity& scanned, const struct stat& status,
+                                           ChangeCheck check);
+/// What is said in the log of a file that changed: `what`, and what comes of it.
+std::string change_warning(std::string_view what, OnChange on_change);
+
 /// Reads host files through a bounded set of open descriptors, and sees when they change. The
 /// descriptors are a least-recently-used set, sharded so that connections do not meet on one lock;
 /// a descriptor that a PinnedFile still holds is closed when the last holder lets go.
@@ -62,7 +93,7 @@ enum class OnChange : std::uint8_t {
 /// process together keep at most half of RLIMIT_NOFILE open, and what takes about 1 % of the
 /// host's memory.
 std::shared_ptr<ContentStore> make_host_files(std::shared_ptr<const HostFileTable> table,
-                                              OnChange on_change, LogSink& log,
+                                              ChangeRules rules, LogSink& log,
                                               std::size_t most_open_files = 4096,
                                               FileOperations& operations = FileOperations::host());
 

@@ -393,16 +393,36 @@ TEST_CASE("out of descriptors with none to give up is an error that says so") {
 }
 
 TEST_CASE("identities differ when any part does, and stat agrees with statx") {
-  const FileIdentity base{7, 100, file_stamp(1, 2, 3, 4, 5)};
-  CHECK(base == FileIdentity{7, 100, file_stamp(1, 2, 3, 4, 5)});
-  CHECK(base != FileIdentity{8, 100, file_stamp(1, 2, 3, 4, 5)});
-  CHECK(base != FileIdentity{7, 101, file_stamp(1, 2, 3, 4, 5)});
-  CHECK(file_stamp(9, 2, 3, 4, 5) != base.stamp);
-  CHECK(file_stamp(1, 9, 3, 4, 5) != base.stamp);
-  CHECK(file_stamp(1, 2, 9, 4, 5) != base.stamp);
-  CHECK(file_stamp(1, 2, 3, 9, 5) != base.stamp);
-  CHECK(file_stamp(1, 2, 3, 4, 9) != base.stamp);
-  CHECK(file_stamp(1, 4, 5, 2, 3) != base.stamp);
+  struct stat base{};
+  base.st_dev = 1;
+  base.st_ino = 7;
+  base.st_nlink = 1;
+  base.st_size = 100;
+  base.st_mtim = {2, 3};
+  base.st_ctim = {4, 5};
+  const FileIdentity scanned = identity_of(base);
+  CHECK_FALSE(file_difference(scanned, base, ChangeCheck::ctime));
+  struct Part {
+    const char* word;  // of the message, which names the field
+    bool only_ctime;
+    std::function<void(struct stat&)> change;
+  };
+  for (const Part& part : std::vector<Part>{
+           {"device", false, [](struct stat& status) { status.st_dev = 2; }},
+           {"inode", false, [](struct stat& status) { status.st_ino = 8; }},
+           {"size was 100 bytes and is 101", false, [](struct stat& status) { ++status.st_size; }},
+           {"mtime differs", false, [](struct stat& status) { ++status.st_mtim.tv_sec; }},
+           {"mtime differs", false, [](struct stat& status) { --status.st_mtim.tv_nsec; }},
+           {"ctime differs", true, [](struct stat& status) { ++status.st_ctim.tv_sec; }},
+           {"ctime differs", true, [](struct stat& status) { --status.st_ctim.tv_nsec; }}}) {
+    CAPTURE(part.word);
+    struct stat now = base;
+    part.change(now);
+    const auto how = file_difference(scanned, now, ChangeCheck::ctime);
+    REQUIRE(how);
+    CHECK(how->find(part.word) != std::string::npos);
+    CHECK(file_difference(scanned, now, ChangeCheck::mtime).has_value() == !part.only_ctime);
+  }
 
   for (const char* path : {"/", "/dev/null", "/proc/self/stat", "/etc/passwd"}) {
     CAPTURE(path);
@@ -412,6 +432,57 @@ TEST_CASE("identities differ when any part does, and stat agrees with statx") {
     REQUIRE(::statx(AT_FDCWD, path, 0, STATX_BASIC_STATS, &extended) == 0);
     if (status.st_ctim.tv_nsec != extended.stx_ctime.tv_nsec) continue;  // /proc makes them up
     CHECK(identity_of(status) == identity_of(extended));
+  }
+}
+
+TEST_CASE(
+    "a link, a mode or an attribute of a served file ends it by its ctime, not by its mtime") {
+  const TempDir dir;
+  struct Touch {
+    const char* name;
+    std::function<void(const std::filesystem::path&)> make;
+  };
+  for (const Touch& touch :
+       std::vector<Touch>{{"link",
+                           [](const auto& path) {
+                             std::filesystem::create_hard_link(path, path.string() + ".2");
+                           }},
+                          {"chmod",
+                           [](const auto& path) {
+                             std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+                           }},
+                          {"owner", [](const auto& path) {
+                             REQUIRE(::chown(path.c_str(), ::geteuid(), ::getegid()) == 0);
+                           }}}) {
+    for (const bool read_before : {false, true}) {
+      CAPTURE(touch.name, read_before);
+      const std::string name = std::string(touch.name) + (read_before ? "1" : "0");
+      write_file(dir / name, kScanned);
+      const auto table = std::make_shared<DirectoryTable>(dir.path());
+      const ContentNo file = table->add(name);
+      LogOfTest log;
+      const auto strict = make_host_files(table, OnChange::error, log);
+      const auto lenient =
+          make_host_files(table, {OnChange::error, ChangeCheck::mtime}, null_log());
+      if (read_before) {
+        CHECK(read_text(*strict, file, 0, 4) == "what");
+        CHECK(read_text(*lenient, file, 0, 4) == "what");
+      }
+      let_the_clock_tick();
+      touch.make(dir / name);
+      CHECK(read_text(*strict, file, 0, 4).find("its ctime differs") != std::string::npos);
+      REQUIRE(log.lines().size() == 1);
+      CHECK(log.lines()[0].find("--change-check=mtime") != std::string::npos);
+      CHECK(read_text(*lenient, file, 0, 4) == "what");
+      const auto pin = lenient->pin(file);
+      REQUIRE(pin);
+      CHECK(lenient->recheck(file, pin->file));
+      // What is written is seen all the same.
+      let_the_clock_tick();
+      write_file(dir / name, "WHAT THE SCAN SAW");
+      CHECK(read_text(*lenient, file, 0, 4).find("its mtime differs") != std::string::npos);
+      CHECK_FALSE(lenient->recheck(file, pin->file));
+    }
   }
 }
 

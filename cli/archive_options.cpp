@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/archive_options.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <map>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <tuple>
 
 #include "support/mutex.h"
+#include "support/open_file.h"
 #include "support/text.h"
-#include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -78,21 +76,20 @@ std::string default_spool_directory() {
 }
 
 /// One a line; the last line may lack its end.
-Result<std::vector<std::string>> read_passphrases(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) {
-    return fail_errno(Errc::unreadable, errno, fmt::format("open the passphrase file {}", path));
-  }
+Result<std::vector<std::string>> read_passphrases(const std::string& path, const PipeWait& wait) {
+  Result<PipeReader> file = PipeReader::open(path, wait);
   std::array<char, kMostPassphraseBytes + 1> buffer;
   std::size_t size = 0;
-  while (size < buffer.size()) {
-    const ssize_t got = ::read(file.get(), buffer.data() + size, buffer.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      return fail_errno(Errc::unreadable, errno, fmt::format("read the passphrase file {}", path));
-    }
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
+  Result<std::size_t> got = 0;
+  while (file && size < buffer.size()) {
+    got = file->read(std::as_writable_bytes(std::span(buffer)).subspan(size));
+    if (!got || *got == 0) break;
+    size += *got;
+  }
+  if (!file || !got) {
+    Error error = file ? got.error() : file.error();
+    error.what.insert(0, "the passphrase file: ");
+    return std::unexpected(std::move(error));
   }
   if (size > kMostPassphraseBytes) {
     return fail(Errc::unreadable, fmt::format("the passphrase file {} has more than {} bytes", path,
@@ -221,15 +218,18 @@ Result<void> ArchiveOptions::check() const {
   return {};
 }
 
-Result<ArchiveSettings> ArchiveOptions::settings(LogSink& log) const {
+Result<ArchiveSettings> ArchiveOptions::settings(LogSink& log,
+                                                 const std::atomic<bool>* cancel) const {
   std::vector<std::string> passphrases;
   if (!passphrase_file_.empty()) {
-    Result<std::vector<std::string>> read = read_passphrases(passphrase_file_);
+    Result<std::vector<std::string>> read = read_passphrases(passphrase_file_, {&log, cancel});
     if (!read) return std::unexpected(std::move(read.error()));
     passphrases = std::move(*read);
   }
   Result<ArchiveSettings> settings = parse(log);
-  if (settings) settings->read.passphrases = std::move(passphrases);
+  if (!settings) return settings;
+  settings->stream.cancel = cancel;
+  settings->read.passphrases = std::move(passphrases);
   return settings;
 }
 

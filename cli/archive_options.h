@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +31,8 @@ class ArchiveOptions {
 
   /// The values after parsing; Errc::usage for what is malformed, Errc::unreadable for a file of
   /// passphrases that can not be read. What is remarked goes to `log`, which must outlive it all.
-  Result<ArchiveSettings> settings(LogSink& log) const;
+  /// `cancel`, when it becomes true, ends the wait for a pipe that passphrases come from.
+  Result<ArchiveSettings> settings(LogSink& log, const std::atomic<bool>* cancel = nullptr) const;
   /// The same without looking at any file.
   Result<void> check() const;
 

@@ -68,7 +68,7 @@ TEST_CASE("without options everything is as documented") {
   CHECK_FALSE(scan.skip_unreadable);
   CHECK_FALSE(scan.newest_mtime_s);
   CHECK_FALSE(scan.owner_uid);
-  CHECK(Parsed({}).source.on_change() == OnChange::error);
+  CHECK(Parsed({}).source.change_rules().on_change == OnChange::error);
   CHECK(Parsed({}).source.words().value() == std::vector<PlacedSource>{{"the-source", ""}});
   const ext2::Options image = ext2_options({});
   CHECK(image.variant == ext2::Variant::ext2);
@@ -112,8 +112,10 @@ TEST_CASE("all other options arrive") {
   CHECK_FALSE(scan.xattrs);
   CHECK(scan.skip_unreadable);
   CHECK(scan.threads == 3);
-  CHECK(Parsed({"--on-change=zero"}).source.on_change() == OnChange::zero);
-  CHECK(Parsed({"--on-change", "stale"}).source.on_change() == OnChange::stale);
+  CHECK(Parsed({"--on-change=zero"}).source.change_rules().on_change == OnChange::zero);
+  CHECK(Parsed({"--on-change", "stale"}).source.change_rules().on_change == OnChange::stale);
+  CHECK(Parsed({}).source.change_rules().check == ChangeCheck::ctime);
+  CHECK(Parsed({"--change-check=mtime"}).source.change_rules().check == ChangeCheck::mtime);
 
   const ext2::Options image = ext2_options(
       {"--fs=ext4", "--size=4G", "--inodes=10K", "--label=root",

@@ -12,6 +12,7 @@
 #include "fsgen/archive/oci_image.h"
 #include "fsgen/iso9660/duplicates.h"
 #include "fsgen/tree/merge.h"
+#include "support/message.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -69,7 +70,7 @@ void hint_at_image(const std::string& source, const SourceTree& tree, LogSink& l
 /// for something else than errors is told so. No error by itself: other sources and other exports
 /// may have the option for good reason.
 void tell_of_archives(const SourceOptions& options, LogSink& log) {
-  if (options.on_change() == OnChange::error) return;
+  if (options.change_rules().on_change == OnChange::error) return;
   for (const PlacedSource& placed : options.sources) {
     if (is_directory_source(placed.source)) continue;
     log.write(LogLevel::warning, fmt::format("{} is an archive: once it changes, reads of it are "
@@ -97,14 +98,12 @@ void raise_open_file_limit() noexcept {
   ::setrlimit(RLIMIT_NOFILE, &limit);  // if not, there are fewer open files, and that is all
 }
 
-Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
-                                    LogSink& log) {
-  const SourceOptions* const part = &source;
-  return prepare_image(std::span(&part, 1), image, log);
-}
+namespace {
 
-Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
-                                    const ImageOptions& image, LogSink& log) {
+/// `doing` says at any time what is being done, for who catches an exception.
+Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
+                              const ImageOptions& image, LogSink& log,
+                              const std::atomic<bool>* cancel, std::string& doing) {
   // All of the command line first: a typing error must not wait for a scan.
   std::vector<ScanOptions> scan_options;
   for (const SourceOptions* part : parts) {
@@ -124,8 +123,10 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
   for (std::size_t at = 0; at < parts.size(); ++at) {
     tell_of_archives(*parts[at], log);
     for (const PlacedSource& placed : parts[at]->sources) {
-      Result<LoadedSource> loaded = load_source(placed, *parts[at], scan_options[at],
-                                                prepared.sources.empty() ? nullptr : &layers, log);
+      doing = "read " + placed.source;
+      Result<LoadedSource> loaded =
+          load_source(placed, *parts[at], scan_options[at],
+                      prepared.sources.empty() ? nullptr : &layers, log, cancel);
       if (!loaded) return std::unexpected(std::move(loaded.error()));
       add(loaded->report, prepared.report);
       hint_at_image(placed.source, *loaded->layer.tree, log);
@@ -134,6 +135,7 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
       if (!good) return std::unexpected(std::move(good.error()));
     }
   }
+  doing = "merge the sources";
   Result<Layer> merged = std::move(layers).merge();
   if (!merged) return std::unexpected(std::move(merged.error()));
   prepared.tree = std::move(merged->tree);
@@ -142,6 +144,7 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
   tell_what_was_passed_over(prepared.report, log);
 
   const Stopwatch plan_time;
+  doing = "plan the image";
   if (image.dedupe()) {
     Result<std::vector<iso9660::Duplicate>> duplicates =
         iso9660::find_duplicates(*prepared.tree, *store);
@@ -161,6 +164,25 @@ Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
                         prepared.tree->node_count(), prepared.scan_seconds, prepared.plan_seconds));
   prepared.device = std::make_shared<ImageDevice>(prepared.image, store);
   return prepared;
+}
+
+}  // namespace
+
+Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
+                                    LogSink& log, const std::atomic<bool>* cancel) {
+  const SourceOptions* const part = &source;
+  return prepare_image(std::span(&part, 1), image, log, cancel);
+}
+
+Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
+                                    const ImageOptions& image, LogSink& log,
+                                    const std::atomic<bool>* cancel) {
+  std::string doing = "prepare the image";
+  try {
+    return prepare(parts, image, log, cancel, doing);
+  } catch (...) {
+    return std::unexpected(error_of_exception(doing));
+  }
 }
 
 }  // namespace mkvirtfs::cli

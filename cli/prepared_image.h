@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <vector>
@@ -32,10 +33,12 @@ void raise_open_file_limit() noexcept;
 
 /// Reads the sources, each of `parts` with its own options, merges them in order (docs/layers.md),
 /// plans the image, and makes the device that reads it. What a scan passed over goes to `log`.
-/// Calls raise_open_file_limit(). `log` must live as long as the device.
+/// Calls raise_open_file_limit(). `log` must live as long as the device, and so must `cancel`: see
+/// load_source().
 Result<PreparedImage> prepare_image(std::span<const SourceOptions* const> parts,
-                                    const ImageOptions& image, LogSink& log);
+                                    const ImageOptions& image, LogSink& log,
+                                    const std::atomic<bool>* cancel = nullptr);
 Result<PreparedImage> prepare_image(const SourceOptions& source, const ImageOptions& image,
-                                    LogSink& log);
+                                    LogSink& log, const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace mkvirtfs::cli

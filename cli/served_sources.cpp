@@ -163,7 +163,7 @@ struct ServedSources::Named {
   std::shared_ptr<const std::vector<SharedOption>> shared;
   std::shared_ptr<const RunOutputs> outputs;
 
-  Result<PreparedImage> prepare(LogSink& log) const {
+  Result<PreparedImage> prepare(LogSink& log, const std::atomic<bool>* cancel) const {
     std::vector<std::unique_ptr<SourceLine>> lines;
     std::vector<const SourceOptions*> sources;
     for (const SourceWord& word : words) {
@@ -174,7 +174,7 @@ struct ServedSources::Named {
       line.source.outputs = outputs;
       sources.push_back(&line.source);
     }
-    return prepare_image(sources, lines.front()->image, log);
+    return prepare_image(sources, lines.front()->image, log, cancel);
   }
 };
 
@@ -279,10 +279,11 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
   return sources;
 }
 
-Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(LogSink& log) const {
+Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(
+    LogSink& log, const std::atomic<bool>* cancel) const {
   std::vector<nbd::LazyExport> exports;
   if (plain_ != nullptr) {
-    Result<PreparedImage> prepared = prepare_image(*plain_, *plain_image_, log);
+    Result<PreparedImage> prepared = prepare_image(*plain_, *plain_image_, log, cancel);
     if (!prepared) return std::unexpected(std::move(prepared.error()));
     exports.push_back({names_.front(),
                        description_of(plain_image_->format(), plain_->sources.front().source,
@@ -290,14 +291,14 @@ Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(LogSink& lo
                        [device = prepared->device] { return device; }});
   }
   for (const std::shared_ptr<Named>& named : named_) {
-    exports.push_back(
-        {named->name, named->description, [named, &log]() -> Result<std::shared_ptr<BlockDevice>> {
-           Result<PreparedImage> prepared = named->prepare(log);
-           if (prepared) return prepared->device;
-           log.write(LogLevel::error,
-                     fmt::format("export {}: {}", named->name, printable(prepared.error().what)));
-           return std::unexpected(std::move(prepared.error()));
-         }});
+    exports.push_back({named->name, named->description,
+                       [named, &log, cancel]() -> Result<std::shared_ptr<BlockDevice>> {
+                         Result<PreparedImage> prepared = named->prepare(log, cancel);
+                         if (prepared) return prepared->device;
+                         log.write(LogLevel::error, fmt::format("export {}: {}", named->name,
+                                                                printable(prepared.error().what)));
+                         return std::unexpected(std::move(prepared.error()));
+                       }});
   }
   return nbd::make_lazy_exports(exports);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -45,8 +46,9 @@ class ServedSources {
 
   /// What is plain is scanned and planned now, and stays so; the others are when a client needs
   /// them, and are no more than their words before. What a build has to say goes to `log`, which
-  /// outlives the tree.
-  Result<std::shared_ptr<nbd::ExportTree>> make_exports(LogSink& log) const;
+  /// outlives the tree, as does `cancel`, which ends the wait for a source that is a pipe.
+  Result<std::shared_ptr<nbd::ExportTree>> make_exports(
+      LogSink& log, const std::atomic<bool>* cancel = nullptr) const;
 
  private:
   struct Named;

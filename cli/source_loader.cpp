@@ -27,7 +27,7 @@ Result<LoadedSource> load_directory(const std::string& path, const SourceOptions
   LoadedSource loaded;
   loaded.layer.tree = scanned->tree;
   loaded.layer.contents =
-      make_host_files(scanned->files, options.on_change(), log, scanned->tree->node_count());
+      make_host_files(scanned->files, options.change_rules(), log, scanned->tree->node_count());
   loaded.report = std::move(scanned->report);
   for (const std::string& message : loaded.report.unsynced) log.write(LogLevel::warning, message);
   if (options.outputs) options.outputs->tell(loaded.report, path, log);
@@ -72,17 +72,19 @@ void tell_of_spool(const std::string& name, const SourceFacts& facts,
 }
 
 Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOptions& options,
-                                  const ScanOptions& scan, const LayersBelow* below, LogSink& log) {
+                                  const ScanOptions& scan, const LayersBelow* below, LogSink& log,
+                                  const std::atomic<bool>* cancel) {
   const std::string& path = placed.source;
   struct stat status{};
   const bool is_regular =
       path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-  Result<ArchiveSettings> settings = options.archive().settings(log);
+  Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
   if (!settings) return std::unexpected(std::move(settings.error()));
   const std::size_t slash = path.rfind('/');
+  settings->stream.change_check = options.change_rules().check;
   settings->read.manifest_directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   Result<std::shared_ptr<ByteSource>> file =
-      archive::open_archive_file(path, settings->stream.spool, log);
+      archive::open_archive_file(path, settings->stream, log);
   if (!file) return std::unexpected(std::move(file.error()));
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
   const Result<archive::Archive> read =
@@ -108,12 +110,14 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
 
 Result<LoadedSource> load_container_image(const oci::ImageName& name, const PlacedSource& placed,
                                           const SourceOptions& options, const ScanOptions& scan,
-                                          const LayersBelow* below, LogSink& log) {
-  Result<ArchiveSettings> settings = options.archive().settings(log);
+                                          const LayersBelow* below, LogSink& log,
+                                          const std::atomic<bool>* cancel) {
+  Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
   if (!settings) return std::unexpected(std::move(settings.error()));
   oci::LoadOptions load_options;
   load_options.read = settings->read;
   load_options.stream = settings->stream;
+  load_options.stream.change_check = options.change_rules().check;
   load_options.layer = settings->layer;
   load_options.index_cache = settings->index_cache;
   Result<std::optional<oci::Platform>> platform = options.container().platform();
@@ -165,18 +169,19 @@ bool is_directory_source(const std::string& path) {
 }
 
 Result<LoadedSource> load_source(const PlacedSource& placed, const SourceOptions& options,
-                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log) {
+                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log,
+                                 const std::atomic<bool>* cancel) {
   if (const auto image = oci::parse_image_name(placed.source)) {
     if (Result<void> synced = write_back(image->path, scan, log); !synced) {
       return std::unexpected(std::move(synced.error()));
     }
-    return load_container_image(*image, placed, options, scan, below, log);
+    return load_container_image(*image, placed, options, scan, below, log, cancel);
   }
   if (is_directory_source(placed.source)) return load_directory(placed.source, options, scan, log);
   if (Result<void> synced = write_back(placed.source, scan, log); !synced) {
     return std::unexpected(std::move(synced.error()));
   }
-  return load_archive(placed, options, scan, below, log);
+  return load_archive(placed, options, scan, below, log, cancel);
 }
 
 }  // namespace mkvirtfs::cli

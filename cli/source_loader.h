@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -43,8 +44,10 @@ bool is_directory_source(const std::string& path);
 /// Reads the directory or archive at `path` ("-" is an archive on standard input), or the container
 /// image that it names (oci::parse_image_name()), to be laid over the sources in `below`, if any,
 /// with its root at the path `at` there. `options` are those that all sources share, `scan` their
-/// values. `log` must outlive the layer.
+/// values. `log` must outlive the layer. `cancel`, when it becomes true, ends the wait for what a
+/// pipe brings; it lives as long as the layer.
 Result<LoadedSource> load_source(const PlacedSource& placed, const SourceOptions& options,
-                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log);
+                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log,
+                                 const std::atomic<bool>* cancel = nullptr);
 
 }  // namespace mkvirtfs::cli

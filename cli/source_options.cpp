@@ -221,6 +221,12 @@ void SourceOptions::add_options_to(CLI::App& app) {
       ->option_text("WHAT")
       ->check(CLI::IsMember({"error", "zero", "stale"}))
       ->group(kGroup);
+  app.add_option(
+         "--change-check", change_check_,
+         "A file changed when its mtime, size or inode did,\nor its ctime, too (the default)")
+      ->option_text("mtime|ctime")
+      ->check(CLI::IsMember({"mtime", "ctime"}))
+      ->group(kGroup);
   app.add_option("--threads", threads_, "Work on so many processors")
       ->option_text("N")
       ->check(CLI::Range(1U, 256U))
@@ -300,10 +306,11 @@ Result<std::optional<std::chrono::seconds>> SourceOptions::sync_within() const {
   return std::optional(std::chrono::seconds(*seconds));
 }
 
-OnChange SourceOptions::on_change() const {
-  if (on_change_ == "zero") return OnChange::zero;
-  if (on_change_ == "stale") return OnChange::stale;
-  return OnChange::error;
+ChangeRules SourceOptions::change_rules() const {
+  const OnChange what = on_change_ == "zero"    ? OnChange::zero
+                        : on_change_ == "stale" ? OnChange::stale
+                                                : OnChange::error;
+  return {what, change_check_ == "mtime" ? ChangeCheck::mtime : ChangeCheck::ctime};
 }
 
 Result<std::optional<std::int64_t>> source_date_epoch() {

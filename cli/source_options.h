@@ -48,7 +48,7 @@ class SourceOptions {
 
   /// The values after parsing; Errc::usage for what is malformed or contradictory.
   Result<ScanOptions> scan_options() const;
-  OnChange on_change() const;
+  ChangeRules change_rules() const;
   const ArchiveOptions& archive() const noexcept { return archive_; }
   const ContainerOptions& container() const noexcept { return container_; }
   /// 0: not given.
@@ -85,6 +85,7 @@ class SourceOptions {
   bool sync_source_ = false;
   std::string sync_timeout_;
   std::string on_change_ = "error";
+  std::string change_check_ = "ctime";
   unsigned threads_ = 0;
   ArchiveOptions archive_;
 };

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/archive/archive.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,7 +16,7 @@
 #include "fsgen/archive/segments.h"
 #include "fsgen/stream/file_source.h"
 #include "support/arithmetic.h"
-#include "support/unique_fd.h"
+#include "support/open_file.h"
 
 namespace mkvirtfs::archive {
 
@@ -162,21 +161,21 @@ Result<std::optional<ReadMembers>> read_in_one_pass(
 }
 
 /// What can not be asked twice, all of it.
-Result<std::shared_ptr<ByteSource>> spool_all(int fd, const std::string& name,
+Result<std::shared_ptr<ByteSource>> spool_all(PipeReader& input,
                                               const std::shared_ptr<SpoolSpace>& spool) {
   if (!spool) {
-    return fail(Errc::unsupported,
-                fmt::format("{} can only be read once and needs a spool, and there is none", name));
+    return fail(
+        Errc::unsupported,
+        fmt::format("{} can only be read once and needs a spool, and there is none", input.name()));
   }
   constexpr std::size_t kPieceBytes = std::size_t{256} << 10;
   std::vector<std::byte> buffer(kPieceBytes);
-  SpoolWriter writer(spool, name);
+  SpoolWriter writer(spool, input.name());
   while (true) {
-    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail_errno(Errc::unreadable, errno, fmt::format("read {}", name));
-    if (got == 0) return writer.finish();
-    const auto piece = std::span(buffer).first(static_cast<std::size_t>(got));
+    const Result<std::size_t> got = input.read(buffer);
+    if (!got) return std::unexpected(got.error());
+    if (*got == 0) return writer.finish();
+    const auto piece = std::span(buffer).first(*got);
     if (Result<void> good = writer.append(piece); !good) return std::unexpected(good.error());
   }
 }
@@ -184,16 +183,19 @@ Result<std::shared_ptr<ByteSource>> spool_all(int fd, const std::string& name,
 }  // namespace
 
 Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
-                                                      const std::shared_ptr<SpoolSpace>& spool,
-                                                      LogSink& log) {
-  if (path == "-") return spool_all(STDIN_FILENO, "standard input", spool);
+                                                      const StreamOptions& options, LogSink& log) {
+  const PipeWait wait{&log, options.cancel};
+  if (path == "-") {
+    PipeReader input(STDIN_FILENO, "standard input", wait);
+    return spool_all(input, options.spool);
+  }
   struct stat status{};
   if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
-    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return fail_errno(Errc::unreadable, errno, fmt::format("open {}", path));
-    return spool_all(fd.get(), path, spool);
+    Result<PipeReader> input = PipeReader::open(path, wait);
+    if (!input) return std::unexpected(std::move(input.error()));
+    return spool_all(*input, options.spool);
   }
-  return open_file_source(path, OnChange::error, log);
+  return open_file_source(path, {OnChange::error, options.change_check}, log);
 }
 
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& given,
@@ -272,7 +274,8 @@ Result<ArchiveLayer> make_layer(const Archive& archive, const LayerOptions& opti
   std::shared_ptr<ContentStore> hosts;
   if (!archive.manifest_directory.empty()) {
     Result<std::shared_ptr<ContentStore>> opened =
-        open_manifest_files(layer.layer.tree, made->places, archive.manifest_directory, log);
+        open_manifest_files(layer.layer.tree, made->places, archive.manifest_directory,
+                            stream_options.change_check, log);
     if (!opened) return std::unexpected(std::move(opened.error()));
     hosts = std::move(*opened);
   }

@@ -23,10 +23,10 @@ namespace mkvirtfs::archive {
 
 /// Opens what the command line names for read_archive(): a regular file as it lies there, its
 /// identity asked at every read; anything that can only be read once (a pipe, a terminal; "-" is
-/// standard input) is put into a spool first. `log` must outlive the source.
+/// standard input) is put into a spool first: how long its other end lets us wait is its affair,
+/// so the log says what is waited for, and `options.cancel` ends it. `log` must outlive the source.
 Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
-                                                      const std::shared_ptr<SpoolSpace>& spool,
-                                                      LogSink& log);
+                                                      const StreamOptions& options, LogSink& log);
 
 /// An archive that was read: its members, and their bytes at any offset.
 ///

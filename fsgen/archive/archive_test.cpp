@@ -443,8 +443,8 @@ TEST_CASE("a pipe is read to its end first") {
   const std::string command = "tar -czf " + fifo + " -C " + (dir / "tree").string() + " . &";
   REQUIRE(std::system(command.c_str()) == 0);
   const StreamOptions options = with_spool();
-  CHECK_FALSE(open_archive_file((dir / "nothing").string(), options.spool, null_log()));
-  const auto source = open_archive_file(fifo, options.spool, null_log());
+  CHECK_FALSE(open_archive_file((dir / "nothing").string(), options, null_log()));
+  const auto source = open_archive_file(fifo, options, null_log());
   REQUIRE(source);
   const Result<Opened> opened = open(*source);
   REQUIRE(opened);

@@ -556,7 +556,7 @@ Result<ReadMembers> read_manifest(ByteSource& manifest, const std::string& direc
 
 Result<std::shared_ptr<ContentStore>> open_manifest_files(
     const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
-    const std::string& directory, LogSink& log) {
+    const std::string& directory, ChangeCheck check, LogSink& log) {
   Result<ContentsDirectory> contents = ContentsDirectory::open(directory);
   if (!contents) return std::unexpected(std::move(contents.error()));
   const auto files = std::make_shared<ManifestFiles>(std::move(*contents));
@@ -567,7 +567,7 @@ Result<std::shared_ptr<ContentStore>> open_manifest_files(
       return std::unexpected(std::move(good.error()));
     }
   }
-  return make_host_files(files, OnChange::error, log, files->size());
+  return make_host_files(files, {OnChange::error, check}, log, files->size());
 }
 
 }  // namespace mkvirtfs::archive

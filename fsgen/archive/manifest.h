@@ -35,6 +35,6 @@ Result<ReadMembers> read_manifest(ByteSource& manifest, const std::string& direc
 /// `log` outlives the store.
 Result<std::shared_ptr<ContentStore>> open_manifest_files(
     const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
-    const std::string& directory, LogSink& log);
+    const std::string& directory, ChangeCheck check, LogSink& log);
 
 }  // namespace mkvirtfs::archive

@@ -42,8 +42,8 @@ std::optional<std::string> normal_path(std::string_view path) {
 
 class DirectoryFiles final : public ImageFiles {
  public:
-  DirectoryFiles(UniqueFd directory, std::string path, LogSink& log)
-      : directory_(std::move(directory)), path_(std::move(path)), log_(log) {}
+  DirectoryFiles(UniqueFd directory, std::string path, ChangeCheck check, LogSink& log)
+      : directory_(std::move(directory)), path_(std::move(path)), check_(check), log_(log) {}
 
   Result<std::shared_ptr<ByteSource>> open(std::string_view path) const override {
     const std::string wanted(path);
@@ -58,13 +58,14 @@ class DirectoryFiles final : public ImageFiles {
       return fail_errno(Errc::unreadable, fd.error(),
                         fmt::format("open {} without following links out of the layout", shown));
     }
-    return open_file_source(std::move(*fd), shown, OnChange::error, log_);
+    return open_file_source(std::move(*fd), shown, {OnChange::error, check_}, log_);
   }
   std::string name() const override { return path_; }
 
  private:
   const UniqueFd directory_;
   const std::string path_;
+  const ChangeCheck check_;
   LogSink& log_;
   const ConfinedOpener opener_{/*cross_mounts=*/true};
 };
@@ -447,10 +448,11 @@ std::optional<ImageName> parse_image_name(std::string_view source) {
   return std::nullopt;
 }
 
-Result<std::unique_ptr<ImageFiles>> open_directory(const std::string& path, LogSink& log) {
+Result<std::unique_ptr<ImageFiles>> open_directory(const std::string& path, ChangeCheck check,
+                                                   LogSink& log) {
   UniqueFd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory) return fail_errno(Errc::unreadable, errno, fmt::format("open {}", path));
-  return std::make_unique<DirectoryFiles>(std::move(directory), path, log);
+  return std::make_unique<DirectoryFiles>(std::move(directory), path, check, log);
 }
 
 void TarIndex::add_file(std::string_view path, Range bytes) {

@@ -45,7 +45,8 @@ class ImageFiles {
 };
 
 /// The files of a host directory; symlinks are not followed. `log` must outlive what was opened.
-Result<std::unique_ptr<ImageFiles>> open_directory(const std::string& path, LogSink& log);
+Result<std::unique_ptr<ImageFiles>> open_directory(const std::string& path, ChangeCheck check,
+                                                   LogSink& log);
 
 /// Where the files of a tar lie in it, made by who read its members. Links are followed inside the
 /// tar alone.

@@ -471,7 +471,7 @@ TEST_CASE("files of a layout directory are opened without leaving it") {
   REQUIRE(::symlink("../..", (dir / "layout/blobs/up").c_str()) == 0);
   REQUIRE(::mkfifo((dir / "layout/pipe").c_str(), 0600) == 0);
   FdLog log(-1, LogLevel::error);
-  const auto files = open_directory((dir / "layout").string(), log);
+  const auto files = open_directory((dir / "layout").string(), ChangeCheck::ctime, log);
   REQUIRE(files);
   const auto inside = (*files)->open("index.json");
   REQUIRE(inside);
@@ -486,5 +486,5 @@ TEST_CASE("files of a layout directory are opened without leaving it") {
     CAPTURE(path);
     CHECK_FALSE(is_there(path));
   }
-  CHECK_FALSE(open_directory((dir / "nothing").string(), log));
+  CHECK_FALSE(open_directory((dir / "nothing").string(), ChangeCheck::ctime, log));
 }

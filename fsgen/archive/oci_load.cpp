@@ -14,6 +14,7 @@
 #include "fsgen/archive/oci_whiteouts.h"
 #include "fsgen/stream/chunk_cache.h"
 #include "fsgen/tree/merge.h"
+#include "support/message.h"
 #include "support/worker_pool.h"
 
 namespace mkvirtfs::oci {
@@ -56,10 +57,9 @@ Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const Lo
   if (path.empty()) return fail(Errc::usage, "oci: without a path names no image (oci:PATH[:REF])");
   struct stat status{};
   if (path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
-    return open_directory(path, log);
+    return open_directory(path, options.stream.change_check, log);
   }
-  Result<std::shared_ptr<ByteSource>> file =
-      archive::open_archive_file(path, options.stream.spool, log);
+  Result<std::shared_ptr<ByteSource>> file = archive::open_archive_file(path, options.stream, log);
   if (!file) return std::unexpected(std::move(file.error()));
   if (!is_lasting(path)) spool_bytes += (*file)->size_bytes();
   const Result<archive::Archive> tar = archive::read_archive(
@@ -281,8 +281,8 @@ Result<ReadLayer> LayerReaders::read(const LayerBlob& blob) const {
       static_cast<std::uint64_t>(static_cast<double>(own.stream.index_memory_bytes) * part));
   try {
     return read_layer(blob, own, log_);
-  } catch (const std::exception& exception) {
-    return fail(Errc::io, fmt::format("{}: {}", blob.bytes->name(), exception.what()));
+  } catch (...) {
+    return std::unexpected(error_of_exception("read " + blob.bytes->name()));
   }
 }
 

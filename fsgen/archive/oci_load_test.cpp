@@ -599,8 +599,7 @@ TEST_CASE("a kept index knows what its stream unpacks to, or is made anew") {
   const std::string blob =
       (dir / "layout" / blob_path(digest_of(bytes, DigestAlgorithm::sha256))).string();
   const auto read = [&](std::optional<DigestAlgorithm> algorithm) {
-    Result<std::shared_ptr<ByteSource>> file =
-        archive::open_archive_file(blob, nullptr, null_log());
+    Result<std::shared_ptr<ByteSource>> file = archive::open_archive_file(blob, {}, null_log());
     REQUIRE(file);
     Result<archive::Archive> archive =
         archive::read_archive(*file, {}, {}, options.index_cache.get(), null_log(), algorithm);

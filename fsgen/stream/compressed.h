@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "block/extent.h"
+#include "block/host_files.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/chunk_cache.h"
 #include "fsgen/stream/forward_reader.h"
@@ -58,6 +60,11 @@ struct StreamOptions {
   std::uint64_t most_unpacked_bytes = std::uint64_t{2} << 40;
   std::uint64_t most_ratio = 1000;
   std::uint64_t ratio_free_bytes = std::uint64_t{64} << 20;
+
+  /// How changes of the packed file are seen.
+  ChangeCheck change_check = ChangeCheck::ctime;
+  /// Set, from any thread: a source that is waited for is given up. None: it is waited for.
+  const std::atomic<bool>* cancel = nullptr;
 
   std::shared_ptr<ChunkCache> cache;  ///< none: one of its own for each stream
   std::shared_ptr<SpoolSpace> spool;  ///< none: what needs one is refused

@@ -21,12 +21,13 @@ namespace {
 
 class FileSource final : public ByteSource {
  public:
-  FileSource(UniqueFd fd, const FileIdentity& identity, std::string path, OnChange on_change,
+  FileSource(UniqueFd fd, const FileIdentity& identity, std::string path, ChangeRules rules,
              LogSink& log)
       : fd_(std::make_shared<const UniqueFd>(std::move(fd))),
         identity_(identity),
         path_(std::move(path)),
-        on_change_(on_change),
+        on_change_(rules.on_change),
+        check_(rules.check),
         log_(log) {}
 
   std::uint64_t size_bytes() const noexcept override { return identity_.size_bytes; }
@@ -50,6 +51,7 @@ class FileSource final : public ByteSource {
   const FileIdentity identity_;
   const std::string path_;
   const OnChange on_change_;
+  const ChangeCheck check_;
   LogSink& log_;
   HostReader reader_;
   HostReader::Memo memo_;
@@ -101,22 +103,13 @@ std::optional<std::string> FileSource::difference() const {
   if (::fstat(fd_->get(), &status) != 0) {
     return fmt::format("it can not be examined (errno {})", errno);
   }
-  const FileIdentity now = identity_of(status);
-  if (now == identity_) return std::nullopt;
-  if (now.size_bytes != identity_.size_bytes) {
-    return fmt::format("{} bytes then, {} now", identity_.size_bytes, now.size_bytes);
-  }
-  if (status.st_nlink == 0) return "it was deleted or replaced";
-  return "it was written to, or its attributes were changed";
+  return file_difference(identity_, status, check_);
 }
 
 Error FileSource::changed(const std::string& how) {
   std::string what = fmt::format("{} changed after it was opened: {}", path_, how);
   if (!named_.exchange(true)) {
-    constexpr std::array<std::string_view, 3> kConsequences = {
-        "reads of it fail", "it reads as zeroes", "what stands there now is served"};
-    log_.write(LogLevel::warning,
-               fmt::format("{}; {}", what, kConsequences[static_cast<std::size_t>(on_change_)]));
+    log_.write(LogLevel::warning, change_warning(what, on_change_));
   }
   return {Errc::source_changed, 0, std::move(what)};
 }
@@ -171,16 +164,16 @@ class Window final : public ByteSource {
 
 }  // namespace
 
-Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, OnChange on_change,
+Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, ChangeRules rules,
                                                      LogSink& log) {
   // Without O_NONBLOCK the opening of a pipe would wait for its other end.
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd) return fail_errno(Errc::unreadable, errno, fmt::format("open {}", path));
-  return open_file_source(std::move(fd), path, on_change, log);
+  return open_file_source(std::move(fd), path, rules, log);
 }
 
 Result<std::shared_ptr<ByteSource>> open_file_source(UniqueFd file, std::string name,
-                                                     OnChange on_change, LogSink& log) {
+                                                     ChangeRules rules, LogSink& log) {
   struct stat status;
   if (::fstat(file.get(), &status) != 0) {
     return fail_errno(Errc::unreadable, errno, fmt::format("examine {}", name));
@@ -188,8 +181,8 @@ Result<std::shared_ptr<ByteSource>> open_file_source(UniqueFd file, std::string 
   if (!S_ISREG(status.st_mode)) {
     return fail(Errc::unsupported, fmt::format("{} is no regular file", name));
   }
-  return std::make_shared<FileSource>(std::move(file), identity_of(status), std::move(name),
-                                      on_change, log);
+  return std::make_shared<FileSource>(std::move(file), identity_of(status), std::move(name), rules,
+                                      log);
 }
 
 Result<std::shared_ptr<ByteSource>> make_window(std::shared_ptr<ByteSource> below, Range range,

@@ -19,12 +19,12 @@ namespace mkvirtfs {
 /// mixture. `log` must outlive the source.
 /// Errors: Errc::unreadable when it can not be opened, Errc::unsupported when it is no regular
 /// file.
-Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, OnChange on_change,
+Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, ChangeRules rules,
                                                      LogSink& log);
 
 /// The same of a file that was opened for reading; `name` is for messages.
 Result<std::shared_ptr<ByteSource>> open_file_source(UniqueFd file, std::string name,
-                                                     OnChange on_change, LogSink& log);
+                                                     ChangeRules rules, LogSink& log);
 
 /// The bytes of `range` of another source, under a name of their own. pin() passes through.
 /// Errors: Errc::unreadable when the range does not lie in the source.

@@ -10,6 +10,7 @@
 
 #include "fsgen/stream/indexing_reader.h"
 #include "support/arithmetic.h"
+#include "support/message.h"
 
 namespace mkvirtfs {
 namespace {
@@ -110,8 +111,8 @@ void IndexRebuild::go_on() noexcept {
   Result<void> done;
   try {
     done = pass_over_all();
-  } catch (const std::exception& exception) {
-    done = fail(Errc::io, fmt::format("decode {}: {}", stream_.packed->name(), exception.what()));
+  } catch (...) {
+    done = std::unexpected(error_of_exception("decode " + stream_.packed->name()));
   }
   decoder_.reset();
   has_ended_.store(true, std::memory_order_relaxed);

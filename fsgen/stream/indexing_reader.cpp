@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
 #include <exception>
 #include <utility>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "fsgen/stream/indexed_source.h"
 #include "fsgen/stream/packed_spool.h"
 #include "fsgen/stream/stream_index.h"
+#include "support/message.h"
 #include "support/mutex.h"
 #include "support/text.h"
 #include "support/worker_pool.h"
@@ -153,9 +153,10 @@ Piece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
   Piece piece;
   piece.bytes = std::move(bytes);
   try {
+    if (!piece.bytes) piece.bytes = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
     if (const Result<void> result = decode(piece); !result) piece.error = result.error();
-  } catch (const std::exception& exception) {
-    piece.error = Error{Errc::io, ENOMEM, fmt::format("decode {}: {}", name_, exception.what())};
+  } catch (...) {
+    piece.error = error_of_exception("decode " + name_);
   }
   piece.checksums = std::move(checksums_);
   checksums_.clear();
@@ -215,6 +216,10 @@ class AheadReader final : public IndexingReader {
       spool_ = std::make_unique<PackedSpool>(options_.spool, input_.packed->name(),
                                              options_.index_memory_bytes);
     }
+    {
+      const MutexLock lock(mutex_);
+      ready_.reserve(kMostAhead);
+    }
     has_thread_ = thread_.submit(std::make_shared<DecodeAhead>(*this));
     return {};
   }
@@ -260,7 +265,8 @@ class AheadReader final : public IndexingReader {
 
   Mutex mutex_;
   std::condition_variable_any changed_;
-  std::deque<Piece> ready_ GUARDED_BY(mutex_);
+  std::vector<Piece> ready_
+      GUARDED_BY(mutex_);  // has room for kMostAhead: the thread throws nothing
   std::vector<std::unique_ptr<std::byte[]>> spare_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
 
@@ -279,7 +285,6 @@ void AheadReader::decode_ahead() noexcept {
         spare_.pop_back();
       }
     }
-    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
     Piece piece = producer_.produce(std::move(bytes));
     const bool is_last = piece.is_last;
     {
@@ -302,7 +307,6 @@ void AheadReader::stop() noexcept {
 Piece AheadReader::take_piece() {
   std::unique_ptr<std::byte[]> bytes = std::move(current_.bytes);
   if (!has_thread_) {
-    if (!bytes) bytes = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
     return producer_.produce(std::move(bytes));
   }
   Piece piece;
@@ -311,7 +315,7 @@ Piece AheadReader::take_piece() {
     if (bytes) spare_.push_back(std::move(bytes));
     while (ready_.empty()) lock.wait(changed_);
     piece = std::move(ready_.front());
-    ready_.pop_front();
+    ready_.erase(ready_.begin());
   }
   changed_.notify_all();
   return piece;

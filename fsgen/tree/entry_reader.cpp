@@ -92,7 +92,8 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   head.mtime_ns = status.stx_mtime.tv_nsec;
   const FileIdentity identity = identity_of(status);
   head.inode = identity.inode;
-  head.stamp = identity.stamp;
+  head.file_mtime_ns = identity.mtime_ns;
+  head.file_ctime_ns = identity.ctime_ns;
   head.unshown = unshown_flags(status.stx_attributes) & 0xFu;
   if (status.stx_nlink > 1 && !S_ISDIR(head.mode)) {
     head.linked = true;

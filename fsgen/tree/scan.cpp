@@ -117,7 +117,10 @@ NewNode node_of(RecordView record) {
   return node;
 }
 
-ScannedFiles::Mark mark_of(RecordView record) { return {record.head().inode, record.head().stamp}; }
+ScannedFiles::Mark mark_of(RecordView record) {
+  const RecordHead& head = record.head();
+  return {head.inode, head.file_mtime_ns, head.file_ctime_ns};
+}
 
 /// What the tree's indexes of 32 bits can not hold.
 std::optional<std::string> too_much(const WalkCounts& counts) {

@@ -23,8 +23,9 @@ struct ScannedDirectory;
 struct RecordHead {
   std::uint64_t size_bytes = 0;  ///< regular files
   std::int64_t mtime_s = 0;
-  std::uint64_t inode = 0;
-  std::uint64_t stamp = 0;  ///< FileIdentity::stamp
+  std::uint64_t inode = 0;         ///< these three: as in FileIdentity
+  std::int64_t file_mtime_ns = 0;  ///< the host's, whatever the image shows
+  std::int64_t file_ctime_ns = 0;
   std::uint32_t mtime_ns = 0;
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
@@ -36,7 +37,7 @@ struct RecordHead {
   bool sparse : 1 = false;       ///< its data runs follow
   std::uint8_t unshown : 4 = 0;  ///< chattr flags, as in Node::unshown
 };
-static_assert(sizeof(RecordHead) == 56);
+static_assert(sizeof(RecordHead) == 64);
 
 /// What follows a head, as far as its head says so.
 struct RecordTail {

@@ -27,6 +27,7 @@
 #include "fsgen/tree/entry_reader.h"
 #include "fsgen/tree/read_access.h"
 #include "fsgen/tree/source_sync.h"
+#include "support/message.h"
 #include "support/mutex.h"
 #include "support/text.h"
 
@@ -355,11 +356,8 @@ void Worker::run() {
       task.reset();  // closes the directory before anybody can think that all is done
       walk_.task_done();
     }
-  } catch (const std::bad_alloc&) {
-    walk_.give_up(
-        {Errc::io, ENOMEM, "there is not enough memory for the names and their attributes"});
-  } catch (const std::exception& error) {
-    walk_.give_up({Errc::io, 0, error.what()});
+  } catch (...) {
+    walk_.give_up(error_of_exception("keep the names and attributes of a directory"));
   }
 }
 

@@ -33,7 +33,8 @@ ScannedFiles::ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<M
 
 FileIdentity ScannedFiles::identity(ContentNo file) const {
   const auto no = static_cast<NodeNo>(file);
-  return {marks_[no].inode, tree_->node(no).size_bytes, marks_[no].stamp};
+  const Mark& mark = marks_[no];
+  return {mark.inode, tree_->node(no).size_bytes, mark.mtime_ns, mark.ctime_ns};
 }
 
 std::string ScannedFiles::path(ContentNo file) const {

@@ -81,3 +81,41 @@ change_all
 equal "$(read_at $((offset[rewritten] + 69632)) 4096 | tr -d r)" X "--on-change=stale, rewritten"
 equal "$(read_at $((offset[truncated] + 45056)) 8192 | tr -d '\0' | wc -c)" 4944 "--on-change=stale, truncated"
 stop_server
+
+# ln, chmod and setfattr on a served file end it by its ctime, which the message names; with
+# --change-check=mtime `cp -al` of the served tree keeps its clients going.
+make_tree
+start_server "$work/tree" --fs=ext4 -U "$work/sock"
+equal "$(read_at "${offset[steady]}" 4096 | tr -d s | wc -c)" 0 "before cp -al"
+cp -al "$work/tree" "$work/links"
+equal "$(read_at "${offset[steady]}" 4096)" EIO "after cp -al"
+contains "$(cat "$server_log")" 'steady changed after it was scanned: its ctime differs.*--change-check=mtime'
+stop_server
+tar -cf "$work/tree.tar" -C "$work/tree" .
+for source in tree tree.tar; do
+  rm -rf "$work/links"
+  "$MKVIRTFS" dump "$work/$source" --fs=ext4 -o "$work/expected" --force >"$work/out"
+  start_server "$work/$source" --fs=ext4 -U "$work/sock" --change-check=mtime
+  nbdcopy "$uri" - | cmp - "$work/expected" || fail "$source before cp -al"
+  sleep 0.05
+  cp -al "$work/$source" "$work/links"
+  chmod -R go-w,u+x "$work/$source"
+  nbdcopy "$uri" - | cmp - "$work/expected" || fail "$source after cp -al and chmod"
+  equal "$(cat "$server_log")" "" "what the server said"
+  sleep 0.05
+  if [[ -d $work/$source ]]; then echo X >>"$work/tree/steady"; else echo X >>"$work/$source"; fi
+  nbdcopy "$uri" - >"$work/copied" 2>"$work/stderr" && fail "$source: a file that was written to was served"
+  contains "$(cat "$server_log")" 'changed after it was .*: its size was [0-9]+ bytes and is'
+  stop_server
+done
+# The other order: what sets the mtime alone is seen by both, and named.
+for check in ctime mtime; do
+  make_tree
+  start_server "$work/tree" --fs=ext4 -U "$work/sock" --change-check=$check
+  sleep 0.05
+  touch "$work/tree/steady"
+  equal "$(read_at "${offset[steady]}" 4096)" EIO "touched, $check"
+  contains "$(cat "$server_log")" 'steady changed .*its mtime differs'
+  stop_server
+done
+fails 2 'change-check' "$MKVIRTFS" serve "$work/tree" --change-check=size
