@@ -64,6 +64,12 @@ class Image {
   /// What lies at `offset`, for people: "inode table, group 3, inodes 49153-49168", "file
   /// usr/bin/env at 8192".
   virtual std::string describe(std::uint64_t offset) const = 0;
+  /// Where what describe(offset) speaks of ends, at least one byte later; what the extents of map()
+  /// join may be several things.
+  virtual std::uint64_t described_end(std::uint64_t offset) const {
+    static_cast<void>(offset);
+    return size_bytes();
+  }
 
   /// The volume's identity as the format prints it (a UUID, a serial number).
   virtual std::string volume_id() const = 0;

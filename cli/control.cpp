@@ -21,6 +21,11 @@ std::string text_of(const json& request, const char* key) {
   return found != request.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
+bool flag_of(const json& request, const char* key) {
+  const auto found = request.find(key);
+  return found != request.end() && found->is_boolean() && found->get<bool>();
+}
+
 std::string line_of(const ordered_json& object) {
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -32,7 +37,8 @@ class Control {
   Control(std::shared_ptr<nbd::OverlayExports> writable, std::function<std::string()> statistics)
       : writable_(std::move(writable)), statistics_(std::move(statistics)) {}
 
-  Result<void> answer(const std::string& text, const ControlServer::Tell& tell) const {
+  Result<void> answer(const std::string& text, const ControlServer::Tell& tell,
+                      const std::atomic<bool>& ending) const {
     const json request = json::parse(text, nullptr, false);
     if (!request.is_object()) return fail(Errc::usage, "the request is not a JSON object");
     const std::string command = text_of(request, "command");
@@ -45,11 +51,12 @@ class Control {
     const std::string name = text_of(request, "name");
     if (command == "list") return list(tell);
     if (command == "diff") return diff(name, tell);
-    if (command == "save")
-      return save(name, text_of(request, "path"), request.value("force", false));
+    if (command == "save") {
+      return save(name, text_of(request, "path"), flag_of(request, "force"), ending);
+    }
     if (command == "snapshot") return writable_->snapshot(name, text_of(request, "child"));
     if (command == "discard") {
-      return request.value("all", false) ? discard_all() : writable_->discard(name);
+      return flag_of(request, "all") ? discard_all() : writable_->discard(name);
     }
     return fail(Errc::usage, fmt::format("there is no command '{}'", printable(command)));
   }
@@ -66,6 +73,8 @@ class Control {
 
   Result<void> diff(const std::string& name, const ControlServer::Tell& tell) const {
     const Result<std::shared_ptr<Overlay>> overlay = writable_->overlay(name);
+    // An export that nobody wrote to yet has no changes; that is no error.
+    if (!overlay && writable_->is_unwritten(name)) return {};
     if (!overlay) return std::unexpected(overlay.error());
     bool told = true;
     for_each_change(**overlay, [&](const OverlayChange& change) {
@@ -79,12 +88,14 @@ class Control {
     return {};
   }
 
-  Result<void> save(const std::string& name, const std::string& path, bool overwrite) const {
+  Result<void> save(const std::string& name, const std::string& path, bool overwrite,
+                    const std::atomic<bool>& ending) const {
     const Result<std::shared_ptr<Overlay>> overlay = writable_->overlay(name);
     if (!overlay) return std::unexpected(overlay.error());
     if (path.empty()) return fail(Errc::usage, "save needs a file");
     DumpOptions options;
     options.output = DumpFile{path, overwrite};
+    options.cancel = &ending;
     const Result<DumpSummary> dumped = dump(**overlay, options);
     if (!dumped) return std::unexpected(dumped.error());
     return {};
@@ -106,9 +117,8 @@ class Control {
 ControlServer::Handler make_control(std::shared_ptr<nbd::OverlayExports> writable,
                                     std::function<std::string()> statistics) {
   return [control = Control(std::move(writable), std::move(statistics))](
-             const std::string& request, const ControlServer::Tell& tell) {
-    return control.answer(request, tell);
-  };
+             const std::string& request, const ControlServer::Tell& tell,
+             const std::atomic<bool>& ending) { return control.answer(request, tell, ending); };
 }
 
 }  // namespace mkvirtfs::cli

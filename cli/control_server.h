@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -10,22 +11,26 @@
 namespace mkvirtfs::cli {
 
 /// Answers `mkvirtfs ctl`: a Unix socket that only this user (and root) may talk to, one request a
-/// connection, one connection at a time, on a thread of its own.
+/// connection, several connections at once.
 ///
 /// A request is one line of JSON; the answer is any number of lines, and a last one that is
-/// {"done":true} or {"error":"..."}.
+/// {"done":true} or {"error":"..."}. A request must come within ten seconds, and each line be taken
+/// within ten: who is slower holds up nobody, and is refused with an error line, like others who
+/// are refused.
 class ControlServer {
  public:
   /// Sends one line of the answer, without its end; false when the client has gone.
   using Tell = std::function<bool(const std::string& line)>;
-  /// Called on the server's thread with a request of at most kLongestRequest bytes.
-  using Handler = std::function<Result<void>(const std::string& request, const Tell& tell)>;
+  /// Called on several threads at once with a request of at most kLongestRequest bytes.
+  /// `ending` becomes true when the server ends: what takes long gives up then.
+  using Handler = std::function<Result<void>(const std::string& request, const Tell& tell,
+                                             const std::atomic<bool>& ending)>;
   static constexpr std::size_t kLongestRequest = 16U << 10;
 
   static Result<ControlServer> start(const std::string& path, Handler handler);
   ControlServer(ControlServer&&) noexcept;
   ControlServer& operator=(ControlServer&&) = delete;
-  /// Waits for the request that is being answered, and removes the socket.
+  /// Ends all waits for clients, waits for handlers to return, and removes the socket.
   ~ControlServer();
 
  private:

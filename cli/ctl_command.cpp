@@ -102,9 +102,11 @@ Result<int> Ctl::run(const Streams& streams) {
   const Result<json> asked = request();
   if (!asked) return std::unexpected(asked.error());
   std::map<std::pair<bool, std::string>, std::uint64_t> sums;
+  bool has_answer = false;
   const auto show = [&](const std::string& line) -> Result<void> {
     const json answer = json::parse(line, nullptr, false);
     std::string text;
+    has_answer = true;
     try {
       if (what_ == "diff" && files_) {
         const bool is_file = answer.contains("file");
@@ -123,6 +125,10 @@ Result<int> Ctl::run(const Streams& streams) {
   const std::string request_line = asked->dump(-1, ' ', false, json::error_handler_t::replace);
   if (Result<void> done = ask_control_server(socket_, request_line, show); !done) {
     return std::unexpected(std::move(done.error()));
+  }
+  if (what_ == "diff" && !has_answer) {
+    // On standard error, where it is no change.
+    print(streams.err, fmt::format("mkvirtfs: {}: nothing was written\n", printable(names_[0])));
   }
   for (const auto& [what, bytes] : sums) {
     const auto& [is_metadata, name] = what;

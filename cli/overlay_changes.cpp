@@ -50,14 +50,17 @@ void for_each_change(const Overlay& overlay,
       continue;
     }
     for_each_extent(*device, range, [&](const Extent& extent) {
-      OverlayChange change{extent.offset, extent.length, is_zero, false, {}};
       if (extent.kind == ExtentKind::content) {
-        change.is_file = true;
-        change.what = extent.store->name(extent.content);
-      } else {
-        change.what = device->image().describe(extent.offset);
+        tell({extent.offset, extent.length, is_zero, true, extent.store->name(extent.content)});
+        return goes_on;
       }
-      tell(std::move(change));
+      // The slack of a file and the free space behind it are one hole.
+      const Image& image = device->image();
+      for (std::uint64_t at = extent.offset; goes_on && at < extent.end();) {
+        const std::uint64_t end = std::clamp(image.described_end(at), at + 1, extent.end());
+        tell({at, end - at, is_zero, false, image.describe(at)});
+        at = end;
+      }
       return goes_on;
     });
   }

@@ -45,6 +45,7 @@
 #include "nbd/list_hier.h"
 #include "nbd/server.h"
 #include "support/log.h"
+#include "support/message.h"
 #include "support/mutex.h"
 
 namespace mkvirtfs::cli {
@@ -175,6 +176,7 @@ class Stopper {
     const MutexLock lock(mutex_);
     const bool again = is_stopping_;
     is_stopping_ = true;
+    cancels_sources_ = true;
     is_hurried_ = is_hurried_ || again;
     if (child_ != nullptr) child_->send(again ? SIGKILL : SIGTERM);
     if (server_ == nullptr) return;
@@ -186,8 +188,11 @@ class Stopper {
   }
   void stop_server() {
     const MutexLock lock(mutex_);
+    cancels_sources_ = true;
     if (server_ != nullptr) server_->request_stop();
   }
+  /// True from the first call on: ends the wait for a source that is a pipe.
+  const std::atomic<bool>* cancels_sources() const noexcept { return &cancels_sources_; }
   /// stop() was called more than once.
   bool is_hurried() const {
     const MutexLock lock(mutex_);
@@ -200,6 +205,7 @@ class Stopper {
   Child* child_ GUARDED_BY(mutex_) = nullptr;
   bool is_stopping_ GUARDED_BY(mutex_) = false;
   bool is_hurried_ GUARDED_BY(mutex_) = false;
+  std::atomic<bool> cancels_sources_ = false;
 };
 
 bool is_pipe(int fd) {
@@ -401,8 +407,13 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
 
 void Serve::print_statistics(const nbd::ServerStatistics& statistics,
                              const Streams& streams) const {
-  print(streams.err,
-        statistics_ == "json" ? statistics_json(statistics) : statistics_text(statistics));
+  std::string text;
+  try {
+    text = statistics_ == "json" ? statistics_json(statistics) : statistics_text(statistics);
+  } catch (...) {
+    text = fmt::format("mkvirtfs: {}\n", error_of_exception("print statistics").what);
+  }
+  print(streams.err, text);
 }
 
 StopWatcher::Reactions Serve::reactions(Stopper& stopper, const std::string& private_directory,
@@ -507,7 +518,9 @@ Result<int> Serve::run(const Streams& streams) {
   raise_open_file_limit();
   // Who asks for statistics before there are any gets them as soon as there are.
   const BlockedSignals not_yet{SIGUSR1};
-  Result<std::shared_ptr<nbd::ExportTree>> exports = sources->make_exports(log);
+  Stopper stopper;
+  Result<std::shared_ptr<nbd::ExportTree>> exports =
+      sources->make_exports(log, stopper.cancels_sources());
   if (!exports) return std::unexpected(std::move(exports.error()));
   std::shared_ptr<nbd::OverlayExports> writable;
   if (overlay_.wanted()) {
@@ -523,7 +536,6 @@ Result<int> Serve::run(const Streams& streams) {
   }
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
-  Stopper stopper;
   std::optional<StopWatcher> watcher;  // ends last: it ends what does not end
   if (exit_with_parent_) {
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -590,6 +602,7 @@ Result<int> Serve::run(const Streams& streams) {
   if (!started) return std::unexpected(std::move(started.error()));
   watcher.emplace(std::move(*started));
   Result<int> status = serve(**server, stopper, child, streams);
+  control.reset();  // what it does is for a server that goes on
   if (status && writable) {
     if (Result<void> flushed = writable->flush(); !flushed) {
       status = std::unexpected(std::move(flushed.error()));

@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <cstdint>
 #include <cstring>
+#include <exception>
 #include <thread>
+#include <vector>
 
 #include "fsgen/ext2/crc32c.h"
 #include "support/arithmetic.h"
@@ -89,14 +92,24 @@ Directories::Directories(const SourceTree& tree, const Parameters& parameters,
     std::atomic<std::uint32_t> next = 0;
     std::atomic<std::uint32_t> items = 0;
     for (std::uint32_t i = 0; i < batch; ++i) items += item_count(start + i);
-    const auto work = [&] {
-      for (std::uint32_t i = next++; i < batch; i = next++) drafts[i] = draft(start + i);
+    std::vector<std::exception_ptr> failures(threads);  // exceptions stop at thread borders
+    const auto work = [&](unsigned thread) noexcept {
+      try {
+        for (std::uint32_t i = next++; i < batch; i = next++) drafts[i] = draft(start + i);
+      } catch (...) {
+        failures[thread] = std::current_exception();
+      }
     };
     constexpr std::uint32_t kWorthAThread = 50'000;
     std::vector<std::jthread> helpers;
-    for (unsigned i = 1; i < threads && items > kWorthAThread * i; ++i) helpers.emplace_back(work);
-    work();
+    for (unsigned i = 1; i < threads && items > kWorthAThread * i; ++i) {
+      helpers.emplace_back(work, i);
+    }
+    work(0);
     helpers.clear();
+    for (const std::exception_ptr& failure : failures) {
+      if (failure) std::rethrow_exception(failure);
+    }
     for (std::uint32_t i = 0; i < batch; ++i) adopt(start + i, std::move(drafts[i]));
   }
   leaves_.shrink_to_fit();

@@ -352,6 +352,12 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
   std::unreachable();
 }
 
+std::uint64_t Ext2Image::described_end(std::uint64_t offset) const {
+  const BlockNo block = offset / block_bytes();
+  if (block >= volume_->layout().block_count()) return size_bytes_;
+  return (block + place_of(block).blocks) * block_bytes();
+}
+
 std::string Ext2Image::volume_id() const { return to_string(volume_->parameters().uuid); }
 
 std::vector<ImageFact> Ext2Image::facts() const {

@@ -186,6 +186,8 @@ std::string FatImage::item_path(std::uint32_t item) const {
   return contents_->path(directory_of_item(item), contents_->items()[item].entry);
 }
 
+std::uint64_t FatImage::described_end(std::uint64_t offset) const { return place_of(offset).end; }
+
 std::string FatImage::describe(std::uint64_t offset) const {
   const Layout& layout = volume_.layout();
   const Place place = place_of(offset);

@@ -24,6 +24,7 @@ class FatImage final : public Image {
   void map(Range range, ExtentSink& sink) const override;
   void compute(std::uint64_t offset, std::span<std::byte> out) const override;
   std::string describe(std::uint64_t offset) const override;
+  std::uint64_t described_end(std::uint64_t offset) const override;
   std::string volume_id() const override { return volume_id_text(volume_.volume_id()); }
   std::vector<ImageFact> facts() const override;
   std::string remark() const override;

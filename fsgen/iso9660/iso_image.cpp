@@ -157,6 +157,30 @@ std::string IsoImage::describe(std::uint64_t offset) const {
   return "padding";
 }
 
+std::uint64_t IsoImage::described_end(std::uint64_t offset) const {
+  const auto block = static_cast<std::uint32_t>(offset / kBlockBytes);
+  if (block < kSystemBlocks) return offset_of(kSystemBlocks);
+  if (block >= volume_.end) return size_bytes();
+  if (block >= volume_.files.end_block()) return offset_of(volume_.end);
+  if (block >= volume_.files.first_block()) {
+    const auto run = volume_.files.run_at(block);
+    return offset_of(run ? run->block + run->blocks : block + 1);
+  }
+  const auto directory_end = [&](const Hierarchy& hierarchy) {
+    const Hierarchy::Directory& directory = hierarchy.directories()[hierarchy.directory_at(block)];
+    const std::uint32_t records_end = directory.block + directory.blocks;
+    return offset_of(block < records_end ? records_end
+                                         : records_end + directory.continuation_blocks);
+  };
+  if (block >= volume_.path_tables_end && block < volume_.primary->end_block()) {
+    return directory_end(*volume_.primary);
+  }
+  if (block >= volume_.path_tables_end && block < metadata_end()) {
+    return directory_end(*volume_.joliet);
+  }
+  return offset_of(block + 1);
+}
+
 std::string IsoImage::volume_id() const {
   const std::string_view digits = volume_.time_digits;
   std::string id(digits.substr(0, 4));
