@@ -18,6 +18,7 @@
 #include "block/content.h"
 #include "block/dump_output.h"
 #include "support/arithmetic.h"
+#include "support/message.h"
 #include "support/mutex.h"
 #include "support/sha256.h"
 
@@ -175,10 +176,11 @@ Result<DumpSummary> Dump::run() {
   }
   try {
     for (unsigned i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
-  } catch (const std::exception& reason) {
+  } catch (...) {
+    Error error = error_of_exception("start a thread that writes the image");
     const MutexLock lock(mutex_);
     working_ = static_cast<unsigned>(workers.size());
-    if (workers.empty()) failure_ = Error{Errc::io, 0, fmt::format("dump: {}", reason.what())};
+    if (workers.empty()) failure_ = std::move(error);
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 
@@ -203,8 +205,8 @@ void Dump::work() noexcept {
   try {
     Result<void> result = in_order_ ? work_in_order() : work_unordered();
     if (!result) give_up(std::move(result.error()));
-  } catch (const std::exception& reason) {
-    give_up({Errc::io, 0, fmt::format("dump: {}", reason.what())});
+  } catch (...) {
+    give_up(error_of_exception(fmt::format("write {}", output_.name())));
   }
   const MutexLock lock(mutex_);
   --working_;

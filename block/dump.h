@@ -13,6 +13,7 @@
 
 #include "block/device.h"
 #include "support/error.h"
+#include "support/log.h"
 
 namespace mkvirtfs {
 
@@ -45,7 +46,10 @@ struct DumpOptions {
   bool sha256 = false;
   unsigned threads = 0;  ///< 0: one a processor, at most 4
   /// Set from anywhere, even a signal handler: the dump fails with ECANCELED and leaves nothing.
+  /// It ends the wait for the reader of a FIFO, too.
   const std::atomic<bool>* cancel = nullptr;
+  /// Told when the other end of a FIFO is waited for; must outlive the call.
+  LogSink* log = &null_log();
   /// Called on the thread that called dump(), about every `progress_interval` and once at the end.
   std::function<void(const DumpProgress&)> progress;
   std::chrono::milliseconds progress_interval{100};

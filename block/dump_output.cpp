@@ -54,6 +54,7 @@ Result<std::unique_ptr<DumpOutput>> DumpOutput::open(const DumpOptions& options,
                                                      std::uint64_t size_bytes) {
   std::unique_ptr<DumpOutput> output(new DumpOutput);
   output->cancel_ = options.cancel;
+  output->wait_ = {options.log, options.cancel};
   Result<void> opened;
   if (const auto* stream = std::get_if<DumpStream>(&options.output)) {
     output->name_ = stream->name;
@@ -81,8 +82,9 @@ Result<void> DumpOutput::open_path(const DumpFile& where, std::uint64_t size_byt
               fmt::format("{} is a directory; the image needs the name of a file", where.path)});
   }
   if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) {
-    owned_fd_.reset(::open(where.path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
-    if (!owned_fd_) return fail_errno(errno, fmt::format("open {}", where.path));
+    Result<UniqueFd> opened = open_pipe_to_write(where.path, wait_);
+    if (!opened) return std::unexpected(std::move(opened.error()));
+    owned_fd_ = std::move(*opened);
     return open_stream(owned_fd_.get());
   }
   if (!overwrite_ && S_ISBLK(status.st_mode)) {
@@ -112,7 +114,7 @@ Result<void> DumpOutput::open_stream(int fd) {
 Result<void> DumpOutput::open_block_device(std::uint64_t size_bytes) {
   // On a block device O_EXCL means: not while it is mounted.
   kind_ = Kind::block_device;
-  owned_fd_.reset(::open(name_.c_str(), O_WRONLY | O_EXCL | O_CLOEXEC));
+  owned_fd_.reset(::open(name_.c_str(), O_WRONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK));
   if (!owned_fd_) return fail_errno(errno, fmt::format("open {}", name_));
   fd_ = owned_fd_.get();
   std::uint64_t room_bytes = 0;

@@ -10,6 +10,7 @@
 
 #include "block/dump.h"
 #include "support/error.h"
+#include "support/open_file.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs {
@@ -61,6 +62,7 @@ class DumpOutput {
   std::string temporary_;  // kind new_file: its name until then; empty when it has none
   bool overwrite_ = false;
   const std::atomic<bool>* cancel_ = nullptr;
+  PipeWait wait_;
 };
 
 }  // namespace mkvirtfs

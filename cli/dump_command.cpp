@@ -177,6 +177,7 @@ Result<int> DumpCommand::run(const Streams& streams) {
   }
   const Interruptible interruptible;
   options.cancel = Interruptible::requested();
+  options.log = &log;
 
   const auto start = std::chrono::steady_clock::now();
   const Result<DumpSummary> summary = dump(*prepared->device, options);

@@ -5,15 +5,17 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <exception>
+#include <cstring>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "cli/command.h"
 #include "cli/empty_values.h"
 #include "cli/version.h"
+#include "support/message.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -48,7 +50,7 @@ std::string help_text(const CLI::App& program) {
 int exit_status(Errc code) { return code == Errc::usage ? kWrongUsage : kFailed; }
 
 int tell_failure(const Streams& streams, int status, std::string_view what) {
-  print(streams.err, fmt::format("mkvirtfs: {}\n", printable(what)));
+  print(streams.err, fmt::format("mkvirtfs: {}\n", printable_message(what)));
   return status;
 }
 
@@ -114,8 +116,10 @@ CLI::Option* add_value(CLI::App& app, const char* names, std::string& value, con
 int run(int argc, const char* const* argv, const Streams& streams) {
   try {
     return parse_and_run(argc, argv, streams);
-  } catch (const std::exception& reason) {
-    return tell_failure(streams, kFailed, reason.what());
+  } catch (...) {
+    const char* const command = argc > 1 ? argv[1] : "";
+    return tell_failure(streams, kFailed,
+                        error_of_exception(std::string_view(command, ::strnlen(command, 40))).what);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "nbd/export_tree.h"
+#include "support/message.h"
 #include "support/text.h"
 
 namespace mkvirtfs::nbd {
@@ -160,14 +161,7 @@ WireError wire_error(const Error& error) noexcept {
 }
 
 std::string wire_text(std::string_view text, std::size_t most_bytes) {
-  // What printable() makes is never shorter, so a character that this cuts lies behind the limit.
-  std::string shown = printable(text.substr(0, most_bytes + 4));
-  if (shown.size() > most_bytes) {
-    std::size_t end = most_bytes;
-    while (end > 0 && (static_cast<unsigned char>(shown[end]) & 0xC0) == 0x80) --end;
-    shown.resize(end);
-  }
-  return shown;
+  return printable_message(text, most_bytes);
 }
 
 }  // namespace mkvirtfs::nbd

@@ -9,6 +9,7 @@
 #include <map>
 #include <utility>
 
+#include "support/message.h"
 #include "support/mutex.h"
 #include "support/text.h"
 
@@ -93,8 +94,8 @@ Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
                   fmt::format("the export is {} bytes; NBD ends at {}", size, kLargestExport));
     }
     return device;
-  } catch (const std::exception& error) {
-    return fail(Errc::io, error.what());
+  } catch (...) {
+    return std::unexpected(error_of_exception("make the image of the export"));
   }
 }
 

@@ -26,6 +26,7 @@
 
 #include "nbd/connection.h"
 #include "nbd/listener.h"
+#include "support/message.h"
 #include "support/mutex.h"
 #include "support/worker_pool.h"
 
@@ -340,11 +341,9 @@ void Server::Implementation::serve(Client& client) noexcept {
   try {
     go_on(client);
     return;
-  } catch (const std::exception& error) {
-    options_.log->write(LogLevel::error, "a client was cut off by an exception");
-    options_.log->write(LogLevel::error, error.what());
   } catch (...) {
-    options_.log->write(LogLevel::error, "a client was cut off by an unknown exception");
+    options_.log->write(LogLevel::error,
+                        error_of_exception("serve a client, which is cut off").what);
   }
   remove(client);
 }

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "nbd/tls_gnutls.h"
+#include "support/open_file.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::nbd {
@@ -29,8 +30,13 @@ constexpr std::size_t kLongestKey = 512;
 constexpr const char* kPskKeyExchanges = ":+ECDHE-PSK:+DHE-PSK:+PSK";
 
 Result<Secret> read_file(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return fail_errno(Errc::unreadable, errno, fmt::format("read {}", path));
+  const Result<UniqueFd> opened = open_regular_file(path, O_RDONLY, fmt::format("read {}", path));
+  if (!opened) {
+    Error error = opened.error();
+    error.code = Errc::unreadable;
+    return std::unexpected(std::move(error));
+  }
+  const UniqueFd& file = *opened;
   Secret content(4096);
   std::size_t used = 0;
   while (true) {
