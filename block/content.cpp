@@ -20,4 +20,10 @@ void ContentStore::fetch(ContentNo, std::uint64_t, std::uint64_t) {}
 
 bool ContentStore::keeps_fetched(ContentNo) { return true; }
 
+std::optional<ContentStore::HostFile> ContentStore::host_file(ContentNo) const {
+  return std::nullopt;
+}
+
+std::uint32_t ContentStore::source_of(ContentNo) const { return 0; }
+
 }  // namespace mkvirtfs

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "block/extent.h"
+#include "block/file_facts.h"
 #include "support/error.h"
 #include "support/unique_fd.h"
 
@@ -72,6 +74,18 @@ class ContentStore {
 
   /// The file's path inside its source, as raw bytes, for messages.
   virtual std::string name(ContentNo content) const = 0;
+
+  /// What the host said of it when it was scanned, for a node of any type; nothing where it is no
+  /// file of its own there, where there is no such node, or where nobody asked the scan for it
+  /// (ScanOptions::keep_facts).
+  struct HostFile {
+    FileFacts facts;
+    /// Below the root of its source, where name() says something else.
+    std::string path;
+  };
+  virtual std::optional<HostFile> host_file(ContentNo content) const;
+  /// Which of the sources that were merged it comes from, the first one being 0.
+  virtual std::uint32_t source_of(ContentNo content) const;
 };
 
 }  // namespace mkvirtfs

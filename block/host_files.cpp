@@ -101,6 +101,11 @@ class HostFiles final : public ContentStore {
   Result<Pin> pin(ContentNo content) override;
   Result<void> recheck(ContentNo content, const PinnedFile& file) override;
   std::string name(ContentNo content) const override { return table_->path(content); }
+  std::optional<HostFile> host_file(ContentNo content) const override {
+    const std::optional<FileFacts> facts = table_->facts(content);
+    if (!facts) return std::nullopt;
+    return HostFile{*facts, {}};
+  }
 
  private:
   struct OpenFile {
@@ -421,6 +426,8 @@ Result<void> HostFiles::read_stale(ContentNo file, std::uint64_t offset, std::sp
 }
 
 }  // namespace
+
+std::optional<FileFacts> HostFileTable::facts(ContentNo) const { return std::nullopt; }
 
 std::uint64_t device_inode(std::uint64_t device, std::uint64_t inode) noexcept {
   // Devices are small numbers that differ in a few bits, and so are inodes: spread over all bits,

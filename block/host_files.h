@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "block/content.h"
+#include "block/file_facts.h"
 #include "block/file_operations.h"
 #include "support/error.h"
 #include "support/log.h"
@@ -48,6 +49,8 @@ class HostFileTable {
   virtual Result<UniqueFd> open(ContentNo file) const = 0;
   /// The path below the scanned root, raw bytes.
   virtual std::string path(ContentNo file) const = 0;
+  /// What the identity is made of; nothing when that was not kept.
+  virtual std::optional<FileFacts> facts(ContentNo file) const;
 };
 
 /// What a read from a file that changed since the scan answers (law 5, `--on-change`).

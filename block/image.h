@@ -90,7 +90,7 @@ class Image {
 
 /// An Image and the store of its files' bytes, seen as a read-only device. Shares ownership of
 /// both.
-class ImageDevice final : public BlockDevice {
+class ImageDevice : public BlockDevice {
  public:
   ImageDevice(std::shared_ptr<const Image> image, std::shared_ptr<ContentStore> store);
 

@@ -86,8 +86,8 @@ Overlay::Overlay(Stack stack, const Options& options)
       used_blocks_(stack.used_blocks),
       top_(stack.top.get()),
       layers_{std::move(stack.top)} {
-  geometry_.writable = true;
-  geometry_.zeroes_fast = true;
+  geometry_.writable = !options.read_only;
+  geometry_.zeroes_fast = geometry_.writable;
 }
 
 Overlay::~Overlay() { [[maybe_unused]] const Result<void> flushed = top().flush(); }
@@ -127,6 +127,7 @@ Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlaySt
 Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::string& origin) {
   const MutexLock branching(branching_);
   const std::shared_ptr<OverlayLayer> frozen = layers_.back();
+  if (!geometry_.writable) return fail(Errc::unsupported, "what is read-only takes no snapshots");
   if (frozen->file() == nullptr) {
     return fail(Errc::unsupported, "what ends with its process can not go on in a file");
   }

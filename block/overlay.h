@@ -54,6 +54,8 @@ class Overlay final : public BlockDevice {
   struct Options {
     /// The most that blocks written here may take.
     std::uint64_t most_bytes = std::numeric_limits<std::uint64_t>::max();
+    /// Of OverlayFile::open_read_only().
+    bool read_only = false;
   };
 
   /// Nothing written yet. The store has the size of `below`.

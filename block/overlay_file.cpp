@@ -16,6 +16,7 @@
 #include <string_view>
 #include <utility>
 
+#include "block/base_manifest.h"
 #include "block/overlay_layer.h"
 #include "block/overlay_snapshot.h"
 #include "block/page_cache.h"
@@ -96,6 +97,27 @@ Result<void> check_below(const OverlayHeader& above, const OverlayHeader& header
                                           above.layer)));
   }
   return {};
+}
+
+/// An overlay as it is found by a path, whatever a snapshot has left to be finished.
+struct TopName {
+  std::string file;     ///< where its highest layer is
+  std::string overlay;  ///< what the names of the layers below begin with
+};
+Result<TopName> top_of(const std::string& path) {
+  const Result<std::optional<OverlayHeader>> header = overlay_header_at(path);
+  if (!header) return std::unexpected(header.error());
+  TopName top{path, path};
+  if (!*header || !(*header)->is_frozen()) return top;
+  const std::string suffix = overlay_layer_path({}, (*header)->layer);
+  if (path.ends_with(suffix)) {
+    top.overlay.resize(path.size() - suffix.size());
+    return top;
+  }
+  // A snapshot that was cut off has made the next top, which waits for its name.
+  const auto next = overlay_header_at(unfinished_overlay_path(path));
+  if (next && *next && (*next)->below_id == (*header)->id) top.file = unfinished_overlay_path(path);
+  return top;
 }
 
 /// What to say of a layer that can not be opened.
@@ -281,7 +303,8 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
 Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
                                                        std::uint64_t size_bytes,
                                                        const ImageId& base,
-                                                       FileOperations& operations) {
+                                                       FileOperations& operations,
+                                                       const BaseCheck& check_base) {
   if (Result<void> recovered = recover_overlay(path, operations); !recovered) {
     return std::unexpected(std::move(recovered.error()));
   }
@@ -290,6 +313,11 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
   const Result<bool> is_new = is_unwritten(file->get(), Layout(size_bytes).file_bytes, path);
   if (!is_new) return std::unexpected(is_new.error());
   if (*is_new) {
+    // What its base was stands on the disk before there is an overlay that needs it.
+    if (check_base) {
+      if (Result<void> stored = check_base(nullptr); !stored)
+        return std::unexpected(stored.error());
+    }
     auto made =
         format(std::move(*file), {.size_bytes = size_bytes, .base = base}, path, operations);
     if (!made) return made;
@@ -304,6 +332,10 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
     return fail(Errc::usage, in_file(path,
                                      "it is frozen, because a snapshot lies over it: what is "
                                      "written goes to the overlay above"));
+  }
+  if (check_base) {
+    Result<void> good = check_base(&found->facts.header);
+    if (!good) return std::unexpected(std::move(good.error()));
   }
   if (found->facts.header.size_bytes != size_bytes || found->facts.header.base != base) {
     return fail(Errc::usage,
@@ -331,6 +363,24 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
     const MutexLock lock(opened->flushing_);
     opened->sequence_ = found->sequence;
   }
+  return opened;
+}
+
+Result<std::unique_ptr<OverlayFile>> OverlayFile::open_read_only(const std::string& path) {
+  const Result<TopName> top = top_of(path);
+  if (!top) return std::unexpected(top.error());
+  Result<UniqueFd> file = open_to_read(top->file);
+  if (!file) return std::unexpected(std::move(file.error()));
+  Result<Opened> found = read_all(*file, top->file);
+  if (!found) return std::unexpected(std::move(found.error()));
+  auto opened = std::unique_ptr<OverlayFile>(new OverlayFile(
+      std::move(*file), std::move(found->facts.header), top->overlay, FileOperations::host()));
+  if (Result<void> done = opened->open_below(); !done) {
+    return std::unexpected(std::move(done.error()));
+  }
+  opened->loaded_ = std::move(found->pages);
+  const MutexLock lock(opened->flushing_);
+  opened->frozen_ = true;  // there is nothing to flush
   return opened;
 }
 
@@ -399,6 +449,9 @@ Result<void> OverlayFile::remove(const std::string& path, FileOperations& operat
     if (operations.unlink(name) != 0 && errno != ENOENT) {
       return fail_errno(errno, fmt::format("remove {}", name));
     }
+  }
+  if (remove_base_manifest(path, operations) != 0) {
+    return fail_errno(errno, fmt::format("remove {}", base_manifest_path(path)));
   }
   return {};
 }

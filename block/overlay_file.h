@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -57,18 +58,25 @@ class OverlayFile {
     std::vector<Facts> below;           ///< of the top only: the layers below it, the highest first
   };
 
+  /// Asked while the file is locked: before the header of a new overlay is written, with nullptr;
+  /// of one that is there, with its header, before anything of it is changed. An error refuses it.
+  using BaseCheck = std::function<Result<void>(const OverlayHeader* found)>;
+
   /// Opens the overlay at `path` with the layers below it, or makes one if nothing is there; what a
   /// snapshot left there that was cut off is finished or undone. Errc::usage when it belongs to
   /// another base or is frozen, Errc::unsupported when it is of a newer version, Errc::io when it
-  /// or a layer below is damaged, in use, or another than it was.
+  /// or a layer below is damaged, in use, or another than it was; and what `check_base` says.
   static Result<std::unique_ptr<OverlayFile>> open(
       const std::string& path, std::uint64_t size_bytes, const ImageId& base,
-      FileOperations& operations = FileOperations::host());
+      FileOperations& operations = FileOperations::host(), const BaseCheck& check_base = {});
+  /// Opens an overlay that is there, whatever it lies over, with the layers below it; nothing is
+  /// written, and nothing that was cut off is finished. Other readers may have it open, too.
+  static Result<std::unique_ptr<OverlayFile>> open_read_only(const std::string& path);
   /// Reads all of an overlay and of the layers below it, and changes nothing; fails when anything
   /// is wrong with them.
   static Result<Facts> check(const std::string& path);
-  /// Removes an overlay and its names of the layers below it; others keep theirs. Not there is
-  /// fine.
+  /// Removes an overlay, its base manifest and its names of the layers below it; others keep
+  /// theirs. Not there is fine.
   static Result<void> remove(const std::string& path,
                              FileOperations& operations = FileOperations::host());
 

@@ -24,9 +24,11 @@
 #include <utility>
 #include <vector>
 
+#include "block/base_manifest.h"
 #include "block/overlay.h"
 #include "block/overlay_snapshot.h"
 #include "block/page_cache.h"
+#include "block/resized_device.h"
 #include "support/sha256.h"
 #include "tests/support/temp_dir.h"
 
@@ -722,6 +724,187 @@ TEST_CASE("whatever call of a snapshot fails, it is undone or stands, and nothin
       }
     }
   }
+}
+
+namespace {
+
+/// Stores a base manifest for a new overlay, as `serve` does.
+OverlayFile::BaseCheck store_base(const std::string& path, FileOperations& operations) {
+  return [path, &operations](const OverlayHeader* found) -> Result<void> {
+    if (found != nullptr) return {};
+    auto writer =
+        BaseManifestWriter::create(path, BaseHead{id_of(1), {}, {{"t", "", "/t"}}}, operations);
+    if (!writer) return std::unexpected(std::move(writer.error()));
+    BaseEntry entry;
+    entry.path = "file";
+    if (Result<void> added = (*writer)->add(entry); !added) return added;
+    return (*writer)->finish();
+  };
+}
+
+/// Whether the overlay has a base manifest that is whole.
+bool has_base(const std::string& path) {
+  const auto reader = BaseManifestReader::open(path);
+  if (!reader || !*reader) return false;
+  BaseEntry entry;
+  Result<bool> got = (*reader)->next(entry);
+  if (got && *got) got = (*reader)->next(entry);
+  return got && !*got && entry.path == "file";
+}
+
+/// Whether an overlay is there, with a header on the disk.
+bool has_header(const std::string& path) {
+  const auto header = overlay_header_at(path);
+  return header && *header;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "an overlay has its base manifest at whatever instant a crash comes, and so has a child") {
+  const auto seed = std::random_device()();
+  INFO("seed " << seed);
+  std::mt19937_64 random(seed);
+  constexpr std::uint64_t kSize = 8 * kBlock;
+  const TempDir dir(fast_place());
+  RecordingOperations operations;
+  {
+    const std::string path = (dir / "first").string();
+    auto file = OverlayFile::open(path, kSize, id_of(1), operations, store_base(path, operations));
+    REQUIRE(file);
+    Overlay overlay(std::make_shared<Base>(kSize, 0xbb), std::move(*file), Overlay::Options());
+    REQUIRE(overlay.write(0, filled(kBlock, 1)));
+    REQUIRE(overlay.flush());
+    const auto branch = overlay.branch((dir / "child").string(), "");
+    REQUIRE(branch);
+    REQUIRE(branch->named);
+    REQUIRE(branch->overlay->write(0, filled(kBlock, 2)));
+  }
+  int without = 0;
+  int with = 0;
+  int children = 0;
+  for (std::size_t end = 0; end < operations.changes.size(); ++end) {
+    for (const Crash::Kind kind : {Crash::Kind::process, Crash::Kind::host, Crash::Kind::torn}) {
+      CAPTURE(end, static_cast<int>(kind));
+      const TempDir crashed(fast_place());
+      Crash(operations.changes, end, kind, random).make(crashed.path());
+      for (const char* const name : {"first", "child"}) {
+        CAPTURE(name);
+        const std::string path = (crashed / name).string();
+        REQUIRE(recover_overlay(path));
+        if (has_header(path)) REQUIRE(has_base(path));
+        ++(has_header(path) ? with : without);
+        if (name == std::string("child")) {
+          // A child that was undone leaves none.
+          if (!has_header(path) && kind == Crash::Kind::process && has_header(path + ".~new~")) {
+            CHECK_FALSE(has_base(path));
+          }
+          children += has_header(path) ? 1 : 0;
+          continue;
+        }
+        // What was cut off is begun anew, with a manifest.
+        const auto again = OverlayFile::open(path, kSize, id_of(1), FileOperations::host(),
+                                             store_base(path, FileOperations::host()));
+        REQUIRE(again);
+        CHECK(has_base(path));
+        CHECK_FALSE(std::filesystem::exists(path + ".base.~new~"));
+      }
+    }
+  }
+  CHECK(without > 0);
+  CHECK(with > 0);
+  CHECK(children > 0);
+}
+
+TEST_CASE(
+    "whatever call fails while an overlay is made, it has its base manifest or is not there") {
+  bool is_through = false;
+  for (int call = 0; !is_through; ++call) {
+    for (const int error : {EIO, ENOSPC, 0}) {
+      CAPTURE(error, call);
+      const TempDir dir(fast_place());
+      const std::string path = (dir / "first").string();
+      FailingOperations operations(call, error);
+      {
+        const auto file =
+            OverlayFile::open(path, 1U << 20, id_of(1), operations, store_base(path, operations));
+        is_through = !operations.has_failed();
+        CHECK(file.has_value() == (is_through || error == 0));
+        if (!file) CHECK(file.error().what.find("first") != std::string::npos);
+      }
+      if (has_header(path)) CHECK(has_base(path));
+      {
+        const auto again = OverlayFile::open(path, 1U << 20, id_of(1), FileOperations::host(),
+                                             store_base(path, FileOperations::host()));
+        REQUIRE(again);
+        CHECK(has_base(path));
+      }
+      REQUIRE(OverlayFile::remove(path));
+      CHECK(names_in(dir.path()).empty());
+    }
+  }
+}
+
+TEST_CASE("each child of a snapshot has a base manifest of its own, and discarding removes it") {
+  const TempDir dir;
+  const std::string path = (dir / "one").string();
+  const std::string child = (dir / "two").string();
+  auto file = OverlayFile::open(path, 1U << 20, id_of(1), FileOperations::host(),
+                                store_base(path, FileOperations::host()));
+  REQUIRE(file);
+  Overlay overlay(std::make_shared<Base>(1U << 20, 0xbb), std::move(*file), Overlay::Options());
+  REQUIRE(overlay.branch(child, ""));
+  CHECK(has_base(path));
+  CHECK(has_base(child));
+  REQUIRE(OverlayFile::remove(child));
+  CHECK_FALSE(has_base(child));
+  CHECK(has_base(path));
+  // What is not ours stays, and is in the way of a child.
+  write_file(child + ".base", "precious");
+  CHECK_FALSE(overlay.branch(child, ""));
+  CHECK(read_file(child + ".base") == "precious");
+}
+
+TEST_CASE("an overlay opened to be read alone is not changed, whatever it lies over") {
+  const TempDir dir;
+  const std::string path = (dir / "overlay").string();
+  const std::uint64_t size = 8 * kBlock;
+  {
+    const auto overlay = open_overlay(path, size);
+    REQUIRE(overlay);
+    REQUIRE((*overlay)->write(0, filled(kBlock, 1)));
+    REQUIRE((*overlay)->branch((dir / "child").string(), ""));
+    REQUIRE((*overlay)->write(2 * kBlock, filled(kBlock, 2)));
+  }
+  const std::string before = read_file(path);
+  for (const std::uint64_t base_size : {size, 3 * kBlock, 20 * kBlock}) {
+    CAPTURE(base_size);
+    auto file = OverlayFile::open_read_only(path);
+    REQUIRE(file);
+    std::shared_ptr<BlockDevice> base = std::make_shared<Base>(base_size, 0xcc);
+    Overlay::Options options;
+    options.read_only = true;
+    Overlay overlay(std::make_shared<ResizedDevice>(base, size), std::move(*file), options);
+    CHECK_FALSE(overlay.geometry().writable);
+    const Bytes bytes = read_all(overlay);
+    CHECK(bytes[0] == std::byte{1});
+    CHECK(bytes[kBlock] == std::byte{0xcc});
+    CHECK(bytes[2 * kBlock] == std::byte{2});
+    CHECK(bytes[7 * kBlock] == (base_size < size ? std::byte{0} : std::byte{0xcc}));
+    std::uint64_t at = 0;
+    for_each_extent(overlay, {0, size}, [&](const Extent& extent) {
+      CHECK(extent.offset == at);
+      at = extent.end();
+      return true;
+    });
+    CHECK(at == size);
+    REQUIRE(overlay.flush());
+    CHECK_FALSE(overlay.branch((dir / "grandchild").string(), ""));
+    // Others may read it, too, and nobody may write.
+    CHECK(OverlayFile::open_read_only(path));
+    CHECK_FALSE(open_overlay(path, size));
+  }
+  CHECK(read_file(path) == before);
 }
 
 TEST_CASE("snapshots are found again, several layers deep, each with files of its own") {

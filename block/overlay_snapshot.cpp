@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "block/base_manifest.h"
 #include "support/open_file.h"
 
 namespace mkvirtfs {
@@ -51,6 +52,10 @@ Result<void> sync_directory_of(const std::string& path, FileOperations& operatio
   const std::string directory = directory_of(path);
   if (operations.sync_directory(directory) == 0) return {};
   return fail_errno(Errc::io, errno, fmt::format("{}: sync", directory));
+}
+
+const char* links_hint(int os_errno) {
+  return os_errno == EPERM || os_errno == EOPNOTSUPP ? " (snapshots need hard links)" : "";
 }
 
 }  // namespace
@@ -131,6 +136,7 @@ Result<void> recover_overlay(const std::string& path, FileOperations& operations
   // What is damaged is told of when it is opened, and its layers stay.
   if (!there || (*there && (*there)->is_frozen())) return {};
   operations.unlink(unfinished);
+  if (!*there) remove_base_manifest(path, operations);
   for (std::uint32_t layer = *there ? (*there)->layer : 1; layer <= OverlayHeader::kMostLayers;
        ++layer) {
     remove_spare_name(overlay_layer_path(path, layer), operations);
@@ -144,6 +150,7 @@ OverlaySnapshot::OverlaySnapshot(OverlayFile& frozen, std::string child)
 OverlaySnapshot::~OverlaySnapshot() {
   if (is_committed_ || frozen_.is_doubtful()) return;
   for (auto name = made_.rbegin(); name != made_.rend(); ++name) operations_.unlink(*name);
+  remove_base_manifest(child_path_, operations_);
 }
 
 Result<std::unique_ptr<OverlaySnapshot>> OverlaySnapshot::begin(OverlayFile& frozen,
@@ -183,6 +190,12 @@ Result<void> OverlaySnapshot::make(const std::string& origin) {
   top_ = std::move(*top);
   header.own_from = header.layer;
   header.origin = origin;
+  // Before the child's header, as with any overlay.
+  if (link_base_manifest(frozen_.path(), child_path_, operations_) != 0) {
+    return fail_errno(errno,
+                      fmt::format("{}: a second name, {}{}", base_manifest_path(frozen_.path()),
+                                  base_manifest_path(child_path_), links_hint(errno)));
+  }
   auto child = make_top(child_path_, std::move(header));
   if (!child) return std::unexpected(std::move(child.error()));
   child_ = std::move(*child);
@@ -225,9 +238,7 @@ Result<void> OverlaySnapshot::add_name(const std::string& from, const std::strin
     made_.push_back(to);
     return {};
   }
-  const bool needs_links = errno == EPERM || errno == EOPNOTSUPP;
-  return fail_errno(errno, fmt::format("{}: a second name, {}{}", from, to,
-                                       needs_links ? " (snapshots need hard links)" : ""));
+  return fail_errno(errno, fmt::format("{}: a second name, {}{}", from, to, links_hint(errno)));
 }
 
 Result<void> OverlaySnapshot::sync_directories() {

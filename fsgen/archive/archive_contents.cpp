@@ -221,4 +221,12 @@ Result<void> ArchiveContents::recheck(ContentNo content, const PinnedFile& file)
 
 std::string ArchiveContents::name(ContentNo content) const { return tree_->path(node_of(content)); }
 
+std::optional<ContentStore::HostFile> ArchiveContents::host_file(ContentNo content) const {
+  const NodeNo no = node_of(content);
+  if (no >= places_.size() || places_.place(no) != Place::host) return std::nullopt;
+  std::optional<HostFile> file = sources_.hosts->host_file(content);
+  if (file) file->path = sources_.hosts->name(content);
+  return file;
+}
+
 }  // namespace mkvirtfs::archive

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "block/content.h"
@@ -39,6 +40,7 @@ class ArchiveContents final : public ContentStore {
   Result<Pin> pin(ContentNo content) override;
   Result<void> recheck(ContentNo content, const PinnedFile& file) override;
   std::string name(ContentNo content) const override;
+  std::optional<HostFile> host_file(ContentNo content) const override;
 
  private:
   /// Where a file's bytes are to be read: byte n of it, or of a sparse one's data, is at

@@ -83,7 +83,7 @@ class ManifestFiles final : public HostFileTable {
       return fail(Errc::source_changed,
                   fmt::format("{} had {} bytes and has {}", path, size_bytes, identity.size_bytes));
     }
-    files_.emplace(no, File{path, identity});
+    files_.emplace(no, File{path, identity, facts_of(status)});
     return {};
   }
 
@@ -92,12 +92,14 @@ class ManifestFiles final : public HostFileTable {
     return directory_.open_file(at(file).path);
   }
   std::string path(ContentNo file) const override { return at(file).path; }
+  std::optional<FileFacts> facts(ContentNo file) const override { return at(file).facts; }
   std::size_t size() const noexcept { return files_.size(); }
 
  private:
   struct File {
     std::string path;
     FileIdentity identity;
+    FileFacts facts;
   };
 
   const File& at(ContentNo file) const { return files_.at(static_cast<NodeNo>(file)); }

@@ -51,9 +51,9 @@ bool is_lasting(const std::string& path) {
          (::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
 }
 
-/// `spool_bytes`: what had to be put into a spool.
+/// Tells in `loaded` what had to be put into a spool, and the file that holds all others.
 Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const LoadOptions& options,
-                                               std::uint64_t& spool_bytes, LogSink& log) {
+                                               LoadedImage& loaded, LogSink& log) {
   if (path.empty()) return fail(Errc::usage, "oci: without a path names no image (oci:PATH[:REF])");
   struct stat status{};
   if (path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
@@ -61,11 +61,12 @@ Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const Lo
   }
   Result<std::shared_ptr<ByteSource>> file = archive::open_archive_file(path, options.stream, log);
   if (!file) return std::unexpected(std::move(file.error()));
-  if (!is_lasting(path)) spool_bytes += (*file)->size_bytes();
+  if (!is_lasting(path)) loaded.spool_bytes += (*file)->size_bytes();
+  loaded.files.push_back(*file);
   const Result<archive::Archive> tar = archive::read_archive(
       std::move(*file), options.read, options.stream, options.index_cache.get(), log);
   if (!tar) return std::unexpected(tar.error());
-  if (const auto facts = stream_facts(*tar->stream)) spool_bytes += facts->spool_bytes;
+  if (const auto facts = stream_facts(*tar->stream)) loaded.spool_bytes += facts->spool_bytes;
   return make_tar_files(tar->stream, index_of(tar->members));
 }
 
@@ -328,8 +329,7 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   if (!is_lasting(name.path)) shared.index_cache.reset();
   if (!shared.stream.cache) shared.stream.cache = std::make_shared<ChunkCache>();
   LoadedImage loaded;
-  const Result<std::unique_ptr<ImageFiles>> files =
-      open_files(name.path, shared, loaded.spool_bytes, log);
+  const Result<std::unique_ptr<ImageFiles>> files = open_files(name.path, shared, loaded, log);
   if (!files) return std::unexpected(files.error());
   Result<Image> image = find_image(**files, name, options.platform);
   if (!image) return std::unexpected(std::move(image.error()));
@@ -338,7 +338,11 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   loaded.id = std::move(image->id);
   loaded.platform = std::move(image->platform);
   loaded.layer_count = image->layers.size();
-  for (const LayerBlob& blob : image->layers) loaded.packed_bytes += blob.bytes->size_bytes();
+  const bool are_files = loaded.files.empty();
+  for (const LayerBlob& blob : image->layers) {
+    loaded.packed_bytes += blob.bytes->size_bytes();
+    if (are_files) loaded.files.push_back(blob.bytes);
+  }
   Result<std::vector<ReadLayer>> read =
       LayerReaders(image->layers, shared, loaded.packed_bytes, log).run();
   if (!read) return std::unexpected(std::move(read.error()));

@@ -44,6 +44,8 @@ struct LoadedImage {
   std::uint64_t index_bytes = 0;   ///< in memory, of the layers that are compressed
   std::uint64_t spool_bytes = 0;   ///< of layers, or of all, if it can not be read otherwise
   std::uint64_t excluded_count = 0;
+  /// The files of the host that it was read from: its layers, or the one file that holds it all.
+  std::vector<std::shared_ptr<ByteSource>> files;
 };
 
 /// Finds the image, reads its layers, applies whiteouts and merges. Layers that are compressed are

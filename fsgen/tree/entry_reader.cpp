@@ -95,6 +95,14 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   head.file_mtime_ns = identity.mtime_ns;
   head.file_ctime_ns = identity.ctime_ns;
   head.unshown = unshown_flags(status.stx_attributes) & 0xFu;
+  if (settings_.keep_facts) {
+    head.has_facts = true;
+    entry.tail.facts = {device_of(status),
+                        status.stx_ino,
+                        status.stx_size,
+                        {status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec},
+                        {status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec}};
+  }
   if (status.stx_nlink > 1 && !S_ISDIR(head.mode)) {
     head.linked = true;
     entry.tail.device = device_of(status);

@@ -39,6 +39,7 @@ class EntryReader {
     std::uint64_t root_device = 0;
     std::span<const RunOutput> outputs;
     SourceSync* sync = nullptr;  ///< none: nothing is written back
+    bool keep_facts = false;
   };
 
   explicit EntryReader(const Settings& settings)

@@ -83,6 +83,12 @@ class MergedContents final : public ContentStore {
     return store(content).recheck(below(content), file);
   }
   std::string name(ContentNo content) const override { return store(content).name(below(content)); }
+  std::optional<HostFile> host_file(ContentNo content) const override {
+    // A number beyond all nodes is that of a directory that was made on the way to a layer.
+    if (static_cast<NodeNo>(content) >= origins_.size()) return std::nullopt;
+    return store(content).host_file(below(content));
+  }
+  std::uint32_t source_of(ContentNo content) const override { return origin(content).layer; }
 
  private:
   const Origin& origin(ContentNo content) const noexcept {

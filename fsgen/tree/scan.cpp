@@ -136,7 +136,16 @@ std::optional<std::string> too_much(const WalkCounts& counts) {
 struct Numbered {
   SourceTree tree;
   std::vector<ScannedFiles::Mark> marks;
+  std::vector<ScannedFiles::Facts> facts;  // none when they were not kept
 };
+
+/// Keeps what a record has of its node: the numbers of nodes grow with each call.
+void keep_host_side(RecordView record, std::vector<ScannedFiles::Mark>& marks,
+                    std::vector<ScannedFiles::Facts>& facts) {
+  marks.push_back(mark_of(record));
+  if (const auto kept = record.facts())
+    facts.push_back({kept->device, kept->inode, kept->mtime, kept->ctime});
+}
 
 /// Numbers what a walk found. The records of a directory are given back as soon as they are in the
 /// tree, so that memory hardly grows while the tree fills.
@@ -152,7 +161,9 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
                     walk.counts.name_bytes);
   std::vector<ScannedFiles::Mark> marks;
   marks.reserve(walk.counts.entries + 1);
-  marks.push_back(mark_of(root));
+  std::vector<ScannedFiles::Facts> facts;
+  if (root.facts()) facts.reserve(walk.counts.entries + 1);
+  keep_host_side(root, marks, facts);
 
   std::unordered_map<HostInode, NodeNo, HostInodeHash> linked;
   linked.reserve(walk.counts.linked / 2);
@@ -183,7 +194,7 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
       NewNode node = node_of(record);
       node.xattrs = xattrs.number(assembler, worker, head.xattrs);
       assembler.add(last, node);
-      marks.push_back(mark_of(record));
+      keep_host_side(record, marks, facts);
       if (directory != nullptr) directories.push_back(directory);
     });
     if (name_bytes > std::numeric_limits<std::uint32_t>::max()) {
@@ -193,7 +204,7 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
     }
     directories[d]->segments = {};
   }
-  return Numbered{std::move(assembler).finish(), std::move(marks)};
+  return Numbered{std::move(assembler).finish(), std::move(marks), std::move(facts)};
 }
 
 /// Opens what the user named; a symlink to a directory is one here.
@@ -240,7 +251,7 @@ Result<Scan> scan_directory(const std::string& path, const ScanOptions& options,
   scan.report = std::move(walk->report);
   scan.tree = std::make_shared<const SourceTree>(std::move(numbered->tree));
   scan.files = std::make_shared<ScannedFiles>(scan.tree, std::move(numbered->marks),
-                                              std::move(*root), opener);
+                                              std::move(numbered->facts), std::move(*root), opener);
   return scan;
 }
 

@@ -68,6 +68,8 @@ struct ScanOptions {
   /// writes through mappings are seen; the scan fails when one takes longer.
   std::optional<std::chrono::milliseconds> sync_within;
   unsigned threads = 0;  ///< 0: one a processor
+  /// Keep what ContentStore::host_file() tells, which costs 48 bytes a node.
+  bool keep_facts = false;
 };
 
 /// What a scan passed over. Counts are complete.

@@ -19,6 +19,7 @@ constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
 constexpr std::size_t kWord = sizeof(std::uint64_t);
 
 static_assert(sizeof(Range) == 2 * kWord);
+static_assert(sizeof(FileFacts) % kWord == 0);
 
 /// A pointer as it lies in a record: in a whole word.
 struct alignas(kWord) DirectoryWord {
@@ -34,8 +35,8 @@ std::uint64_t prefix_of(std::string_view name) noexcept {
 }  // namespace
 
 // Behind the head come, each only when the head says so: the device of a linked file, the number of
-// a device node, the ScannedDirectory, the data runs (all in whole words); then the name and the
-// target, then padding to a word.
+// a device node, the ScannedDirectory, the data runs, the facts (all in whole words); then the name
+// and the target, then padding to a word.
 
 template <class T>
 T RecordView::load(std::size_t at) const noexcept {
@@ -49,6 +50,7 @@ std::size_t RecordView::words_before_text() const noexcept {
   std::size_t words = fixed.linked ? 1 : 0;
   if (S_ISCHR(fixed.mode) || S_ISBLK(fixed.mode) || S_ISDIR(fixed.mode)) ++words;
   if (fixed.sparse) words += std::size_t{2} * fixed.extra_count;
+  if (fixed.has_facts) words += sizeof(FileFacts) / kWord;
   return words;
 }
 
@@ -80,6 +82,11 @@ std::span<const Range> RecordView::data_runs() const noexcept {
 std::string_view RecordView::target() const noexcept {
   if (!S_ISLNK(head().mode)) return {};
   return {name().data() + head().name_bytes, head().extra_count};
+}
+
+std::optional<FileFacts> RecordView::facts() const noexcept {
+  if (!head().has_facts) return std::nullopt;
+  return load<FileFacts>(sizeof(RecordHead) + words_before_text() * kWord - sizeof(FileFacts));
 }
 
 std::size_t RecordView::size_bytes() const noexcept {
@@ -119,6 +126,7 @@ void SegmentBuilder::add(RecordHead head, const RecordTail& tail) {
   if (head.sparse) {
     for (const Range& run : tail.data_runs) append(run);
   }
+  if (head.has_facts) append(tail.facts);
   append_text(tail.name);
   append_text(tail.target);
   records_.resize(round_up(records_.size(), kWord));

@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "block/extent.h"
+#include "block/file_facts.h"
 #include "fsgen/tree/source_tree.h"
 
 // What a scan knows of the host's entries before they can be numbered. One record an entry, packed
@@ -36,6 +38,7 @@ struct RecordHead {
   bool linked : 1 = false;       ///< has other names: its device follows
   bool sparse : 1 = false;       ///< its data runs follow
   std::uint8_t unshown : 4 = 0;  ///< chattr flags, as in Node::unshown
+  bool has_facts : 1 = false;    ///< what the host says of it follows
 };
 static_assert(sizeof(RecordHead) == 64);
 
@@ -47,6 +50,7 @@ struct RecordTail {
   ScannedDirectory* directory = nullptr;  ///< directories
   std::span<const Range> data_runs;       ///< sparse files
   std::string_view target;                ///< symlinks
+  FileFacts facts;                        ///< when they are kept
 };
 
 /// One record where it lies.
@@ -61,6 +65,8 @@ class RecordView {
   ScannedDirectory* directory() const noexcept;
   std::span<const Range> data_runs() const noexcept;
   std::string_view target() const noexcept;
+  /// Nothing when they were not kept.
+  std::optional<FileFacts> facts() const noexcept;
 
   const std::byte* data() const noexcept { return at_; }
   std::size_t size_bytes() const noexcept;

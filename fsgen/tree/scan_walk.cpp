@@ -295,7 +295,7 @@ class Worker {
         number_(number),
         reader_({walk.rules, walk.opener, walk.access, walk.options.xattrs,
                  !walk.options.one_file_system, walk.root_device, walk.options.outputs,
-                 walk.sync.get()}),
+                 walk.sync.get(), walk.options.keep_facts}),
         listing_(kListingBufferBytes) {}
 
   void run();

@@ -22,13 +22,15 @@ constexpr std::size_t kMostKept = 64;
 }  // namespace
 
 ScannedFiles::ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<Mark> marks,
-                           UniqueFd root, const ConfinedOpener& opener)
+                           std::vector<Facts> facts, UniqueFd root, const ConfinedOpener& opener)
     : tree_(std::move(tree)),
       marks_(std::move(marks)),
+      facts_(std::move(facts)),
       root_(std::make_shared<const UniqueFd>(std::move(root))),
       opener_(opener),
       kept_(kMostKept) {
   assert(marks_.size() == tree_->node_count());
+  assert(facts_.empty() || facts_.size() == marks_.size());
 }
 
 FileIdentity ScannedFiles::identity(ContentNo file) const {
@@ -39,6 +41,13 @@ FileIdentity ScannedFiles::identity(ContentNo file) const {
 
 std::string ScannedFiles::path(ContentNo file) const {
   return tree_->path(static_cast<NodeNo>(file));
+}
+
+std::optional<FileFacts> ScannedFiles::facts(ContentNo file) const {
+  const auto no = static_cast<NodeNo>(file);
+  if (no >= facts_.size()) return std::nullopt;
+  const Facts& kept = facts_[no];
+  return FileFacts{kept.device, kept.inode, tree_->node(no).size_bytes, kept.mtime, kept.ctime};
 }
 
 Result<UniqueFd> ScannedFiles::open(ContentNo file) const {

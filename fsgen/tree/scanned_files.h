@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,13 +28,23 @@ class ScannedFiles final : public HostFileTable {
     std::int64_t ctime_ns = 0;
   };
 
-  /// `marks` has one element a node; `root` is any descriptor of the scanned directory.
-  ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<Mark> marks, UniqueFd root,
-               const ConfinedOpener& opener);
+  /// FileFacts without the size, when they are kept.
+  struct Facts {
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0;
+    FileTime mtime;
+    FileTime ctime;
+  };
+
+  /// `marks` has one element a node, and so has `facts`, unless it has none; `root` is any
+  /// descriptor of the scanned directory.
+  ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<Mark> marks,
+               std::vector<Facts> facts, UniqueFd root, const ConfinedOpener& opener);
 
   FileIdentity identity(ContentNo file) const override;
   Result<UniqueFd> open(ContentNo file) const override;
   std::string path(ContentNo file) const override;
+  std::optional<FileFacts> facts(ContentNo file) const override;
 
  private:
   using Handle = std::shared_ptr<const UniqueFd>;
@@ -50,6 +61,7 @@ class ScannedFiles final : public HostFileTable {
 
   const std::shared_ptr<const SourceTree> tree_;
   const std::vector<Mark> marks_;
+  const std::vector<Facts> facts_;
   const Handle root_;
   const ConfinedOpener opener_;
 
