@@ -113,8 +113,7 @@ Result<void> for_each_pair(
   while (has_old && has_new && (*has_old || *has_new)) {
     const bool old_first = !*has_new || (*has_old && stands_before(old_entry, new_entry));
     const bool new_first = !*has_old || (*has_new && stands_before(new_entry, old_entry));
-    Result<void> done =
-        visit(new_first ? nullptr : &old_entry, old_first ? nullptr : &new_entry);
+    Result<void> done = visit(new_first ? nullptr : &old_entry, old_first ? nullptr : &new_entry);
     if (!done) return done;
     if (!new_first) has_old = then.next(old_entry);
     if (!old_first) has_new = now.next(new_entry);

@@ -16,7 +16,9 @@
 
 #include "block/overlay_file.h"
 #include "block/overlay_snapshot.h"
+#include "block/resized_device.h"
 #include "cli/overlay_directory.h"
+#include "cli/source_base.h"
 #include "fsgen/tree/glob.h"
 #include "support/mutex.h"
 #include "support/text.h"
@@ -82,6 +84,19 @@ void OverlayOptions::add_to(CLI::App& app, const char* group) {
       ->option_text("GLOB")
       ->allow_extra_args(false)
       ->group(group);
+  app.add_option(
+         "--base-check", base_check_,
+         "What of the files below an overlay that stayed\nmust be as it was: stat (default), "
+         "content, or\nmtime: names, sizes and times alone")
+      ->option_text("WHAT")
+      ->check(CLI::IsMember({"stat", "content", "mtime"}))
+      ->group(group);
+  app.add_option("--overlay-base", other_base_,
+                 "accept: the files are the same, whatever\n--base-check says; any: read-only over "
+                 "any image")
+      ->option_text("WHAT")
+      ->check(CLI::IsMember({"accept", "any"}))
+      ->group(group);
   add_value(app, "--clone-max", most_clones_, "N", "Refuse clones beyond so many")->group(group);
 }
 
@@ -127,6 +142,14 @@ Result<void> OverlayOptions::check(std::size_t exports) const {
   if (!most_bytes_.empty() && !wanted()) {
     return fail(Errc::usage, "--overlay-max is for writable exports: --rw or --clone");
   }
+  for (const auto& [option, value] :
+       {std::pair("--base-check", &base_check_), std::pair("--overlay-base", &other_base_)}) {
+    if (!value->empty() && !is_persistent()) {
+      return fail(Errc::usage, fmt::format("{}={} is for overlays that stay: --overlay=FILE or "
+                                           "--overlay=DIR/",
+                                           option, *value));
+    }
+  }
   if (!most_clones_.empty() && clones_.empty()) {
     return fail(Errc::usage, "--clone-max is for exports of --clone");
   }
@@ -144,14 +167,43 @@ Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& ex
                                                            const std::string& main_export,
                                                            std::shared_ptr<BlockDevice> device,
                                                            const Overlay::Options& limits,
-                                                           BaseIds& ids) const {
+                                                           BaseIds& ids, LogSink& log) const {
   const Result<std::string> path = path_of(export_name, main_export);
   if (!path) return std::unexpected(path.error());
+  const BaseGuard::Rules rules = base_rules();
+  if (rules.other == OtherBase::any) {
+    auto file = OverlayFile::open_read_only(*path);
+    if (!file) return std::unexpected(std::move(file.error()));
+    const std::uint64_t size_bytes = (*file)->header().size_bytes;
+    if (size_bytes != device->geometry().size_bytes) {
+      device = std::make_shared<ResizedDevice>(std::move(device), size_bytes);
+    }
+    Overlay::Options options = limits;
+    options.read_only = true;
+    return std::make_shared<Overlay>(std::move(device), std::move(*file), options);
+  }
   const Result<ImageId> base = ids.id_of(device);
   if (!base) return std::unexpected(base.error());
-  auto file = OverlayFile::open(*path, device->geometry().size_bytes, *base);
+  const std::uint64_t size_bytes = device->geometry().size_bytes;
+  OverlayFile::BaseCheck check_base;
+  if (const auto* prepared = dynamic_cast<const PreparedDevice*>(device.get())) {
+    check_base = [guard = std::make_shared<BaseGuard>(*path, *base, size_bytes, prepared->base(),
+                                                      rules, log)](const OverlayHeader* found) {
+      return guard->check(found);
+    };
+  }
+  auto file = OverlayFile::open(*path, size_bytes, *base, FileOperations::host(), check_base);
   if (!file) return std::unexpected(std::move(file.error()));
   return std::make_shared<Overlay>(std::move(device), std::move(*file), limits);
+}
+
+BaseGuard::Rules OverlayOptions::base_rules() const {
+  BaseGuard::Rules rules;
+  if (base_check_ == "content") rules.check = BaseCheckRule::content;
+  if (base_check_ == "mtime") rules.check = BaseCheckRule::mtime;
+  if (other_base_ == "accept") rules.other = OtherBase::accept;
+  if (other_base_ == "any") rules.other = OtherBase::any;
+  return rules;
 }
 
 void OverlayOptions::keep_temporary(nbd::OverlayExports::Options& options,
@@ -190,7 +242,7 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
                           &log](const std::string& name, std::shared_ptr<BlockDevice> device) {
     const Result<std::string> path = self.path_of(name, main_export);
     const bool was_empty = path && is_empty_file(*path);
-    auto made = self.open_file(name, main_export, std::move(device), limits, *ids);
+    auto made = self.open_file(name, main_export, std::move(device), limits, *ids, log);
     if (made && was_empty) {
       log.write(LogLevel::warning,
                 fmt::format("{}: the file is empty: the overlay begins anew", printable(*path)));
@@ -210,6 +262,9 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
     return overlay.branch(*path, self.is_file() ? std::string() : origin);
   };
   options.forget = [self = *this, main_export](const std::string& name) -> Result<void> {
+    if (self.base_rules().other == OtherBase::any) {
+      return fail(Errc::unsupported, "--overlay-base=any opens overlays read-only");
+    }
     const Result<std::string> path = self.path_of(name, main_export);
     if (!path) return std::unexpected(path.error());
     return OverlayFile::remove(*path);

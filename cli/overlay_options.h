@@ -9,6 +9,7 @@
 
 #include "block/overlay.h"
 #include "cli/command.h"
+#include "cli/overlay_base.h"
 #include "nbd/overlay_exports.h"
 #include "support/error.h"
 #include "support/log.h"
@@ -26,6 +27,10 @@ class OverlayOptions {
   bool wanted() const noexcept;
   /// The overlay is one file that outlives the server.
   bool is_file() const;
+  /// What is written outlives the server, in a file or a directory.
+  bool is_persistent() const noexcept;
+  /// That file or directory.
+  const std::string& where() const noexcept { return where_; }
   /// The exports of `below` with overlays; the values are those of check(), which succeeded.
   /// Overlays on the disk that can not be opened are told to clients and to `log`, which lives
   /// longer.
@@ -35,7 +40,6 @@ class OverlayOptions {
  private:
   class BaseIds;
 
-  bool is_persistent() const noexcept;
   /// Each export has a file of its own in a directory.
   bool is_directory() const;
   void keep_temporary(nbd::OverlayExports::Options& options, const Overlay::Options& limits) const;
@@ -47,13 +51,17 @@ class OverlayOptions {
   Result<std::shared_ptr<Overlay>> open_file(const std::string& export_name,
                                              const std::string& main_export,
                                              std::shared_ptr<BlockDevice> device,
-                                             const Overlay::Options& limits, BaseIds& ids) const;
+                                             const Overlay::Options& limits, BaseIds& ids,
+                                             LogSink& log) const;
+  BaseGuard::Rules base_rules() const;
 
   bool writable_ = false;
   std::string where_;
   std::string most_bytes_;
   std::vector<std::string> clones_;
   std::string most_clones_;
+  std::string base_check_;
+  std::string other_base_;
 };
 
 }  // namespace mkvirtfs::cli

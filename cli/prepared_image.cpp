@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "cli/source_base.h"
 #include "fsgen/archive/oci_image.h"
 #include "fsgen/iso9660/duplicates.h"
 #include "fsgen/tree/merge.h"
@@ -79,6 +81,12 @@ void tell_of_archives(const SourceOptions& options, LogSink& log) {
   }
 }
 
+void add_new(std::vector<std::string> options, std::vector<std::string>& all) {
+  for (std::string& option : options) {
+    if (std::ranges::find(all, option) == all.end()) all.push_back(std::move(option));
+  }
+}
+
 class Stopwatch {
  public:
   double seconds() const {
@@ -120,8 +128,12 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
   PreparedImage prepared;
   const Stopwatch scan_time;
   LayerStack layers;
+  const auto base = std::make_shared<SourceBase>();
+  bool keep_base = false;
   for (std::size_t at = 0; at < parts.size(); ++at) {
     tell_of_archives(*parts[at], log);
+    keep_base |= parts[at]->keep_base;
+    if (parts[at]->keep_base) add_new(parts[at]->given(), base->options);
     for (const PlacedSource& placed : parts[at]->sources) {
       doing = "read " + placed.source;
       Result<LoadedSource> loaded =
@@ -130,6 +142,9 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
       if (!loaded) return std::unexpected(std::move(loaded.error()));
       add(loaded->report, prepared.report);
       hint_at_image(placed.source, *loaded->layer.tree, log);
+      base->sources.push_back(
+          {{placed.source, plain_place(placed.at), root_of_source(placed.source)},
+           std::move(loaded->containers)});
       prepared.sources.push_back(std::move(loaded->facts));
       Result<void> good = layers.add({std::move(loaded->layer), placed.at, placed.source});
       if (!good) return std::unexpected(std::move(good.error()));
@@ -162,7 +177,13 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
   log.write(LogLevel::debug,
             fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s",
                         prepared.tree->node_count(), prepared.scan_seconds, prepared.plan_seconds));
-  prepared.device = std::make_shared<ImageDevice>(prepared.image, store);
+  if (keep_base) {
+    base->tree = prepared.tree;
+    base->contents = store;
+    prepared.device = std::make_shared<PreparedDevice>(prepared.image, store, base);
+  } else {
+    prepared.device = std::make_shared<ImageDevice>(prepared.image, store);
+  }
   return prepared;
 }
 

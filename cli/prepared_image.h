@@ -22,6 +22,7 @@ struct PreparedImage {
   ScanReport report;  ///< of all sources together
   std::vector<SourceFacts> sources;
   std::shared_ptr<const Image> image;
+  /// Knows what it was made of where SourceOptions::keep_base asks for that: a PreparedDevice.
   std::shared_ptr<ImageDevice> device;
   double scan_seconds = 0;
   double plan_seconds = 0;

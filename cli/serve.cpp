@@ -28,6 +28,7 @@
 #include "cli/control.h"
 #include "cli/control_server.h"
 #include "cli/image_options.h"
+#include "cli/kept_places.h"
 #include "cli/overlay_options.h"
 #include "cli/pid_file.h"
 #include "cli/pipe_bridge.h"
@@ -263,6 +264,8 @@ class Serve final : public Command {
                                    const Streams& streams) const;
   LogLevel log_level() const;
   void print_statistics(const nbd::ServerStatistics& statistics, const Streams& streams) const;
+  /// Where files come and go with each start.
+  std::vector<KeptPlace> kept_places() const;
 
   std::vector<std::string> sources_;
   SourceOptions source_;
@@ -405,6 +408,14 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
                                  {"exportname", name}});
 }
 
+std::vector<KeptPlace> Serve::kept_places() const {
+  std::vector<KeptPlace> places = {{"--overlay", overlay_.where(), !overlay_.is_file()}};
+  if (!unix_path_.empty() && unix_path_ != "-") places.push_back({"--unix", unix_path_});
+  if (!control_socket_.empty()) places.push_back({"--ctl", control_socket_});
+  if (!pid_file_.empty()) places.push_back({"--pidfile", pid_file_});
+  return places;
+}
+
 void Serve::print_statistics(const nbd::ServerStatistics& statistics,
                              const Streams& streams) const {
   std::string text;
@@ -506,7 +517,7 @@ Result<int> Serve::run(const Streams& streams) {
   outputs->add_descriptor(streams.out, "the file of standard output");
   outputs->add_descriptor(streams.err, "the file of standard error");
   FdLog log(streams.err, log_level());
-  const Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
+  Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
   if (!sources) return std::unexpected(sources.error());
   if (single_client_ &&
       std::ranges::find(source_.sources, "-", &PlacedSource::source) != source_.sources.end()) {
@@ -514,6 +525,12 @@ Result<int> Serve::run(const Streams& streams) {
   }
   if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
     return std::unexpected(std::move(checked.error()));
+  }
+  if (overlay_.is_persistent()) {
+    if (Result<void> outside = sources->check_outside(kept_places()); !outside) {
+      return std::unexpected(std::move(outside.error()));
+    }
+    sources->keep_bases();
   }
   raise_open_file_limit();
   // Who asks for statistics before there are any gets them as soon as there are.

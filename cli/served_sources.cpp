@@ -162,6 +162,7 @@ struct ServedSources::Named {
   std::vector<SourceWord> words;
   std::shared_ptr<const std::vector<SharedOption>> shared;
   std::shared_ptr<const RunOutputs> outputs;
+  bool keep_base = false;
 
   Result<PreparedImage> prepare(LogSink& log, const std::atomic<bool>* cancel) const {
     std::vector<std::unique_ptr<SourceLine>> lines;
@@ -172,6 +173,7 @@ struct ServedSources::Named {
         return std::unexpected(std::move(parsed.error()));
       }
       line.source.outputs = outputs;
+      line.source.keep_base = keep_base;
       sources.push_back(&line.source);
     }
     return prepare_image(sources, lines.front()->image, log, cancel);
@@ -277,6 +279,29 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
   }
   for (const auto& named : sources.named_) sources.names_.push_back(named->name);
   return sources;
+}
+
+void ServedSources::keep_bases() {
+  if (plain_ != nullptr) plain_->keep_base = true;
+  for (const auto& named : named_) named->keep_base = true;
+}
+
+Result<void> ServedSources::check_outside(std::span<const KeptPlace> places) const {
+  if (plain_ != nullptr) {
+    if (Result<void> outside = check_outside_source(*plain_, places); !outside) return outside;
+  }
+  SourceLine first_line(true);
+  SourceLine further_line(false);
+  for (const auto& named : named_) {
+    bool is_first = true;
+    for (const SourceWord& word : named->words) {
+      SourceLine& line = std::exchange(is_first, false) ? first_line : further_line;
+      Result<void> outside = line.parse(word, *named->shared);
+      if (outside) outside = check_outside_source(line.source, places);
+      if (!outside) return outside;
+    }
+  }
+  return {};
 }
 
 Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(

@@ -3,11 +3,13 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cli/image_options.h"
+#include "cli/kept_places.h"
 #include "cli/source_options.h"
 #include "nbd/export_tree.h"
 #include "support/error.h"
@@ -44,6 +46,11 @@ class ServedSources {
   /// The names of the exports, the default one's first.
   const std::vector<std::string>& names() const noexcept { return names_; }
 
+  /// Overlays over the images will outlive the server: see SourceOptions::keep_base.
+  void keep_bases();
+  /// check_outside_source() for all that is read.
+  Result<void> check_outside(std::span<const KeptPlace> places) const;
+
   /// What is plain is scanned and planned now, and stays so; the others are when a client needs
   /// them, and are no more than their words before. What a build has to say goes to `log`, which
   /// outlives the tree, as does `cancel`, which ends the wait for a source that is a pipe.
@@ -56,7 +63,7 @@ class ServedSources {
 
   std::vector<std::string> names_;
   std::vector<std::shared_ptr<Named>> named_;  // in the order of names_, behind the plain one
-  const SourceOptions* plain_ = nullptr;
+  SourceOptions* plain_ = nullptr;
   const ImageOptions* plain_image_ = nullptr;
 };
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "block/host_files.h"
+#include "block/overlay_snapshot.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/archive/oci_load.h"
 #include "fsgen/stream/compressed.h"
@@ -19,6 +20,19 @@
 
 namespace mkvirtfs::cli {
 namespace {
+
+bool is_directory(const std::string& path) {
+  struct stat status{};
+  return path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+bool is_regular_file(const std::string& path) {
+  struct stat status{};
+  return path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/// The name in its directory.
+std::string leaf_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 Result<LoadedSource> load_directory(const std::string& path, const SourceOptions& options,
                                     const ScanOptions& scan, LogSink& log) {
@@ -75,18 +89,16 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
                                   const ScanOptions& scan, const LayersBelow* below, LogSink& log,
                                   const std::atomic<bool>* cancel) {
   const std::string& path = placed.source;
-  struct stat status{};
-  const bool is_regular =
-      path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  const bool is_regular = is_regular_file(path);
   Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
   if (!settings) return std::unexpected(std::move(settings.error()));
-  const std::size_t slash = path.rfind('/');
   settings->stream.change_check = options.change_rules().check;
-  settings->read.manifest_directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  settings->read.manifest_directory = directory_of(path);
   Result<std::shared_ptr<ByteSource>> file =
       archive::open_archive_file(path, settings->stream, log);
   if (!file) return std::unexpected(std::move(file.error()));
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
+  std::vector<ContainerFile> containers = {{leaf_of(path), *file, is_regular}};
   const Result<archive::Archive> read =
       archive::read_archive(std::move(*file), settings->read, settings->stream,
                             is_regular ? settings->index_cache.get() : nullptr, log);
@@ -104,6 +116,7 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
   loaded.layer = std::move(made->layer);
   loaded.report.excluded_count = made->excluded_count;
   loaded.facts = facts_of(*read, spooled_source_bytes);
+  loaded.containers = std::move(containers);
   tell_of_spool(read->name, loaded.facts, *settings, log);
   return loaded;
 }
@@ -140,6 +153,14 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Plac
   loaded.facts.index_bytes = image->index_bytes;
   loaded.facts.spool_bytes = image->spool_bytes;
   tell_of_spool(image->name, loaded.facts, *settings, log);
+  const bool is_layout = is_directory(name.path);
+  for (std::shared_ptr<ByteSource>& file : image->files) {
+    std::string path = file->name();
+    path = is_layout && path.starts_with(name.path + '/') ? path.substr(name.path.size() + 1)
+                                                          : leaf_of(path);
+    loaded.containers.push_back(
+        {std::move(path), std::move(file), is_layout || is_regular_file(name.path)});
+  }
   return loaded;
 }
 
@@ -160,6 +181,13 @@ Result<void> write_back(const std::string& path, const ScanOptions& scan, LogSin
 }
 
 }  // namespace
+
+std::string root_of_source(const std::string& path) {
+  const auto image = oci::parse_image_name(path);
+  const std::string& file = image ? image->path : path;
+  if (file == "-") return {};
+  return absolute_directory(is_directory(file) ? file : directory_of(file));
+}
 
 bool is_directory_source(const std::string& path) {
   if (path == "-" || oci::parse_image_name(path)) return false;

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "cli/source_base.h"
 #include "cli/source_options.h"
 #include "fsgen/tree/layer.h"
 #include "fsgen/tree/layers_below.h"
@@ -36,7 +38,12 @@ struct LoadedSource {
   Layer layer;
   ScanReport report;
   SourceFacts facts;
+  /// What it was read from, besides files that are nodes of the layer.
+  std::vector<ContainerFile> containers;
 };
+
+/// The host directory in which the files of a source lie, absolute; "" for standard input.
+std::string root_of_source(const std::string& path);
 
 /// Whether load_source() takes it for a host directory: also what is not there.
 bool is_directory_source(const std::string& path);

@@ -6,11 +6,14 @@
 #include <pwd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <limits>
 #include <string_view>
+#include <utility>
 
+#include "cli/image_options.h"
 #include "fsgen/tree/merge.h"
 
 namespace mkvirtfs::cli {
@@ -287,6 +290,7 @@ Result<ScanOptions> SourceOptions::scan_options() const {
   if (!sync) return std::unexpected(sync.error());
   options.sync_within = *sync;
   if (outputs) options.outputs = outputs->find();
+  options.keep_facts = keep_base;
   return options;
 }
 
@@ -304,6 +308,36 @@ Result<std::optional<std::chrono::seconds>> SourceOptions::sync_within() const {
   }
   if (!sync_source_) return fail(Errc::usage, "--sync-timeout is the deadline of --sync-source");
   return std::optional(std::chrono::seconds(*seconds));
+}
+
+std::vector<std::string> SourceOptions::given() const {
+  // How something is read, and what that may cost, is no part of the image.
+  constexpr std::array<std::string_view, 17> kNoPartOfImage = {
+      "--sync-source",     "--sync-timeout", "--change-check", "--help",         "--at",
+      "--on-change",       "--threads",      "--cache-dir",    "--cache-memory", "--index-memory",
+      "--spool-dir",       "--spool-limit",  "--max-entries",  "--max-size",     "--max-ratio",
+      "--passphrase-file", "--no-verify"};
+  CLI::App known;
+  SourceOptions().add_options_to(known);
+  ImageOptions().add_to(known);
+  std::vector<std::string> all;
+  for (const CLI::Option* option : std::as_const(known).get_options()) {
+    const std::string name = option->get_name();
+    if (std::ranges::find(kNoPartOfImage, name) != kNoPartOfImage.end()) continue;
+    const CLI::Option* given = app_->get_option_no_throw(name);
+    if (given == nullptr || given->count() == 0) continue;
+    if (given->get_items_expected_max() == 0) {
+      all.push_back(name);
+      continue;
+    }
+    for (const std::string& value : given->results()) {
+      all.push_back(fmt::format("{}={}", name, value));
+    }
+  }
+  if (const auto epoch = environment("SOURCE_DATE_EPOCH"); epoch && !epoch->empty()) {
+    all.push_back(fmt::format("SOURCE_DATE_EPOCH={}", *epoch));
+  }
+  return all;
 }
 
 ChangeRules SourceOptions::change_rules() const {

@@ -54,10 +54,16 @@ class SourceOptions {
   /// 0: not given.
   unsigned threads() const noexcept { return threads_; }
 
+  /// The options of its command line that say what image it is, as "--name=value", in the order of
+  /// the help: for people to compare.
+  std::vector<std::string> given() const;
+
   /// What is read, one laid over the other.
   std::vector<PlacedSource> sources;
   /// What the run writes, which is left out of directories; may be null.
   std::shared_ptr<const RunOutputs> outputs;
+  /// An overlay that outlives the server lies over the image: what its files are is to be kept.
+  bool keep_base = false;
 
  private:
   /// --exclude and --include in the order in which they were given.

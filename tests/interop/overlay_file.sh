@@ -142,8 +142,9 @@ for name in '' second job-1 ci/one; do
 done
 equal "$(listed)" " ci/one job-1 second" "clones that exist"
 stop_server
-equal "$(cd "$work/overlays" && echo *)" '%.overlay ci%2Fone.overlay job-1.overlay second.overlay'
-for file in "$work"/overlays/*; do equal "$("$MKVIRTFS" overlay check "$file")" sound; done
+equal "$(cd "$work/overlays" && echo *)" \
+  '%.overlay %.overlay.base ci%2Fone.overlay ci%2Fone.overlay.base job-1.overlay job-1.overlay.base second.overlay second.overlay.base'
+for file in "$work"/overlays/*.overlay; do equal "$("$MKVIRTFS" overlay check "$file")" sound; done
 serve_directory "$work/tree" "second=$work/tree"
 equal "$(listed)" " ci/one job-1 second" "clones of the server before"
 for name in '' second job-1 ci/one; do
@@ -154,7 +155,7 @@ done
 nbdinfo --size "$(disk job-2)" >/dev/null
 if nbdinfo --size "$(disk job-3)" 2>/dev/null; then fail "one clone too many"; fi
 "$MKVIRTFS" ctl "$work/ctl" discard job-1
-[[ ! -e $work/overlays/job-1.overlay ]] || fail "discarded, and still on the disk"
+[[ ! -e $work/overlays/job-1.overlay && ! -e $work/overlays/job-1.overlay.base ]] || fail "discarded, and still on the disk"
 qemu-io -f raw "$(disk job-1)" -c "read -P 0x45 1M 64k" >"$work/log" 2>&1 && fail "discarded, and still there"
 stop_server
 echo changed >"$work/tree/new"

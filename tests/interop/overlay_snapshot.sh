@@ -23,7 +23,8 @@ listed() {
   nbdinfo --list --json "$(disk '')" |
     python3 -c 'import json, sys; print(*sorted(e["export-name"] for e in json.load(sys.stdin)["exports"]))'
 }
-files() { (cd "$1" && echo *); }
+# Each overlay has a base manifest beside it, which overlay_base.sh is about.
+files() { (cd "$1" && printf '%s\n' * | grep -v '\.base$' | paste -sd ' '); }
 sound() { for file in "$@"; do equal "$("$MKVIRTFS" overlay check "$file")" sound "$file"; done; }
 
 # Beside a file.

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/kept_places.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <boost/filesystem/operations.hpp>
+#include <boost/filesystem/path.hpp>
+#include <optional>
+#include <utility>
+
+#include "cli/source_loader.h"
+#include "fsgen/tree/scan_rules.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+namespace fs = boost::filesystem;
+
+/// A path without symlinks; what of it is not there yet stays as it is.
+fs::path resolved(std::string text) {
+  while (text.size() > 1 && text.ends_with('/')) text.pop_back();
+  const fs::path path(text);
+  boost::system::error_code error;
+  const fs::path real = fs::weakly_canonical(fs::absolute(path), error);
+  return error ? fs::absolute(path).lexically_normal() : real;
+}
+
+/// `path` below `root`; nothing when it is not there or the root itself is not above it. "" is the
+/// root.
+std::optional<fs::path> below(const fs::path& path, const fs::path& root) {
+  auto part = path.begin();
+  for (const fs::path& of_root : root) {
+    if (part == path.end() || *part != of_root) return std::nullopt;
+    ++part;
+  }
+  fs::path rest;
+  for (; part != path.end(); ++part) rest /= *part;
+  return rest;
+}
+
+/// The number of the mount that a directory is on; 0 when the kernel does not tell.
+std::uint64_t mount_of(const fs::path& path) {
+  struct statx status{};
+  if (::statx(AT_FDCWD, path.c_str(), AT_NO_AUTOMOUNT, STATX_MNT_ID, &status) != 0) return 0;
+  return (status.stx_mask & STATX_MNT_ID) != 0 ? status.stx_mnt_id : 0;
+}
+
+/// Whether the scan of `root` shows the directory at `path` below it.
+bool is_shown(const fs::path& root, const fs::path& path, const ScanOptions& scan,
+              const ScanRules& rules) {
+  std::string directory;
+  fs::path at = root;
+  for (const fs::path& name : path) {
+    if (!rules.takes(directory, name.string(), /*is_directory=*/true)) return false;
+    directory += name.string() + '/';
+    at /= name;
+    if (scan.one_file_system && mount_of(at) != 0 && mount_of(at) != mount_of(root)) return false;
+  }
+  return true;
+}
+
+/// The root of the source that shows the directory, the path of which is resolved.
+std::optional<fs::path> source_around(const SourceOptions& part, const ScanOptions& scan,
+                                      const ScanRules& rules, const fs::path& directory) {
+  for (const PlacedSource& placed : part.sources) {
+    if (!is_directory_source(placed.source)) continue;
+    fs::path root = resolved(placed.source);
+    const auto path = below(directory, root);
+    if (path && is_shown(root, *path, scan, rules)) return root;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<void> check_outside_source(const SourceOptions& part, std::span<const KeptPlace> places) {
+  const Result<ScanOptions> scan = part.scan_options();
+  if (!scan) return std::unexpected(scan.error());
+  const Result<ScanRules> rules = ScanRules::make(*scan);
+  if (!rules) return std::unexpected(rules.error());
+  for (const KeptPlace& place : places) {
+    const fs::path path = resolved(place.path);
+    const auto source =
+        source_around(part, *scan, *rules, place.is_directory ? path : path.parent_path());
+    if (!source) continue;
+    const fs::path parent = source->parent_path();
+    const fs::path other =
+        parent / (place.is_directory && path == *source ? fs::path("overlays") : path.filename());
+    const bool is_free =
+        !parent.empty() && other != path && !source_around(part, *scan, *rules, parent);
+    return fail(
+        Errc::usage,
+        fmt::format("{}={} lies in the source {}: each start changes the time of its directory, "
+                    "so that the kept overlay would find another image; {}",
+                    place.option, place.path, source->string(),
+                    is_free ? fmt::format("use another place, such as {}{}", other.string(),
+                                          place.is_directory ? "/" : "")
+                            : "use a directory that --exclude leaves out"));
+  }
+  return {};
+}
+
+}  // namespace mkvirtfs::cli
