@@ -20,7 +20,9 @@
 
 #include "cli/command.h"
 #include "cli/empty_values.h"
+#include "cli/image_manual.h"
 #include "cli/testing/program.h"
+#include "compose/formats.h"
 #include "support/unique_fd.h"
 #include "tests/support/temp_dir.h"
 
@@ -167,7 +169,7 @@ namespace {
 /// The program's subcommands with their options, for one parse.
 struct Program {
   CLI::App app;
-  std::vector<std::unique_ptr<Command>> commands = make_commands(app);
+  std::vector<std::unique_ptr<Command>> commands = make_commands(app, all_formats());
 
   const CLI::Option& option(const std::string& command, const std::string& name) const {
     return *app.get_subcommand(command)->get_option(name);
@@ -576,6 +578,37 @@ TEST_CASE("an interrupted dump says so and leaves nothing") {
   CHECK(outcome.status == 1);
   check_one_line(outcome);
   CHECK_THAT(outcome.err, Catch::Contains("interrupted") || Catch::Contains("canceled"));
+}
+
+TEST_CASE("the manual page has the image options of the registry") {
+  const std::string page = read_file(MKVIRTFS_MANUAL_PAGE);
+  const std::size_t from = page.find(".SH IMAGE OPTIONS\n");
+  const std::size_t to = page.find(".SH SERVE\n");
+  REQUIRE(from < to);
+  const std::string section = image_options_manual(all_formats());
+  // After a change of a row: MKVIRTFS_UPDATE_MANUAL=1 build/test/bin/cli_test "the manual page
+  // has*"
+  if (std::getenv("MKVIRTFS_UPDATE_MANUAL") != nullptr) {
+    write_file(MKVIRTFS_MANUAL_PAGE, page.substr(0, from) + section + page.substr(to));
+    return;
+  }
+  CHECK(page.substr(from, to - from) == section);
+}
+
+TEST_CASE("completion offers every subcommand, option and word of a choice") {
+  const auto completed = [](const Words& words) {
+    Words all{"__complete"};
+    all.insert(all.end(), words.begin(), words.end());
+    return run_here(all).out;
+  };
+  CHECK_THAT(completed({}), Catch::Contains("serve\n") && Catch::Contains("--version\n") &&
+                                !Catch::Contains("__complete"));
+  CHECK_THAT(completed({"serve"}), Catch::Contains("--joliet\n") && Catch::Contains("--tls\n"));
+  CHECK(completed({"dump", "--symlinks"}) == "skip\nfollow\nerror\n");
+  CHECK(completed({"serve", "--tls"}) == "off\non\nrequire\n");
+  CHECK_THAT(completed({"inspect", "--fs"}), Catch::Contains("ext2\n") && Catch::Contains("iso\n"));
+  CHECK(completed({"serve", "--label"}).empty());
+  CHECK(completed({"no-such"}).empty());
 }
 
 TEST_CASE("the manual page and the help name the same options") {

@@ -12,6 +12,10 @@ class App;
 class Option;
 }  // namespace CLI
 
+namespace mkvirtfs {
+class FormatRegistry;
+}  // namespace mkvirtfs
+
 namespace mkvirtfs::cli {
 
 /// One subcommand: it declares its options when it is made, and has their values when it runs.
@@ -35,15 +39,17 @@ class Command {
   CLI::App& app_;  // owned by the program's App
 };
 
-std::unique_ptr<Command> make_serve(CLI::App& program);
-std::unique_ptr<Command> make_dump(CLI::App& program);
-std::unique_ptr<Command> make_inspect(CLI::App& program);
+std::unique_ptr<Command> make_serve(CLI::App& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_dump(CLI::App& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_inspect(CLI::App& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_list(CLI::App& program);
 std::unique_ptr<Command> make_overlay(CLI::App& program);
 std::unique_ptr<Command> make_ctl(CLI::App& program);
+std::unique_ptr<Command> make_complete(CLI::App& program);
 
 /// All of them.
-std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program);
+std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program,
+                                                    const FormatRegistry& formats);
 
 /// Declares an option that takes one value: "-p,--port", where the value is called `meta` in the
 /// help.

@@ -60,7 +60,7 @@ class Interruptible {
 
 class DumpCommand final : public Command {
  public:
-  explicit DumpCommand(CLI::App& dump_app);
+  DumpCommand(CLI::App& dump_app, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
@@ -78,7 +78,8 @@ class DumpCommand final : public Command {
   bool json_ = false;
 };
 
-DumpCommand::DumpCommand(CLI::App& dump_app) : Command(dump_app) {
+DumpCommand::DumpCommand(CLI::App& dump_app, const FormatRegistry& formats)
+    : Command(dump_app), image_(formats) {
   source_.add_to(dump_app);
   add_value(dump_app, "-o,--output", output_, "FILE|-",
             "Write the image there; '-' is standard output")
@@ -193,9 +194,9 @@ Result<int> DumpCommand::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_dump(CLI::App& program) {
+std::unique_ptr<Command> make_dump(CLI::App& program, const FormatRegistry& formats) {
   return std::make_unique<DumpCommand>(
-      *program.add_subcommand("dump", "Write the image to a file or a pipe"));
+      *program.add_subcommand("dump", "Write the image to a file or a pipe"), formats);
 }
 
 }  // namespace mkvirtfs::cli

@@ -1,78 +1,55 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <deque>
 #include <string>
-#include <variant>
+#include <string_view>
 #include <vector>
 
 #include "cli/command.h"
-#include "fsgen/ext2/plan.h"
-#include "fsgen/fat32/plan.h"
-#include "fsgen/iso9660/plan.h"
+#include "fsgen/image/format_registry.h"
 #include "support/error.h"
 
 namespace mkvirtfs::cli {
 
-/// What a planner is asked for: which of the formats, and how.
-using PlanOptions = std::variant<ext2::Options, fat32::Options, iso9660::Options>;
-
-/// The options that say what image is made: the same for every subcommand.
+/// The options that say what image is made: the same for every subcommand. They come from the
+/// registry of formats.
 class ImageOptions {
  public:
+  /// `formats` must outlive this.
+  explicit ImageOptions(const FormatRegistry& formats) : formats_(formats) {}
+  ImageOptions(const ImageOptions&) = delete;
+  ImageOptions& operator=(const ImageOptions&) = delete;
+
   void add_to(CLI::App& app);
 
-  /// The values after parsing; Errc::usage for what is malformed, or does not go with the format.
-  Result<PlanOptions> plan_options() const;
+  const FormatRegistry& formats() const noexcept { return formats_; }
+  /// What plans the image, after parsing; Errc::usage for what is malformed, or does not go with
+  /// the format.
+  Result<Planner> planner() const;
   /// "ext4", "fat32" and so on, as it was asked for.
-  const std::string& format() const noexcept;
-  /// Whether the format can show extended attributes; if not, nobody needs to read them.
-  bool has_xattrs() const noexcept { return !is_fat() && !is_iso(); }
-  /// Whether files with the same bytes are to be found before the plan is made (ISO 9660).
-  bool dedupe() const noexcept { return dedupe_; }
+  std::string_view format() const;
+  /// What the format can show of a tree; what it cannot, nobody needs to read.
+  const FormatHolds& holds() const;
+  /// The options that were given, without --fs.
+  OptionValues values() const;
 
  private:
-  bool is_fat() const noexcept { return format().starts_with("fat"); }
-  bool is_iso() const noexcept { return format() == "iso"; }
-  Result<void> check_format() const;
-  Result<ext2::Options> ext2_options() const;
-  Result<fat32::Options> fat_options() const;
-  Result<iso9660::Options> iso_options() const;
+  /// An option of the formats on the command line.
+  struct Declared {
+    const OptionRow* row = nullptr;
+    const CLI::Option* option = nullptr;
+    // CLI11 wants a place for each; the values are read from `option`.
+    bool flag = false;
+    std::string value;
+    std::vector<std::string> list;
+  };
+  void declare(CLI::App& app, const FormatRegistry::Option& option);
 
-  std::string format_;
-  std::string size_;
-  std::string free_;
-  std::string label_;
-  std::string uuid_;
-
-  std::string inodes_;
-  std::string block_size_;
-  std::string inode_size_;
-  bool journal_ = false;
-  bool no_journal_ = false;
-  std::string reserved_;
-  std::vector<std::string> features_;
-
-  std::string cluster_size_;
-  std::string sector_size_;
-  std::string names_;
-  std::string case_clashes_;
-  std::string symlinks_;
-  bool skip_unfit_ = false;
-  std::string time_zone_;
-  std::string hidden_sectors_;
-
-  std::string iso_level_;
-  std::string joliet_;
-  std::string deep_;
-  std::vector<std::string> volume_fields_;
-  bool dedupe_ = false;
-  bool pad_ = false;
-  std::string preset_;
-
-  std::vector<const CLI::Option*> only_ext_;
-  std::vector<const CLI::Option*> only_fat_;
-  std::vector<const CLI::Option*> only_iso_;
-  std::vector<const CLI::Option*> not_iso_;
+  const FormatRegistry& formats_;
+  const CLI::Option* format_option_ = nullptr;
+  std::string format_;             // CLI11's place for it
+  std::deque<Declared> declared_;  // CLI11 keeps addresses of its elements
 };
 
 }  // namespace mkvirtfs::cli

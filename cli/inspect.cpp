@@ -232,7 +232,7 @@ class DifferenceReport final : public DifferenceSink {
 
 class Inspect final : public Command {
  public:
-  explicit Inspect(CLI::App& inspect_app);
+  Inspect(CLI::App& inspect_app, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
@@ -250,7 +250,8 @@ class Inspect final : public Command {
   bool json_ = false;
 };
 
-Inspect::Inspect(CLI::App& inspect_app) : Command(inspect_app) {
+Inspect::Inspect(CLI::App& inspect_app, const FormatRegistry& formats)
+    : Command(inspect_app), image_(formats) {
   source_.add_to(inspect_app);
   inspect_app.get_option("SOURCE")->required(false);
   map_option_ = inspect_app
@@ -347,9 +348,10 @@ Result<int> Inspect::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_inspect(CLI::App& program) {
+std::unique_ptr<Command> make_inspect(CLI::App& program, const FormatRegistry& formats) {
   return std::make_unique<Inspect>(
-      *program.add_subcommand("inspect", "Tell sizes, counts, features, ids and the map"));
+      *program.add_subcommand("inspect", "Report sizes, counts, features, ids and the map"),
+      formats);
 }
 
 }  // namespace mkvirtfs::cli

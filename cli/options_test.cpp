@@ -5,6 +5,10 @@
 
 #include "cli/image_options.h"
 #include "cli/source_options.h"
+#include "compose/formats.h"
+#include "fsgen/ext2/format.h"
+#include "fsgen/fat32/format.h"
+#include "fsgen/iso9660/format.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -20,7 +24,7 @@ struct Parsed {
 
   CLI::App app;
   SourceOptions source;
-  ImageOptions image;
+  ImageOptions image{all_formats()};
 };
 
 ScanOptions scan_options(const std::vector<std::string>& words) {
@@ -30,21 +34,30 @@ ScanOptions scan_options(const std::vector<std::string>& words) {
 }
 
 ext2::Options ext2_options(const std::vector<std::string>& words) {
-  const Result<PlanOptions> options = Parsed(words).image.plan_options();
+  const Parsed parsed(words);
+  REQUIRE(parsed.image.planner());
+  const Result<ext2::Options> options =
+      ext2::read_options(parsed.image.format(), parsed.image.values());
   REQUIRE(options);
-  return std::get<ext2::Options>(*options);
+  return *options;
 }
 
 fat32::Options fat_options(const std::vector<std::string>& words) {
-  const Result<PlanOptions> options = Parsed(words).image.plan_options();
+  const Parsed parsed(words);
+  REQUIRE(parsed.image.planner());
+  const Result<fat32::Options> options =
+      fat32::read_options(parsed.image.format(), parsed.image.values());
   REQUIRE(options);
-  return std::get<fat32::Options>(*options);
+  return *options;
 }
 
 iso9660::Options iso_options(const std::vector<std::string>& words) {
-  const Result<PlanOptions> options = Parsed(words).image.plan_options();
+  const Parsed parsed(words);
+  REQUIRE(parsed.image.planner());
+  const Result<iso9660::Options> options =
+      iso9660::read_options(parsed.image.format(), parsed.image.values());
   REQUIRE(options);
-  return std::get<iso9660::Options>(*options);
+  return *options;
 }
 
 /// Sets an environment variable for the life of the object.
@@ -135,8 +148,8 @@ TEST_CASE("all other options arrive") {
 
   CHECK(ext2_options({"--fs=ext3"}).variant == ext2::Variant::ext3);
   CHECK(ext2_options({"--journal"}).journal == true);
-  CHECK(std::get<ext2::FreePercent>(*ext2_options({"--free=25%"}).free).percent == 25);
-  CHECK(std::get<ext2::FreeBytes>(*ext2_options({"--free=3M"}).free).bytes == 3u << 20);
+  CHECK(std::get<FreePercent>(*ext2_options({"--free=25%"}).free).percent == 25);
+  CHECK(std::get<FreeBytes>(*ext2_options({"--free=3M"}).free).bytes == 3u << 20);
 }
 
 TEST_CASE("the options of FAT arrive") {
@@ -171,9 +184,9 @@ TEST_CASE("the options of FAT arrive") {
   CHECK(fat_options({"--fs=fat", "--symlinks=error"}).symlinks == fat32::Symlinks::error);
   CHECK(fat_options({"--fs=fat", "--names=error"}).bad_names == fat32::BadNames::error);
   CHECK(fat_options({"--fs=fat", "--case-clashes=skip"}).case_clashes == fat32::CaseClashes::skip);
-  CHECK(std::get<fat32::FreePercent>(*fat_options({"--fs=fat", "--free=25%"}).free).percent == 25);
-  CHECK_FALSE(Parsed({"--fs=fat"}).image.has_xattrs());
-  CHECK(Parsed({"--fs=ext4"}).image.has_xattrs());
+  CHECK(std::get<FreePercent>(*fat_options({"--fs=fat", "--free=25%"}).free).percent == 25);
+  CHECK_FALSE(Parsed({"--fs=fat"}).image.holds().xattrs);
+  CHECK(Parsed({"--fs=ext4"}).image.holds().xattrs);
 }
 
 TEST_CASE("the options of ISO 9660 arrive") {
@@ -201,12 +214,12 @@ TEST_CASE("the options of ISO 9660 arrive") {
   CHECK(iso_options({"--fs=iso", "--joliet=no"}).joliet == iso9660::Joliet::none);
   CHECK(iso_options({"--preset=cidata"}).cidata);
   CHECK(Parsed({"--preset=cidata"}).image.format() == "iso");
-  CHECK(Parsed({"--fs=iso", "--dedupe"}).image.dedupe());
-  CHECK_FALSE(Parsed({"--fs=iso"}).image.has_xattrs());
+  CHECK(Parsed({"--fs=iso", "--dedupe"}).image.values().has("dedupe"));
+  CHECK_FALSE(Parsed({"--fs=iso"}).image.holds().xattrs);
   for (const char* bad : {"--iso-level=4", "--uuid=1234-ABCD", "--volume-field=publisher",
                           "--volume-field=author=me"}) {
     CAPTURE(bad);
-    const Result<PlanOptions> options = Parsed({"--fs=iso", bad}).image.plan_options();
+    const Result<Planner> options = Parsed({"--fs=iso", bad}).image.planner();
     REQUIRE_FALSE(options);
     CHECK(options.error().code == Errc::usage);
     CHECK_THAT(options.error().what, Catch::Contains(bad));
@@ -228,7 +241,7 @@ TEST_CASE("options of another format are refused") {
            {"--fs=ext4", "--preset=cidata"},
        }) {
     CAPTURE(words);
-    const Result<PlanOptions> options = Parsed(words).image.plan_options();
+    const Result<Planner> options = Parsed(words).image.planner();
     REQUIRE_FALSE(options);
     CHECK(options.error().code == Errc::usage);
     CHECK(options.error().what ==
@@ -242,7 +255,7 @@ TEST_CASE("malformed values of FAT are named") {
         "--uuid=d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f", "--time-zone=CET", "--time-zone=+24:00",
         "--time-zone=+1:00", "--time-zone=+01:60", "--hidden-sectors=-1", "--size=big"}) {
     CAPTURE(bad);
-    const Result<PlanOptions> options = Parsed({"--fs=fat", bad}).image.plan_options();
+    const Result<Planner> options = Parsed({"--fs=fat", bad}).image.planner();
     REQUIRE_FALSE(options);
     CHECK(options.error().code == Errc::usage);
     CHECK_THAT(options.error().what, Catch::Contains(bad));
@@ -281,7 +294,7 @@ TEST_CASE("malformed values are named") {
   CAPTURE(bad);
   const Parsed parsed(bad);
   const Result<ScanOptions> scan = parsed.source.scan_options();
-  const Result<PlanOptions> image = parsed.image.plan_options();
+  const Result<Planner> image = parsed.image.planner();
   REQUIRE((!scan || !image));
   const Error& error = scan ? image.error() : scan.error();
   CHECK(error.code == Errc::usage);
@@ -299,7 +312,7 @@ TEST_CASE("SOURCE_DATE_EPOCH clamps the tree's times and dates the file system")
   {
     const Variable epoch("SOURCE_DATE_EPOCH", "1700000000");
     CHECK(scan_options({}).newest_mtime_s == 1700000000);
-    CHECK(ext2_options({}).made_at_s == 1700000000);
+    CHECK(source_date_epoch().value() == 1700000000);
   }
   for (const char* bad : {"yesterday", "-1", "1.5", " 1", "99999999999999999999"}) {
     CAPTURE(bad);
@@ -308,7 +321,7 @@ TEST_CASE("SOURCE_DATE_EPOCH clamps the tree's times and dates the file system")
     REQUIRE_FALSE(options);
     CHECK(options.error().code == Errc::usage);
     CHECK_THAT(options.error().what, Catch::Contains(bad));
-    CHECK_FALSE(Parsed({}).image.plan_options());
+    CHECK_FALSE(source_date_epoch());
   }
 }
 

@@ -12,7 +12,6 @@
 
 #include "cli/source_base.h"
 #include "fsgen/archive/oci_image.h"
-#include "fsgen/iso9660/duplicates.h"
 #include "fsgen/tree/merge.h"
 #include "support/message.h"
 #include "support/text.h"
@@ -118,11 +117,13 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
     Result<ScanOptions> options = part->scan_options();
     if (!options) return std::unexpected(std::move(options.error()));
     options->lists_lost_xattrs = options->xattrs;
-    if (!image.has_xattrs()) options->xattrs = false;
+    if (!image.holds().xattrs) options->xattrs = false;
     scan_options.push_back(std::move(*options));
   }
-  Result<PlanOptions> plan_options = image.plan_options();
-  if (!plan_options) return std::unexpected(plan_options.error());
+  const Result<Planner> planner = image.planner();
+  if (!planner) return std::unexpected(planner.error());
+  const Result<std::optional<std::int64_t>> made_at_s = source_date_epoch();
+  if (!made_at_s) return std::unexpected(made_at_s.error());
   raise_open_file_limit();
 
   PreparedImage prepared;
@@ -160,14 +161,8 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
 
   const Stopwatch plan_time;
   doing = "plan the image";
-  if (image.dedupe()) {
-    Result<std::vector<iso9660::Duplicate>> duplicates =
-        iso9660::find_duplicates(*prepared.tree, *store);
-    if (!duplicates) return std::unexpected(std::move(duplicates.error()));
-    std::get<iso9660::Options>(*plan_options).duplicates = std::move(*duplicates);
-  }
   Result<std::shared_ptr<const Image>> planned =
-      std::visit([&](const auto& options) { return plan(prepared.tree, options); }, *plan_options);
+      (*planner)({.tree = prepared.tree, .contents = store, .made_at_s = *made_at_s});
   if (!planned) return std::unexpected(std::move(planned.error()));
   prepared.image = std::move(*planned);
   prepared.plan_seconds = plan_time.seconds();

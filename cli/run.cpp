@@ -54,7 +54,8 @@ int tell_failure(const Streams& streams, int status, std::string_view what) {
   return status;
 }
 
-int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
+int parse_and_run(int argc, const char* const* argv, const Streams& streams,
+                  const FormatRegistry& formats) {
   CLI::App program(
       "Turns a directory into an ext2, ext3 or ext4 disk image that is never written:\n"
       "reads are answered from the directory's own files.");
@@ -65,7 +66,7 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
   program.set_version_flag(
       "-V,--version", [] { return version_text(); },
       "Print the versions of mkvirtfs and its libraries");
-  const std::vector<std::unique_ptr<Command>> commands = make_commands(program);
+  const std::vector<std::unique_ptr<Command>> commands = make_commands(program, formats);
 
   try {
     Result<std::vector<std::string>> words =
@@ -97,9 +98,13 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams) {
 
 bool Command::chosen() const { return app_.parsed(); }
 
-std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program) {
+std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program,
+                                                    const FormatRegistry& formats) {
   std::vector<std::unique_ptr<Command>> commands;
-  for (const auto make : {make_serve, make_dump, make_inspect, make_list, make_overlay, make_ctl}) {
+  for (const auto make : {make_serve, make_dump, make_inspect}) {
+    commands.push_back(make(program, formats));
+  }
+  for (const auto make : {make_list, make_overlay, make_ctl, make_complete}) {
     commands.push_back(make(program));
   }
   // Else a source with the name of a subcommand would begin another one.
@@ -113,9 +118,9 @@ CLI::Option* add_value(CLI::App& app, const char* names, std::string& value, con
   return app.add_option(names, value, help)->option_text(meta);
 }
 
-int run(int argc, const char* const* argv, const Streams& streams) {
+int run(int argc, const char* const* argv, const Streams& streams, const FormatRegistry& formats) {
   try {
-    return parse_and_run(argc, argv, streams);
+    return parse_and_run(argc, argv, streams, formats);
   } catch (...) {
     const char* const command = argc > 1 ? argv[1] : "";
     return tell_failure(streams, kFailed,

@@ -238,7 +238,7 @@ Result<void> adopt_standard_input(nbd::Server& server, std::optional<PipeBridge>
 
 class Serve final : public Command {
  public:
-  explicit Serve(CLI::App& serve_app);
+  Serve(CLI::App& serve_app, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
@@ -290,7 +290,8 @@ class Serve final : public Command {
   std::string log_level_;
 };
 
-Serve::Serve(CLI::App& serve_app) : Command(serve_app) {
+Serve::Serve(CLI::App& serve_app, const FormatRegistry& formats)
+    : Command(serve_app), image_(formats) {
   serve_app.add_option("SOURCE", sources_, "What to show: DIR or NAME=DIR[,OPTION...]")
       ->option_text("...")
       ->required();
@@ -630,8 +631,9 @@ Result<int> Serve::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_serve(CLI::App& program) {
-  return std::make_unique<Serve>(*program.add_subcommand("serve", "Serve images to NBD clients"));
+std::unique_ptr<Command> make_serve(CLI::App& program, const FormatRegistry& formats) {
+  return std::make_unique<Serve>(*program.add_subcommand("serve", "Serve images to NBD clients"),
+                                 formats);
 }
 
 }  // namespace mkvirtfs::cli

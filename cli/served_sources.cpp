@@ -33,7 +33,7 @@ std::string path_of(const std::string& source) {
   return image ? image->path : source;
 }
 
-std::string description_of(const std::string& format, const std::string& first, std::size_t count) {
+std::string description_of(std::string_view format, const std::string& first, std::size_t count) {
   const auto path = boost::filesystem::path(path_of(first)).lexically_normal();
   const std::string name = path.filename().string();
   std::string text = fmt::format("{} image of {}", format, printable(name));
@@ -83,13 +83,12 @@ class ReusableApp final : public CLI::App {
 /// one takes a hundred times as long as to parse a source's few words, so it is used again.
 class SourceLine {
  public:
-  explicit SourceLine(bool with_image) {
+  SourceLine(bool with_image, const FormatRegistry& formats) : image(formats) {
     app_.set_help_flag();
     source.add_options_to(app_);
     if (with_image) image.add_to(app_);
     refuse_empty_values(app_);
     blank_source_ = source;
-    blank_image_ = image;
   }
   SourceLine(const SourceLine&) = delete;
   SourceLine& operator=(const SourceLine&) = delete;
@@ -103,13 +102,11 @@ class SourceLine {
  private:
   ReusableApp app_;
   SourceOptions blank_source_;
-  ImageOptions blank_image_;
 };
 
 Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedOption>& shared) {
   app_.begin_again();
   source = blank_source_;
-  image = blank_image_;
   std::vector<std::string> given;
   std::set<const CLI::Option*> replaced;
   for (const std::string& text : word.options) {
@@ -157,6 +154,9 @@ Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedO
 /// What is under a name: words that were found good, and nothing of what they mean. That is made
 /// when a client needs it, because there may be very many.
 struct ServedSources::Named {
+  explicit Named(const FormatRegistry& known_formats) : formats(known_formats) {}
+
+  const FormatRegistry& formats;
   std::string name;
   std::string description;
   std::vector<SourceWord> words;
@@ -168,7 +168,7 @@ struct ServedSources::Named {
     std::vector<std::unique_ptr<SourceLine>> lines;
     std::vector<const SourceOptions*> sources;
     for (const SourceWord& word : words) {
-      SourceLine& line = *lines.emplace_back(std::make_unique<SourceLine>(lines.empty()));
+      SourceLine& line = *lines.emplace_back(std::make_unique<SourceLine>(lines.empty(), formats));
       if (Result<void> parsed = line.parse(word, *shared); !parsed) {
         return std::unexpected(std::move(parsed.error()));
       }
@@ -214,8 +214,8 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
   if (!words) return std::unexpected(std::move(words.error()));
   const auto shared_by_all =
       std::make_shared<const std::vector<SharedOption>>(shared_options(shared));
-  SourceLine first_line(true);
-  SourceLine further_line(false);
+  SourceLine first_line(true, image.formats());
+  SourceLine further_line(false, image.formats());
   std::unordered_map<std::string, std::size_t> places;  // in named_
   for (PlacedSource& placed : *words) {
     SourceWord word = parse_source_word(placed.source);
@@ -241,10 +241,10 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
                         : good.error().what);
     }
     if (is_first) {
-      if (const auto checked = line.image.plan_options(); !checked) {
+      if (const auto checked = line.image.planner(); !checked) {
         return wrong(checked.error().what);
       }
-      Named& named = *sources.named_.emplace_back(std::make_shared<Named>());
+      Named& named = *sources.named_.emplace_back(std::make_shared<Named>(image.formats()));
       named.name = word.name;
       named.description = line.image.format();
       named.shared = shared_by_all;
@@ -290,8 +290,9 @@ Result<void> ServedSources::check_outside(std::span<const KeptPlace> places) con
   if (plain_ != nullptr) {
     if (Result<void> outside = check_outside_source(*plain_, places); !outside) return outside;
   }
-  SourceLine first_line(true);
-  SourceLine further_line(false);
+  if (named_.empty()) return {};
+  SourceLine first_line(true, named_.front()->formats);
+  SourceLine further_line(false, named_.front()->formats);
   for (const auto& named : named_) {
     bool is_first = true;
     for (const SourceWord& word : named->words) {

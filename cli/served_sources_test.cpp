@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 
+#include "compose/formats.h"
 #include "nbd/export_tree.h"
 #include "tests/support/temp_dir.h"
 
@@ -28,7 +29,7 @@ struct Line {
   CLI::App app;
   std::vector<std::string> sources;
   SourceOptions source;
-  ImageOptions image;
+  ImageOptions image{all_formats()};
 };
 
 struct Bench {

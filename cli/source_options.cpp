@@ -13,7 +13,6 @@
 #include <string_view>
 #include <utility>
 
-#include "cli/image_options.h"
 #include "fsgen/tree/merge.h"
 
 namespace mkvirtfs::cli {
@@ -319,13 +318,13 @@ std::vector<std::string> SourceOptions::given() const {
       "--passphrase-file", "--no-verify"};
   CLI::App known;
   SourceOptions().add_options_to(known);
-  ImageOptions().add_to(known);
   std::vector<std::string> all;
-  for (const CLI::Option* option : std::as_const(known).get_options()) {
-    const std::string name = option->get_name();
+  for (const CLI::Option* given : std::as_const(*app_).get_options()) {
+    const std::string name = given->get_name();
+    if (given->count() == 0) continue;
     if (std::ranges::find(kNoPartOfImage, name) != kNoPartOfImage.end()) continue;
-    const CLI::Option* given = app_->get_option_no_throw(name);
-    if (given == nullptr || given->count() == 0) continue;
+    const bool is_of_image = given->get_group().starts_with("Image");
+    if (!is_of_image && known.get_option_no_throw(name) == nullptr) continue;
     if (given->get_items_expected_max() == 0) {
       all.push_back(name);
       continue;

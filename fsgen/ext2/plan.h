@@ -8,10 +8,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "block/image.h"
+#include "fsgen/image/free_space.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
@@ -25,14 +25,6 @@ using Uuid = std::array<std::byte, 16>;
 std::optional<Uuid> parse_uuid(std::string_view text) noexcept;
 std::string to_string(const Uuid& uuid);
 
-/// Free space to leave in the image: so many bytes, or so many percent of what the files need.
-struct FreeBytes {
-  std::uint64_t bytes = 0;
-};
-struct FreePercent {
-  std::uint32_t percent = 0;
-};
-
 struct Options {
   Variant variant = Variant::ext2;
   std::uint32_t block_bytes =
@@ -41,7 +33,7 @@ struct Options {
   /// Exactly this image size; a plan that needs more fails and names the smallest size that fits.
   std::optional<std::uint64_t> size_bytes;
   /// Without a size: leave this much. Unset: the larger of 10 % and 64 MiB.
-  std::optional<std::variant<FreeBytes, FreePercent>> free;
+  std::optional<FreeSpace> free;
   /// At least so many inodes; unset: those in use plus 10 % plus 1024.
   std::optional<std::uint32_t> inodes;
   std::string label;         ///< up to 16 bytes

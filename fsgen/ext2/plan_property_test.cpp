@@ -32,7 +32,7 @@ rc::Gen<Options> random_options(Variant variant) {
         options.variant = variant;
         options.block_bytes = block_bytes;
         options.inode_bytes = inode_bytes;
-        options.free = ext2::FreeBytes{free_bytes};
+        options.free = FreeBytes{free_bytes};
         if (variant == Variant::ext4) options.journal = journal;
         if (fewer_features) {
           options.features = {"^sparse_super"};

@@ -391,7 +391,7 @@ TEST_CASE("contradictory options are named") {
   CHECK_THAT(refusal(options), Catch::Contains("--journal does not go with --fs=ext2"));
   options = {};
   options.size_bytes = 1 << 20;
-  options.free = ext2::FreeBytes{1};
+  options.free = FreeBytes{1};
   CHECK_THAT(refusal(options), Catch::Contains("--size and --free"));
   options = {};
   options.features = {"metadata_csum"};
@@ -442,7 +442,7 @@ TEST_CASE("reads of any range equal the whole, and the map says where each byte 
   const BuiltTree built = builder.build();
   for (const Shape& shape : kShapes) {
     Options options = options_of(shape);
-    options.free = ext2::FreeBytes{1 << 20};
+    options.free = FreeBytes{1 << 20};
     const auto image = ext2::plan(built.tree, options);
     REQUIRE(image);
     ImageDevice device(*image, built.store);

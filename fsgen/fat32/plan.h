@@ -6,9 +6,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <variant>
 
 #include "block/image.h"
+#include "fsgen/image/free_space.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
@@ -44,14 +44,6 @@ struct TimeZone {
   std::int32_t offset_minutes = 0;  ///< east of UTC; ignored when `local`
 };
 
-/// Free space to leave in the image: so many bytes, or so many percent of what the files need.
-struct FreeBytes {
-  std::uint64_t bytes = 0;
-};
-struct FreePercent {
-  std::uint32_t percent = 0;
-};
-
 struct Options {
   /// Unset: by size, below 16 MiB FAT12, below 512 MiB FAT16, else FAT32; another one where that
   /// can not hold the source.
@@ -64,7 +56,7 @@ struct Options {
   std::optional<std::uint64_t> size_bytes;
   /// Without a size: leave this much. Unset: the larger of 10 % and 64 MiB (FAT12: 10 %), or what
   /// the width can still have.
-  std::optional<std::variant<FreeBytes, FreePercent>> free;
+  std::optional<FreeSpace> free;
   std::string label;  ///< up to 11 characters of ASCII; lower case becomes upper case
   std::optional<std::uint32_t> volume_id;  ///< unset: derived from the tree and the options
   Symlinks symlinks = Symlinks::skip;

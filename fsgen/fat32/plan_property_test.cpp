@@ -42,7 +42,7 @@ rc::Gen<Options> random_options() {
         if (width == 16) options.width = Width::fat16;
         if (width == 32) options.width = Width::fat32;
         options.sector_bytes = sector_bytes;
-        options.free = fat32::FreeBytes{free_bytes};
+        options.free = FreeBytes{free_bytes};
         if (labelled) options.label = "random";
         options.case_clashes = fat32::CaseClashes::escape;
         return options;

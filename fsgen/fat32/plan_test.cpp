@@ -128,15 +128,15 @@ TEST_CASE("without a size there is room to spare") {
   CHECK(judged(built, options)["format"] == "fat16");
   options.width = Width::fat32;
   CHECK(judged(built, options)["size_bytes"] == fmt::format("{}", 69 * kMi));
-  options.free = fat32::FreeBytes{0};
+  options.free = FreeBytes{0};
   // A legal FAT32 has 65,525 clusters: the rest is room, which costs nothing.
   CHECK(judged(built, options)["cluster_count"] >= "65525");
   options.width.reset();
   CHECK(judged(built, options)["format"] == "fat12");
-  options.free = fat32::FreePercent{1000};
+  options.free = FreePercent{1000};
   auto facts = judged(built, options);
   CHECK(std::stoull(facts["size_bytes"]) > 33 * kMi);
-  options.free = fat32::FreeBytes{1024 * kMi};
+  options.free = FreeBytes{1024 * kMi};
   facts = judged(built, options);
   CHECK(facts["format"] == "fat32");
   CHECK(facts["cluster_bytes"] == "4096");
@@ -157,7 +157,7 @@ TEST_CASE("every sector and cluster size") {
         options.width = width;
         options.sector_bytes = sector;
         options.cluster_bytes = cluster;
-        options.free = fat32::FreeBytes{0};
+        options.free = FreeBytes{0};
         CAPTURE(static_cast<int>(width), sector, cluster);
         auto facts = judged(built, options);
         CHECK(facts["cluster_bytes"] == fmt::format("{}", cluster));
@@ -582,7 +582,7 @@ TEST_CASE("reads of any range equal the whole, and the map says where each byte 
   for (const Width width : {Width::fat12, Width::fat16, Width::fat32}) {
     Options options;
     options.width = width;
-    options.free = fat32::FreeBytes{1 << 20};
+    options.free = FreeBytes{1 << 20};
     const auto image = fat32::plan(built.tree, options);
     REQUIRE(image);
     ImageDevice device(*image, built.store);

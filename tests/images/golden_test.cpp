@@ -9,16 +9,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <map>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "block/image.h"
-#include "fsgen/ext2/plan.h"
-#include "fsgen/fat32/plan.h"
-#include "fsgen/iso9660/plan.h"
+#include "compose/formats.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/sha256.h"
 #include "support/text.h"
@@ -30,165 +28,38 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using PlanOptions = std::variant<ext2::Options, fat32::Options, iso9660::Options>;
-
-struct Line {
-  std::string key;
-  std::string value;
-
-  std::uint64_t number() const {
-    const auto parsed = parse_size(value);
-    if (!parsed) FAIL("not a size: " << key << "=" << value);
-    return *parsed;
-  }
-  std::uint32_t small_number() const { return static_cast<std::uint32_t>(number()); }
+/// A recipe's options: those of the format's rows, "fs" and "made-at".
+struct Recipe {
+  std::string format;
+  OptionValues values{};
+  std::optional<std::int64_t> made_at_s{};
 };
 
-std::vector<Line> parse_lines(const std::string& text) {
-  std::vector<Line> parsed;
+Recipe parse_options(const std::string& text) {
+  Recipe recipe{.format = std::string(all_formats().default_name())};
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     if (line.empty() || line.starts_with('#')) continue;
     const std::size_t equals = line.find('=');
-    parsed.push_back(
-        {line.substr(0, equals), equals == std::string::npos ? "" : line.substr(equals + 1)});
-  }
-  return parsed;
-}
-
-ext2::Options parse_ext2_options(const std::vector<Line>& lines) {
-  ext2::Options options;
-  for (const Line& line : lines) {
-    const auto& [key, value] = line;
+    const std::string key = line.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : line.substr(equals + 1);
     if (key == "fs") {
-      options.variant = value == "ext2"   ? ext2::Variant::ext2
-                        : value == "ext3" ? ext2::Variant::ext3
-                                          : ext2::Variant::ext4;
-    } else if (key == "block-size") {
-      options.block_bytes = line.small_number();
-    } else if (key == "inode-size") {
-      options.inode_bytes = line.small_number();
-    } else if (key == "size") {
-      options.size_bytes = line.number();
-    } else if (key == "free") {
-      options.free = ext2::FreeBytes{line.number()};
-    } else if (key == "inodes") {
-      options.inodes = line.small_number();
-    } else if (key == "reserved") {
-      options.reserved_percent = line.small_number();
-    } else if (key == "label") {
-      options.label = value;
-    } else if (key == "uuid") {
-      options.uuid = ext2::parse_uuid(value);
-      if (!options.uuid) FAIL("not a UUID: " << value);
-    } else if (key == "journal") {
-      options.journal = true;
-    } else if (key == "features") {
-      options.features.push_back(value);
+      recipe.format = value;
     } else if (key == "made-at") {
-      options.made_at_s = static_cast<std::int64_t>(line.number());
+      recipe.made_at_s = std::stoll(value);
+    } else if (equals == std::string::npos) {
+      recipe.values.add(key);
     } else {
-      FAIL("unknown option: " << key);
+      recipe.values.add(key, value);
     }
   }
-  return options;
-}
-
-fat32::Options parse_fat_options(const std::vector<Line>& lines) {
-  fat32::Options options;
-  for (const Line& line : lines) {
-    const auto& [key, value] = line;
-    if (key == "fs") {
-      if (value == "fat12") options.width = fat32::Width::fat12;
-      if (value == "fat16") options.width = fat32::Width::fat16;
-      if (value == "fat32") options.width = fat32::Width::fat32;
-    } else if (key == "cluster-size") {
-      options.cluster_bytes = line.small_number();
-    } else if (key == "sector-size") {
-      options.sector_bytes = line.small_number();
-    } else if (key == "size") {
-      options.size_bytes = line.number();
-    } else if (key == "free") {
-      options.free = fat32::FreeBytes{line.number()};
-    } else if (key == "label") {
-      options.label = value;
-    } else if (key == "uuid") {
-      options.volume_id = fat32::parse_volume_id(value);
-      if (!options.volume_id) FAIL("not a volume id: " << value);
-    } else if (key == "symlinks") {
-      options.symlinks = value == "follow"  ? fat32::Symlinks::follow
-                         : value == "error" ? fat32::Symlinks::error
-                                            : fat32::Symlinks::skip;
-    } else if (key == "names") {
-      options.bad_names = value == "skip"    ? fat32::BadNames::skip
-                          : value == "error" ? fat32::BadNames::error
-                                             : fat32::BadNames::escape;
-    } else if (key == "case-clashes") {
-      options.case_clashes = value == "skip"     ? fat32::CaseClashes::skip
-                             : value == "escape" ? fat32::CaseClashes::escape
-                                                 : fat32::CaseClashes::error;
-    } else if (key == "skip-unfit") {
-      options.skip_unfit = true;
-    } else if (key == "minutes-east") {
-      options.time_zone.offset_minutes = static_cast<std::int32_t>(line.number());
-    } else if (key == "hidden-sectors") {
-      options.hidden_sectors = line.small_number();
-    } else if (key == "made-at") {
-      options.made_at_s = static_cast<std::int64_t>(line.number());
-    } else {
-      FAIL("unknown option: " << key);
-    }
-  }
-  return options;
-}
-
-iso9660::Options parse_iso_options(const std::vector<Line>& lines) {
-  iso9660::Options options;
-  for (const Line& line : lines) {
-    const auto& [key, value] = line;
-    if (key == "iso-level") {
-      options.level = line.small_number();
-    } else if (key == "joliet") {
-      options.joliet = value == "no"     ? iso9660::Joliet::none
-                       : value == "long" ? iso9660::Joliet::longer
-                                         : iso9660::Joliet::standard;
-    } else if (key == "deep-directories") {
-      if (value == "keep") options.deep = iso9660::DeepDirectories::keep;
-    } else if (key == "label") {
-      options.label = value;
-    } else if (key == "publisher") {
-      options.fields.push_back({iso9660::Field::publisher, value});
-    } else if (key == "uuid") {
-      options.volume_time = iso9660::parse_volume_time(value);
-      if (!options.volume_time) FAIL("not a date: " << value);
-    } else if (key == "pad") {
-      options.pad = true;
-    } else if (key == "cidata") {
-      options.cidata = true;
-    } else if (key == "made-at") {
-      options.made_at_s = static_cast<std::int64_t>(line.number());
-    } else if (key != "fs") {
-      FAIL("unknown option: " << key);
-    }
-  }
-  return options;
-}
-
-PlanOptions parse_options(const std::string& text) {
-  const std::vector<Line> lines = parse_lines(text);
-  const bool fat = std::ranges::any_of(
-      lines, [](const Line& line) { return line.key == "fs" && line.value.starts_with("fat"); });
-  if (fat) return parse_fat_options(lines);
-  const bool iso = std::ranges::any_of(
-      lines, [](const Line& line) { return line.key == "fs" && line.value == "iso"; });
-  if (iso) return parse_iso_options(lines);
-  return parse_ext2_options(lines);
+  return recipe;
 }
 
 /// The judge of a format, silent when it has nothing against the image.
-std::vector<std::string> judge_of(const PlanOptions& options, const std::string& image) {
-  if (std::holds_alternative<fat32::Options>(options)) return {"fsck.fat", "-nv", image};
-  if (std::holds_alternative<iso9660::Options>(options)) {
+std::vector<std::string> judge_of(const std::string& format, const std::string& image) {
+  if (format.starts_with("fat")) return {"fsck.fat", "-nv", image};
+  if (format == "iso") {
     return {"xorriso", "-abort_on", "SORRY", "-indev", "stdio:" + image, "-check_media", "--"};
   }
   return {"e2fsck", "-fn", image};
@@ -277,9 +148,11 @@ void run_recipe(const fs::path& recipe) {
   const auto builder = TreeBuilder::parse(read_file(recipe / "tree"));
   if (!builder) FAIL(builder.error().what);
   const BuiltTree built = builder->build();
-  const PlanOptions options = parse_options(read_file(recipe / "options"));
+  const Recipe options = parse_options(read_file(recipe / "options"));
+  const Result<Planner> planner = all_formats().configure(options.format, options.values);
+  if (!planner) FAIL(planner.error().what);
   const auto image =
-      std::visit([&](const auto& chosen) { return plan(built.tree, chosen); }, options);
+      (*planner)({.tree = built.tree, .contents = built.store, .made_at_s = options.made_at_s});
   if (recipe.filename().string().starts_with("should-fail-")) {
     if (image) FAIL("a plan was made");
     compare(recipe / "expect", printable(image.error().what) + "\n");
@@ -293,7 +166,7 @@ void run_recipe(const fs::path& recipe) {
   const UniqueFd file(::memfd_create("image", MFD_CLOEXEC));
   write_image(device, file);
   const Ran fsck =
-      run_tool(judge_of(options, fmt::format("/proc/{}/fd/{}", ::getpid(), file.get())));
+      run_tool(judge_of(options.format, fmt::format("/proc/{}/fd/{}", ::getpid(), file.get())));
   CAPTURE(fsck.output);
   CHECK(fsck.status == 0);
 }

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "compose/formats.h"
+
+#include "fsgen/ext2/format.h"
+#include "fsgen/fat32/format.h"
+#include "fsgen/iso9660/format.h"
+
+namespace mkvirtfs {
+
+const FormatRegistry& all_formats() {
+  static const Format* const formats[] = {
+      &ext2::format(),
+      &fat32::format(),
+      &iso9660::format(),
+  };
+  static const FormatRegistry registry(formats);
+  return registry;
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "block/content.h"
+#include "block/image.h"
+#include "fsgen/image/option_row.h"
+#include "fsgen/tree/source_tree.h"
+#include "support/error.h"
+
+namespace mkvirtfs {
+
+/// What a plan is made of.
+struct PlanRequest {
+  std::shared_ptr<const SourceTree> tree{};
+  /// The bytes of the tree's files, for formats that compare them before they plan. Not null.
+  std::shared_ptr<ContentStore> contents{};
+  /// Time stamp of the file system itself; unset: the newest mtime of the tree.
+  std::optional<std::int64_t> made_at_s{};
+};
+
+/// A format with its options set: makes the plan. Errors are those of the format's plan().
+using Planner = std::function<Result<std::shared_ptr<const Image>>(const PlanRequest& request)>;
+
+/// What a file system of the format can show of a tree. What it cannot, the image reports as
+/// differences.
+struct FormatHolds {
+  bool owners = false;  ///< owners and permission bits
+  bool symlinks = false;
+  bool hard_links = false;
+  bool devices = false;  ///< devices, FIFOs and sockets
+  bool xattrs = false;
+};
+
+/// One name of a format: "ext4", "fat16".
+struct FormatName {
+  std::string_view name{};
+  std::string_view remark{};  ///< for --help, in parentheses behind the name; may be empty
+};
+
+/// A format, or a family of formats that one planner makes: its names, what it can hold, its
+/// options and its planner. A format says this here and nowhere else: see docs/adding-a-format.md.
+struct Format {
+  std::string_view family{};  ///< for headings: "ext2/3/4"
+  std::span<const FormatName> names{};
+  FormatHolds holds{};
+  std::span<const OptionRow> options{};
+  /// Sentences for the manual: what the names mean, and what the format does not hold. Markup as
+  /// in OptionRow::manual.
+  std::string_view manual{};
+  /// Reads the values, of which each has a row in `options`, and returns the planner that keeps
+  /// them. Errc::usage for what is malformed or contradictory; nothing else is looked at yet.
+  Result<Planner> (*configure)(std::string_view name, const OptionValues& values) = nullptr;
+};
+
+}  // namespace mkvirtfs

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/image/format_registry.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cassert>
+
+namespace mkvirtfs {
+
+std::string FormatRegistry::Option::help() const {
+  std::vector<std::string> details;
+  for (const std::string_view choice : row.choices) {
+    details.push_back(fmt::format("{}{}", choice, details.empty() ? " (default)" : ""));
+  }
+  // A choice of one word has no default: it is given or not.
+  if (row.choices.size() == 1) details.front() = row.choices.front();
+  for (const Format* format : formats) {
+    const auto own = std::ranges::find(format->options, row.name, &OptionRow::name);
+    if (!own->note.empty()) details.emplace_back(own->note);
+  }
+  if (details.empty()) return std::string(row.help);
+  return fmt::format("{}: {}", row.help, fmt::join(details, ", "));
+}
+
+FormatRegistry::FormatRegistry(std::span<const Format* const> formats)
+    : formats_(formats.begin(), formats.end()) {
+  assert(!formats_.empty());
+  for (const Format* format : formats_) {
+    for (const OptionRow& row : format->options) {
+      const auto known = std::ranges::find(options_, row.name,
+                                           [](const Option& option) { return option.row.name; });
+      if (known == options_.end()) {
+        options_.push_back({row, {format}});
+      } else {
+        assert(known->row.kind == row.kind);
+        known->formats.push_back(format);
+      }
+    }
+  }
+  std::ranges::stable_partition(options_,
+                                [](const Option& option) { return option.formats.size() > 1; });
+}
+
+const Format* FormatRegistry::find(std::string_view name) const {
+  const auto at = std::ranges::find_if(formats_, [&](const Format* format) {
+    return std::ranges::find(format->names, name, &FormatName::name) != format->names.end();
+  });
+  return at == formats_.end() ? nullptr : *at;
+}
+
+std::vector<std::string> FormatRegistry::names() const {
+  std::vector<std::string> names;
+  for (const Format* format : formats_) {
+    for (const FormatName& each : format->names) names.emplace_back(each.name);
+  }
+  return names;
+}
+
+std::string_view FormatRegistry::resolve(std::string_view named, const OptionValues& values) const {
+  if (!named.empty()) return named;
+  for (const Option& option : options_) {
+    if (!option.row.implies_format.empty() && values.has(option.row.name)) {
+      return option.row.implies_format;
+    }
+  }
+  return default_name();
+}
+
+Result<Planner> FormatRegistry::configure(std::string_view name, const OptionValues& values) const {
+  const Format* format = find(name);
+  if (format == nullptr) {
+    return fail(Errc::usage, fmt::format("--fs={} is none of {}", name, fmt::join(names(), ", ")));
+  }
+  for (const auto& [option, texts] : values) {
+    if (std::ranges::find(format->options, option, &OptionRow::name) == format->options.end()) {
+      return fail(Errc::usage, fmt::format("--{} does not go with --fs={}", option, name));
+    }
+  }
+  return format->configure(name, values);
+}
+
+}  // namespace mkvirtfs

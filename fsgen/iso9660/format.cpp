@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/iso9660/format.h"
+
+#include <array>
+
+#include "fsgen/image/option_reader.h"
+#include "fsgen/iso9660/duplicates.h"
+
+namespace mkvirtfs::iso9660 {
+namespace {
+
+constexpr std::array<FormatName, 1> kNames{{{"iso", ""}}};
+constexpr std::array<std::string_view, 3> kJolietWords{"yes", "long", "no"};
+constexpr std::array<std::string_view, 2> kDeepWords{"relocate", "keep"};
+constexpr std::array<std::string_view, 1> kPresetWords{"cidata"};
+
+constexpr std::string_view kManual =
+    "`iso` is ISO 9660 with Rock Ridge and Joliet. The image is as large as its contents; `--size` "
+    "and `--free` do not go with it. Times are in whole seconds from 1900 to 2155, and Joliet has "
+    "directories and regular files alone.";
+
+std::span<const OptionRow> rows() {
+  static const std::array<OptionRow, 9> rows{{
+      label_option("32 (ISO)",
+                   "In ISO 9660 up to 32 characters of ASCII, of which Joliet shows 16."),
+      uuid_option("a date (ISO)",
+                  "In ISO 9660 it is the date of the volume, _2026-01-31-23-59-59-00_, which "
+                  "readers take for a UUID."),
+      {.name = "iso-level",
+       .value_name = "N",
+       .help = "Level of interchange: 1, 2 or 3 (default)",
+       .manual = "The level of interchange: 1 has names of 8 and 3 characters, 2 and 3 of 30 "
+                 "together, and only 3, the default, has files of 4 GiB and more. Rock Ridge has "
+                 "the names as they are, whatever the level."},
+      {.name = "joliet",
+       .kind = OptionKind::choice,
+       .value_name = "WHAT",
+       .help = "Names for Windows",
+       .choices = kJolietWords,
+       .manual = "For systems that do not know Rock Ridge: `yes` (the default: names of up to 64 "
+                 "characters of UTF-16), `long` (103, which is more than the specification has) or "
+                 "`no`."},
+      {.name = "deep-directories",
+       .kind = OptionKind::choice,
+       .value_name = "WHAT",
+       .help = "Directories below 8 levels",
+       .choices = kDeepWords,
+       .manual = "What becomes of directories below 8 levels, or with paths of more than 255 "
+                 "characters: `relocate` (the default: as ECMA-119 wants it, in a directory of "
+                 "their own that readers of Rock Ridge do not show) or `keep`."},
+      {.name = "volume-field",
+       .kind = OptionKind::repeated,
+       .value_name = "FIELD",
+       .help = "NAME=TEXT: publisher, application... (see the manual); may be repeated",
+       .manual =
+           "NAME=TEXT, a field of the volume descriptor: `system`, `volume-set`, `publisher`, "
+           "`preparer` or `application`, or the name of a file in the root of the source as "
+           "`copyright`, `abstract` or `bibliographic`. May be repeated."},
+      {.name = "dedupe",
+       .kind = OptionKind::flag,
+       .help = "Store equal files once (reads all)",
+       .manual = "Files with the same bytes share them. This reads all files of which the size is "
+                 "not the only one; otherwise only hard links share."},
+      {.name = "pad",
+       .kind = OptionKind::flag,
+       .help = "Fill up to a multiple of 32 KiB",
+       .manual = "Fill the image up to a multiple of 32 KiB."},
+      {.name = "preset",
+       .kind = OptionKind::choice,
+       .value_name = "WHAT",
+       .help = "For cloud-init, implies --fs=iso",
+       .choices = kPresetWords,
+       .manual = "`cidata`: for cloud-init, which looks for a volume of this name with _user-data_ "
+                 "and _meta-data_; both must be there. Implies `--fs=iso`.",
+       .implies_format = "iso"},
+  }};
+  return rows;
+}
+
+void read_volume_fields(const OptionValues& values, OptionReader& reader, Options& options) {
+  for (const std::string& text : values.all("volume-field")) {
+    const std::size_t equals = text.find('=');
+    const std::optional<Field> field = parse_field(std::string_view(text).substr(0, equals));
+    if (!field || equals == std::string::npos) {
+      reader.refuse("volume-field", text,
+                    "is not system=TEXT, volume-set=, publisher=, preparer=, application=, "
+                    "copyright=, abstract= or bibliographic=");
+      return;
+    }
+    options.fields.push_back({*field, text.substr(equals + 1)});
+  }
+}
+
+Result<Planner> configure(std::string_view name, const OptionValues& values) {
+  Result<Options> read = read_options(name, values);
+  if (!read) return std::unexpected(std::move(read.error()));
+  return [read = std::move(*read), dedupe = values.has("dedupe")](
+             const PlanRequest& request) -> Result<std::shared_ptr<const Image>> {
+    Options options = read;
+    options.made_at_s = request.made_at_s;
+    if (dedupe) {
+      Result<std::vector<Duplicate>> duplicates = find_duplicates(*request.tree, *request.contents);
+      if (!duplicates) return std::unexpected(std::move(duplicates.error()));
+      options.duplicates = std::move(*duplicates);
+    }
+    return plan(request.tree, options);
+  };
+}
+
+}  // namespace
+
+const Format& format() {
+  static const Format format{
+      .family = "ISO 9660",
+      .names = kNames,
+      .holds = {.owners = true, .symlinks = true, .hard_links = true, .devices = true},
+      .options = rows(),
+      .manual = kManual,
+      .configure = configure,
+  };
+  return format;
+}
+
+Result<Options> read_options(std::string_view /*name*/, const OptionValues& values) {
+  Options options;
+  OptionReader reader(values);
+  reader.text("label", options.label);
+  reader.number("iso-level", {.least = 1, .most = 3}, options.level);
+  reader.choice<Joliet>("joliet",
+                        {{"yes", Joliet::standard}, {"long", Joliet::longer}, {"no", Joliet::none}},
+                        options.joliet);
+  reader.choice<DeepDirectories>(
+      "deep-directories",
+      {{"relocate", DeepDirectories::relocate}, {"keep", DeepDirectories::keep}}, options.deep);
+  reader.choice<bool>("preset", {{"cidata", true}}, options.cidata);
+  read_volume_fields(values, reader, options);
+  if (const std::string* text = reader.find("uuid")) {
+    options.volume_time = parse_volume_time(*text);
+    if (!options.volume_time) {
+      reader.refuse("uuid", *text,
+                    "is not a date (2026-01-31-23-59-59-00), which ISO 9660 has for a UUID");
+    }
+  }
+  options.pad = reader.flag("pad");
+  if (Result<void> good = reader.finish(); !good) return std::unexpected(std::move(good.error()));
+  return options;
+}
+
+}  // namespace mkvirtfs::iso9660
