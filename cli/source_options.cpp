@@ -225,7 +225,7 @@ void SourceOptions::add_options_to(CLI::App& app) {
       ->group(kGroup);
   app.add_option(
          "--change-check", change_check_,
-         "A file changed when its mtime, size or inode did,\nor its ctime, too (the default)")
+         "A file changed when its mtime, size or inode\ndid, or its ctime, too (the default)")
       ->option_text("mtime|ctime")
       ->check(CLI::IsMember({"mtime", "ctime"}))
       ->group(kGroup);
