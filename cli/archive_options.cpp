@@ -13,6 +13,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "cli/reader_path.h"
 #include "support/mutex.h"
 #include "support/open_file.h"
 #include "support/text.h"
@@ -158,6 +159,7 @@ void ArchiveOptions::add_to(CLI::App& app) {
   add("--max-entries", most_entries_, "N", "Members at most (default 10000000)");
   add("--max-size", most_size_, "SIZE", "Bytes at most, unpacked (default 2T)");
   add("--max-ratio", most_ratio_, "N", "Unpacked to packed at most (default 1000)");
+  add("--reader-memory", reader_memory_, "SIZE", "For 7z, ISO and the like (default 1G)");
   add("--index-memory", index_memory_, "SIZE", "For the index of a stream (default 32M)");
   add("--cache-memory", cache_memory_, "SIZE", "For what was unpacked (default 48M)");
   add("--cache-dir", cache_directory_, "DIR|none", "Where indexes are kept");
@@ -173,6 +175,7 @@ Result<ArchiveSettings> ArchiveOptions::parse(LogSink& log) const {
        {std::tuple("--max-size", &most_size_, &settings.read.limits.most_bytes),
         std::tuple("--index-memory", &index_memory_, &settings.stream.index_memory_bytes),
         std::tuple("--cache-memory", &cache_memory_, &cache_bytes),
+        std::tuple("--reader-memory", &reader_memory_, &settings.read.helper.memory_bytes),
         std::tuple("--spool-limit", &spool_limit_, &spool_bytes)}) {
     if (Result<void> good = take_size(option, *text, *value); !good) {
       return std::unexpected(std::move(good.error()));
@@ -185,6 +188,7 @@ Result<ArchiveSettings> ArchiveOptions::parse(LogSink& log) const {
       return std::unexpected(std::move(good.error()));
     }
   }
+  settings.read.helper.path = reader_path();
   settings.stream.most_unpacked_bytes = settings.read.limits.most_bytes;
   settings.stream.log = &log;
   settings.stream.cache = shared_stores().cache(cache_bytes);

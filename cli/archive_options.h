@@ -48,6 +48,7 @@ class ArchiveOptions {
   std::string most_entries_;
   std::string most_size_;
   std::string most_ratio_;
+  std::string reader_memory_;
   std::string index_memory_;
   std::string cache_memory_;
   std::string cache_directory_;

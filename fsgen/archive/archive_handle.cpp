@@ -39,17 +39,23 @@ Utf8Locale::~Utf8Locale() {
 }
 
 std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSource>& source,
+                                                   Formats formats,
                                                    const std::vector<std::string>& passphrases,
                                                    std::uint64_t base) {
   std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle(source, nullptr, base));
   ::archive* const archive = handle->archive_;
-  for (const auto support : {archive_read_support_format_tar, archive_read_support_format_cpio,
-                             archive_read_support_format_ar, archive_read_support_format_iso9660,
-                             archive_read_support_format_zip_seekable,
-                             archive_read_support_format_7zip, archive_read_support_format_rar,
-                             archive_read_support_format_rar5, archive_read_support_format_cab,
-                             archive_read_support_format_lha, archive_read_support_format_xar}) {
-    support(archive);
+  // The first of those that bid as much gets it.
+  archive_read_support_format_tar(archive);
+  archive_read_support_format_cpio(archive);
+  archive_read_support_format_ar(archive);
+  if (formats == Formats::all) archive_read_support_format_iso9660(archive);
+  archive_read_support_format_zip_seekable(archive);
+  if (formats == Formats::all) {
+    for (const auto support : {archive_read_support_format_7zip, archive_read_support_format_rar,
+                               archive_read_support_format_rar5, archive_read_support_format_cab,
+                               archive_read_support_format_lha, archive_read_support_format_xar}) {
+      support(archive);
+    }
   }
   for (const std::string& passphrase : passphrases) {
     archive_read_add_passphrase(archive, passphrase.c_str());
@@ -183,8 +189,10 @@ ArchiveHandle::End ArchiveHandle::end() {
 
 std::string ArchiveHandle::error_text() const {
   if (source_error_) return source_error_->what;
-  const char* text = archive_error_string(archive_);
-  return text == nullptr ? "the archive is damaged" : text;
+  const char* const text = archive_error_string(archive_);
+  if (text == nullptr) return "the archive is damaged";
+  if (archive_errno(archive_) != ENOMEM) return text;
+  return std::string(text) + ": it takes more memory than it may have (see --reader-memory)";
 }
 
 void ArchiveHandle::failed(const Error& error) {

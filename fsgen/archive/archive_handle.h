@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "fsgen/archive/members_sink.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/forward_reader.h"
 #include "support/error.h"
@@ -23,9 +24,10 @@ namespace mkvirtfs::archive {
 /// libarchive, reading bytes of ours: formats alone, never a filter, never a file. One thread.
 class ArchiveHandle {
  public:
-  /// Any format of `source`, at any offset. The archive begins at its byte `base`; offsets stay
-  /// those in the source, here and below.
+  /// Those of `formats`, in `source`, at any offset. The archive begins at its byte `base`; offsets
+  /// stay those in the source, here and below.
   static std::unique_ptr<ArchiveHandle> open(const std::shared_ptr<ByteSource>& source,
+                                             Formats formats,
                                              const std::vector<std::string>& passphrases,
                                              std::uint64_t base);
   /// The formats that can be read forwards, of `stream`, which outlives the handle.

@@ -39,9 +39,10 @@ StreamOptions with_spool() {
   return options;
 }
 
-Result<Opened> open(std::shared_ptr<ByteSource> source, const ReadOptions& options = {},
+Result<Opened> open(std::shared_ptr<ByteSource> source, ReadOptions options = {},
                     const LayerOptions& layer_options = {}) {
   const StreamOptions stream_options = with_spool();
+  options.helper.path = MKVIRTFS_READER;
   Result<Archive> archive =
       read_archive(std::move(source), options, stream_options, nullptr, null_log());
   if (!archive) return std::unexpected(archive.error());

@@ -27,7 +27,9 @@ StreamOptions stream_options() {
 }
 
 /// All of it: the members, the tree, and the first bytes of each file.
-Result<Layer> open(std::string bytes, const ReadOptions& options = {}) {
+Result<Layer> open(std::string bytes, ReadOptions options = {}) {
+  // Some thousand times, for which no process is started.
+  options.in_process = true;
   const auto source = std::make_shared<MemorySource>(std::move(bytes), "bad");
   const Result<Archive> archive =
       read_archive(source, options, stream_options(), nullptr, null_log());

@@ -17,7 +17,7 @@
 #include <system_error>
 #include <utility>
 
-#include "fsgen/archive/packing.h"
+#include "fsgen/stream/packing.h"
 #include "support/sha256.h"
 #include "support/text.h"
 #include "support/unique_fd.h"

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
-#include "fsgen/archive/packing.h"
 #include "fsgen/stream/file_source.h"
+#include "fsgen/stream/packing.h"
 #include "support/sha256.h"
 #include "support/text.h"
 #include "tests/support/temp_dir.h"

@@ -40,8 +40,10 @@ struct Opened {
 Result<Opened> open(const std::string& bytes) {
   StreamOptions options;
   options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
-  Result<Archive> archive = read_archive(std::make_shared<MemorySource>(bytes, "image"), {},
-                                         options, nullptr, null_log());
+  ReadOptions read_options;
+  read_options.helper.path = MKVIRTFS_READER;
+  Result<Archive> archive = read_archive(std::make_shared<MemorySource>(bytes, "image"),
+                                         read_options, options, nullptr, null_log());
   if (!archive) return std::unexpected(archive.error());
   Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
   if (!layer) return std::unexpected(layer.error());

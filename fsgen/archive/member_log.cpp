@@ -4,7 +4,7 @@
 #include <cassert>
 #include <limits>
 
-#include "fsgen/archive/packing.h"
+#include "fsgen/stream/packing.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::archive {

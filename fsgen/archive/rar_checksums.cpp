@@ -10,7 +10,7 @@
 #include <string_view>
 #include <utility>
 
-#include "fsgen/archive/packing.h"
+#include "fsgen/stream/packing.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 

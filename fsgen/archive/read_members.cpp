@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cerrno>
 #include <charconv>
 #include <limits>
 #include <utility>
@@ -14,7 +15,9 @@
 #include "fsgen/archive/acl.h"
 #include "fsgen/archive/archive_end.h"
 #include "fsgen/archive/archive_handle.h"
+#include "fsgen/archive/archive_job.h"
 #include "fsgen/archive/iso_directory.h"
+#include "fsgen/archive/members_sink.h"
 #include "fsgen/archive/rar_checksums.h"
 #include "fsgen/archive/tar_headers.h"
 #include "fsgen/archive/zip_directory.h"
@@ -82,13 +85,17 @@ std::string percent_decoded(std::string_view text) {
 /// Goes through the headers of one archive.
 class MemberReader {
  public:
+  /// Members that must be unpacked go to `sink`; nullptr: they are refused.
   MemberReader(std::unique_ptr<ArchiveHandle> handle, std::shared_ptr<ByteSource> source,
-               ForwardReader* stream, std::string name, const ReadOptions& options, LogSink& log)
+               Formats formats, ForwardReader* stream, std::string name, const ReadOptions& options,
+               MembersSink* sink, LogSink& log)
       : handle_(std::move(handle)),
         source_(std::move(source)),
+        formats_(formats),
         stream_(stream),
         name_(std::move(name)),
         options_(options),
+        sink_(sink),
         log_(log),
         tar_headers_(options.pax_globals) {
     if (options_.lacks_end) handle_->pad_end();
@@ -136,9 +143,11 @@ class MemberReader {
 
   std::unique_ptr<ArchiveHandle> handle_;
   const std::shared_ptr<ByteSource> source_;  // none: it comes forwards,
-  ForwardReader* const stream_;               // from here
+  const Formats formats_;
+  ForwardReader* const stream_;  // from here
   const std::string name_;
   const ReadOptions& options_;
+  MembersSink* const sink_;
   LogSink& log_;
 
   ReadMembers made_;
@@ -147,7 +156,7 @@ class MemberReader {
   std::string target_;  // and that of its link
   AclValues acls_;
   TarHeaders tar_headers_;
-  std::optional<SpoolWriter> spool_;
+  std::uint64_t unpacked_bytes_ = 0;  // in the sink
   std::unique_ptr<const ZipDirectory> zip_;
   std::optional<IsoDirectory> iso_;
   // Of a rar archive, by entry: read with the first one.
@@ -186,16 +195,11 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
   made_.format = format == nullptr ? "tar" : format;
   made_.kind = kind_of(base_format());
   if (Result<void> good = read_on(); !good) return std::unexpected(good.error());
-  if (spool_) {
-    Result<std::shared_ptr<ByteSource>> spooled = spool_->finish();
-    if (!spooled) return std::unexpected(spooled.error());
-    made_.spool = std::move(*spooled);
-  }
   return std::move(made_);
 }
 
 Result<bool> MemberReader::read_entries() {
-  if (source_) {
+  if (source_ && formats_ == Formats::all) {
     const Result<bool> is_iso = is_iso9660(*source_);
     if (!is_iso) return std::unexpected(is_iso.error());
     if (*is_iso) {
@@ -210,6 +214,8 @@ Result<bool> MemberReader::read_entries() {
     if (status == ARCHIVE_EOF) break;
     if (is_damage(status)) {
       if (handle_->source_error()) return std::unexpected(*handle_->source_error());
+      // It may not have been able to look.
+      if (archive_errno(handle_->get()) == ENOMEM) return wrong(handle_->error_text());
       if (archive_format(handle_->get()) == 0) return false;
       // What is told of stands behind the last member that was good.
       const std::string_view where = member_.path.empty() ? "" : "behind it: ";
@@ -288,6 +294,7 @@ Result<void> MemberReader::take() {
   if (Result<void> good = take_place(); !good) return good;
   if (Result<void> good = pass_over_stored_holes(); !good) return good;
   if (Result<void> good = made_.members.append(member_); !good) return wrong(good.error().what);
+  if (sink_ != nullptr) sink_->found(made_.members);
   return {};
 }
 
@@ -584,13 +591,10 @@ Result<void> MemberReader::spool() {
   if (archive_entry_is_data_encrypted(entry) == 1 && options_.passphrases.empty()) {
     return wrong("is encrypted (see --passphrase-file)", Errc::unsupported);
   }
-  if (!spool_) {
-    if (!options_.spool) {
-      return wrong("can only be unpacked into a spool, and there is none", Errc::unsupported);
-    }
-    spool_.emplace(options_.spool, name_);
+  if (sink_ == nullptr) {
+    return wrong("can only be unpacked into a spool, and there is none", Errc::unsupported);
   }
-  const std::uint64_t start = spool_->size_bytes();
+  const std::uint64_t start = unpacked_bytes_;
   const std::uint64_t announced = member_.size_bytes;
   const bool is_announced = archive_entry_size_is_set(entry) != 0;
   member_.is_sparse = false;
@@ -617,7 +621,7 @@ Result<void> MemberReader::spool() {
     }
     while (size < from) {
       const std::size_t zeroes = std::min<std::uint64_t>(kZeroes.size(), from - size);
-      if (Result<void> good = spool_->append(std::span(kZeroes).first(zeroes)); !good) return good;
+      if (Result<void> good = sink_->append(std::span(kZeroes).first(zeroes)); !good) return good;
       size += zeroes;
     }
     if (!is_announced && total_bytes_ + size + count > options_.limits.most_bytes) {
@@ -626,7 +630,7 @@ Result<void> MemberReader::spool() {
           Errc::does_not_fit);
     }
     const std::span<const std::byte> block(static_cast<const std::byte*>(bytes), count);
-    if (Result<void> good = spool_->append(block); !good) return good;
+    if (Result<void> good = sink_->append(block); !good) return good;
     if (checksum_) crc = ::crc32_z(crc, static_cast<const Bytef*>(bytes), count);
     size += count;
   }
@@ -636,6 +640,7 @@ Result<void> MemberReader::spool() {
   }
   if (!is_announced) total_bytes_ += size;
   member_.size_bytes = size;
+  unpacked_bytes_ += size;
   if (size == 0) return {};
   member_.place = Place::spooled;
   member_.data_offset = start;
@@ -644,13 +649,14 @@ Result<void> MemberReader::spool() {
 
 }  // namespace
 
-Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
-                                 const ReadOptions& options, LogSink& log) {
+Result<std::optional<ReadMembers>> read_members_here(const std::shared_ptr<ByteSource>& archive,
+                                                     Formats formats, const ReadOptions& options,
+                                                     MembersSink* sink, LogSink& log) {
   const Utf8Locale utf8;
   std::uint64_t base = 0;
   const auto attempt = [&](const std::vector<std::string>& passphrases) {
-    return MemberReader(ArchiveHandle::open(archive, passphrases, base), archive, nullptr,
-                        archive->name(), options, log)
+    return MemberReader(ArchiveHandle::open(archive, formats, passphrases, base), archive, formats,
+                        nullptr, archive->name(), options, sink, log)
         .run();
   };
   Result<std::optional<ReadMembers>> made = attempt(options.passphrases);
@@ -661,17 +667,34 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
   for (std::size_t turn = 1; turn < passphrases.size(); ++turn) {
     if (made || made.error().code != Errc::unreadable) break;
     std::ranges::rotate(passphrases, passphrases.begin() + 1);
+    if (sink != nullptr) sink->restart();
     if (auto again = attempt(passphrases); again) made = std::move(again);
+  }
+  if (!made || *made) return made;
+  // One with 64-bit offsets that count from behind what unpacks it is not found by libarchive.
+  base = ZipDirectory::offset_of_archive(*archive);
+  return base == 0 ? std::move(made) : attempt(options.passphrases);
+}
+
+Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
+                                 const ReadOptions& options, LogSink& log) {
+  const Result<bool> here = options.in_process ? Result<bool>(true) : is_read_in_process(*archive);
+  if (!here) return std::unexpected(here.error());
+  Result<std::optional<ReadMembers>> made;
+  if (*here) {
+    SpoolSink spool(options.spool, archive->name());
+    made = read_members_here(archive, options.in_process ? Formats::all : Formats::bounded, options,
+                             options.spool ? &spool : nullptr, log);
+    if (made && *made) {
+      Result<std::shared_ptr<ByteSource>> spooled = spool.finish();
+      if (!spooled) return std::unexpected(std::move(spooled.error()));
+      (*made)->spool = std::move(*spooled);
+    }
+  } else {
+    made = read_members_in_helper(archive, options, log);
   }
   if (!made) return std::unexpected(std::move(made.error()));
   if (*made) return std::move(**made);
-  // One with 64-bit offsets that count from behind what unpacks it is not found by libarchive.
-  base = ZipDirectory::offset_of_archive(*archive);
-  if (base != 0) {
-    made = attempt(options.passphrases);
-    if (!made) return std::unexpected(std::move(made.error()));
-    if (*made) return std::move(**made);
-  }
   // libarchive knows a zip archive by its end alone.
   std::array<std::byte, 4> first{};
   constexpr std::array<std::byte, 4> kZipMember = {std::byte{'P'}, std::byte{'K'}, std::byte{3},
@@ -689,7 +712,8 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
 Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,
                                                 const ReadOptions& options, LogSink& log) {
   const Utf8Locale utf8;
-  MemberReader reader(ArchiveHandle::open(stream), nullptr, &stream, name, options, log);
+  MemberReader reader(ArchiveHandle::open(stream), nullptr, Formats::bounded, &stream, name,
+                      options, nullptr, log);
   return reader.run();
 }
 
@@ -697,8 +721,8 @@ Result<std::optional<ReadMembers>> read_cpio_members(const std::shared_ptr<ByteS
                                                      std::uint64_t base, const ReadOptions& options,
                                                      LogSink& log) {
   const Utf8Locale utf8;
-  MemberReader reader(ArchiveHandle::open_cpio(archive, base), archive, nullptr, archive->name(),
-                      options, log);
+  MemberReader reader(ArchiveHandle::open_cpio(archive, base), archive, Formats::bounded, nullptr,
+                      archive->name(), options, nullptr, log);
   return reader.run();
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fsgen/archive/member_log.h"
+#include "fsgen/helper/helper_process.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/forward_reader.h"
 #include "fsgen/stream/spool.h"
@@ -44,6 +45,11 @@ struct ReadOptions {
   std::optional<std::string> manifest_directory;
   /// Where members go that can only be unpacked from the beginning; none: they are refused.
   std::shared_ptr<SpoolSpace> spool;
+  /// Who reads all formats but tar, cpio, ar and zip: libarchive parses these in loops that nobody
+  /// has proved to end.
+  helper::HelperSettings helper;
+  /// They are read in this process after all: for the helper itself, and for fuzzers.
+  bool in_process = false;
 
   /// What of these changes what the same bytes hold: kept indexes go by it.
   std::uint64_t reading() const noexcept {
@@ -70,14 +76,15 @@ struct ReadMembers {
 ///
 /// tar (v7, ustar, pax, GNU, with holes), cpio (newc, odc, binary), ar and ISO 9660: members lie
 /// stored in the archive. zip: stored or deflated there; what is encrypted or packed otherwise is
-/// spooled. 7z, rar, cab, lha, xar: spooled.
+/// spooled. 7z, rar, cab, lha, xar, and what is compressed or in several sections in ISO 9660:
+/// spooled.
 ///
 /// Of cpio archives one behind the other all are read, as the kernel does with an initramfs: the
 /// next one begins at a multiple of 4, behind zeroes or at once.
 ///
 /// Errors: Errc::unreadable for what is no archive, or is damaged: the text names the member and
 /// the offset. Errc::does_not_fit beyond the limits. Errc::unsupported for what would need a spool,
-/// or a passphrase, that is not there.
+/// a passphrase or a helper that is not there.
 Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                                  const ReadOptions& options, LogSink& log);
 

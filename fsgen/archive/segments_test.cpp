@@ -36,8 +36,9 @@ struct Opened {
   std::string log;
 };
 
-Result<Opened> open(std::shared_ptr<ByteSource> source, const ReadOptions& options = {},
+Result<Opened> open(std::shared_ptr<ByteSource> source, ReadOptions options = {},
                     const IndexCache* cache = nullptr) {
+  options.helper.path = MKVIRTFS_READER;
   StreamOptions stream_options;
   stream_options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
   CollectedLog log;

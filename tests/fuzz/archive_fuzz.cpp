@@ -6,8 +6,8 @@
 // nothing beside that directory is ever read.
 //
 // Input: u8 flags (1: the rest is a log of members; 2: names are stripped; 4: links may lead out;
-// 8: manifests are none; 16: empty blocks do not end a tar; 32: pax global headers are ignored),
-// then the archive.
+// 8: manifests are none; 16: empty blocks do not end a tar; 32: pax global headers are ignored; 64:
+// only what is read without a helper), then the archive.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -126,6 +126,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   ReadOptions read_options;
   read_options.limits = {5000, kMostBytes};
   read_options.passphrases = {"passphrase"};
+  read_options.in_process = (flags & 64) == 0;
   if ((flags & 8) == 0) read_options.manifest_directory = contents_directory();
   read_options.ignores_zeros = (flags & 16) != 0;
   if ((flags & 32) != 0) read_options.pax_globals = PaxGlobals::ignore;

@@ -19,6 +19,15 @@ prefix=$out/prefix
 
 contains "$("$prefix/bin/mkvirtfs" --version)" '^mkvirtfs [0-9]'
 contains "$(head -n 5 "$prefix/share/man/man1/mkvirtfs.1")" '^\.TH MKVIRTFS 1'
+# The helper is found where it was moved to.
+[[ -x $prefix/libexec/mkvirtfs/mkvirtfs-reader ]] || fail "the reader is not installed"
+echo text >"$work/text"
+bsdtar -cf "$work/packed.7z" --format=7zip -C "$work" text
+quietly "$prefix/bin/mkvirtfs" inspect "$work/packed.7z" --fs=ext4
+mv "$prefix/libexec/mkvirtfs/mkvirtfs-reader" "$work/"
+fails 1 'libexec/mkvirtfs/mkvirtfs-reader, which is needed to read .*packed.7z: No such file' \
+  "$prefix/bin/mkvirtfs" inspect "$work/packed.7z" --fs=ext4
+mv "$work/mkvirtfs-reader" "$prefix/libexec/mkvirtfs/"
 completed() {
   local line=$1
   PATH=$prefix/bin:$PATH bash -c '

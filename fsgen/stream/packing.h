@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace mkvirtfs::archive {
+namespace mkvirtfs {
 
 /// Appends numbers and texts to a buffer: seven bits a byte, the lowest first, the eighth says that
 /// more follow (as DWARF's LEB128).
@@ -89,4 +89,4 @@ class Unpacker {
   bool good_ = true;
 };
 
-}  // namespace mkvirtfs::archive
+}  // namespace mkvirtfs

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/helper/helper_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "fsgen/helper/message.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs::helper {
+namespace {
+
+using Outcome = MessageSocket::Outcome;
+
+// What is slower than this over all its time is as good as a loop.
+constexpr std::uint64_t kLeastBytesPerSecond = std::uint64_t{64} << 10;
+constexpr std::uint64_t kMostReadBytes = kMostPayloadBytes;
+// Which parts of the source were read is kept by the block, and there are no more of these.
+constexpr std::uint64_t kLeastBlockBytes = std::uint64_t{64} << 10;
+constexpr std::uint64_t kMostBlocks = std::uint64_t{1} << 20;
+constexpr int kSocketInHelper = STDIN_FILENO;
+// From the end of its socket to its own.
+constexpr std::chrono::milliseconds kGrace{1000};
+
+/// The process itself: killed and waited for when it goes out of scope.
+class Process {
+ public:
+  Process() = default;
+  ~Process() {
+    if (pid_ > 0) end(std::chrono::milliseconds::zero());
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  /// Starts `path` with `socket` as its standard input; returns an errno or 0.
+  int start(const std::string& path, int socket);
+  /// Gives it `grace` to end by itself, then kills it; how it ended, as of waitpid().
+  int end(std::chrono::milliseconds grace) noexcept;
+
+ private:
+  pid_t pid_ = -1;
+};
+
+int Process::start(const std::string& path, int socket) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawn_file_actions_adddup2(&actions, socket, kSocketInHelper);
+  // What its libraries print when they give up is no line of ours; its end is reported.
+  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+  sigset_t none;
+  ::sigemptyset(&none);
+  sigset_t all;
+  ::sigfillset(&all);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setsigdefault(&attributes, &all);
+  // A group of its own: what a terminal's keys mean is for the parent to decide.
+  ::posix_spawnattr_setpgroup(&attributes, 0);
+  ::posix_spawnattr_setflags(
+      &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  std::string name = path;
+  std::array<char*, 2> arguments = {name.data(), nullptr};
+  const int failure =
+      ::posix_spawn(&pid_, path.c_str(), &actions, &attributes, arguments.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
+  ::posix_spawn_file_actions_destroy(&actions);
+  if (failure != 0) pid_ = -1;
+  return failure;
+}
+
+int Process::end(std::chrono::milliseconds grace) noexcept {
+  const UniqueFd handle(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+  pollfd ended{handle.get(), POLLIN, 0};
+  if (handle && grace.count() > 0) ::poll(&ended, 1, static_cast<int>(grace.count()));
+  int status = 0;
+  ::kill(pid_, SIGKILL);
+  while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return status;
+}
+
+/// Which bytes of the source were asked for.
+class ReadBlocks {
+ public:
+  explicit ReadBlocks(std::uint64_t size_bytes)
+      : block_bytes_(std::max(kLeastBlockBytes, size_bytes / kMostBlocks + 1)),
+        seen_(static_cast<std::size_t>(size_bytes / block_bytes_ + 1)) {}
+
+  /// True when some of it was not read before.
+  bool add(std::uint64_t offset, std::uint64_t length) {
+    bool is_new = false;
+    if (length == 0) return is_new;
+    for (auto i = offset / block_bytes_; i <= (offset + length - 1) / block_bytes_; ++i) {
+      is_new = is_new || !seen_[static_cast<std::size_t>(i)];
+      seen_[static_cast<std::size_t>(i)] = true;
+    }
+    return is_new;
+  }
+
+ private:
+  const std::uint64_t block_bytes_;
+  std::vector<bool> seen_;
+};
+
+/// One helper and its parent, from the job to the last word.
+class Conversation {
+ public:
+  Conversation(const HelperSettings& settings, ByteSource& source, HelperSink& sink, LogSink& log)
+      : settings_(settings),
+        source_(source),
+        sink_(sink),
+        log_(log),
+        blocks_(source.size_bytes()) {}
+
+  Result<std::vector<std::byte>> run(std::string_view kind, std::span<const std::byte> job);
+
+ private:
+  Result<void> start();
+  /// Of what goes wrong in the conversation itself.
+  std::unexpected<Error> broken(Outcome outcome);
+  std::unexpected<Error> nonsense();
+  Result<void> send(MessageType type, std::span<const std::byte> payload);
+  Result<void> send_job(std::string_view kind, std::span<const std::byte> job);
+  /// The last word, when it was that.
+  Result<std::optional<std::vector<std::byte>>> take(Message& message);
+  Result<void> answer_read(std::span<const std::byte> payload);
+  Result<void> take_remark(std::span<const std::byte> payload);
+  void made_progress(std::uint64_t bytes);
+
+  const HelperSettings& settings_;
+  ByteSource& source_;
+  HelperSink& sink_;
+  LogSink& log_;
+  Process process_;
+  std::optional<MessageSocket> socket_;
+  ReadBlocks blocks_;
+  std::uint64_t progress_bytes_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+Result<void> Conversation::start() {
+  if (settings_.path.empty()) {
+    return fail(
+        Errc::unsupported,
+        fmt::format("{} can only be read by mkvirtfs-reader, and there is none", source_.name()));
+  }
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail_errno(errno, fmt::format("make a socket pair to read {}", source_.name()));
+  }
+  UniqueFd ours(ends[0]);
+  const UniqueFd theirs(ends[1]);
+  if (const int failure = process_.start(settings_.path, theirs.get()); failure != 0) {
+    return fail_errno(
+        Errc::unsupported, failure,
+        fmt::format("start {}, which is needed to read {}", settings_.path, source_.name()));
+  }
+  socket_.emplace(std::move(ours));
+  return {};
+}
+
+std::unexpected<Error> Conversation::broken(Outcome outcome) {
+  if (outcome == Outcome::too_slow) {
+    return fail(Errc::unreadable,
+                fmt::format("{}: its reader made no progress for {} ms and was ended: the archive "
+                            "is damaged, or made to be read for ever",
+                            source_.name(), settings_.progress_deadline.count()));
+  }
+  if (outcome != Outcome::closed) return nonsense();
+  const int status = process_.end(kGrace);
+  const std::string how = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status))
+                                              : fmt::format("exit status {}", WEXITSTATUS(status));
+  return fail(Errc::unreadable,
+              fmt::format("{}: its reader ended early ({}): the archive is damaged, or takes more "
+                          "than {} MiB of memory to read (see --reader-memory)",
+                          source_.name(), how, settings_.memory_bytes >> 20));
+}
+
+std::unexpected<Error> Conversation::nonsense() {
+  return fail(Errc::unreadable,
+              fmt::format("{}: its reader gave an answer that makes no sense", source_.name()));
+}
+
+void Conversation::made_progress(std::uint64_t bytes) {
+  progress_bytes_ += bytes;
+  // Since the last progress, and over all.
+  const std::chrono::nanoseconds deadline = settings_.progress_deadline;
+  const std::chrono::seconds earned(progress_bytes_ / kLeastBytesPerSecond);
+  socket_->set_patience(std::min(deadline, deadline + earned - socket_->waited()));
+}
+
+Result<void> Conversation::send(MessageType type, std::span<const std::byte> payload) {
+  const Outcome sent = socket_->send(type, payload);
+  if (sent != Outcome::done) return broken(sent);
+  return {};
+}
+
+Result<void> Conversation::send_job(std::string_view kind, std::span<const std::byte> job) {
+  std::vector<std::byte> payload;
+  Packer out(payload);
+  out.number(static_cast<std::uint64_t>(::getpid()));
+  out.number(settings_.memory_bytes);
+  out.number(source_.size_bytes());
+  out.text(source_.name());
+  out.text(kind);
+  out.text({reinterpret_cast<const char*>(job.data()), job.size()});
+  if (payload.size() > kMostPayloadBytes) {
+    return fail(Errc::does_not_fit,
+                fmt::format("{}: its name and passphrases have more than {} MiB", source_.name(),
+                            kMostPayloadBytes >> 20));
+  }
+  return send(MessageType::job, payload);
+}
+
+Result<void> Conversation::answer_read(std::span<const std::byte> payload) {
+  Unpacker in(payload);
+  const std::uint64_t offset = in.number();
+  const std::uint64_t length = in.number();
+  const std::uint64_t size = source_.size_bytes();
+  if (!in.good() || !in.at_end() || length == 0 || length > kMostReadBytes || offset > size ||
+      length > size - offset) {
+    return nonsense();
+  }
+  buffer_.resize(static_cast<std::size_t>(length));
+  if (const Result<void> read = source_.read(offset, buffer_); !read) {
+    std::vector<std::byte> refusal;
+    Packer out(refusal);
+    put(out, read.error());
+    return send(MessageType::refusal, refusal);
+  }
+  if (blocks_.add(offset, length)) made_progress(length);
+  return send(MessageType::bytes, buffer_);
+}
+
+Result<void> Conversation::take_remark(std::span<const std::byte> payload) {
+  Unpacker in(payload);
+  const auto level =
+      static_cast<LogLevel>(in.number_up_to(static_cast<std::uint64_t>(LogLevel::debug)));
+  const std::string_view text = in.text();
+  if (!in.good() || !in.at_end()) return nonsense();
+  log_.write(level, text);
+  return {};
+}
+
+Result<std::optional<std::vector<std::byte>>> Conversation::take(Message& message) {
+  const std::span<const std::byte> payload = message.payload;
+  Result<void> taken;
+  switch (message.type) {
+    case MessageType::read:
+      taken = answer_read(payload);
+      break;
+    case MessageType::records:
+      made_progress(payload.size());
+      taken = sink_.records(payload);
+      break;
+    case MessageType::data:
+      made_progress(payload.size());
+      taken = sink_.data(payload);
+      break;
+    case MessageType::restart:
+      taken = sink_.restart();
+      break;
+    case MessageType::remark:
+      taken = take_remark(payload);
+      break;
+    case MessageType::done:
+      return std::move(message.payload);
+    case MessageType::failed: {
+      Unpacker in(payload);
+      std::optional<Error> error = take_error(in);
+      taken = error ? std::unexpected(std::move(*error)) : nonsense();
+      break;
+    }
+    case MessageType::job:
+    case MessageType::bytes:
+    case MessageType::refusal:
+    default:
+      taken = nonsense();
+  }
+  if (!taken) return std::unexpected(std::move(taken.error()));
+  return std::nullopt;
+}
+
+Result<std::vector<std::byte>> Conversation::run(std::string_view kind,
+                                                 std::span<const std::byte> job) {
+  if (Result<void> good = start(); !good) return std::unexpected(std::move(good.error()));
+  made_progress(0);
+  if (Result<void> good = send_job(kind, job); !good)
+    return std::unexpected(std::move(good.error()));
+  Message message;
+  while (true) {
+    if (const Outcome got = socket_->receive(message); got != Outcome::done) return broken(got);
+    Result<std::optional<std::vector<std::byte>>> last = take(message);
+    if (!last) return std::unexpected(std::move(last.error()));
+    if (*last) return std::move(**last);
+  }
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> run_in_helper(const HelperSettings& settings, std::string_view kind,
+                                             std::span<const std::byte> job, ByteSource& source,
+                                             HelperSink& sink, LogSink& log) {
+  return Conversation(settings, source, sink, log).run(kind, job);
+}
+
+}  // namespace mkvirtfs::helper
