@@ -355,7 +355,7 @@ void Negotiation::on_list(Option option, Data) {
     refuse(option, OptionReply::err_policy, "this server does not list its exports");
     return;
   }
-  listing_.emplace();
+  listing_ = NameWalk{};
   // The work is bounded by what may be told, however many directories have nothing in them.
   listing_->pages_left = 2 * most_names_listed_ + kMostNamesListed;
 }

@@ -137,7 +137,7 @@ class Server::Implementation {
     Client(Implementation& server, std::uint64_t its_number, Peer its_peer, UniqueFd socket,
            const ConnectionOptions& options)
         : number(its_number),
-          peer(std::move(its_peer)),
+          peer(its_peer),
           connection(std::move(socket), *server.exports_, options, Connection::Patience::linger),
           server_(server) {}
     void run() noexcept override { server_.serve(*this); }
