@@ -223,12 +223,10 @@ class Finder {
       const auto is_wanted = [&](const std::string& name) {
         return name == wanted || full_reference(name) == full_reference(wanted);
       };
-      if (to_string(entry.digest) == wanted || fmt::format("@{}", at) == wanted) {
-        all.push_back(&entry);
-      } else if (entry.is_image &&
-                 (wanted.empty() || std::ranges::any_of(entry.names, is_wanted))) {
-        all.push_back(&entry);
-      }
+      // An entry that is no image must be named exactly.
+      const bool is_meant = to_string(entry.digest) == wanted || fmt::format("@{}", at) == wanted;
+      const bool is_named = wanted.empty() || std::ranges::any_of(entry.names, is_wanted);
+      if (is_meant || (entry.is_image && is_named)) all.push_back(&entry);
     }
     if (all.empty()) {
       return fail(Errc::usage, fmt::format("{} has no image {}; it has {}", files_.name(), wanted,
