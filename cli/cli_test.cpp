@@ -252,7 +252,7 @@ TEST_CASE("a value that looks like an option with an empty value is a value") {
   CHECK(program.option("dump", "SOURCE").results() == Words{"--label="});
 }
 
-TEST_CASE("--label= takes no source for its value") {
+TEST_CASE("an empty --label= takes no source for its value") {
   const Source source;
   write_file(source.dir / "other", "x");
   for (const Words& label : {Words{"--label="}, Words{"--label", ""}}) {

@@ -242,7 +242,7 @@ TEST_CASE("a build that throws, gives nothing or too much is a failure", "[expor
                             }
                           }}});
   REQUIRE(tree);
-  CHECK((*tree)->open("disk").error().what == "thrown");
+  CHECK((*tree)->open("disk").error().what == "make the image of the export: thrown");
   CHECK_FALSE((*tree)->open("disk"));
   CHECK_THAT((*tree)->open("disk").error().what, Catch::Contains("9223372036854775808 bytes"));
   CHECK((*tree)->open("disk"));

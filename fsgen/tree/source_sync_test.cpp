@@ -102,7 +102,8 @@ TEST_CASE("a file system is written back once, whoever asks") {
   CHECK_FALSE(sync.error());
 }
 
-TEST_CASE("--sync-source: a write through a mapping whose page was dirty before the scan is seen") {
+TEST_CASE(
+    "with --sync-source a write through a mapping whose page was dirty before the scan is seen") {
   const TempDir dir;
   const std::string path = (dir / "mapped").string();
   if (on_tmpfs(dir.path().string())) {
@@ -127,7 +128,7 @@ TEST_CASE("--sync-source: a write through a mapping whose page was dirty before 
   CHECK(scanned.report.unsynced.empty());
 }
 
-TEST_CASE("--sync-source names tmpfs, which cannot tell") {
+TEST_CASE("a file system that --sync-source cannot serve is named: tmpfs") {
   if (!on_tmpfs("/dev/shm") || ::access("/dev/shm", W_OK) != 0) {
     WARN("skipped: /dev/shm is no tmpfs that can be written");
     return;
