@@ -16,14 +16,6 @@
 
 #include "fsgen/stream/packing.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MKVIRTFS_HAS_SHADOW_MEMORY 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define MKVIRTFS_HAS_SHADOW_MEMORY 1
-#endif
-#endif
-
 namespace mkvirtfs::helper {
 namespace {
 
@@ -35,6 +27,16 @@ constexpr std::size_t kMostDataBytes = std::size_t{256} << 10;
 // Who reads on where the last read ended is given more than was asked for.
 constexpr std::uint64_t kAheadBytes = std::uint64_t{256} << 10;
 constexpr rlim_t kMostDescriptors = 32;
+
+// Sanitizers map terabytes for themselves.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kHasShadowMemory = true;
+#elif defined(__has_feature)
+constexpr bool kHasShadowMemory =
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kHasShadowMemory = false;
+#endif
 
 struct Job {
   std::uint64_t parent = 0;
@@ -78,9 +80,7 @@ bool enter_limits(const Job& job) {
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   limit(RLIMIT_CORE, 0);
   limit(RLIMIT_NOFILE, kMostDescriptors);
-#ifndef MKVIRTFS_HAS_SHADOW_MEMORY
-  limit(RLIMIT_AS, own_bytes() + job.memory_bytes);
-#endif
+  if (!kHasShadowMemory) limit(RLIMIT_AS, own_bytes() + job.memory_bytes);
   return true;
 }
 

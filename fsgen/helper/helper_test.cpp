@@ -145,7 +145,7 @@ TEST_CASE("a helper that makes no progress is ended at its deadline") {
 }
 
 TEST_CASE("a helper has the memory that it is given, and no more") {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef MKVIRTFS_SANITIZED
   rusage before{};
   ::getrusage(RUSAGE_CHILDREN, &before);
   CHECK_THAT(error_of(settings(), "take memory"), Catch::Contains("more than 256 MiB of memory"));
@@ -179,7 +179,7 @@ TEST_CASE("nobody sees a helper's secrets, and it sees nothing of its parent's f
   const std::string facts = text_of(*last);
   CHECK(facts.find(secret) == std::string::npos);
   CHECK_THAT(facts, Catch::Contains("\nopen 0 1 2\n"));
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef MKVIRTFS_SANITIZED
   const std::uint64_t limit_bytes = std::stoull(facts.substr(std::string("memory ").size()));
   CHECK(limit_bytes > settings().memory_bytes);
   CHECK(limit_bytes < settings().memory_bytes + (std::uint64_t{64} << 20));
