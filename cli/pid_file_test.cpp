@@ -59,7 +59,8 @@ TEST_CASE("a second -P of the same file is refused, and the first one's file sta
   CHECK(fs::is_empty(dir.path()));
 }
 
-TEST_CASE("-P follows no symbolic link and overwrites nothing that is not a pid file") {
+TEST_CASE(
+    "a pid file of -P follows no symbolic link and overwrites nothing that is not a pid file") {
   const TempDir dir;
   write_file(dir / "precious", "data");
   fs::create_symlink("precious", dir / "link");
