@@ -26,7 +26,7 @@ namespace {
 class FileDisk final : public BlockDevice {
  public:
   static Result<std::shared_ptr<BlockDevice>> open(const char* path) {
-    UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+    UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     const off_t size = file ? ::lseek(file.get(), 0, SEEK_END) : -1;
     if (size < 0) return fail_errno(Errc::unreadable, errno, path);
     return std::make_shared<FileDisk>(std::move(file), static_cast<std::uint64_t>(size));

@@ -30,7 +30,7 @@ until with_memory "$least" "$MKVIRTFS" --version >"$work/out" 2>&1; do ((least +
 # short_of_memory COMMAND...: at each limit it fails as it should, until one is enough.
 short_of_memory() {
   local kib status refused=0
-  for ((kib = least; ; kib += 1500)); do
+  for ((kib = least; ; kib += 2500)); do
     status=0
     with_memory "$kib" "$@" >"$work/stdout" 2>"$work/stderr" </dev/null || status=$?
     ((status != 0)) || break
