@@ -25,7 +25,13 @@ listed() {
 }
 # Each overlay has a base manifest beside it, which overlay_base.sh is about.
 files() { (cd "$1" && printf '%s\n' * | grep -v '\.base$' | paste -sd ' '); }
-sound() { for file in "$@"; do equal "$("$MKVIRTFS" overlay check "$file")" sound "$file"; done; }
+sound() {
+  local file
+  for file in "$@"; do
+    [[ $file != *.base ]] || continue
+    equal "$("$MKVIRTFS" overlay check "$file")" sound "$file"
+  done
+}
 
 # Beside a file.
 mkdir "$work/kept"
