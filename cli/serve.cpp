@@ -250,7 +250,28 @@ class Serve final : public Command {
     std::string unix_socket;  // absolute, "" when there is none
   };
 
+  /// What clients are offered, and that part of it which they can write to; null when none is.
+  struct Exports {
+    std::shared_ptr<nbd::ExportTree> tree;
+    std::shared_ptr<nbd::OverlayExports> writable;
+  };
+
   Result<std::vector<Address>> addresses() const;
+  /// The words that contradict each other or mean nothing.
+  Result<void> check(const std::vector<Address>& addresses) const;
+  /// `log` must outlive the server.
+  Result<nbd::ServerOptions> server_options(LogSink& log) const;
+  /// What the run itself writes, which is no part of any image.
+  std::shared_ptr<RunOutputs> outputs(const Streams& streams) const;
+  Result<ServedSources> parse_sources();
+  Result<Exports> make_exports(const ServedSources& sources, Stopper& stopper, LogSink& log) const;
+  /// Nothing without --ctl. `server` must outlive it.
+  Result<std::optional<ControlServer>> start_control(
+      const std::shared_ptr<nbd::OverlayExports>& writable, const nbd::Server& server) const;
+  /// Starts the command of --run, or prints the URIs.
+  Result<std::optional<Child>> announce(const nbd::Server& server, const Listening& listening,
+                                        const std::vector<std::string>& names,
+                                        const Streams& streams) const;
   Result<void> listen(nbd::Server& server, const std::vector<Address>& addresses,
                       Listening& listening) const;
   Result<Child> start_child(const nbd::Server& server, const Listening& listening,
@@ -482,44 +503,63 @@ LogLevel Serve::log_level() const {
   return LogLevel::info;
 }
 
-Result<int> Serve::run(const Streams& streams) {
-  const pid_t parent = ::getppid();
-  const Result<std::vector<Address>> addresses = this->addresses();
-  if (!addresses) return std::unexpected(addresses.error());
+Result<void> Serve::check(const std::vector<Address>& addresses) const {
   if (!nbd::is_valid_export_name(export_name_)) {
-    return fail(Errc::usage, fmt::format("--exportname={} can not be an export's name (no empty, . "
+    return fail(Errc::usage, fmt::format("--exportname={} cannot be an export's name (no empty, . "
                                          "or .. components, UTF-8, up to {} bytes)",
                                          export_name_, nbd::kLongestString));
   }
-  if (single_client_ && !(unix_path_.empty() && addresses->empty() && command_.empty())) {
+  if (single_client_ && !(unix_path_.empty() && addresses.empty() && command_.empty())) {
     return fail(Errc::usage, "--single serves standard input alone: no -U, -p, --listen or --run");
   }
   if (!statistics_.empty() && statistics_ != "true" && statistics_ != "text" &&
       statistics_ != "json") {
     return fail(Errc::usage, fmt::format("--stats={} is neither text nor json", statistics_));
   }
+  if (read_only_ && overlay_.wanted()) {
+    return fail(Errc::usage,
+                "--readonly and writable exports (--rw, --overlay, --clone) exclude each other");
+  }
+  return {};
+}
+
+Result<nbd::ServerOptions> Serve::server_options(LogSink& log) const {
   nbd::ServerOptions options;
   if (Result<void> applied = clients_.apply(options); !applied) {
     return std::unexpected(std::move(applied.error()));
   }
   const Result<std::chrono::milliseconds> exit_on_last = parse_grace(exit_on_last_);
   if (!exit_on_last) return std::unexpected(exit_on_last.error());
-  if (read_only_ && overlay_.wanted()) {
-    return fail(Errc::usage,
-                "--readonly and writable exports (--rw, --overlay, --clone) exclude each other");
-  }
   Result<TlsOptions::Tls> tls = tls_.load();
   if (!tls) return std::unexpected(std::move(tls.error()));
-  const auto outputs = std::make_shared<RunOutputs>();
-  source_.outputs = outputs;
+  const auto extensions = std::make_shared<nbd::Extensions>();
+  for (const auto add : {nbd::add_list_hier, nbd::add_allocation_depth}) {
+    if (Result<void> added = add(*extensions); !added) {
+      return std::unexpected(std::move(added.error()));
+    }
+  }
+  options.tls = tls->mode;
+  options.tls_credentials = std::move(tls->credentials);
+  options.extensions = extensions;
+  options.log = &log;
+  if (single_client_) options.stop_after_last = std::chrono::milliseconds(0);
+  if (!exit_on_last_.empty()) options.stop_after_last = *exit_on_last;
+  return options;
+}
+
+std::shared_ptr<RunOutputs> Serve::outputs(const Streams& streams) const {
+  auto outputs = std::make_shared<RunOutputs>();
   if (unix_path_ != "-") outputs->add_path(unix_path_);
   outputs->add_path(control_socket_);
   outputs->add_path(pid_file_);
   outputs->add_descriptor(streams.out, "the file of standard output");
   outputs->add_descriptor(streams.err, "the file of standard error");
-  FdLog log(streams.err, log_level());
+  return outputs;
+}
+
+Result<ServedSources> Serve::parse_sources() {
   Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
-  if (!sources) return std::unexpected(sources.error());
+  if (!sources) return sources;
   if (single_client_ &&
       std::ranges::find(source_.sources, "-", &PlacedSource::source) != source_.sources.end()) {
     return fail(Errc::usage, "--single and the source - both want standard input");
@@ -533,25 +573,76 @@ Result<int> Serve::run(const Streams& streams) {
     }
     sources->keep_bases();
   }
-  raise_open_file_limit();
-  // Who asks for statistics before there are any gets them as soon as there are.
-  const BlockedSignals not_yet{SIGUSR1};
-  Stopper stopper;
-  Result<std::shared_ptr<nbd::ExportTree>> exports =
-      sources->make_exports(log, stopper.cancels_sources());
-  if (!exports) return std::unexpected(std::move(exports.error()));
-  std::shared_ptr<nbd::OverlayExports> writable;
+  return sources;
+}
+
+Result<Serve::Exports> Serve::make_exports(const ServedSources& sources, Stopper& stopper,
+                                           LogSink& log) const {
+  Result<std::shared_ptr<nbd::ExportTree>> tree =
+      sources.make_exports(log, stopper.cancels_sources());
+  if (!tree) return std::unexpected(std::move(tree.error()));
+  Exports exports{.tree = std::move(*tree), .writable = nullptr};
   if (overlay_.wanted()) {
-    auto made = overlay_.make_exports(std::move(*exports), log);
+    auto made = overlay_.make_exports(std::move(exports.tree), log);
     if (!made) return std::unexpected(std::move(made.error()));
-    *exports = writable = std::move(*made);
+    exports.tree = exports.writable = std::move(*made);
   }
   if (overlay_.is_file()) {
-    // What is wrong with the file is for who starts the server, not for its first client.
-    if (const Result<nbd::Export> opened = (*exports)->open(""); !opened) {
+    // A fault of the file is reported to the user who starts the server, not to its first client.
+    if (const Result<nbd::Export> opened = exports.tree->open(""); !opened) {
       return std::unexpected(opened.error());
     }
   }
+  return exports;
+}
+
+Result<std::optional<ControlServer>> Serve::start_control(
+    const std::shared_ptr<nbd::OverlayExports>& writable, const nbd::Server& server) const {
+  if (control_socket_.empty()) return std::nullopt;
+  Result<ControlServer> started =
+      ControlServer::start(control_socket_, make_control(writable, [&server] {
+                             std::string line = statistics_json(server.statistics());
+                             if (line.ends_with('\n')) line.pop_back();
+                             return line;
+                           }));
+  if (!started) return std::unexpected(std::move(started.error()));
+  return std::move(*started);
+}
+
+Result<std::optional<Child>> Serve::announce(const nbd::Server& server, const Listening& listening,
+                                             const std::vector<std::string>& names,
+                                             const Streams& streams) const {
+  if (!command_.empty()) {
+    // The command of --run has the URI; its output shall be its own.
+    Result<Child> started = start_child(server, listening, names.front());
+    if (!started) return std::unexpected(std::move(started.error()));
+    return std::move(*started);
+  }
+  if (single_client_) return std::nullopt;
+  for (const std::string& name : names) {
+    for (const std::string& uri : server.uris(name)) print(streams.out, uri + "\n");
+  }
+  return std::nullopt;
+}
+
+Result<int> Serve::run(const Streams& streams) {
+  const pid_t parent = ::getppid();
+  const Result<std::vector<Address>> addresses = this->addresses();
+  if (!addresses) return std::unexpected(addresses.error());
+  if (Result<void> good = check(*addresses); !good) return std::unexpected(std::move(good.error()));
+  FdLog log(streams.err, log_level());
+  const Result<nbd::ServerOptions> options = server_options(log);
+  if (!options) return std::unexpected(options.error());
+  const std::shared_ptr<RunOutputs> outputs = this->outputs(streams);
+  source_.outputs = outputs;
+  Result<ServedSources> sources = parse_sources();
+  if (!sources) return std::unexpected(sources.error());
+  raise_open_file_limit();
+  // A request for statistics that comes before there are any is answered as soon as there are.
+  const BlockedSignals not_yet{SIGUSR1};
+  Stopper stopper;
+  const Result<Exports> exports = make_exports(*sources, stopper, log);
+  if (!exports) return std::unexpected(exports.error());
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
   std::optional<StopWatcher> watcher;  // ends last: it ends what does not end
@@ -560,69 +651,38 @@ Result<int> Serve::run(const Streams& streams) {
     if (::getppid() != parent) return 0;  // it ended before we could ask to be told
   }
 
-  const auto extensions = std::make_shared<nbd::Extensions>();
-  for (const auto add : {nbd::add_list_hier, nbd::add_allocation_depth}) {
-    if (Result<void> added = add(*extensions); !added) {
-      return std::unexpected(std::move(added.error()));
-    }
-  }
-  options.tls = tls->mode;
-  options.tls_credentials = std::move(tls->credentials);
-  options.extensions = extensions;
-  options.log = &log;
-  if (single_client_) options.stop_after_last = std::chrono::milliseconds(0);
-  if (!exit_on_last_.empty()) options.stop_after_last = *exit_on_last;
   Listening listening;  // outlives the server, which removes its socket from the directory
-  Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(*exports, options);
+  Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(exports->tree, *options);
   if (!server) return std::unexpected(std::move(server.error()));
   if (Result<void> on = single_client_ ? adopt_standard_input(**server, listening.bridge)
                                        : listen(**server, *addresses, listening);
       !on) {
     return std::unexpected(std::move(on.error()));
   }
-
   // What is not scanned yet is scanned by threads of the server, which has none before it runs.
   if (listening.directory) outputs->add_path(listening.directory->path());
-  std::optional<ControlServer> control;  // ends before the server that it asks
-  if (!control_socket_.empty()) {
-    Result<ControlServer> started =
-        ControlServer::start(control_socket_, make_control(writable, [&server] {
-                               std::string line = statistics_json((*server)->statistics());
-                               if (line.ends_with('\n')) line.pop_back();
-                               return line;
-                             }));
-    if (!started) return std::unexpected(std::move(started.error()));
-    control.emplace(std::move(*started));
-  }
-
+  // Ends before the server that it asks.
+  Result<std::optional<ControlServer>> control = start_control(exports->writable, **server);
+  if (!control) return std::unexpected(std::move(control.error()));
   std::optional<PidFile> pid_file;
   if (!pid_file_.empty()) {
     Result<PidFile> created = PidFile::create(pid_file_);
     if (!created) return std::unexpected(std::move(created.error()));
     pid_file.emplace(std::move(*created));
   }
-  std::optional<Child> child;
-  if (!command_.empty()) {
-    Result<Child> started = start_child(**server, listening, sources->names().front());
-    if (!started) return std::unexpected(std::move(started.error()));
-    child.emplace(std::move(*started));
-  } else {
-    // The command of --run has the URI; its output shall be its own.
-    for (const std::string& name : single_client_ ? std::vector<std::string>() : sources->names()) {
-      for (const std::string& uri : (*server)->uris(name)) print(streams.out, uri + "\n");
-    }
-  }
+  Result<std::optional<Child>> child = announce(**server, listening, sources->names(), streams);
+  if (!child) return std::unexpected(std::move(child.error()));
   notify_service_manager("READY=1");
-  const Stopper::Attachment attachment(stopper, **server, child ? &*child : nullptr);
+  const Stopper::Attachment attachment(stopper, **server, *child ? &**child : nullptr);
   Result<StopWatcher> started = StopWatcher::start(
-      signals, child ? child->poll_fd() : -1,
+      signals, *child ? (*child)->poll_fd() : -1,
       reactions(stopper, listening.directory ? listening.directory->path() : "", streams));
   if (!started) return std::unexpected(std::move(started.error()));
   watcher.emplace(std::move(*started));
-  Result<int> status = serve(**server, stopper, child, streams);
-  control.reset();  // what it does is for a server that goes on
-  if (status && writable) {
-    if (Result<void> flushed = writable->flush(); !flushed) {
+  Result<int> status = serve(**server, stopper, *child, streams);
+  control->reset();  // what it does is for a server that goes on
+  if (status && exports->writable) {
+    if (Result<void> flushed = exports->writable->flush(); !flushed) {
       status = std::unexpected(std::move(flushed.error()));
     }
   }
