@@ -24,9 +24,6 @@ constexpr std::size_t kTypeAt = 156;
 constexpr char kExtended = 'x';
 constexpr char kSunExtended = 'X';
 constexpr char kGlobal = 'g';
-constexpr char kLongName = 'L';
-constexpr char kLongLink = 'K';
-constexpr char kSolarisAcl = 'A';
 constexpr char kVolume = 'V';  // has no body, whatever its size says
 
 using Block = std::span<const std::byte>;  // of a header
@@ -34,6 +31,7 @@ using Block = std::span<const std::byte>;  // of a header
 char type_of(Block block) { return static_cast<char>(block[kTypeAt]); }
 
 bool leads_to_another(char type) {
+  // With GNU's long names and targets (L, K) and Solaris' ACLs (A).
   constexpr std::string_view kTypes = "xXgLKAV";
   return kTypes.contains(type);
 }
