@@ -112,7 +112,7 @@ struct Asking {
       if (is_refused) return State::asking;  // the others have their turn, too
       text.append(some.data(), static_cast<std::size_t>(count));
       const std::size_t line = text.find('\n');
-      if (line != std::string::npos && line <= ControlServer::kLongestRequest) {
+      if (line <= ControlServer::kLongestRequest) {  // npos is more
         text.resize(line);
         return State::asked;
       }
