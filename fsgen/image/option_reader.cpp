@@ -36,7 +36,16 @@ void OptionReader::free_space(std::string_view name, std::optional<FreeSpace>& p
   }
 }
 
-std::optional<std::uint32_t> OptionReader::number(std::string_view name, Limits limits) {
+void OptionReader::number(std::string_view name, Limits limits, std::uint32_t& place) {
+  place = parse_number(name, limits).value_or(place);
+}
+
+void OptionReader::number(std::string_view name, Limits limits,
+                          std::optional<std::uint32_t>& place) {
+  if (const auto number = parse_number(name, limits)) place = number;
+}
+
+std::optional<std::uint32_t> OptionReader::parse_number(std::string_view name, Limits limits) {
   const std::string* text = values_.find(name);
   if (text == nullptr) return {};
   const std::optional<std::uint64_t> number = parse_size(*text);

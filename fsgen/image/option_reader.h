@@ -32,10 +32,8 @@ class OptionReader {
     std::uint32_t least = 0;
     std::uint32_t most = std::numeric_limits<std::uint32_t>::max();
   };
-  template <class Place>  // std::uint32_t, unsigned or an optional of them
-  void number(std::string_view name, Limits limits, Place& place) {
-    if (const std::optional<std::uint32_t> value = number(name, limits)) place = *value;
-  }
+  void number(std::string_view name, Limits limits, std::uint32_t& place);
+  void number(std::string_view name, Limits limits, std::optional<std::uint32_t>& place);
 
   template <class Enum>
   void choice(std::string_view name,
@@ -63,7 +61,7 @@ class OptionReader {
   Result<void> finish();
 
  private:
-  std::optional<std::uint32_t> number(std::string_view name, Limits limits);
+  std::optional<std::uint32_t> parse_number(std::string_view name, Limits limits);
 
   const OptionValues& values_;
   std::optional<Error> failure_;
