@@ -16,7 +16,7 @@ void OptionReader::size(std::string_view name, std::optional<std::uint64_t>& pla
   if (text == nullptr) return;
   const std::optional<std::uint64_t> size = parse_size(*text);
   if (!size) return refuse(name, *text, "is not a size (1536, 64M, 4GiB)");
-  place = *size;
+  place = size;
 }
 
 void OptionReader::free_space(std::string_view name, std::optional<FreeSpace>& place) {
