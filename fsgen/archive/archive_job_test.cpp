@@ -73,10 +73,10 @@ std::string xar_of(const std::string& table) {
   };
   const TempDir dir("/var/tmp");
   write_file(dir / "table", table);
-  const Ran ran = run_tool({"python3", "-c",
-                            "import sys,zlib; open(sys.argv[2],'wb').write(zlib.compress("
-                            "open(sys.argv[1],'rb').read()))",
-                            (dir / "table").string(), (dir / "packed").string()});
+  const std::string pack =
+      "import sys,zlib; open(sys.argv[2],'wb').write(zlib.compress(open(sys.argv[1],'rb').read()))";
+  const Ran ran =
+      run_tool({"python3", "-c", pack, (dir / "table").string(), (dir / "packed").string()});
   REQUIRE(ran.status == 0);
   const std::string packed = read_file(dir / "packed");
   xar = "xar!";

@@ -219,7 +219,9 @@ std::string rar5_packed_block(std::string_view bytes, std::size_t member_bytes, 
   BitWriter out;
   if (is_first) {
     // Lengths of the codes of code lengths: 1, 9, 17 (repeat) and 19 (zeroes) have two bits each.
-    for (const unsigned length : {0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 2}) {
+    constexpr std::array<unsigned, 20> kLengths = {0, 2, 0, 0, 0, 0, 0, 0, 0, 2,
+                                                   0, 0, 0, 0, 0, 0, 0, 2, 0, 2};
+    for (const unsigned length : kLengths) {
       out.write(length, 4);
     }
     const auto repeat = [&](unsigned code, unsigned count) {

@@ -206,8 +206,8 @@ TEST_CASE("a helper ends with its parent") {
   if (parent == 0) {
     MemorySource source("bytes", "the source");
     PidSink sink(writer.get());
-    (void)run_in_helper(settings(), "spin", {}, source, sink, null_log());
-    std::_Exit(0);
+    const auto ended = run_in_helper(settings(), "spin", {}, source, sink, null_log());
+    std::_Exit(ended ? 0 : 1);
   }
   writer.reset();
   std::array<char, 32> text{};
