@@ -39,8 +39,14 @@ FormatRegistry::FormatRegistry(std::span<const Format* const> formats)
       }
     }
   }
-  std::ranges::stable_partition(options_,
-                                [](const Option& option) { return option.formats.size() > 1; });
+  // Shared options come first; both kinds keep their order.
+  std::vector<Option> ordered;
+  for (const bool is_shared : {true, false}) {
+    for (const Option& option : options_) {
+      if ((option.formats.size() > 1) == is_shared) ordered.push_back(option);
+    }
+  }
+  options_ = std::move(ordered);
 }
 
 const Format* FormatRegistry::find(std::string_view name) const {
