@@ -76,7 +76,8 @@ bool parse(const OverlayPage& page, OverlayHeader& header) {
   header.origin.assign(reinterpret_cast<const char*>(page.data()) + kOriginAt, length);
   return header.version() == version && header.layer >= 1 &&
          header.layer <= OverlayHeader::kMostLayers && header.own_from >= 1 &&
-         header.own_from <= header.layer && (header.layer == 1) == (header.below_id == LayerId{});
+         header.own_from <= header.layer && (header.layer == 1) == (header.below_id == LayerId{}) &&
+         header.page() == page;  // all else is zero
 }
 
 }  // namespace
