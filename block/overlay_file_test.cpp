@@ -805,6 +805,11 @@ TEST_CASE(
         // What was cut off is begun anew, with a manifest.
         const auto again = OverlayFile::open(path, kSize, id_of(1), FileOperations::host(),
                                              store_base(path, FileOperations::host()));
+        if (!again && kind == Crash::Kind::torn) {
+          // A first header that is torn looks like that of a damaged overlay with data in it.
+          CHECK(again.error().what.ends_with("its header is damaged"));
+          continue;
+        }
         REQUIRE(again);
         CHECK(has_base(path));
         CHECK_FALSE(std::filesystem::exists(path + ".base.~new~"));
