@@ -37,9 +37,9 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kPatience{10};
 /// How long somebody who was refused may take to read why.
 constexpr std::chrono::seconds kLinger{2};
-/// Who has not finished asking yet, or was refused. Beyond it the one that came first has to go.
+/// Clients whose request is not complete, or that were refused. Beyond it the oldest is closed.
 constexpr std::size_t kMostAsking = 64;
-/// Requests that are answered at once; the next is told to come again.
+/// Requests that are answered at the same time; one more is refused.
 constexpr std::size_t kMostAnswered = 16;
 
 int milliseconds_until(Clock::time_point when) {
@@ -89,7 +89,7 @@ struct Asking {
   bool is_refused = false;
 
   /// Says why, and lets the client read it: what it still sends is thrown away until it hangs up.
-  /// Closing at once would turn the answer into a broken pipe for who is still sending.
+  /// Closing at once would give a client that is still sending a broken pipe for an answer.
   void refuse(std::string_view why) {
     const std::string line = error_line(why);
     [[maybe_unused]] const ssize_t sent =

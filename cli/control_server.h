@@ -15,8 +15,8 @@ namespace mkvirtfs::cli {
 ///
 /// A request is one line of JSON; the answer is any number of lines, and a last one that is
 /// {"done":true} or {"error":"..."}. A request must come within ten seconds, and each line be taken
-/// within ten: who is slower holds up nobody, and is refused with an error line, like others who
-/// are refused.
+/// within ten. A slower client delays no other, and gets an error line, as every refused client
+/// does.
 class ControlServer {
  public:
   /// Sends one line of the answer, without its end; false when the client has gone.

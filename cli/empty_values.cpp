@@ -28,7 +28,7 @@ bool is_empty_value(const CLI::Option& option, std::string_view value) {
   return value.find_first_not_of(delimiter) == std::string_view::npos;
 }
 
-/// Walks over the words as CLI11 does, to tell options from values.
+/// Walks over the words as CLI11 does, to distinguish options from values.
 class Separator {
  public:
   explicit Separator(const CLI::App& app) : app_(&app) {}

@@ -22,7 +22,7 @@ Result<std::vector<std::string>> separate_empty_values(const CLI::App& app,
                                                        const std::vector<std::string>& words);
 
 /// Has `app` and its subcommands refuse an empty value of every option to which it says nothing:
-/// who writes --size="$SIZE" with no SIZE means no default.
+/// a user who writes --size="$SIZE" with no SIZE does not mean the default.
 void refuse_empty_values(CLI::App& app);
 
 }  // namespace mkvirtfs::cli

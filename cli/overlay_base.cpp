@@ -85,7 +85,7 @@ class Findings {
   std::uint64_t count_ = 0;
 };
 
-/// How the host tells two versions of a file apart.
+/// What distinguishes two versions of a file, in words.
 std::string difference(const FileFacts& then, const FileFacts& now) {
   if (then.size_bytes != now.size_bytes) {
     return fmt::format("{} bytes then, {} now", then.size_bytes, now.size_bytes);
