@@ -49,6 +49,12 @@ std::size_t depth_of(std::string_view path) noexcept {
   return path.empty() ? 0 : 1 + static_cast<std::size_t>(std::ranges::count(path, '/'));
 }
 
+/// Whether it is a path as BaseEntry has it: "" is the root.
+bool is_path_in_image(std::string_view path) noexcept {
+  return !path.starts_with('/') && !path.ends_with('/') &&
+         path.find("//") == std::string_view::npos;
+}
+
 /// A magic number says that it is ours, and nothing of what follows it.
 bool is_manifest(int fd) {
   struct stat status{};
@@ -395,6 +401,7 @@ Result<void> BaseManifestReader::State::read_entry(BaseEntry& entry, bool is_con
   entry.is_container = is_container;
   entry.path =
       is_container || directory.empty() ? std::move(name) : fmt::format("{}/{}", directory, name);
+  if (!is_container && !is_path_in_image(entry.path)) return damaged();
   entry.host.reset();
   entry.digest.reset();
   entry.host_path.clear();
