@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/streams.h"
@@ -47,9 +49,11 @@ std::unique_ptr<Command> make_overlay(CLI::App& program);
 std::unique_ptr<Command> make_ctl(CLI::App& program);
 std::unique_ptr<Command> make_complete(CLI::App& program);
 
-/// All of them.
+/// The subcommand called `chosen` alone, as declaring the options of all of them takes 2 ms; all
+/// of them where there is none of that name.
 std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program,
-                                                    const FormatRegistry& formats);
+                                                    const FormatRegistry& formats,
+                                                    std::string_view chosen = {});
 
 /// Declares an option that takes one value: "-p,--port", where the value is called `meta` in the
 /// help.

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -66,7 +67,8 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
   program.set_version_flag(
       "-V,--version", [] { return version_text(); },
       "Print the versions of mkvirtfs and its libraries");
-  const std::vector<std::unique_ptr<Command>> commands = make_commands(program, formats);
+  const std::vector<std::unique_ptr<Command>> commands =
+      make_commands(program, formats, argc > 1 ? argv[1] : "");
 
   try {
     Result<std::vector<std::string>> words =
@@ -99,13 +101,27 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
 bool Command::chosen() const { return app_.parsed(); }
 
 std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program,
-                                                    const FormatRegistry& formats) {
+                                                    const FormatRegistry& formats,
+                                                    std::string_view chosen) {
+  struct Maker {
+    std::string_view name;
+    std::unique_ptr<Command> (*make)(CLI::App&, const FormatRegistry&);
+    bool needs_others = false;
+  };
+  static constexpr auto kMakers = std::to_array<Maker>(
+      {{"serve", make_serve},
+       {"dump", make_dump},
+       {"inspect", make_inspect},
+       {"list", [](CLI::App& app, const FormatRegistry&) { return make_list(app); }},
+       {"overlay", [](CLI::App& app, const FormatRegistry&) { return make_overlay(app); }},
+       {"ctl", [](CLI::App& app, const FormatRegistry&) { return make_ctl(app); }},
+       {"__complete", [](CLI::App& app, const FormatRegistry&) { return make_complete(app); },
+        true}});
+  const auto* const named = std::ranges::find(kMakers, chosen, &Maker::name);
+  const bool stands_alone = named != kMakers.end() && !named->needs_others;
   std::vector<std::unique_ptr<Command>> commands;
-  for (const auto make : {make_serve, make_dump, make_inspect}) {
-    commands.push_back(make(program, formats));
-  }
-  for (const auto make : {make_list, make_overlay, make_ctl, make_complete}) {
-    commands.push_back(make(program));
+  for (const Maker& maker : kMakers) {
+    if (!stands_alone || maker.name == chosen) commands.push_back(maker.make(program, formats));
   }
   // Else a source with the name of a subcommand would begin another one.
   program.require_subcommand(0, 1);

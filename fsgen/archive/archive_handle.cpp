@@ -12,8 +12,10 @@
 namespace mkvirtfs::archive {
 namespace {
 
-// One header and the small file behind it: longer ones are skipped, not read.
-constexpr std::size_t kBlockBytes = std::size_t{16} << 10;
+// One header and the small file behind it: longer ones are skipped, not read. Where nothing is
+// skipped, twice as much is read each time.
+constexpr std::size_t kFirstPieceBytes = std::size_t{16} << 10;
+constexpr std::size_t kMostPieceBytes = std::size_t{64} << 10;
 constexpr std::size_t kTarBlockBytes = 512;
 
 // A tar's special headers: libarchive takes 32 of them, of 1 MiB each.
@@ -220,9 +222,11 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
     *bytes = got->data();
     return static_cast<la_ssize_t>(got->size());
   }
-  buffer_.resize(kBlockBytes);
+  const bool follows = piece_bytes_ != 0 && position_ == read_until_;
+  piece_bytes_ = follows ? std::min(piece_bytes_ * 2, kMostPieceBytes) : kFirstPieceBytes;
+  buffer_.resize(std::max(buffer_.size(), piece_bytes_));
   const auto count = static_cast<std::size_t>(
-      std::min<std::uint64_t>(buffer_.size(), source_->size_bytes() - position_));
+      std::min<std::uint64_t>(piece_bytes_, source_->size_bytes() - position_));
   const std::span<std::byte> out = std::span(buffer_).first(count);
   if (count != 0) {
     if (const Result<void> got = source_->read(position_, out); !got) {
@@ -233,6 +237,7 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
   if (count == 0) return padding(bytes);
   if (!count_header(count)) return ARCHIVE_FATAL;
   position_ += count;
+  read_until_ = position_;
   piece_ = out;
   *bytes = buffer_.data();
   return static_cast<la_ssize_t>(count);

@@ -99,6 +99,8 @@ class ArchiveHandle {
   const std::uint64_t base_;
   std::uint64_t position_;            // in either
   std::vector<std::byte> buffer_;     // of the source
+  std::uint64_t read_until_ = 0;      // of the source, by the read before
+  std::size_t piece_bytes_ = 0;       // that this read asked for
   std::span<const std::byte> piece_;  // what was read last, up to position_
   std::vector<std::byte> kept_;       // of the header, from kept_offset_ on, before piece_
   std::uint64_t kept_offset_ = 0;

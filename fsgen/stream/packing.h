@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string_view>
 #include <vector>
+
+#include "support/byte_order.h"
 
 namespace mkvirtfs {
 
@@ -51,15 +53,16 @@ class Unpacker {
   void spoil() noexcept { good_ = false; }
 
   std::uint64_t number() noexcept {
-    std::uint64_t value = 0;
-    for (unsigned shift = 0; good_ && at_ < bytes_.size(); shift += 7) {
-      const auto byte = static_cast<std::uint64_t>(bytes_[at_++]);
-      if (shift > 63 || (shift == 63 && byte > 1)) break;
-      value |= (byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
+    constexpr std::uint64_t kMoreFollow = 0x8080808080808080;
+    if (good_ && bytes_.size() - at_ >= 8) {
+      const auto eight = load_le<std::uint64_t>(bytes_, at_);
+      if (const std::uint64_t last = ~eight & kMoreFollow; last != 0) {
+        at_ += static_cast<std::size_t>(std::countr_zero(last)) / 8 + 1;
+        // The bits below the end's mark; then seven of each byte are moved together, by pairs.
+        return joined(eight & (last ^ (last - 1)) & ~kMoreFollow);
+      }
     }
-    good_ = false;
-    return 0;
+    return long_number();
   }
   std::uint64_t number_up_to(std::uint64_t most) noexcept {
     const std::uint64_t value = number();
@@ -84,6 +87,25 @@ class Unpacker {
   }
 
  private:
+  static constexpr std::uint64_t joined(std::uint64_t sevens) noexcept {
+    sevens = (sevens & 0x007f007f007f007f) | (sevens & 0x7f007f007f007f00) >> 1;
+    sevens = (sevens & 0x00003fff00003fff) | (sevens & 0x3fff00003fff0000) >> 2;
+    return (sevens & 0x000000000fffffff) | (sevens & 0x0fffffff00000000) >> 4;
+  }
+
+  /// One of more than eight bytes, or near the end.
+  [[gnu::noinline]] std::uint64_t long_number() noexcept {
+    std::uint64_t value = 0;
+    for (unsigned shift = 0; good_ && at_ < bytes_.size(); shift += 7) {
+      const auto byte = static_cast<std::uint64_t>(bytes_[at_++]);
+      if (shift > 63 || (shift == 63 && byte > 1)) break;
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) return value;
+    }
+    good_ = false;
+    return 0;
+  }
+
   std::span<const std::byte> bytes_;
   std::size_t at_ = 0;
   bool good_ = true;

@@ -18,7 +18,7 @@ constexpr std::uint32_t kMinorBits = 20;  // as the kernel packs dev_t: 12 bits 
 /// anywhere.
 class Canonical {
  public:
-  explicit Canonical(Sha256& digest) : digest_(digest) { buffer_.reserve(kBufferBytes + 4096); }
+  explicit Canonical(Sha256& digest) : digest_(digest), buffer_(kBufferBytes) {}
   ~Canonical() { flush(); }
   Canonical(const Canonical&) = delete;
   Canonical& operator=(const Canonical&) = delete;
@@ -36,18 +36,24 @@ class Canonical {
  private:
   static constexpr std::size_t kBufferBytes = 1 << 16;
 
+  // Numbers come by the million: a vector's insert() would take longer than the hash.
   void append(const void* bytes, std::size_t size) {
-    const auto* first = static_cast<const std::byte*>(bytes);
-    buffer_.insert(buffer_.end(), first, first + size);
-    if (buffer_.size() >= kBufferBytes) flush();
+    if (size > buffer_.size() - used_) flush();
+    if (size > buffer_.size()) {
+      digest_.update({static_cast<const std::byte*>(bytes), size});
+    } else if (size != 0) {
+      std::memcpy(buffer_.data() + used_, bytes, size);
+      used_ += size;
+    }
   }
   void flush() {
-    digest_.update(buffer_);
-    buffer_.clear();
+    digest_.update(std::span(buffer_).first(used_));
+    used_ = 0;
   }
 
   Sha256& digest_;
   std::vector<std::byte> buffer_;
+  std::size_t used_ = 0;
 };
 
 }  // namespace
