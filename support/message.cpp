@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "support/text.h"
 
@@ -72,6 +73,9 @@ Error error_of_exception(std::string_view doing) noexcept {
       throw;
     } catch (const std::bad_alloc&) {
       return {Errc::io, ENOMEM, fmt::format("out of memory: {}", doing)};
+    } catch (const std::system_error& error) {
+      // From a thread that could not be started: what() names no call, the code has the errno.
+      return {Errc::io, error.code().value(), fmt::format("{}: {}", doing, error.code().message())};
     } catch (const std::exception& exception) {
       return {Errc::io, 0, fmt::format("{}: {}", doing, exception.what())};
     } catch (...) {

@@ -1,34 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "support/worker_pool.h"
 
-#include <csignal>
-#include <system_error>
+#include <new>
 #include <utility>
 
+#include "support/thread.h"
+
 namespace mkvirtfs {
-namespace {
-
-/// Blocks asynchronous signals in this thread and in those it starts, while it lives. Signals that
-/// tell of a thread's own fault stay as they are.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t blocked;
-    ::sigfillset(&blocked);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS}) {
-      ::sigdelset(&blocked, fault);
-    }
-    ::pthread_sigmask(SIG_SETMASK, &blocked, &before_);
-  }
-  ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
-
-}  // namespace
 
 WorkerPool::~WorkerPool() {
   std::list<std::thread> left;
@@ -69,14 +47,18 @@ bool WorkerPool::start_thread() {
   auto self = threads_.end();
   try {
     self = threads_.emplace(threads_.end());
-    // The new thread inherits the mask.
-    const SignalsBlocked blocked;
-    *self = std::thread([this, self] { work(self); });
-    return true;
-  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
-    if (self != threads_.end()) threads_.erase(self);
+  } catch (const std::bad_alloc&) {
     return false;
   }
+  // It waits for the lock, which we hold, until it has its place.
+  Result<std::thread> started =
+      mkvirtfs::start_thread("start a thread", [this, self] { work(self); });
+  if (!started) {
+    threads_.erase(self);
+    return false;
+  }
+  *self = std::move(*started);
+  return true;
 }
 
 void WorkerPool::tell_crowded() {
