@@ -2,16 +2,13 @@
 #include "block/dump.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <condition_variable>
-#include <exception>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,7 +17,9 @@
 #include "support/arithmetic.h"
 #include "support/message.h"
 #include "support/mutex.h"
+#include "support/parallel.h"
 #include "support/sha256.h"
+#include "support/worker_pool.h"
 
 namespace mkvirtfs {
 namespace {
@@ -30,6 +29,8 @@ namespace {
 constexpr std::uint64_t kBufferBytes = 1 << 20;
 /// What a worker takes at a time when the order does not matter: long runs for copy_file_range.
 constexpr std::uint64_t kPieceBytes = 16 << 20;
+/// Without --threads: more do not make a disk faster.
+constexpr unsigned kMostUnaskedThreads = 4;
 /// Host file systems keep holes in units of this.
 constexpr std::uint64_t kHoleUnit = 4096;
 /// From here on a file run is worth three system calls of its own (fstat, copy, fstat). Measured
@@ -102,9 +103,17 @@ class Dump {
     std::uint64_t data_bytes = 0;
   };
 
+  /// Has threads of `pool` call work(); when there are none, this thread does all there is to do.
+  void start_workers(WorkerPool& pool, unsigned threads);
   void work() noexcept;
   Result<void> work_unordered();
   Result<void> work_in_order();
+  /// Reads a piece into its slot, which is empty, and writes it where the output is no stream.
+  Result<void> fill(std::uint64_t number, std::vector<Step>& steps);
+  /// Waits until the slot of a piece is full; false when somebody has failed.
+  Result<bool> wait_for(std::uint64_t number, std::vector<Step>& steps);
+  /// Has the output take the pieces in order.
+  void take() noexcept;
   Result<void> take_in_order();
   void wait_for_workers();
 
@@ -142,6 +151,7 @@ class Dump {
   std::atomic<std::uint64_t> moved_bytes_ = 0;
   std::atomic<bool> can_move_ = true;
   std::atomic<bool> stopped_ = false;  // somebody failed
+  bool is_alone_ = false;              // the host starts no thread: the caller's does all
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -154,41 +164,24 @@ class Dump {
 };
 
 Result<DumpSummary> Dump::run() {
-  unsigned threads = options_.threads;
-  if (threads == 0) threads = std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
-  threads = static_cast<unsigned>(
-      std::min<std::uint64_t>(threads, std::max<std::uint64_t>(1, piece_count_)));
+  const unsigned wanted =
+      options_.threads != 0 ? options_.threads : thread_count(0, kMostUnaskedThreads);
+  const auto threads = static_cast<unsigned>(
+      std::min<std::uint64_t>(wanted, std::max<std::uint64_t>(1, piece_count_)));
   if (in_order_) {
     slots_.resize(threads + 2);
     for (Slot& slot : slots_) slot.buffer.resize(kBufferBytes);
     zeroes_.resize(kBufferBytes);
   }
-
-  // Signals are for the caller: a blocked write of its own must be the one that is interrupted.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::vector<std::jthread> workers;
-  {
-    const MutexLock lock(mutex_);
-    working_ = threads;
-  }
-  try {
-    for (unsigned i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
-  } catch (...) {
-    Error error = error_of_exception("start a thread that writes the image");
-    const MutexLock lock(mutex_);
-    working_ = static_cast<unsigned>(workers.size());
-    if (workers.empty()) failure_ = std::move(error);
-  }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-
+  // Its threads block signals: a blocked write of the caller must be the one that is interrupted.
+  WorkerPool pool(threads);
+  start_workers(pool, threads);
   if (in_order_) {
-    if (Result<void> taken = take_in_order(); !taken) give_up(std::move(taken.error()));
+    take();
+  } else if (is_alone_) {
+    work();
   }
   wait_for_workers();
-  workers.clear();
   {
     const MutexLock lock(mutex_);
     if (failure_) return std::unexpected(std::move(*failure_));
@@ -198,6 +191,18 @@ Result<DumpSummary> Dump::run() {
                      .data_bytes = data_bytes_,
                      .moved_bytes = moved_bytes_,
                      .sha256 = sha256_};
+}
+
+void Dump::start_workers(WorkerPool& pool, unsigned threads) {
+  {
+    const MutexLock lock(mutex_);
+    working_ = threads;
+  }
+  const unsigned started = start_crew(pool, threads, [this](unsigned /*number*/) { work(); });
+  is_alone_ = started == 0;
+  const MutexLock lock(mutex_);
+  working_ -= threads - started;
+  if (is_alone_ && !in_order_) working_ = 1;  // this thread
 }
 
 void Dump::work() noexcept {
@@ -211,6 +216,15 @@ void Dump::work() noexcept {
   const MutexLock lock(mutex_);
   --working_;
   changed_.notify_all();
+}
+
+void Dump::take() noexcept {
+  // The workers wait for this thread, so an exception must not pass over them either.
+  try {
+    if (Result<void> taken = take_in_order(); !taken) give_up(std::move(taken.error()));
+  } catch (...) {
+    give_up(error_of_exception(fmt::format("write {}", output_.name())));
+  }
 }
 
 void Dump::give_up(Error error) {
@@ -320,47 +334,63 @@ Result<void> Dump::work_in_order() {
   while (true) {
     const std::uint64_t number = next_piece_++;
     if (number >= piece_count_) return {};
-    Slot& slot = slots_[number % slots_.size()];
     {
       MutexLock lock(mutex_);
       while (!stopped_ && number >= taken_ + slots_.size()) lock.wait(changed_);
       if (stopped_) return {};
     }
-    const Range range = piece(number);
-    plan_steps(device_, range, /*sparse=*/true, /*move=*/false, steps);
-    slot.all_zero = steps.empty();
-    slot.data_bytes = data_bytes_of(device_, range);
-    if (!slot.all_zero) {
-      const auto buffer = std::span(slot.buffer).first(static_cast<std::size_t>(range.length));
-      if (Result<void> got = device_.read(range.offset, buffer); !got) return got;
-    }
-    if (!output_.is_stream()) {
-      if (!output_.is_sparse()) steps.assign(1, {.range = range});
-      const std::span<const std::byte> bytes = bytes_in(slot, range);
-      for (const Step& step : steps) {
-        const auto skip = static_cast<std::size_t>(step.range.offset - range.offset);
-        const auto length = static_cast<std::size_t>(step.range.length);
-        const Result<void> put = output_.write_at(step.range.offset, bytes.subspan(skip, length));
-        if (!put) return put;
-      }
-    }
+    if (Result<void> filled = fill(number, steps); !filled) return filled;
     const MutexLock lock(mutex_);
-    slot.ready = true;
+    slots_[number % slots_.size()].ready = true;
     changed_.notify_all();
   }
+}
+
+Result<void> Dump::fill(std::uint64_t number, std::vector<Step>& steps) {
+  Slot& slot = slots_[number % slots_.size()];
+  const Range range = piece(number);
+  plan_steps(device_, range, /*sparse=*/true, /*move=*/false, steps);
+  slot.all_zero = steps.empty();
+  slot.data_bytes = data_bytes_of(device_, range);
+  if (!slot.all_zero) {
+    const auto buffer = std::span(slot.buffer).first(static_cast<std::size_t>(range.length));
+    if (Result<void> got = device_.read(range.offset, buffer); !got) return got;
+  }
+  if (output_.is_stream()) return {};
+  if (!output_.is_sparse()) steps.assign(1, {.range = range});
+  const std::span<const std::byte> bytes = bytes_in(slot, range);
+  for (const Step& step : steps) {
+    const auto skip = static_cast<std::size_t>(step.range.offset - range.offset);
+    const auto length = static_cast<std::size_t>(step.range.length);
+    const Result<void> put = output_.write_at(step.range.offset, bytes.subspan(skip, length));
+    if (!put) return put;
+  }
+  return {};
+}
+
+Result<bool> Dump::wait_for(std::uint64_t number, std::vector<Step>& steps) {
+  if (is_alone_) {
+    if (Result<void> filled = fill(number, steps); !filled) {
+      return std::unexpected(std::move(filled.error()));
+    }
+    return true;
+  }
+  const Slot& slot = slots_[number % slots_.size()];
+  MutexLock lock(mutex_);
+  while (!slot.ready && !stopped_) lock.wait(changed_);
+  return !stopped_;
 }
 
 Result<void> Dump::take_in_order() {
   std::optional<Sha256> digest;
   if (options_.sha256) digest.emplace();
+  std::vector<Step> steps;
   auto next_report = std::chrono::steady_clock::now() + options_.progress_interval;
   for (std::uint64_t number = 0; number < piece_count_; ++number) {
     Slot& slot = slots_[number % slots_.size()];
-    {
-      MutexLock lock(mutex_);
-      while (!slot.ready && !stopped_) lock.wait(changed_);
-      if (stopped_) return {};  // the failure is told already
-    }
+    const Result<bool> is_there = wait_for(number, steps);
+    if (!is_there) return std::unexpected(is_there.error());
+    if (!*is_there) return {};  // the failure is told already
     if (Result<void> go_on = check_cancel(); !go_on) return go_on;
     const Range range = piece(number);
     const std::span<const std::byte> bytes = bytes_in(slot, range);

@@ -22,6 +22,7 @@
 #include "block/testing/patchwork_device.h"
 #include "support/sha256.h"
 #include "support/unique_fd.h"
+#include "tests/support/no_threads.h"
 #include "tests/support/privileges.h"
 #include "tests/support/temp_dir.h"
 
@@ -171,6 +172,28 @@ TEST_CASE("a dump holds what the device reads, however it is made", "[law2]") {
     REQUIRE(summary);
     if (sha256) CHECK(*summary->sha256 == sha256_of(expected));
   }
+}
+
+TEST_CASE("a dump is whole where the host starts no thread") {
+  Source source;
+  const std::string expected = bytes_of(source.device);
+  const bool sha256 = GENERATE(false, true);
+  CAPTURE(sha256);
+  const TempDir out;
+  DumpOptions options = to_file(out / "disk.img");
+  options.threads = 3;
+  options.sha256 = sha256;
+  auto [from, to] = make_pipe();
+  Reader reader(std::move(from));
+  const testing::NoThreads no_threads;
+  const Result<DumpSummary> summary = dump(source.device, options);
+  REQUIRE(summary);
+  CHECK(read_file(out / "disk.img") == expected);
+  if (sha256) CHECK(*summary->sha256 == sha256_of(expected));
+  options.output = DumpStream{to.get(), "a pipe"};
+  REQUIRE(dump(source.device, options));
+  to.reset();
+  CHECK(reader.finish() == expected);
 }
 
 TEST_CASE("devices of awkward sizes are dumped to the last byte") {

@@ -25,6 +25,7 @@
 #include "nbd/listener.h"
 #include "support/message.h"
 #include "support/text.h"
+#include "support/thread.h"
 #include "support/unique_fd.h"
 #include "support/worker_pool.h"
 
@@ -306,7 +307,10 @@ Result<ControlServer> ControlServer::start(const std::string& path, Handler hand
   UniqueFd end(::eventfd(0, EFD_CLOEXEC));
   if (!end) return fail_errno(errno, "make an eventfd");
   auto state = std::make_unique<State>(std::move(*listener), std::move(end), std::move(handler));
-  state->thread = std::thread([shared = state.get()] { shared->run(); });
+  Result<std::thread> thread =
+      start_thread("answer mkvirtfs ctl", [shared = state.get()] { shared->run(); });
+  if (!thread) return std::unexpected(std::move(thread.error()));
+  state->thread = std::move(*thread);
   return ControlServer(std::move(state));
 }
 

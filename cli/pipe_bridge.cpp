@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,6 +13,8 @@
 #include <cstdint>
 #include <thread>
 #include <utility>
+
+#include "support/thread.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -69,17 +70,16 @@ Result<PipeBridge> PipeBridge::start(UniqueFd input, UniqueFd output) {
   state->sent.reset(::eventfd(0, EFD_CLOEXEC));
   if (!state->end || !state->sent) return fail_errno(errno, "make an eventfd");
 
-  // A pipe that nobody reads any more must not kill us.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_BLOCK, &all, &before);
+  // The threads block SIGPIPE: a pipe that nobody reads any more must not kill us.
   State* const shared = state.get();
-  state->in_thread = std::thread([shared] {
+  PipeBridge bridge(std::move(state));  // from here on its end joins what was started
+  Result<std::thread> in_thread = start_thread("move bytes from a pipe", [shared] {
     move_all(shared->input.get(), shared->ours.get(), shared->end.get());
     ::shutdown(shared->ours.get(), SHUT_WR);
   });
-  state->out_thread = std::thread([shared] {
+  if (!in_thread) return std::unexpected(std::move(in_thread.error()));
+  shared->in_thread = std::move(*in_thread);
+  Result<std::thread> out_thread = start_thread("move bytes to a pipe", [shared] {
     move_all(shared->ours.get(), shared->output.get(), shared->end.get());
     // Whoever answers shall see that nobody listens; whoever listens, that nothing more comes.
     ::shutdown(shared->ours.get(), SHUT_RD);
@@ -87,8 +87,9 @@ Result<PipeBridge> PipeBridge::start(UniqueFd input, UniqueFd output) {
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(shared->sent.get(), &one, sizeof one);
   });
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return PipeBridge(std::move(state));
+  if (!out_thread) return std::unexpected(std::move(out_thread.error()));
+  shared->out_thread = std::move(*out_thread);
+  return bridge;
 }
 
 PipeBridge::PipeBridge(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -98,13 +99,15 @@ PipeBridge::PipeBridge(PipeBridge&&) noexcept = default;
 PipeBridge::~PipeBridge() {
   if (!state_) return;
   state_->theirs.reset();
-  pollfd sent{state_->sent.get(), POLLIN, 0};
-  while (::poll(&sent, 1, kLingerMs) < 0 && errno == EINTR) {
+  if (state_->out_thread.joinable()) {
+    pollfd sent{state_->sent.get(), POLLIN, 0};
+    while (::poll(&sent, 1, kLingerMs) < 0 && errno == EINTR) {
+    }
   }
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(state_->end.get(), &one, sizeof one);
-  state_->in_thread.join();
-  state_->out_thread.join();
+  if (state_->in_thread.joinable()) state_->in_thread.join();
+  if (state_->out_thread.joinable()) state_->out_thread.join();
 }
 
 UniqueFd PipeBridge::take_socket() { return std::move(state_->theirs); }

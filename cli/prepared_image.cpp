@@ -107,6 +107,16 @@ void raise_open_file_limit() noexcept {
 
 namespace {
 
+/// The smallest --threads of all parts; 0 when none has one.
+unsigned least_threads(std::span<const SourceOptions* const> parts) {
+  unsigned least = 0;
+  for (const SourceOptions* part : parts) {
+    const unsigned threads = part->threads();
+    if (threads != 0) least = least == 0 ? threads : std::min(least, threads);
+  }
+  return least;
+}
+
 /// `doing` says at any time what is being done, for who catches an exception.
 Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
                               const ImageOptions& image, LogSink& log,
@@ -161,8 +171,10 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
 
   const Stopwatch plan_time;
   doing = "plan the image";
-  Result<std::shared_ptr<const Image>> planned =
-      (*planner)({.tree = prepared.tree, .contents = store, .made_at_s = *made_at_s});
+  Result<std::shared_ptr<const Image>> planned = (*planner)({.tree = prepared.tree,
+                                                             .contents = store,
+                                                             .made_at_s = *made_at_s,
+                                                             .threads = least_threads(parts)});
   if (!planned) return std::unexpected(std::move(planned.error()));
   prepared.image = std::move(*planned);
   prepared.plan_seconds = plan_time.seconds();

@@ -93,6 +93,7 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
   Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
   if (!settings) return std::unexpected(std::move(settings.error()));
   settings->stream.change_check = options.change_rules().check;
+  settings->stream.threads = options.threads();
   settings->read.manifest_directory = directory_of(path);
   Result<std::shared_ptr<ByteSource>> file =
       archive::open_archive_file(path, settings->stream, log);
@@ -131,6 +132,7 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Plac
   load_options.read = settings->read;
   load_options.stream = settings->stream;
   load_options.stream.change_check = options.change_rules().check;
+  load_options.stream.threads = options.threads();
   load_options.layer = settings->layer;
   load_options.index_cache = settings->index_cache;
   Result<std::optional<oci::Platform>> platform = options.container().platform();

@@ -14,8 +14,20 @@
 #include <optional>
 #include <utility>
 
+#include "support/thread.h"
+
 namespace mkvirtfs::cli {
 namespace {
+
+/// Statistics need memory, and none is no reason to end: to stop needs none.
+std::optional<std::chrono::milliseconds> react(const StopWatcher::Reactions& reactions,
+                                               int signal) noexcept {
+  try {
+    return reactions.on_signal(signal);
+  } catch (...) {
+    return std::nullopt;
+  }
+}
 
 void watch(const UniqueFd& signals, int child_fd, int end_fd,
            const StopWatcher::Reactions& reactions) {
@@ -38,7 +50,7 @@ void watch(const UniqueFd& signals, int child_fd, int end_fd,
     if (sources[1].revents != 0) {
       signalfd_siginfo signal{};
       if (::read(signals.get(), &signal, sizeof signal) == sizeof signal) {
-        const auto limit = reactions.on_signal(static_cast<int>(signal.ssi_signo));
+        const auto limit = react(reactions, static_cast<int>(signal.ssi_signo));
         if (limit && !overdue_at) overdue_at = Clock::now() + *limit;
       }
     }
@@ -66,9 +78,12 @@ Result<StopWatcher> StopWatcher::start(const BlockedSignals& signals, int child_
   if (!signal_fd) return fail_errno(errno, "watch for signals");
   watcher.end_.reset(::eventfd(0, EFD_CLOEXEC));
   if (!watcher.end_) return fail_errno(errno, "make an eventfd");
-  watcher.thread_ = std::thread(
+  Result<std::thread> thread = start_thread(
+      "watch for signals",
       [signal_fd = std::move(signal_fd), child_fd, end_fd = watcher.end_.get(),
        reactions = std::move(reactions)] { watch(signal_fd, child_fd, end_fd, reactions); });
+  if (!thread) return std::unexpected(std::move(thread.error()));
+  watcher.thread_ = std::move(*thread);
   return watcher;
 }
 

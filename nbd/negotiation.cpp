@@ -467,11 +467,9 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   if (request->wants(Info::description) && !exported->description.empty()) {
     tell_text(Info::description, exported->description);
   }
-  const std::uint32_t minimum_bytes = minimum_block_bytes(geometry);
-  // What differs from the default is said to those who do not ask, too.
-  if (request->wants(Info::block_size) || minimum_bytes != 1) {
+  if (request->wants(Info::block_size)) {
     reply(option, OptionReply::info,
-          pack(std::to_underlying(Info::block_size), minimum_bytes,
+          pack(std::to_underlying(Info::block_size), std::uint32_t{1},
                allocation_block_bytes(geometry), kLargestPayload));
   }
   reply(option, OptionReply::ack);

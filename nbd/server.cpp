@@ -25,7 +25,6 @@
 #include <vector>
 
 #include "nbd/connection.h"
-#include "nbd/job_queue.h"
 #include "nbd/listener.h"
 #include "support/message.h"
 #include "support/mutex.h"
@@ -93,7 +92,7 @@ class Server::Implementation {
         wakeup_(std::move(wakeup)),
         epoll_(std::move(epoll)),
         connection_threads_(options.most_connection_threads),
-        jobs_(options.most_job_threads) {}
+        job_threads_(options.most_job_threads) {}
   ~Implementation();
 
   Result<void> watch_wakeup() { return watch(wakeup_.fd(), EPOLLIN, kWakeupTag, EPOLL_CTL_ADD); }
@@ -235,7 +234,7 @@ class Server::Implementation {
 
   // Last, so that they end first: connections give jobs away, and jobs wake connections.
   WorkerPool connection_threads_;
-  JobQueue jobs_;
+  WorkerPool job_threads_;
 };
 
 Server::Implementation::~Implementation() {
@@ -455,8 +454,8 @@ bool Server::Implementation::park(Client& client, std::vector<std::shared_ptr<Jo
 
 void Server::Implementation::start_jobs(Client& client) {
   while (std::shared_ptr<Job> job = client.connection.take_job()) {
-    const BlockDevice& device = job->device();
-    jobs_.submit(device, std::make_shared<ClientJob>(*this, client.shared_from_this(), job));
+    auto task = std::make_shared<ClientJob>(*this, client.shared_from_this(), std::move(job));
+    if (!job_threads_.submit(task)) task->run();
   }
 }
 

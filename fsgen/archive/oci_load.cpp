@@ -5,9 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <atomic>
 #include <exception>
-#include <thread>
 #include <utility>
 
 #include "fsgen/archive/archive.h"
@@ -15,14 +13,14 @@
 #include "fsgen/stream/chunk_cache.h"
 #include "fsgen/tree/merge.h"
 #include "support/message.h"
-#include "support/worker_pool.h"
+#include "support/parallel.h"
 
 namespace mkvirtfs::oci {
 namespace {
 
 constexpr std::uint64_t kLeastIndexBytes = std::uint64_t{1} << 20;
 // Each has a decoder of its own, which may take much memory (StreamOptions::decoder_memory_bytes).
-constexpr std::size_t kMostAtOnce = 4;
+constexpr unsigned kMostAtOnce = 4;
 
 /// Where the files of an archive lie in it.
 TarIndex index_of(const archive::MemberLog& members) {
@@ -243,38 +241,22 @@ class LayerReaders {
       : blobs_(blobs),
         options_(options),
         packed_bytes_(std::max<std::uint64_t>(packed_bytes, 1)),
-        log_(log),
-        layers_(blobs.size()) {}
+        log_(log) {}
 
   Result<std::vector<ReadLayer>> run();
 
  private:
-  class Reading final : public Task {
-   public:
-    explicit Reading(LayerReaders& readers) : readers_(readers) {}
-    void run() noexcept override { readers_.work(); }
-
-   private:
-    LayerReaders& readers_;
-  };
-
-  /// On each thread, until there is nothing left to begin.
-  void work() noexcept;
-  Result<ReadLayer> read(const LayerBlob& blob) const;
+  Result<ReadLayer> read(const LayerBlob& blob, unsigned threads) const;
 
   const std::vector<LayerBlob>& blobs_;
   const LoadOptions& options_;
   const std::uint64_t packed_bytes_;
   LogSink& log_;
-  std::vector<std::optional<Result<ReadLayer>>> layers_;  // each of one thread, until all are done
-  // Layers are begun in order. So whatever stands before a failed one will be told of, and what
-  // stands behind it need not be begun.
-  std::atomic<std::size_t> next_ = 0;
-  std::atomic<std::size_t> end_ = blobs_.size();
 };
 
-Result<ReadLayer> LayerReaders::read(const LayerBlob& blob) const {
+Result<ReadLayer> LayerReaders::read(const LayerBlob& blob, unsigned threads) const {
   LoadOptions own = options_;
+  own.stream.threads = threads;
   const double part =
       static_cast<double>(blob.bytes->size_bytes()) / static_cast<double>(packed_bytes_);
   own.stream.index_memory_bytes = std::max(
@@ -287,33 +269,22 @@ Result<ReadLayer> LayerReaders::read(const LayerBlob& blob) const {
   }
 }
 
-void LayerReaders::work() noexcept {
-  while (true) {
-    const std::size_t at = next_.fetch_add(1);
-    if (at >= end_.load()) return;
-    layers_[at] = read(blobs_[at]);
-    if (*layers_[at]) continue;
-    std::size_t end = end_.load();
-    while (at < end && !end_.compare_exchange_weak(end, at)) {
-    }
-  }
-}
-
 Result<std::vector<ReadLayer>> LayerReaders::run() {
-  const std::size_t processors = std::max(std::thread::hardware_concurrency(), 1U);
-  const std::size_t at_once = std::min({processors, kMostAtOnce, blobs_.size()});
-  {
-    // This thread is one of them, and all of them where the host gives no other.
-    WorkerPool pool(std::max<std::size_t>(at_once, 2) - 1);
-    for (std::size_t i = 1; i < at_once; ++i) pool.submit(std::make_shared<Reading>(*this));
-    work();
-  }
-  std::vector<ReadLayer> all;
-  all.reserve(layers_.size());
-  for (std::optional<Result<ReadLayer>>& layer : layers_) {
-    if (!*layer) return std::unexpected(std::move(layer->error()));
-    all.push_back(std::move(**layer));
-  }
+  const unsigned threads = options_.stream.threads;
+  const auto at_once = static_cast<unsigned>(std::min<std::size_t>(
+      thread_count(threads, kMostAtOnce), std::max<std::size_t>(blobs_.size(), 1)));
+  // What was given is shared out, too: each layer's stream may have threads of its own.
+  const unsigned threads_each = threads == 0 ? 0 : std::max(threads / at_once, 1U);
+  std::vector<ReadLayer> all(blobs_.size());
+  const Result<void> read_all =
+      parallel_for(blobs_.size(), {.threads = at_once, .doing = "read the layers of an image"},
+                   [&](std::size_t at) -> Result<void> {
+                     Result<ReadLayer> layer = read(blobs_[at], threads_each);
+                     if (!layer) return std::unexpected(std::move(layer.error()));
+                     all[at] = std::move(*layer);
+                     return {};
+                   });
+  if (!read_all) return std::unexpected(read_all.error());
   return all;
 }
 

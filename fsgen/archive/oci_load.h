@@ -25,7 +25,7 @@ struct LoadOptions {
   /// believed. What is unpacked is hashed as it goes by in any case.
   bool verify_direct = true;
   archive::ReadOptions read;
-  /// The memory for indexes is shared out among the layers.
+  /// The memory for indexes, and the threads, are shared out among the layers.
   StreamOptions stream;
   archive::LayerOptions layer;
   /// For the indexes of compressed layers; none: they are made each time. Digests are verified
@@ -52,7 +52,8 @@ struct LoadedImage {
 /// decoded once, for their indexes; others stay where they lie, files and all. docs/oci.md tells
 /// the rules. `log` must outlive the layer.
 ///
-/// One layer a processor is read at a time, up to four; the lowest one's error is what is told.
+/// As many layers as `options.stream.threads` says are read at a time, up to four; 0 stands for one
+/// a processor. The lowest one's error is the result.
 ///
 /// `options.layer.below` and `at` are what the image is laid over.
 ///

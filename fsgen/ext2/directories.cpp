@@ -5,17 +5,15 @@
 #include <ext2fs/ext2fs.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 #include <cstdint>
 #include <cstring>
-#include <exception>
-#include <thread>
 #include <vector>
 
 #include "fsgen/ext2/crc32c.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
+#include "support/parallel.h"
 
 namespace mkvirtfs::ext2 {
 namespace {
@@ -77,43 +75,37 @@ std::uint32_t share_start(std::uint32_t count, std::uint32_t parts, std::uint32_
 }  // namespace
 
 Directories::Directories(const SourceTree& tree, const Parameters& parameters,
-                         const InodeNumbers& numbers, unsigned threads)
+                         const InodeNumbers& numbers)
     : tree_(tree), parameters_(parameters), numbers_(numbers) {
   const auto tree_directories = static_cast<std::uint32_t>(tree.directories().size());
   plans_.resize(tree_directories + (numbers.adds_lost_found() ? 1 : 0));
+}
 
+Result<void> Directories::plan(unsigned threads) {
   // Directories are planned in batches: in a batch by all threads, into the common arrays by one,
   // in order.
   constexpr std::uint32_t kBatch = 512;
+  constexpr std::uint32_t kWorthAThread = 50'000;  // items
   std::vector<Draft> drafts(std::min<std::size_t>(kBatch, plans_.size()));
   for (std::uint32_t start = 0; start < plans_.size(); start += kBatch) {
     const auto batch =
         static_cast<std::uint32_t>(std::min<std::size_t>(kBatch, plans_.size() - start));
-    std::atomic<std::uint32_t> next = 0;
-    std::atomic<std::uint32_t> items = 0;
+    std::uint32_t items = 0;
     for (std::uint32_t i = 0; i < batch; ++i) items += item_count(start + i);
-    std::vector<std::exception_ptr> failures(threads);  // exceptions stop at thread borders
-    const auto work = [&](unsigned thread) noexcept {
-      try {
-        for (std::uint32_t i = next++; i < batch; i = next++) drafts[i] = draft(start + i);
-      } catch (...) {
-        failures[thread] = std::current_exception();
-      }
-    };
-    constexpr std::uint32_t kWorthAThread = 50'000;
-    std::vector<std::jthread> helpers;
-    for (unsigned i = 1; i < threads && items > kWorthAThread * i; ++i) {
-      helpers.emplace_back(work, i);
-    }
-    work(0);
-    helpers.clear();
-    for (const std::exception_ptr& failure : failures) {
-      if (failure) std::rethrow_exception(failure);
-    }
+    const Result<void> drafted =
+        parallel_for(batch,
+                     {.threads = thread_count(threads, 1 + items / kWorthAThread),
+                      .doing = "plan the directories"},
+                     [&](std::size_t i) -> Result<void> {
+                       drafts[i] = draft(start + static_cast<std::uint32_t>(i));
+                       return {};
+                     });
+    if (!drafted) return drafted;
     for (std::uint32_t i = 0; i < batch; ++i) adopt(start + i, std::move(drafts[i]));
   }
   leaves_.shrink_to_fit();
   order_.shrink_to_fit();
+  return {};
 }
 
 void Directories::adopt(std::uint32_t directory, Draft&& draft) {

@@ -10,6 +10,7 @@
 #include "fsgen/ext2/inode_numbers.h"
 #include "fsgen/ext2/parameters.h"
 #include "fsgen/tree/source_tree.h"
+#include "support/error.h"
 
 namespace mkvirtfs::ext2 {
 
@@ -26,8 +27,12 @@ class Directories {
     return static_cast<std::uint32_t>(plans_.size()) - 1;
   }
 
-  Directories(const SourceTree& tree, const Parameters& parameters, const InodeNumbers& numbers,
-              unsigned threads);
+  /// plan() must follow.
+  Directories(const SourceTree& tree, const Parameters& parameters, const InodeNumbers& numbers);
+
+  /// Says how many blocks each directory has, and what begins where. At most `threads` threads at
+  /// once; 0: one a processor. Errors: Errc::io for a lack of memory.
+  Result<void> plan(unsigned threads);
 
   /// The tree's directories, and lost+found if we add it.
   std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(plans_.size()); }

@@ -64,6 +64,7 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
   return [read = std::move(*read)](const PlanRequest& request) {
     Options options = read;
     options.made_at_s = request.made_at_s;
+    options.threads = request.threads;
     return plan(request.tree, options);
   };
 }

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
-#include <thread>
 
 #include "fsgen/ext2/ext2_image.h"
 #include "fsgen/ext2/volume.h"
@@ -182,9 +181,8 @@ Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree
                                           const Options& options) {
   const Result<Parameters> parameters = resolve(options, *tree);
   if (!parameters) return std::unexpected(parameters.error());
-  const unsigned threads = std::max(1u, std::thread::hardware_concurrency());
   Result<std::unique_ptr<const Contents>> contents =
-      Contents::make(std::move(tree), *parameters, threads);
+      Contents::make(std::move(tree), *parameters, options.threads);
   if (!contents) return std::unexpected(std::move(contents.error()));
 
   const Sizer sizer(**contents, options);

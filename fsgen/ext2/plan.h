@@ -46,6 +46,8 @@ struct Options {
   std::vector<std::string> features;
   /// Time stamp of the file system itself; unset: the newest mtime of the tree.
   std::optional<std::int64_t> made_at_s;
+  /// Plan with at most so many threads; 0: one a processor. The image is the same.
+  unsigned threads = 0;
 };
 
 /// Sizes and places everything before a byte of a file is read; time and memory grow with the

@@ -13,6 +13,7 @@
 #include "support/arithmetic.h"
 #include "support/sha256.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/no_threads.h"
 #include "tests/support/temp_dir.h"
 
 using namespace mkvirtfs;
@@ -54,6 +55,20 @@ Options options_of(const Shape& shape) {
   options.block_bytes = shape.block_bytes;
   options.inode_bytes = shape.inode_bytes;
   return options;
+}
+
+std::array<std::byte, 32> digest_of(const BuiltTree& built, const Options& options) {
+  const auto image = ext2::plan(built.tree, options);
+  REQUIRE(image);
+  ImageDevice device(*image, built.store);
+  Sha256 sum;
+  std::vector<std::byte> bytes(1 << 20);
+  for (std::uint64_t at = 0; at < device.geometry().size_bytes; at += bytes.size()) {
+    bytes.resize(std::min<std::uint64_t>(1 << 20, device.geometry().size_bytes - at));
+    REQUIRE(device.read(at, bytes));
+    sum.update(bytes);
+  }
+  return sum.finish();
 }
 
 }  // namespace
@@ -407,18 +422,7 @@ TEST_CASE("contradictory options are named") {
 
 TEST_CASE("the same tree and options give the same bytes and identifiers, others do not") {
   const auto digest = [](const TreeBuilder& builder, const Options& options) {
-    const BuiltTree built = builder.build();
-    const auto image = ext2::plan(built.tree, options);
-    REQUIRE(image);
-    ImageDevice device(*image, built.store);
-    Sha256 sum;
-    std::vector<std::byte> bytes(1 << 20);
-    for (std::uint64_t at = 0; at < device.geometry().size_bytes; at += bytes.size()) {
-      bytes.resize(std::min<std::uint64_t>(1 << 20, device.geometry().size_bytes - at));
-      REQUIRE(device.read(at, bytes));
-      sum.update(bytes);
-    }
-    return sum.finish();
+    return digest_of(builder.build(), options);
   };
   TreeBuilder one;
   one.file("a", "1").file("b/c", "2").directory("d");
@@ -432,6 +436,28 @@ TEST_CASE("the same tree and options give the same bytes and identifiers, others
   CHECK(digest(one, options) != same);
   options.label = "";
   CHECK(digest(one.file("e", ""), options) != same);
+}
+
+TEST_CASE("1 or 2 or 16 threads plan the same image, and so does the caller's alone") {
+  // 50,000 names in a batch of directories are worth a thread: here three beside the caller's.
+  TreeBuilder builder;
+  for (int directory = 0; directory < 16; ++directory) {
+    for (int name = 0; name < 10'000; ++name) {
+      builder.file(fmt::format("directory-{}/name-{}", directory, name), "");
+    }
+  }
+  const BuiltTree built = builder.build();
+  Options options;
+  options.inode_bytes = 128;
+  options.free = FreeBytes{0};
+  options.threads = 1;
+  const auto alone = digest_of(built, options);
+  for (const unsigned threads : {2U, 16U}) {
+    options.threads = threads;
+    CHECK(digest_of(built, options) == alone);
+  }
+  const testing::NoThreads no_threads;
+  CHECK(digest_of(built, options) == alone);
 }
 
 TEST_CASE("reads of any range equal the whole, and the map says where each byte is") {

@@ -39,7 +39,10 @@ std::string_view way_to_larger_files(Parameters parameters, std::uint64_t size_b
 Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const SourceTree> tree,
                                                        const Parameters& parameters,
                                                        unsigned threads) {
-  auto contents = std::make_unique<Contents>(std::move(tree), parameters, threads);
+  auto contents = std::make_unique<Contents>(std::move(tree), parameters);
+  if (Result<void> planned = contents->directories.plan(threads); !planned) {
+    return std::unexpected(std::move(planned.error()));
+  }
   contents->collect_sparse_files();
   if (const auto checked = contents->check_limits(); !checked)
     return std::unexpected(checked.error());

@@ -20,16 +20,20 @@ namespace mkvirtfs::ext2 {
 /// What the tree needs of any volume, whatever its size: the directories' blocks, the attribute
 /// blocks, the runs of sparse files. Immutable; owns the tree.
 struct Contents {
-  /// Errors: Errc::does_not_fit and Errc::unsupported, naming the path and the limit.
+  /// At most `threads` threads at once; 0: one a processor.
+  ///
+  /// Errors: Errc::does_not_fit and Errc::unsupported, naming the path and the limit; Errc::io for
+  /// a lack of memory.
   static Result<std::unique_ptr<const Contents>> make(std::shared_ptr<const SourceTree> tree,
                                                       const Parameters& parameters,
                                                       unsigned threads);
 
-  Contents(std::shared_ptr<const SourceTree> from, const Parameters& chosen, unsigned threads)
+  /// make() fills it.
+  Contents(std::shared_ptr<const SourceTree> from, const Parameters& chosen)
       : tree(std::move(from)),
         parameters(chosen),
         numbers(*tree),
-        directories(*tree, parameters, numbers, threads),
+        directories(*tree, parameters, numbers),
         sequence(data_sequence(*tree)) {}
   Contents(const Contents&) = delete;
   Contents& operator=(const Contents&) = delete;

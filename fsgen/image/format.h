@@ -23,6 +23,9 @@ struct PlanRequest {
   std::shared_ptr<ContentStore> contents{};
   /// Time stamp of the file system itself; unset: the newest mtime of the tree.
   std::optional<std::int64_t> made_at_s{};
+  /// At most so many threads at once, the caller's among them; 0: one a processor. The image does
+  /// not depend on it.
+  unsigned threads = 0;
 };
 
 /// A format with its options set: makes the plan. Errors are those of the format's plan().

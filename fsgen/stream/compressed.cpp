@@ -64,7 +64,12 @@ bool is_lzma(std::span<const std::byte> bytes) {
 
 DecoderInput decoder_input(std::shared_ptr<ByteSource> packed, Compression compression,
                            const StreamOptions& options) {
-  return {std::move(packed), compression, options.decoder_memory_bytes, options.log, nullptr};
+  return {.packed = std::move(packed),
+          .compression = compression,
+          .memory_limit_bytes = options.decoder_memory_bytes,
+          .log = options.log,
+          .zstd_workspace = nullptr,
+          .threads = options.threads};
 }
 
 }  // namespace

@@ -61,6 +61,10 @@ struct StreamOptions {
   std::uint64_t most_ratio = 1000;
   std::uint64_t ratio_free_bytes = std::uint64_t{64} << 20;
 
+  /// At most so many threads work at one stream, the reader's among them: with 1 nothing is decoded
+  /// ahead. 0: as many as are of use.
+  unsigned threads = 0;
+
   /// How changes of the packed file are seen.
   ChangeCheck change_check = ChangeCheck::ctime;
   /// Set, from any thread: a source that is waited for is given up. None: it is waited for.

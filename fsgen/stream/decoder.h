@@ -116,6 +116,7 @@ struct DecoderInput {
   LogSink* log = nullptr;
   /// zstd, when points have state: theirs is good in this workspace only.
   std::shared_ptr<ZstdWorkspace> zstd_workspace;
+  unsigned threads = 0;  ///< as of StreamOptions
 };
 
 /// From the beginning on, telling `observer`, which outlives it.

@@ -234,7 +234,7 @@ bool IndexedSource::is_wanted(std::uint64_t passed, std::uint64_t no) {
 }
 
 void IndexedSource::start_ahead(std::uint64_t first) {
-  if (chunk_offset(first) >= index_.unpacked_bytes) return;
+  if (input_.threads == 1 || chunk_offset(first) >= index_.unpacked_bytes) return;
   {
     const MutexLock lock(mutex_);
     if (ahead_is_running_ || is_ending_) return;

@@ -197,7 +197,8 @@ Result<void> Producer::check_limits() const {
   return {};
 }
 
-/// IndexingReader over a thread that decodes ahead, or without one where the host gives none.
+/// IndexingReader over a thread that decodes ahead, or without one where the options or the host
+/// give none.
 class AheadReader final : public IndexingReader {
  public:
   AheadReader(const DecoderInput& input, const StreamOptions& options,
@@ -220,7 +221,7 @@ class AheadReader final : public IndexingReader {
       const MutexLock lock(mutex_);
       ready_.reserve(kMostAhead);
     }
-    has_thread_ = thread_.submit(std::make_shared<DecodeAhead>(*this));
+    has_thread_ = options_.threads != 1 && thread_.submit(std::make_shared<DecodeAhead>(*this));
     return {};
   }
   Result<std::shared_ptr<ByteSource>> finish() override;

@@ -13,7 +13,9 @@
 #include <utility>
 
 #include "fsgen/stream/decoder.h"
+#include "support/parallel.h"
 #include "support/text.h"
+#include "support/thread.h"
 
 namespace mkvirtfs {
 namespace {
@@ -34,11 +36,27 @@ std::string_view text_of(lzma_ret status) noexcept {
   }
 }
 
+/// How many threads liblzma may have beside the reader's, of those that a stream may.
+unsigned threads_of_liblzma(unsigned stream_threads) noexcept {
+  constexpr unsigned kMost = 4;
+  if (stream_threads == 0) return thread_count(0, kMost);
+  return std::clamp(stream_threads - 1, 1U, kMost);
+}
+
+/// liblzma reports a thread that it cannot start as a lack of memory, in the middle of the stream.
+bool can_start_thread() {
+  Result<std::thread> thread = start_thread("start a thread", [] {});
+  if (thread) thread->join();
+  return thread.has_value();
+}
+
 /// Runs any of liblzma's decoders.
 class LzmaDecoder final : public Decoder {
  public:
   LzmaDecoder(const DecoderInput& input, std::uint64_t offset, std::size_t piece_bytes)
-      : input_(input.packed, offset, piece_bytes), memory_limit_bytes_(input.memory_limit_bytes) {}
+      : input_(input.packed, offset, piece_bytes),
+        memory_limit_bytes_(input.memory_limit_bytes),
+        threads_(threads_of_liblzma(input.threads)) {}
   ~LzmaDecoder() override {
     lzma_end(&lzma_);
     lzma_filters_free(filters_.data(), nullptr);
@@ -73,6 +91,7 @@ class LzmaDecoder final : public Decoder {
 
   PackedInput input_;
   const std::uint64_t memory_limit_bytes_;
+  const unsigned threads_;  // of liblzma
   lzma_stream lzma_ = LZMA_STREAM_INIT;
   // liblzma keeps pointers to the block while it decodes it.
   lzma_block block_{};
@@ -105,10 +124,10 @@ Result<void> LzmaDecoder::begin_stream(Compression compression, bool is_forward)
     status = lzma_alone_decoder(&lzma_, memory_limit_bytes_);
   } else if (compression == Compression::lzip) {
     status = lzma_lzip_decoder(&lzma_, memory_limit_bytes_, 0);
-  } else if (is_forward) {
+  } else if (is_forward && threads_ > 1 && can_start_thread()) {
     // Blocks are decoded side by side, as far as they say how long they are, and memory lasts.
     lzma_mt options{};
-    options.threads = std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
+    options.threads = threads_;
     options.memlimit_threading = memory_limit_bytes_;
     options.memlimit_stop = memory_limit_bytes_;
     status = lzma_stream_decoder_mt(&lzma_, &options);

@@ -242,7 +242,8 @@ Result<Scan> scan_directory(const std::string& path, const ScanOptions& options,
   if (!walk) return std::unexpected(walk.error());
   if (!walk->own_directories) {
     log.write(LogLevel::debug,
-              "this host refuses unshare(2): extended attributes are asked for through /proc");
+              "this host refuses unshare(2), or a thread: extended attributes are asked for "
+              "through /proc");
   }
   auto numbered = number(*walk, path);
   if (!numbered) return std::unexpected(numbered.error());

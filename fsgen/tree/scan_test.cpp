@@ -29,6 +29,7 @@
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
+#include "tests/support/no_threads.h"
 #include "tests/support/privileges.h"
 #include "tests/support/property.h"
 #include "tests/support/random_tree.h"
@@ -350,6 +351,20 @@ TEST_CASE("a very deep chain and a very wide level take few descriptors") {
 
   // The library's recursive removal is not made for such depths.
   run_tool({"rm", "-rf", dir / "d"});
+}
+
+TEST_CASE("where the host starts no thread, the caller's scans") {
+  const TempDir dir;
+  fs::create_directories(dir / "a/b");
+  write_file(dir / "a/b/file", "content");
+  REQUIRE(::setxattr((dir / "a").c_str(), "user.test", "value", 5, 0) == 0);
+  const std::string expected = listing_of(dir.path());
+  const fs::path here = fs::current_path();
+  const mkvirtfs::testing::NoThreads no_threads;
+  ScanOptions options;
+  options.threads = 16;
+  CHECK(listing_of(dir.path(), options) == expected);
+  CHECK(fs::current_path() == here);
 }
 
 TEST_CASE("one huge directory is shared among threads and comes out sorted") {

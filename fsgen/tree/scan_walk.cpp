@@ -21,7 +21,6 @@
 #include <optional>
 #include <set>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "fsgen/tree/entry_reader.h"
@@ -29,7 +28,9 @@
 #include "fsgen/tree/source_sync.h"
 #include "support/message.h"
 #include "support/mutex.h"
+#include "support/parallel.h"
 #include "support/text.h"
+#include "support/worker_pool.h"
 
 namespace mkvirtfs {
 namespace {
@@ -89,7 +90,7 @@ class NameList {
 };
 
 /// Either list a directory, or look at some of its names.
-struct Task {
+struct WalkTask {
   ScannedDirectory* directory = nullptr;
   /// To list: the parent's, or none when too many are open, then the way from the root is walked;
   /// the root's own for the root. To look at names: the directory's own.
@@ -151,14 +152,14 @@ class Walk {
 
   bool stopped() const noexcept { return stop_.load(std::memory_order_relaxed); }
   /// The next task, or none when all is done or somebody has given up.
-  std::optional<Task> take() EXCLUDES(mutex_);
-  void add(std::vector<Task> tasks) EXCLUDES(mutex_);
+  std::optional<WalkTask> take() EXCLUDES(mutex_);
+  void add(std::vector<WalkTask> tasks) EXCLUDES(mutex_);
   /// Hands over names to look at, unless enough of them wait: then the caller looks itself.
-  bool offer(Task& task) EXCLUDES(mutex_);
+  bool offer(WalkTask& task) EXCLUDES(mutex_);
   void task_done() EXCLUDES(mutex_);
   /// Takes entries of a directory, and the tasks to list the directories among them.
   void deliver(ScannedDirectory& directory, Segment segment, const WalkCounts& counts,
-               std::vector<Task> tasks) EXCLUDES(mutex_);
+               std::vector<WalkTask> tasks) EXCLUDES(mutex_);
   void trouble(std::string path, const std::string& why) EXCLUDES(mutex_);
   /// Ends the walk: nothing that could still be found matters.
   void give_up(Error error) EXCLUDES(mutex_);
@@ -168,13 +169,13 @@ class Walk {
   void report_troubles(ScanReport& report) EXCLUDES(mutex_);
 
  private:
-  void push(std::vector<Task> tasks) REQUIRES(mutex_);
+  void push(std::vector<WalkTask> tasks) REQUIRES(mutex_);
 
   std::atomic<bool> stop_ = false;
   Mutex mutex_;
   std::condition_variable_any work_;
   // The last pushed is taken first: deep before wide, so that few directories stay open.
-  std::vector<Task> tasks_ GUARDED_BY(mutex_);
+  std::vector<WalkTask> tasks_ GUARDED_BY(mutex_);
   std::size_t unfinished_ GUARDED_BY(mutex_) = 0;  // waiting or being worked at
   std::size_t sleeping_ GUARDED_BY(mutex_) = 0;
   std::size_t lists_of_names_ GUARDED_BY(mutex_) = 0;  // in tasks_
@@ -204,7 +205,7 @@ Walk::Walk(const ScanOptions& scan_options, const ScanRules& scan_rules,
   if (options.sync_within) sync = std::make_unique<SourceSync>(*options.sync_within);
 }
 
-std::optional<Task> Walk::take() {
+std::optional<WalkTask> Walk::take() {
   MutexLock lock(mutex_);
   while (tasks_.empty() && unfinished_ != 0 && !stopped()) {
     ++sleeping_;
@@ -212,13 +213,13 @@ std::optional<Task> Walk::take() {
     --sleeping_;
   }
   if (tasks_.empty() || stopped()) return std::nullopt;
-  Task task = std::move(tasks_.back());
+  WalkTask task = std::move(tasks_.back());
   tasks_.pop_back();
   if (task.names) --lists_of_names_;
   return task;
 }
 
-void Walk::push(std::vector<Task> tasks) {
+void Walk::push(std::vector<WalkTask> tasks) {
   if (tasks.empty()) return;
   unfinished_ += tasks.size();
   tasks_.insert(tasks_.end(), std::make_move_iterator(tasks.begin()),
@@ -226,17 +227,17 @@ void Walk::push(std::vector<Task> tasks) {
   if (sleeping_ != 0) work_.notify_all();
 }
 
-void Walk::add(std::vector<Task> tasks) {
+void Walk::add(std::vector<WalkTask> tasks) {
   const MutexLock lock(mutex_);
   push(std::move(tasks));
 }
 
-bool Walk::offer(Task& task) {
+bool Walk::offer(WalkTask& task) {
   const MutexLock lock(mutex_);
   // One list for each that sleeps and one more keeps all busy, and the memory for names bounded.
   if (lists_of_names_ > sleeping_) return false;
   ++lists_of_names_;
-  std::vector<Task> tasks;
+  std::vector<WalkTask> tasks;
   tasks.push_back(std::move(task));
   push(std::move(tasks));
   return true;
@@ -248,7 +249,7 @@ void Walk::task_done() {
 }
 
 void Walk::deliver(ScannedDirectory& directory, Segment segment, const WalkCounts& counts,
-                   std::vector<Task> tasks) {
+                   std::vector<WalkTask> tasks) {
   const MutexLock lock(mutex_);
   directory.segments.push_back(std::move(segment));
   counts_ += counts;
@@ -286,8 +287,7 @@ void Walk::report_troubles(ScanReport& report) {
   report.unreadable_paths = troubles_.first();
 }
 
-/// Works at tasks until there are none. Runs in a thread of its own, whose working directory it
-/// changes.
+/// Works at tasks until there are none.
 class Worker {
  public:
   Worker(Walk& walk, std::uint32_t number)
@@ -298,7 +298,8 @@ class Worker {
                  walk.sync.get(), walk.options.keep_facts}),
         listing_(kListingBufferBytes) {}
 
-  void run();
+  /// On a thread of its own, whose working directory it changes, or on the caller's.
+  void run(bool may_change_directory) noexcept;
 
   // What it leaves behind.
   std::deque<ScannedDirectory>& directories() noexcept { return directories_; }
@@ -336,17 +337,17 @@ class Worker {
   std::deque<ScannedDirectory> directories_;
 };
 
-void Worker::run() {
+void Worker::run(bool may_change_directory) noexcept {
   try {
     // Leaves the working directory that the threads of a process share.
-    if (walk_.tuning.use_own_directory && ::unshare(CLONE_FS) == 0) {
+    if (may_change_directory && walk_.tuning.use_own_directory && ::unshare(CLONE_FS) == 0) {
       reader_.use_own_directory();
     } else if (walk_.options.xattrs && ::access("/proc/self/fd", F_OK) != 0) {
       walk_.give_up({Errc::unsupported, errno,
                      "extended attributes can not be read where unshare(2) is refused and /proc is "
                      "missing (try without them)"});
     }
-    while (std::optional<Task> task = walk_.take()) {
+    while (std::optional<WalkTask> task = walk_.take()) {
       if (task->names) {
         look(*task->directory, task->handle, *task->names);
       } else {
@@ -480,7 +481,7 @@ void Worker::take_name(ScannedDirectory& directory, const Handle& handle, const 
   names_.add(name, found.d_ino);
   if (names_.size() < walk_.tuning.names_a_task) return;
 
-  Task task{&directory, handle, std::make_unique<NameList>(std::move(names_))};
+  WalkTask task{&directory, handle, std::make_unique<NameList>(std::move(names_))};
   names_ = NameList();
   if (!walk_.offer(task)) {
     look(directory, handle, *task.names);
@@ -513,7 +514,7 @@ void Worker::look(ScannedDirectory& directory, const Handle& handle, NameList& n
   // The stack gives them back in the order of their names, which is about that of the numbering.
   std::ranges::sort(to_list_, std::ranges::greater(), &ScannedDirectory::name);
   const bool keep_open = walk_.open_directories < walk_.most_open_directories;
-  std::vector<Task> tasks(to_list_.size());
+  std::vector<WalkTask> tasks(to_list_.size());
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     tasks[i].directory = to_list_[i];
     if (keep_open) tasks[i].handle = handle;
@@ -574,27 +575,17 @@ Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
                                   const ScanOptions& options, const ScanRules& rules,
                                   const ConfinedOpener& opener, const ScanTuning& tuning) {
   Walk walk(options, rules, opener, tuning, std::move(root));
-  std::vector<Task> first(1);
+  std::vector<WalkTask> first(1);
   first[0].directory = walk.root_directory.get();
   walk.add(std::move(first));
 
-  const unsigned wanted =
-      options.threads != 0 ? options.threads : std::thread::hardware_concurrency();
+  const unsigned threads = thread_count(options.threads, kMostThreads);
   std::deque<Worker> workers;
+  for (std::uint32_t number = 0; number < threads; ++number) workers.emplace_back(walk, number);
   {
-    std::vector<std::jthread> threads;
-    for (std::uint32_t number = 0; number < std::clamp(wanted, 1u, kMostThreads); ++number) {
-      Worker& worker = workers.emplace_back(walk, number);
-      try {
-        threads.emplace_back([&worker] { worker.run(); });
-      } catch (const std::system_error& error) {
-        // Fewer will do, but not none.
-        if (threads.empty()) {
-          return fail_errno(error.code().value(), fmt::format("start a thread to scan {}", name));
-        }
-        break;
-      }
-    }
+    WorkerPool pool(threads);
+    const auto work = [&](unsigned number) { workers[number].run(/*may_change_directory=*/true); };
+    if (start_crew(pool, threads, work) == 0) workers.front().run(/*may_change_directory=*/false);
   }
 
   WalkResult result;

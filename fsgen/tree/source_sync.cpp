@@ -16,9 +16,9 @@
 #include <csignal>
 #include <limits>
 #include <system_error>
-#include <thread>
 
 #include "support/text.h"
+#include "support/thread.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs {
@@ -95,10 +95,9 @@ std::expected<void, int> sync_file_system(int fd, std::chrono::milliseconds most
     return {};
   }
   ::kill(child, SIGKILL);  // it ends when the kernel lets it
-  try {
-    std::thread([child] { end_of(child); }).detach();
-  } catch (const std::system_error&) {
-    // Then it stays in the list of processes until we end.
+  // Without a thread it stays in the list of processes until we end.
+  if (auto thread = start_thread("wait for a process", [child] { end_of(child); })) {
+    thread->detach();
   }
   return std::unexpected(ETIMEDOUT);
 }

@@ -21,6 +21,47 @@ for fs in ext2 ext3 ext4; do
   equal "$(uuid "$work/tree" --fs=$fs)" "$(uuid "$work/an-elaborate-other-name" --fs=$fs)" "UUID"
 done
 
+# As many threads as you like, or none but its own: no stack of a thread has room where `ulimit -s` is an address space. A
+# directory of the tree is long enough to be shared out among the scanner's threads, all of them among the ext planner's.
+python3 - "$work/many" <<'END'
+import os, sys
+for directory in range(12):
+    below = f"{sys.argv[1]}/directory-{directory}"
+    os.makedirs(below)
+    for number in range(5000):
+        os.close(os.open(f"{below}/file-{number}", os.O_CREAT | os.O_WRONLY))
+for number in range(40):
+    with open(f"{sys.argv[1]}/data-{number}", "wb") as file:
+        file.write(bytes([number]) * (number * 37777))
+END
+for fs in ext2 ext3 ext4 fat12 fat16 fat32; do
+  first=$(sum "$work/many" --fs=$fs --threads=1)
+  for threads in 2 16; do
+    equal "$(sum "$work/many" --fs=$fs --threads=$threads)" "$first" "$threads threads and one, as $fs"
+  done
+done
+iso_sum() { "$MKVIRTFS" dump "$@" --fs=iso -o - | sha256sum; }
+first=$(iso_sum "$work/many" --threads=1)
+for threads in 2 16; do
+  equal "$(iso_sum "$work/many" --threads=$threads)" "$first" "$threads threads and one, as iso"
+done
+tar -C "$work" -cf "$work/many.tar" many
+xz -T0 --block-size=200KiB "$work/many.tar"
+first=$(iso_sum "$work/many.tar.xz" --threads=1)
+for threads in 2 16; do
+  equal "$(iso_sum "$work/many.tar.xz" --threads=$threads --cache-dir=none)" "$first" "$threads threads and one, of a .tar.xz"
+done
+if (ulimit -s 137438953472) 2>/dev/null; then
+  for source in many many.tar.xz; do
+    first=$(iso_sum "$work/$source" --threads=1 --cache-dir=none)
+    equal "$(ulimit -s 137438953472; iso_sum "$work/$source" --threads=16 --cache-dir=none)" "$first" "no thread, and one"
+    first=$(sum "$work/$source" --fs=ext4 --threads=1 --cache-dir=none)
+    equal "$(ulimit -s 137438953472; sum "$work/$source" --fs=ext4 --threads=16 --cache-dir=none)" "$first" "no thread, and one"
+  done
+else
+  skipped "a host that starts no thread"
+fi
+
 # What may change the image does change it, and its UUID.
 before=$(uuid "$work/tree" --fs=ext4)
 [[ $(uuid "$work/tree" --fs=ext4 --label=other) != "$before" ]] || fail "the label is not part of the UUID"

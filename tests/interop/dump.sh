@@ -70,7 +70,7 @@ fi
 # Interrupted: nothing half-made stays. The pipe makes it wait long enough to be caught.
 truncate -s 20G "$work/tree/large"
 head -c 300M /dev/urandom >"$work/tree/data"
-"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o "$work/interrupted" 2>"$work/stderr" &
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 -o "$work/interrupted" >"$work/said" 2>&1 &
 dump_pid=$!
 until [[ -e $work/interrupted ]] || ! kill -0 $dump_pid 2>/dev/null; do sleep 0.005; done
 if kill -TERM $dump_pid 2>/dev/null; then
@@ -78,7 +78,7 @@ if kill -TERM $dump_pid 2>/dev/null; then
   wait $dump_pid || status=$?
   ((status != 0)) || [[ -e $work/interrupted ]] || fail "ended well without a file"
   # The signal may also come after the last byte: then the file is whole, and its line was printed.
-  ((status == 0)) || [[ ! -e $work/interrupted ]] || grep -q ' of data, in ' "$work/stderr" ||
+  ((status == 0)) || [[ ! -e $work/interrupted ]] || grep -q ' of data, in ' "$work/said" ||
     fail "an interrupted dump left its file"
 fi
 
