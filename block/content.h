@@ -36,6 +36,9 @@ class PinnedFile {
 /// A file that is no longer what was planned is answered by the store's own policy (law 5); by
 /// default with Errc::source_changed and the file's name. Every method may run on several threads
 /// at once.
+///
+/// The defaults are those of a store of which nothing is known: any read may wait, and nothing is
+/// kept. What lies in memory is a MemoryStore.
 class ContentStore {
  public:
   virtual ~ContentStore() = default;
@@ -86,6 +89,15 @@ class ContentStore {
   virtual std::optional<HostFile> host_file(ContentNo content) const;
   /// Which of the sources that were merged it comes from, the first one being 0.
   virtual std::uint32_t source_of(ContentNo content) const;
+};
+
+/// A store whose read() never waits.
+class MemoryStore : public ContentStore {
+ public:
+  Result<bool> read_at_once(ContentNo content, std::uint64_t offset,
+                            std::span<std::byte> out) override;
+  bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) override;
+  bool keeps_fetched(ContentNo content) override;
 };
 
 }  // namespace mkvirtfs

@@ -8,6 +8,8 @@ std::unexpected<Error> read_only() { return fail(Errc::unsupported, "the device 
 
 }  // namespace
 
+bool BlockDevice::may_wait(DeviceCall, Range) const { return true; }
+
 Result<void> BlockDevice::write(std::uint64_t, std::span<const std::byte>) { return read_only(); }
 Result<void> BlockDevice::zero(Range, bool) { return read_only(); }
 Result<void> BlockDevice::trim(Range) { return read_only(); }

@@ -97,6 +97,8 @@ class ImageDevice : public BlockDevice {
   const Geometry& geometry() const noexcept override { return geometry_; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
   void map(Range range, ExtentSink& sink) const override;
+  /// What an image computes takes no waiting.
+  bool may_wait(DeviceCall, Range) const override { return false; }
 
   const Image& image() const noexcept { return *image_; }
 

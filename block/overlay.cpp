@@ -15,6 +15,23 @@ namespace {
 
 constexpr std::uint64_t kGroupBytes = BlockStates::kGroupBlocks * Overlay::kBlockBytes;
 
+/// More than this takes long, even in memory.
+constexpr std::uint64_t kLongBytes = 64U << 20;
+
+/// Whether reading this range of a device may have to wait.
+bool read_may_wait(const BlockDevice& device, Range range) {
+  bool waits = false;
+  for_each_extent(device, range, [&](const Extent& extent) {
+    if (extent.kind == ExtentKind::content) {
+      waits = !extent.store->is_at_hand(extent.content, extent.content_offset, extent.length);
+    } else if (extent.kind == ExtentKind::computed) {
+      waits = device.may_wait(DeviceCall::read, {extent.offset, extent.length});
+    }
+    return !waits;
+  });
+  return waits;
+}
+
 /// Calls `visit(Range) -> Result<void>` for each part of `range` that lies in one group of blocks.
 template <class Visit>
 Result<void> for_each_group(Range range, Visit&& visit) {
@@ -98,6 +115,12 @@ std::uint64_t Overlay::block_bytes_at(std::uint64_t block) const noexcept {
 
 template <class Change>
 Result<void> Overlay::alone(Change&& change) {
+  struct Held {
+    std::atomic<bool>& flag;
+    ~Held() { flag = false; }
+  };
+  has_all_stripes_ = true;  // may_wait() says so
+  const Held held{has_all_stripes_};
   std::array<std::unique_ptr<ExclusiveLock>, kStripes> locks;
   for (std::size_t i = 0; i < kStripes; ++i) {
     locks[i] = std::make_unique<ExclusiveLock>(stripes_[i]);
@@ -199,27 +222,64 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
   if (data.empty()) return {};
   const std::uint64_t block = offset / kBlockBytes;
   const std::uint64_t start = block * kBlockBytes;
-  {
-    // Blocks that are here already take no joining, and only a trim ends that: it may come first.
-    const SharedLock lock(stripe_of(block));
-    if (top().states().run_at(block, 1).state == BlockState::here) {
-      return top().store().write(offset, data);
-    }
-  }
-  const ExclusiveLock lock(stripe_of(block));
   std::array<std::byte, kBlockBytes> joined;
   const auto whole = std::span(joined).first(static_cast<std::size_t>(block_bytes_at(block)));
-  if (const Result<void> got = read(start, whole); !got) return got;
-  std::ranges::copy(data, whole.begin() + static_cast<std::ptrdiff_t>(offset - start));
-  std::uint64_t reserved = 0;
-  if (const Result<void> room = reserve(block, 1, reserved); !room) return room;
-  Result<void> written = top().store().write(start, whole);
-  if (!written) {
-    used_blocks_ -= reserved;
-    return written;
+  while (true) {
+    OverlayLayer* seen = nullptr;
+    bool is_below = false;
+    {
+      // Blocks that are here already take no joining, and only a trim ends that: it may come first.
+      const SharedLock lock(stripe_of(block));
+      seen = &top();
+      const BlockState state = seen->states().run_at(block, 1).state;
+      if (state == BlockState::here) return seen->store().write(offset, data);
+      is_below = state == BlockState::below;
+    }
+    // Without the lock: this may take long.
+    if (is_below) {
+      if (const Result<void> got = seen->below()->read(start, whole); !got) return got;
+    }
+    const ExclusiveLock lock(stripe_of(block));
+    if (&top() != seen) continue;  // a snapshot has come between: the block may be below it now
+    const BlockState state = seen->states().run_at(block, 1).state;
+    if (state == BlockState::here) return seen->store().write(offset, data);
+    if (state == BlockState::zero) std::ranges::fill(whole, std::byte{0});
+    std::ranges::copy(data, whole.begin() + static_cast<std::ptrdiff_t>(offset - start));
+    std::uint64_t reserved = 0;
+    if (const Result<void> room = reserve(block, 1, reserved); !room) return room;
+    Result<void> written = seen->store().write(start, whole);
+    if (!written) {
+      used_blocks_ -= reserved;
+      return written;
+    }
+    seen->set(block, 1, BlockState::here);
+    return {};
   }
-  top().set(block, 1, BlockState::here);
-  return {};
+}
+
+bool Overlay::part_may_wait(Range part) const {
+  if (part.length == 0) return false;
+  const std::uint64_t block = part.offset / kBlockBytes;
+  const OverlayLayer& layer = top();
+  return layer.states().run_at(block, 1).state == BlockState::below &&
+         read_may_wait(*layer.below(), {block * kBlockBytes, block_bytes_at(block)});
+}
+
+bool Overlay::may_wait(DeviceCall call, Range range) const {
+  if (call == DeviceCall::read) return top().may_wait(call, range);
+  if (range.length > kLongBytes || has_all_stripes_.load(std::memory_order_relaxed)) return true;
+  const FileWaits waits = top().store().waits();
+  if (waits == FileWaits::possible) return true;
+  const Pieces pieces(range, geometry_.size_bytes);
+  if (call != DeviceCall::write && waits != FileWaits::never && pieces.whole.length > 0) {
+    // To take space or to give it back, a file system may have to write first.
+    const std::uint64_t first = pieces.whole.offset / kBlockBytes;
+    const std::uint64_t count = ceil_div<std::uint64_t>(pieces.whole.length, kBlockBytes);
+    if (call == DeviceCall::zero_allocated || top().states().count_here(first, count) > 0) {
+      return true;
+    }
+  }
+  return call != DeviceCall::trim && (part_may_wait(pieces.head) || part_may_wait(pieces.tail));
 }
 
 Result<void> Overlay::zero(Range range, bool keep_allocated) {

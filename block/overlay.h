@@ -30,11 +30,11 @@ namespace mkvirtfs {
 /// what is below are the device's own, with its file runs and its holes.
 ///
 /// Locks. Writers of whole blocks, zeroes and trims hold the stripe of their 2 MiB shared, so that
-/// any number of them go on at once; copying up holds it alone, because it reads, joins and writes
-/// a block; a snapshot holds all of them, in ascending order. A change of state comes behind the
-/// write of the bytes that it vouches for. Below the stripe stands only the lock inside
-/// BlockStates. Readers and map() take that one alone: a read beside a write of the same bytes sees
-/// the old or the new ones, as the protocol allows.
+/// any number of them go on at once; copying up holds it alone while it joins and writes a block,
+/// but not while it reads what is below, which never changes; a snapshot holds all of them, in
+/// ascending order. A change of state comes behind the write of the bytes that it vouches for.
+/// Below the stripe stands only the lock inside BlockStates. Readers and map() take that one alone:
+/// a read beside a write of the same bytes sees the old or the new ones, as the protocol allows.
 ///
 /// A lack of space (of the host, or of `most_bytes`) is Errc::no_space to write(), zero(), trim()
 /// and flush(): clients stop then, and go on when there is space again. What was written before
@@ -72,6 +72,9 @@ class Overlay final : public BlockDevice {
     return top().read(offset, out);
   }
   void map(Range range, ExtentSink& sink) const override { top().map(range, sink); }
+  /// Writes, zeroes and trims wait for the device below, where they copy up a block that is not at
+  /// hand there; for a file system that may wait; for a snapshot; and what is long takes long.
+  bool may_wait(DeviceCall call, Range range) const override;
   Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override;
   Result<void> zero(Range range, bool keep_allocated) override;
   /// Of whole blocks: the parts of others stay as they are.
@@ -120,6 +123,8 @@ class Overlay final : public BlockDevice {
   Result<void> reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved);
   Result<void> write_whole(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> write_part(std::uint64_t offset, std::span<const std::byte> data);
+  /// Whether write_part() to this range, which lies in one block, may have to wait.
+  bool part_may_wait(Range part) const;
   Result<void> zero_whole(Range range, bool keep_allocated);
 
   /// A range inside one group of blocks, in whole ones and a part of one before and behind them.
@@ -129,7 +134,8 @@ class Overlay final : public BlockDevice {
   Geometry geometry_;
   std::atomic<std::uint64_t> used_blocks_ = 0;
   std::array<SharedMutex, kStripes> stripes_;
-  Mutex branching_;  // one snapshot at a time, and before the stripes
+  Mutex branching_;                            // one snapshot at a time, and before the stripes
+  std::atomic<bool> has_all_stripes_ = false;  // or is about to: somebody makes a snapshot
   /// Changed with all stripes held. What was on top once stays as long as this: readers hold it
   /// without a lock.
   std::atomic<OverlayLayer*> top_;

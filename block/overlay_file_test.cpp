@@ -1229,4 +1229,33 @@ TEST_CASE("the id of a base is that of its bytes and its map") {
   CHECK(*id != *image_id(other));
 }
 
+namespace {
+
+/// Calls a function before each flush of a file.
+class HookedOperations final : public FileOperations {
+ public:
+  std::function<void()> before_sync;
+  int fdatasync(int fd) override {
+    if (before_sync) before_sync();
+    return FileOperations::fdatasync(fd);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("while a snapshot holds up writers they are known to wait", "[point6]") {
+  const TempDir dir(fast_place());
+  HookedOperations operations;
+  const auto overlay = open_overlay((dir / "disk").string(), 1 << 20, operations);
+  REQUIRE(overlay);
+  const auto waits = [&] { return (*overlay)->may_wait(DeviceCall::write, {0, kBlock}); };
+  REQUIRE((*overlay)->write(0, filled(kBlock, 1)));
+  CHECK_FALSE(waits());
+  bool was_known = false;
+  operations.before_sync = [&] { was_known = was_known || waits(); };
+  REQUIRE((*overlay)->branch((dir / "next").string(), ""));
+  CHECK(was_known);
+  CHECK_FALSE(waits());
+}
+
 }  // namespace mkvirtfs

@@ -31,6 +31,10 @@ class OverlayLayer final : public BlockDevice {
   const Geometry& geometry() const noexcept override { return geometry_; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
   void map(Range range, ExtentSink& sink) const override;
+  /// What is computed is the other device's.
+  bool may_wait(DeviceCall call, Range range) const override {
+    return below_->may_wait(call, range);
+  }
 
   /// Sets states and sees to it that the next flush knows; says how many were `here` before.
   std::uint64_t set(std::uint64_t first, std::uint64_t count, BlockState state);

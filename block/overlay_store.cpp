@@ -104,6 +104,11 @@ Result<void> OverlayStore::allocate_zeroes(Range range) {
   return {};
 }
 
+FileWaits OverlayStore::waits() {
+  static_cast<void>(reader_.keeps_fetched(fd(), memo_));  // which asks, if nobody did
+  return memo_.waits();
+}
+
 Result<void> OverlayStore::read(ContentNo, std::uint64_t offset, std::span<std::byte> out) {
   const Result<std::size_t> count = reader_.read(fd(), data_offset_ + offset, out);
   if (!count) {

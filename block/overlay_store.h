@@ -39,6 +39,8 @@ class OverlayStore final : public ContentStore {
   void discard(Range range) noexcept;
   /// Makes the range read as zeroes and later writes there find their space taken already.
   Result<void> allocate_zeroes(Range range);
+  /// Whether the file's file system may make its callers wait. Asks it the first time alone.
+  FileWaits waits();
 
   Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override;
   Result<bool> read_at_once(ContentNo content, std::uint64_t offset,

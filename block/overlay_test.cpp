@@ -2,6 +2,7 @@
 #include "block/overlay.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "block/overlay_file.h"
+#include "block/testing/faulty_device.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
@@ -449,6 +451,100 @@ TEST_CASE("an overlay in a directory leaves no name behind, and says when there 
   const auto none = OverlayStore::in_directory((dir / "missing").string(), 4096);
   REQUIRE_FALSE(none);
   CHECK(none.error().what.find("--overlay=memory") != std::string::npos);
+}
+
+TEST_CASE("no lock is held while what is below a block is read", "[point6]") {
+  enum class Meanwhile { neighbour, same_block, trim, snapshot };
+  const Meanwhile meanwhile =
+      GENERATE(Meanwhile::neighbour, Meanwhile::same_block, Meanwhile::trim, Meanwhile::snapshot);
+  CAPTURE(static_cast<int>(meanwhile));
+  const auto base = std::make_shared<Base>(patterned(4 << 20));
+  const auto below = std::make_shared<testing::FaultyDevice>(*base, ~std::uint64_t{0});
+  const auto overlay = overlay_over(below);
+  Bytes model = read_all(*base);
+  const Bytes before = model;
+  std::shared_ptr<BlockDevice> frozen;
+  const auto write = [&](std::uint64_t offset, const Bytes& bytes) {
+    REQUIRE(overlay->write(offset, bytes));
+    std::ranges::copy(bytes, model.begin() + static_cast<std::ptrdiff_t>(offset));
+  };
+  // On the same thread: any lock would be in its own way.
+  below->before_read = [&](std::uint64_t number) {
+    if (number != 0) return;
+    switch (meanwhile) {
+      case Meanwhile::neighbour:
+        write(8192, filled(4096, 7));
+        break;
+      case Meanwhile::same_block:
+        write(4096, filled(4096, 7));
+        break;
+      case Meanwhile::trim:
+        REQUIRE(overlay->trim({4096, 4096}));
+        std::fill_n(model.begin() + 4096, 4096, std::byte{0});
+        break;
+      case Meanwhile::snapshot: {
+        auto store = OverlayStore::in_memory(4 << 20);
+        REQUIRE(store);
+        auto made = overlay->snapshot(*std::move(store));
+        REQUIRE(made);
+        frozen = *std::move(made);
+        break;
+      }
+    }
+  };
+  write(4096 + 100, filled(50, 9));
+  CHECK(read_all(*overlay) == model);
+  if (frozen) CHECK(read_all(*frozen) == before);
+}
+
+namespace {
+
+/// A file system that may make any call wait.
+class WaitingFileSystem final : public FileOperations {
+ public:
+  ssize_t pread_nowait(int, std::span<std::byte>, std::uint64_t) override {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  int fstatfs(int, struct statfs& status) override {
+    status = {};
+    status.f_type = FUSE_SUPER_MAGIC;
+    return 0;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an overlay says which of its changes may wait", "[point6]") {
+  constexpr std::uint64_t kSize = 256 << 20;
+  const auto base = std::make_shared<Base>(Bytes(kSize));
+  SECTION("in memory: what is long, and what is joined with a device that may wait") {
+    const auto plain = std::make_shared<testing::FaultyDevice>(*base, ~std::uint64_t{0});
+    const auto overlay = overlay_over(plain);
+    const auto waits = [&](DeviceCall call, std::uint64_t offset, std::uint64_t length) {
+      return overlay->may_wait(call, {offset, length});
+    };
+    CHECK_FALSE(waits(DeviceCall::write, 0, 1 << 20));
+    CHECK_FALSE(waits(DeviceCall::write, 10, 20));  // holes are at hand
+    CHECK_FALSE(waits(DeviceCall::trim, 0, 64 << 20));
+    CHECK(waits(DeviceCall::trim, 0, 65 << 20));
+    CHECK(waits(DeviceCall::zero_allocated, 0, 65 << 20));
+    CHECK_FALSE(waits(DeviceCall::zero_allocated, 0, 1 << 20));
+    // What the other device computes is its own matter.
+    CHECK(waits(DeviceCall::read, 0, 4096));
+    CHECK_FALSE(overlay_over(base)->may_wait(DeviceCall::write, {10, 20}));
+  }
+  SECTION("in a file system that may make any call wait: all") {
+    UniqueFd file(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    REQUIRE(file);
+    WaitingFileSystem operations;
+    const Overlay overlay(base,
+                          std::make_shared<OverlayStore>(std::move(file), 0, "slow", operations),
+                          Overlay::Options{});
+    CHECK(overlay.may_wait(DeviceCall::write, {0, 4096}));
+    CHECK(overlay.may_wait(DeviceCall::zero, {0, 4096}));
+    CHECK(overlay.may_wait(DeviceCall::trim, {0, 4096}));
+  }
 }
 
 }  // namespace mkvirtfs

@@ -38,4 +38,9 @@ void ResizedDevice::map(Range range, ExtentSink& sink) const {
   sink.extent(behind);
 }
 
+bool ResizedDevice::may_wait(DeviceCall call, Range range) const {
+  const std::uint64_t there = length_below(range.offset, range.length);
+  return there > 0 && below_->may_wait(call, {range.offset, there});
+}
+
 }  // namespace mkvirtfs

@@ -18,6 +18,7 @@ class ResizedDevice final : public BlockDevice {
   const Geometry& geometry() const noexcept override { return geometry_; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
   void map(Range range, ExtentSink& sink) const override;
+  bool may_wait(DeviceCall call, Range range) const override;
 
   const std::shared_ptr<BlockDevice>& below() const noexcept { return below_; }
 

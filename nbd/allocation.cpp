@@ -98,8 +98,13 @@ std::shared_ptr<const MetaNamespace> make_base_namespace() {
   return std::make_shared<BaseNamespace>();
 }
 
+std::uint32_t minimum_block_bytes(const Geometry& geometry) noexcept {
+  return std::clamp(std::bit_floor(geometry.minimum_block_bytes), 1U, 65536U);
+}
+
 std::uint32_t allocation_block_bytes(const Geometry& geometry) noexcept {
-  return std::clamp(std::bit_floor(geometry.preferred_block_bytes), 512U, 65536U);
+  const std::uint32_t least = std::max(minimum_block_bytes(geometry), 512U);
+  return std::clamp(std::bit_floor(geometry.preferred_block_bytes), least, 65536U);
 }
 
 Range tellable_hole(Range hole, Range request, std::uint32_t block_bytes) noexcept {

@@ -20,6 +20,9 @@ inline constexpr std::string_view kBaseAllocation = "base:allocation";
 std::shared_ptr<const MetaContext> make_base_allocation();
 std::shared_ptr<const MetaNamespace> make_base_namespace();
 
+/// The device's minimum block, as far as the protocol allows it.
+std::uint32_t minimum_block_bytes(const Geometry& geometry) noexcept;
+
 /// The blocks in which a device's holes are told: its preferred block, as far as that is sane. The
 /// protocol asks for multiples of 512 ("Metadata querying"), and clients fare badly with the many
 /// little holes behind the ends of small files.

@@ -58,15 +58,15 @@ struct ConnectionOptions {
   /// How long a client may take from connect to the end of its handshake, and again for each name
   /// that it was told. 0: as long as it likes.
   std::chrono::milliseconds handshake_timeout{10'000};
-  TransmissionTuning tuning;
+  TransmissionTuning tuning = {};
   /// What LIST tells a client.
   std::size_t most_names_listed = kMostNamesListed;
   TlsMode tls = TlsMode::off;
   /// Not null if there may be TLS.
-  std::shared_ptr<const TlsCredentials> tls_credentials;
+  std::shared_ptr<const TlsCredentials> tls_credentials = nullptr;
   /// Live longer than the connection.
   const Extensions* extensions = &Extensions::standard();
-  Features features;
+  Features features = {};
 };
 
 /// One client on a stream socket: moves bytes between the socket and a Session, and keeps the

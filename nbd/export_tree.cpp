@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <condition_variable>
 #include <exception>
 #include <map>
@@ -17,6 +18,7 @@ namespace mkvirtfs::nbd {
 namespace {
 
 constexpr std::uint64_t kLargestExport = (std::uint64_t{1} << 63) - 1;
+constexpr std::uint32_t kLargestMinimumBlock = 65536;
 
 bool has_control_character(std::string_view text) noexcept {
   return std::ranges::any_of(text, [](char c) {
@@ -33,6 +35,23 @@ bool is_protocol_string(std::string_view text) noexcept {
 std::string shortened(std::string_view name) {
   constexpr std::size_t kMost = 80;
   return name.size() <= kMost ? printable(name) : printable(name.substr(0, kMost)) + "...";
+}
+
+/// Whether NBD can have a device of that shape.
+Result<void> check_geometry(const Geometry& geometry) {
+  if (geometry.size_bytes > kLargestExport) {
+    return fail(Errc::does_not_fit, fmt::format("the export is {} bytes; NBD ends at {}",
+                                                geometry.size_bytes, kLargestExport));
+  }
+  const std::uint32_t block_bytes = geometry.minimum_block_bytes;
+  if (!std::has_single_bit(block_bytes) || block_bytes > kLargestMinimumBlock ||
+      geometry.size_bytes % block_bytes != 0) {
+    return fail(Errc::does_not_fit,
+                fmt::format("the export is {} bytes in blocks of at least {}; NBD has whole blocks "
+                            "of a power of two up to {}",
+                            geometry.size_bytes, block_bytes, kLargestMinimumBlock));
+  }
+  return {};
 }
 
 using Build = std::function<Result<std::shared_ptr<BlockDevice>>()>;
@@ -88,11 +107,8 @@ Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
     auto device = build_();
     if (!device) return device;
     if (*device == nullptr) return fail(Errc::io, "there is no device");
-    const std::uint64_t size = (*device)->geometry().size_bytes;
-    if (size > kLargestExport) {
-      return fail(Errc::does_not_fit,
-                  fmt::format("the export is {} bytes; NBD ends at {}", size, kLargestExport));
-    }
+    Result<void> fits = check_geometry((*device)->geometry());
+    if (!fits) return std::unexpected(std::move(fits.error()));
     return device;
   } catch (...) {
     return std::unexpected(error_of_exception("make the image of the export"));
@@ -229,10 +245,9 @@ Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>
     if (added.device == nullptr) {
       return fail(Errc::usage, fmt::format("export \"{}\" has no device", shortened(added.name)));
     }
-    if (added.device->geometry().size_bytes > kLargestExport) {
+    if (Result<void> fits = check_geometry(added.device->geometry()); !fits) {
       return fail(Errc::usage,
-                  fmt::format("export \"{}\" is {} bytes; NBD ends at {}", shortened(added.name),
-                              added.device->geometry().size_bytes, kLargestExport));
+                  fmt::format("export \"{}\": {}", shortened(added.name), fits.error().what));
     }
     lazy.push_back({added.name, added.description, [device = added.device] { return device; }});
   }

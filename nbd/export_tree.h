@@ -21,10 +21,10 @@ inline constexpr std::size_t kLongestString = 4096;
 /// A device under a name that clients can ask for. Copies share the device.
 struct Export {
   /// The canonical full name: path components joined by '/', or "".
-  std::string name;
+  std::string name = {};
   /// One line for people; may be empty.
-  std::string description;
-  std::shared_ptr<BlockDevice> device;
+  std::string description = {};
+  std::shared_ptr<BlockDevice> device = nullptr;
 };
 
 /// One name directly below a directory of an ExportTree.
@@ -81,16 +81,16 @@ std::string behind_name(std::string_view name);
 
 /// A fixed list of exports, of which the first is the default one. Fails (Errc::usage) on an empty
 /// list, a missing device, a malformed or repeated name, a description that is not a string of the
-/// protocol, or a device of 2^63 bytes or more.
+/// protocol, or a device of 2^63 bytes or more or with a minimum block that NBD does not have.
 Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>& exports);
 
 /// An export whose device is made when a client needs it.
 struct LazyExport {
-  std::string name;
-  std::string description;
+  std::string name = {};
+  std::string description = {};
   /// Makes the device. Never runs twice at once, but again when a client comes after the last
   /// holder of the device has gone, and after a failure; that one's text travels to the clients.
-  std::function<Result<std::shared_ptr<BlockDevice>>()> build;
+  std::function<Result<std::shared_ptr<BlockDevice>>()> build = nullptr;
 };
 
 /// The same, with devices that are built on their first open() and shared while anyone holds them.

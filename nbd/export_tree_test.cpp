@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
 
 namespace mkvirtfs::nbd {
@@ -257,6 +258,14 @@ TEST_CASE("a list of exports that can not be served is refused", "[export_tree]"
   CHECK_FALSE(make_single_export(small_device(), "disk", std::string(4097, 'x')));
   CHECK(make_single_export(std::make_shared<HugeDevice>((std::uint64_t{1} << 63) - 1)));
   CHECK_FALSE(make_single_export(std::make_shared<HugeDevice>(std::uint64_t{1} << 63)));
+  for (const auto& [size, block] : std::vector<std::pair<std::size_t, std::uint32_t>>{
+           {4096, 0}, {4096, 3000}, {1 << 20, 131072}, {5000, 512}}) {
+    CAPTURE(size, block);
+    const auto odd = make_single_export(std::make_shared<testing::GatedDevice>(size, block));
+    REQUIRE_FALSE(odd);
+    CHECK_THAT(odd.error().what, Catch::Contains("in blocks of at least"));
+  }
+  CHECK(make_single_export(std::make_shared<testing::GatedDevice>(5120, 512)));
   std::vector<Export> twins;
   twins.push_back({"disk", "", small_device()});
   twins.push_back({"disk", "", small_device()});

@@ -13,11 +13,7 @@ namespace mkvirtfs::nbd {
 
 void Job::run() noexcept {
   try {
-    if (work_ == Work::flush) {
-      result_ = device_->flush();
-    } else {
-      bring();
-    }
+    result_ = work();
   } catch (const std::exception& exception) {
     has_thrown_ = true;
     result_ = std::unexpected(error_of(exception));
@@ -30,12 +26,39 @@ void Job::run() noexcept {
   }
 }
 
+Result<void> Job::work() {
+  switch (work_) {
+    case Work::fetch:
+    case Work::read:
+      bring();
+      return {};
+    case Work::flush:
+      return device_->flush();
+    case Work::write: {
+      const auto payload = std::exchange(payload_, nullptr);  // freed when it is written
+      return device_->write(range_.offset,
+                            {payload.get(), static_cast<std::size_t>(range_.length)});
+    }
+    case Work::zero:
+      return device_->zero(range_, false);
+    case Work::zero_allocated:
+      return device_->zero(range_, true);
+    case Work::trim:
+      return device_->trim(range_);
+  }
+  return {};
+}
+
 void Job::bring() {
   bool must_carry = false;
   for_each_extent(*device_, range_, [&](const Extent& extent) {
-    if (extent.kind != ExtentKind::content) return true;
-    must_carry = work_ == Work::read && !extent.store->keeps_fetched(extent.content);
-    if (!must_carry) extent.store->fetch(extent.content, extent.content_offset, extent.length);
+    if (extent.kind == ExtentKind::computed) {
+      must_carry = work_ == Work::read &&
+                   device_->may_wait(DeviceCall::read, {extent.offset, extent.length});
+    } else if (extent.kind == ExtentKind::content) {
+      must_carry = work_ == Work::read && !extent.store->keeps_fetched(extent.content);
+      if (!must_carry) extent.store->fetch(extent.content, extent.content_offset, extent.length);
+    }
     return !must_carry;
   });
   if (must_carry) carry();

@@ -25,8 +25,8 @@ struct CarriedBytes {
   std::uint64_t end() const noexcept { return offset + length; }
 };
 
-/// What a request asks of its device that may have to wait for a disk. A session makes it; whoever
-/// drives the session runs it, on any thread, and hands it back.
+/// What a request asks of its device that may have to wait. A session makes it; what drives the
+/// session runs it, on any thread, and hands it back.
 ///
 /// Keeps its device alive and knows nothing of its session, which may be gone when it is done.
 class Job {
@@ -41,9 +41,16 @@ class Job {
     /// The same for a read that follows, which takes what the job had to carry.
     read,
     flush,
+    write,  ///< of `payload`, which is as long as the range
+    zero,
+    zero_allocated,
+    trim,
   };
-  Job(std::shared_ptr<BlockDevice> device, Work work, Range range)
-      : device_(std::move(device)), work_(work), range_(range) {}
+  Job(std::shared_ptr<BlockDevice> device, Work work, Range range,
+      std::unique_ptr<std::byte[]> payload = nullptr)
+      : device_(std::move(device)), work_(work), range_(range), payload_(std::move(payload)) {}
+
+  const BlockDevice& device() const noexcept { return *device_; }
 
   /// Does it, once. Throws nothing: what a device throws becomes a failure.
   void run() noexcept;
@@ -59,12 +66,14 @@ class Job {
   }
 
  private:
+  Result<void> work();
   void bring();
   void carry();
 
   const std::shared_ptr<BlockDevice> device_;
   const Work work_;
   const Range range_;
+  std::unique_ptr<std::byte[]> payload_;
   Result<void> result_;
   bool has_thrown_ = false;
   std::optional<CarriedBytes> carried_;

@@ -6,8 +6,10 @@
 #include <set>
 #include <stdexcept>
 
+#include "block/overlay.h"
 #include "nbd/session.h"
 #include "nbd/testing/extent_device.h"
+#include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 
@@ -19,6 +21,7 @@ namespace {
 using testing::Answer;
 using testing::Bytes;
 using testing::ExtentDevice;
+using testing::GatedDevice;
 using testing::WritableDevice;
 
 /// A store whose bytes must be fetched before they can be read at once, a block at a time.
@@ -52,6 +55,7 @@ class ColdStore final : public ContentStore {
       warm.insert(block);
     }
   }
+  bool keeps_fetched(ContentNo) override { return true; }
   Result<Pin> pin(ContentNo) override { return Pin{}; }
   Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
   std::string name(ContentNo) const override { return "cold"; }
@@ -125,6 +129,11 @@ class Client {
     pump();
   }
   void ask(const Request& asked) { send(Bytes() += encode_request(asked)); }
+  void ask(const Request& asked, std::span<const std::byte> payload) {
+    Bytes message;
+    message += encode_request(asked);
+    send(message += payload);
+  }
   void run_job(std::size_t which = 0) {
     REQUIRE(which < jobs.size());
     const auto job = jobs[which];
@@ -418,6 +427,297 @@ TEST_CASE("a job outlives its session", "[job]") {
   }
   job->run();
   CHECK(cold.store->warm.contains(0));
+}
+
+// --- Writes, zeroes and trims, and devices of which nothing is known
+// -------------------------------
+
+namespace {
+
+Bytes numbered_bytes(std::size_t length, unsigned seed) {
+  Bytes bytes(length);
+  for (std::size_t i = 0; i < length; ++i) {
+    bytes[i] = static_cast<std::byte>((i * 31 + i / 256 + seed) & 0xFF);
+  }
+  return bytes;
+}
+
+Bytes part_of(const std::vector<std::byte>& bytes, std::size_t offset, std::size_t length) {
+  const auto from = bytes.begin() + static_cast<std::ptrdiff_t>(offset);
+  return {from, from + static_cast<std::ptrdiff_t>(length)};
+}
+
+/// An overlay over 64 MiB of a cold file.
+struct ColdOverlay {
+  ColdDevice cold;
+  std::shared_ptr<Overlay> overlay;
+  ColdOverlay() {
+    auto store = OverlayStore::in_memory(cold.device->geometry().size_bytes);
+    REQUIRE(store);
+    overlay = std::make_shared<Overlay>(cold.device, *std::move(store), Overlay::Options{});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a device of which nothing is known is asked by jobs alone", "[job][point6]") {
+  const auto device = std::make_shared<GatedDevice>(1 << 20);
+  Client client(device, GENERATE(false, true));
+  const auto command =
+      GENERATE(Command::read, Command::write, Command::write_zeroes, Command::trim, Command::flush);
+  CAPTURE(command);
+  const Request asked{0, command, 7, command == Command::flush ? 0U : 5000U,
+                      command == Command::flush ? 0U : 3000U};
+  const Bytes payload = numbered_bytes(command == Command::write ? 3000 : 0, 3);
+  client.ask(asked, payload);
+  CHECK(client.silent());
+  CHECK(device->calls() == 0);
+  REQUIRE(client.jobs.size() == 1);
+  client.run_job();
+  CHECK(device->calls() == 1);
+  CHECK(client.take(asked).is(WireError::ok));
+  CHECK(client.silent());
+  CHECK(part_of(device->bytes(), 5000, payload.size()) == payload);
+}
+
+TEST_CASE("a write with FUA is answered behind its flush", "[job][point6]") {
+  const auto device = std::make_shared<GatedDevice>(1 << 20);
+  Client client(device);
+  const auto command = GENERATE(Command::write, Command::write_zeroes, Command::trim);
+  const Request asked{kFua, command, 1, 0, 4096};
+  client.ask(asked, Bytes(command == Command::write ? 4096 : 0));
+  client.run_job();
+  CHECK(client.silent());
+  REQUIRE(client.jobs.size() == 1);
+  CHECK(device->calls() == 1);
+  client.run_job();
+  CHECK(device->calls() == 2);
+  CHECK(client.take(asked).is(WireError::ok));
+}
+
+TEST_CASE("a flush does not wait for a write that was not answered", "[job][point6]") {
+  const auto device = std::make_shared<GatedDevice>(1 << 20);
+  Client client(device);
+  const Request write{0, Command::write, 1, 0, 4096};
+  const Request flush{0, Command::flush, 2, 0, 0};
+  client.ask(write, Bytes(4096));
+  client.ask(flush);
+  REQUIRE(client.jobs.size() == 2);
+  client.run_job(1);
+  CHECK(client.take(flush).is(WireError::ok));
+  client.run_job();
+  CHECK(client.take(write).is(WireError::ok));
+}
+
+TEST_CASE("a long write goes to its device in pieces of whole blocks", "[job][point6]") {
+  constexpr std::size_t kStart = 5000;
+  constexpr std::size_t kLength = (5U << 20) + 777;
+  const auto device = std::make_shared<GatedDevice>(8 << 20);
+  Client client(device);
+  const Request asked{0, Command::write, 1, kStart, kLength};
+  const Bytes payload = numbered_bytes(kLength, 1);
+  client.ask(asked);
+  const std::size_t step = GENERATE(std::size_t{100'003}, std::size_t{4096}, std::size_t{8 << 20});
+  for (std::size_t at = 0; at < kLength; at += step) {
+    client.send(std::span(payload).subspan(at, std::min(step, kLength - at)));
+  }
+  // Others pass it.
+  const Request read{0, Command::read, 2, 7 << 20, 4096};
+  client.ask(read);
+  REQUIRE(client.jobs.size() == 7);
+  client.run_job(6);
+  CHECK(client.take(read).is(WireError::ok));
+  while (!client.jobs.empty()) {
+    CHECK(client.silent());
+    client.run_job(client.jobs.size() - 1);  // in any order
+  }
+  CHECK(client.take(asked).is(WireError::ok));
+  CHECK(part_of(device->bytes(), kStart, kLength) == payload);
+  for (const Range& write : device->writes()) {
+    CHECK(write.length <= Job::kMostCarriedBytes);
+    CHECK((write.end() % 4096 == 0 || write.end() == kStart + kLength));
+  }
+}
+
+TEST_CASE("a long write that fails in a piece is one error", "[job][point6]") {
+  const auto device = std::make_shared<GatedDevice>(8 << 20);
+  device->fill_up_from(2 << 20);
+  Client client(device);
+  const Request asked{0, Command::write, 1, 0, 5 << 20};
+  const bool early = GENERATE(false, true);
+  if (early) {
+    client.ask(asked, Bytes(3 << 20));
+    while (!client.jobs.empty()) client.run_job();
+    CHECK(client.silent());
+    client.send(Bytes(2 << 20));
+    // What comes behind a failure is dropped.
+    CHECK(client.jobs.empty());
+  } else {
+    client.ask(asked, Bytes(5 << 20));
+    while (!client.jobs.empty()) client.run_job();
+  }
+  CHECK(client.take(asked).is(WireError::nospc));
+  CHECK(client.silent());
+  const Request again{0, Command::write, 2, 0, 4096};
+  client.ask(again, Bytes(4096));
+  client.run_job();
+  CHECK(client.take(again).is(WireError::ok));
+}
+
+TEST_CASE("the payloads that jobs hold are bounded", "[job][A16][point6]") {
+  const auto device = std::make_shared<GatedDevice>(64 << 20);
+  Client client(device);
+  const bool long_ones = GENERATE(false, true);
+  const std::uint32_t length = long_ones ? 40U << 20 : 1U << 20;
+  const std::uint64_t count = long_ones ? 1 : 40;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    client.ask({0, Command::write, i, i << 20, length}, numbered_bytes(length, 9));
+  }
+  CHECK(client.jobs.size() == Transmission::kMostWaitingBytes / Job::kMostCarriedBytes);
+  CHECK_FALSE(client.session().wants_input());
+  for (int i = 0; i < 40; ++i) client.run_job();
+  for (std::uint64_t i = 0; i < count; ++i) {
+    CHECK(client.take({0, Command::write, i, i << 20, length}).is(WireError::ok));
+  }
+  CHECK(client.jobs.empty());
+  CHECK(client.session().wants_input());
+  CHECK(client.unused_input() == 0);
+}
+
+TEST_CASE("nothing passes a write of the same bytes", "[job][point6]") {
+  const auto device = std::make_shared<GatedDevice>(1 << 20);
+  Client client(device);
+  const auto first = GENERATE(Command::write, Command::write_zeroes);
+  const Bytes old = numbered_bytes(8192, 1);
+  client.ask({0, Command::write, 1, 0, 8192}, old);
+  client.run_job();
+  CHECK(client.take({0, Command::write, 1, 0, 8192}).is(WireError::ok));
+
+  const Bytes fresh = first == Command::write ? numbered_bytes(100, 2) : Bytes(100);
+  const Request change{0, first, 2, 4000, 100};
+  client.ask(change, first == Command::write ? fresh : Bytes());
+  const Request beside{0, Command::read, 3, 0, 4000};
+  const Request read{0, Command::read, 4, 4099, 10};
+  const Request behind{0, Command::read, 5, 0, 10};
+  client.ask(beside);
+  CHECK(client.jobs.size() == 2);
+  client.ask(read);
+  client.ask(behind);
+  CHECK(client.jobs.size() == 2);
+  CHECK_FALSE(client.session().wants_input());
+  client.run_job(1);
+  CHECK(client.take(beside).data == part_of(device->bytes(), 0, 4000));
+  CHECK(client.silent());
+  client.run_job();
+  CHECK(client.take(change).is(WireError::ok));
+  REQUIRE(client.jobs.size() == 2);
+  client.run_job();
+  Bytes joined(1, fresh[99]);
+  joined += part_of(old, 4100, 9);
+  CHECK(client.take(read).data == joined);
+  client.run_job();
+  CHECK(client.take(behind).data == part_of(old, 0, 10));
+  CHECK(client.session().wants_input());
+}
+
+TEST_CASE("a client that leaves within a payload leaves nothing behind", "[job][point6]") {
+  const bool runs_in_time = GENERATE(false, true);
+  const auto device = std::make_shared<GatedDevice>(8 << 20);
+  std::shared_ptr<Job> job;
+  {
+    Client client(device);
+    client.ask({0, Command::write, 1, 0, 3 << 20}, numbered_bytes((1 << 20) + 5000, 4));
+    REQUIRE(client.jobs.size() == 1);
+    job = client.jobs.front();
+    client.session().input_ended("gone");
+    client.pump();
+    CHECK_FALSE(client.session().finished());
+    if (runs_in_time) {
+      client.run_job();
+      CHECK(client.session().finished());
+      CHECK(client.silent());
+      job.reset();
+    }
+  }
+  // Nor does one whose session is gone before it runs.
+  if (job) job->run();
+  REQUIRE(device->writes().size() == 1);
+  CHECK(part_of(device->bytes(), 0, 1 << 20) == numbered_bytes(1 << 20, 4));
+}
+
+TEST_CASE(
+    "what covers blocks of an overlay takes no job, what must be joined with a cold base does",
+    "[job][point6]") {
+  const ColdOverlay disk;
+  Client client(disk.overlay);
+  const auto is_done_at_once = [&](const Request& asked) {
+    client.ask(asked, asked.command == Command::write ? numbered_bytes(asked.length, 5) : Bytes());
+    const bool at_once = client.jobs.empty();
+    while (!client.jobs.empty()) client.run_job();
+    CHECK(client.take(asked).is(WireError::ok));
+    return at_once;
+  };
+  CHECK(is_done_at_once({0, Command::write, 1, 4096, 8192}));
+  CHECK_FALSE(is_done_at_once({0, Command::write, 2, 1 << 20, 4000}));
+  CHECK(is_done_at_once({0, Command::write, 3, (1 << 20) + 1000, 3096}));  // it is here now
+  CHECK(is_done_at_once({0, Command::trim, 4, (2 << 20) + 100, 10'000}));
+  CHECK(is_done_at_once({0, Command::write, 5, (2 << 20) + 5000, 100}));  // in zeroes
+  CHECK_FALSE(is_done_at_once({0, Command::write_zeroes, 6, (3 << 20) + 100, 10'000}));
+  CHECK(is_done_at_once({0, Command::write_zeroes, 7, 4 << 20, 1 << 20}));
+  CHECK(is_done_at_once({kNoHole, Command::write_zeroes, 8, 4 << 20, 1 << 20}));
+  CHECK_FALSE(is_done_at_once({0, Command::write, 9, (6 << 20) - 8192, 8192 + 1}));
+  disk.cold.store->warm.insert((7U << 20) / ColdStore::kBlock);
+  CHECK(is_done_at_once({0, Command::write, 10, 7 << 20, 5}));  // its base is at hand
+}
+
+TEST_CASE("a write that must be joined with a cold base holds up no other request",
+          "[job][point6]") {
+  const ColdOverlay disk;
+  Client client(disk.overlay);
+  const Request part{0, Command::write, 1, 5000, 100};
+  const Request whole{0, Command::write, 2, 8192, 4096};
+  const Request read{0, Command::read, 3, 8192, 4096};
+  client.ask(part, numbered_bytes(100, 1));
+  client.ask(whole, numbered_bytes(4096, 2));
+  client.ask(read);
+  CHECK(client.take(whole).is(WireError::ok));
+  CHECK(client.take(read).data == numbered_bytes(4096, 2));
+  CHECK(client.silent());
+  REQUIRE(client.jobs.size() == 1);
+  client.run_job();
+  CHECK(client.take(part).is(WireError::ok));
+  Bytes joined = cold_bytes(4096, 4096);
+  std::ranges::copy(numbered_bytes(100, 1), joined.begin() + (5000 - 4096));
+  const Request again{0, Command::read, 4, 4096, 4096};
+  client.ask(again);
+  CHECK(client.take(again).data == joined);
+}
+
+TEST_CASE("a device's minimum block is kept by clients, and by the server", "[job][point6]") {
+  const std::uint32_t block = GENERATE(512U, 4096U, 65536U);
+  const auto device = std::make_shared<GatedDevice>(8 << 20, block);
+  Client client(device, GENERATE(false, true));
+  for (const Command command :
+       {Command::read, Command::write, Command::write_zeroes, Command::trim, Command::cache}) {
+    for (const auto& [offset, length] : std::vector<std::pair<std::uint32_t, std::uint32_t>>{
+             {block / 2, block}, {block, block / 2}, {0, block + 1}, {1, block - 1}}) {
+      const Request asked{0, command, 1, offset, length};
+      CAPTURE(command, block, offset, length);
+      client.ask(asked, Bytes(command == Command::write ? length : 0));
+      CHECK(client.take(asked).is(WireError::inval));
+    }
+  }
+  CHECK(client.jobs.empty());
+  const std::uint32_t length = 3U << 20;
+  const Request write{0, Command::write, 2, block, length};
+  client.ask(write, numbered_bytes(length, 6));
+  while (!client.jobs.empty()) client.run_job();
+  CHECK(client.take(write).is(WireError::ok));
+  const Request read{0, Command::read, 3, block, length};
+  client.ask(read);
+  while (!client.jobs.empty()) client.run_job();
+  CHECK(client.take(read).data == numbered_bytes(length, 6));
+  CHECK(device->is_aligned());
 }
 
 }  // namespace mkvirtfs::nbd

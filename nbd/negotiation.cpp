@@ -467,9 +467,11 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   if (request->wants(Info::description) && !exported->description.empty()) {
     tell_text(Info::description, exported->description);
   }
-  if (request->wants(Info::block_size)) {
+  const std::uint32_t minimum_bytes = minimum_block_bytes(geometry);
+  // What differs from the default is said to those who do not ask, too.
+  if (request->wants(Info::block_size) || minimum_bytes != 1) {
     reply(option, OptionReply::info,
-          pack(std::to_underlying(Info::block_size), std::uint32_t{1},
+          pack(std::to_underlying(Info::block_size), minimum_bytes,
                allocation_block_bytes(geometry), kLargestPayload));
   }
   reply(option, OptionReply::ack);

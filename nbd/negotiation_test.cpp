@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 
@@ -401,6 +402,22 @@ TEST_CASE("INFO and GO tell what was asked for", "[negotiation]") {
   CHECK(sizes.number<std::uint32_t>() == 64 << 20);
 
   CHECK(handshake.negotiation().agreed() == (number == Option::go));
+}
+
+TEST_CASE("a device's blocks are told, asked for or not when they are not the usual ones",
+          "[negotiation][point6]") {
+  const Option number = GENERATE(Option::info, Option::go);
+  const auto device = std::make_shared<testing::GatedDevice>(1 << 20, 8192);
+  FixedHandshake handshake(*make_single_export(device, "disk"));
+  const auto answers = GENERATE(false, true) ? handshake.all(option(number, info_data("", {3})))
+                                             : handshake.all(option(number, info_data("")));
+  REQUIRE(answers.size() == 3);
+  Stream sizes(answers[1].data);
+  REQUIRE(sizes.left() == 14);
+  CHECK(sizes.number<std::uint16_t>() == 3);
+  CHECK(sizes.number<std::uint32_t>() == 8192);
+  CHECK(sizes.number<std::uint32_t>() == 8192);  // not below the minimum
+  CHECK(sizes.number<std::uint32_t>() == 64 << 20);
 }
 
 TEST_CASE("GO hands over what was agreed", "[negotiation]") {

@@ -41,6 +41,7 @@ ReadReply::ReadReply(Context& context, const Request& request)
       to_{context.style, request.cookie, request.offset},
       range_{request.offset, request.length},
       block_bytes_(allocation_block_bytes(context.device.geometry())),
+      minimum_block_bytes_(minimum_block_bytes(context.device.geometry())),
       one_chunk_(!to_.in_chunks() || (request.flags & kDf) != 0),
       position_(request.offset) {}
 
@@ -70,7 +71,7 @@ void ReadReply::advance() {
       active_ = false;
     } else if (!failed_ && position_ == range_.end()) {
       finish();
-    } else if (out_.is_full()) {
+    } else if (lacks_room()) {
       break;
     } else if (failed_) {
       add_padding();
@@ -154,7 +155,11 @@ void ReadReply::add(const Extent& extent) {
       add_memory(piece);
       break;
     case ExtentKind::computed:
-      add_by_reading(piece);
+      if (is_carried(piece)) {
+        add_carried(piece);
+      } else {
+        add_by_reading(piece);
+      }
       break;
     case ExtentKind::content:
       if (is_carried(piece)) {
@@ -213,12 +218,19 @@ void ReadReply::add_by_reading(const Extent& piece) {
   const Batch::Mark before = out_.mark();
   const std::span<std::byte> into = out_.extend(fitting(piece.length));
   const Result<bool> result = guarded(context_.remarks, "a read", [&]() -> Result<bool> {
-    if (piece.kind == ExtentKind::content && may_wait_for(piece)) {
-      return piece.store->read_at_once(piece.content, piece.content_offset, into);
+    Result<void> read;
+    if (piece.kind == ExtentKind::content) {
+      if (may_wait_for(piece)) {
+        return piece.store->read_at_once(piece.content, piece.content_offset, into);
+      }
+      read = piece.store->read(piece.content, piece.content_offset, into);
+    } else {
+      if (may_wait_for(piece) &&
+          context_.device.may_wait(DeviceCall::read, {piece.offset, into.size()})) {
+        return false;
+      }
+      read = context_.device.read(piece.offset, into);
     }
-    const Result<void> read = piece.kind == ExtentKind::content
-                                  ? piece.store->read(piece.content, piece.content_offset, into)
-                                  : context_.device.read(piece.offset, into);
     if (!read) return std::unexpected(read.error());
     return true;
   });
@@ -331,7 +343,8 @@ std::size_t ReadReply::fitting(std::uint64_t wanted) const noexcept {
   if (wanted <= room) return static_cast<std::size_t>(wanted);
   // Chunks that end at a block suit clients better, when the block leaves anything at all.
   const std::uint64_t end = round_down<std::uint64_t>(position_ + room, block_bytes_);
-  return end > position_ ? static_cast<std::size_t>(end - position_) : room;
+  if (end > position_) return static_cast<std::size_t>(end - position_);
+  return room > minimum_block_bytes_ ? round_down<std::size_t>(room, minimum_block_bytes_) : room;
 }
 
 void ReadReply::open_chunk() {

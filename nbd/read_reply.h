@@ -120,6 +120,10 @@ class ReadReply {
   void add_padding();
   void added(std::uint64_t count);
   std::size_t fitting(std::uint64_t wanted) const noexcept;
+  /// Not even the smallest block fits behind what is in the batch.
+  bool lacks_room() const noexcept {
+    return out_.is_full() || (out_.room() < minimum_block_bytes_ && !out_.empty());
+  }
   void open_chunk();
   void close_chunk(std::uint16_t flags, std::uint64_t still_to_come);
   void finish();
@@ -131,6 +135,7 @@ class ReadReply {
   const ReplyTo to_;
   const Range range_;
   const std::uint32_t block_bytes_;
+  const std::uint32_t minimum_block_bytes_;
   const bool one_chunk_;  // DF, or a simple reply: one header for everything
   bool broken_ = false;
   bool active_ = true;

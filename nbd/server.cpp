@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "nbd/connection.h"
+#include "nbd/job_queue.h"
 #include "nbd/listener.h"
 #include "support/message.h"
 #include "support/mutex.h"
@@ -92,7 +93,7 @@ class Server::Implementation {
         wakeup_(std::move(wakeup)),
         epoll_(std::move(epoll)),
         connection_threads_(options.most_connection_threads),
-        job_threads_(options.most_job_threads) {}
+        jobs_(options.most_job_threads) {}
   ~Implementation();
 
   Result<void> watch_wakeup() { return watch(wakeup_.fd(), EPOLLIN, kWakeupTag, EPOLL_CTL_ADD); }
@@ -234,7 +235,7 @@ class Server::Implementation {
 
   // Last, so that they end first: connections give jobs away, and jobs wake connections.
   WorkerPool connection_threads_;
-  WorkerPool job_threads_;
+  JobQueue jobs_;
 };
 
 Server::Implementation::~Implementation() {
@@ -454,8 +455,8 @@ bool Server::Implementation::park(Client& client, std::vector<std::shared_ptr<Jo
 
 void Server::Implementation::start_jobs(Client& client) {
   while (std::shared_ptr<Job> job = client.connection.take_job()) {
-    auto task = std::make_shared<ClientJob>(*this, client.shared_from_this(), std::move(job));
-    if (!job_threads_.submit(task)) task->run();
+    const BlockDevice& device = job->device();
+    jobs_.submit(device, std::make_shared<ClientJob>(*this, client.shared_from_this(), job));
   }
 }
 

@@ -35,7 +35,7 @@ struct ServerOptions {
   /// descriptors for its own files.
   std::size_t descriptor_reserve = 64;
   /// Who may come in; null: everybody. Whom it refuses is disconnected before the greeting.
-  PeerFilter admits;
+  PeerFilter admits = nullptr;
   /// How long a client may take from connect to the end of its handshake. A client that lists
   /// exports is given this long again for each name that it was told. 0: as long as it likes.
   std::chrono::milliseconds handshake_timeout{10'000};
@@ -45,17 +45,18 @@ struct ServerOptions {
   std::chrono::milliseconds stop_grace{5'000};
   TlsMode tls = TlsMode::off;
   /// Not null if there may be TLS.
-  std::shared_ptr<const TlsCredentials> tls_credentials;
+  std::shared_ptr<const TlsCredentials> tls_credentials = nullptr;
   /// Options and metadata namespaces beyond the protocol's; nullptr: none.
-  std::shared_ptr<const Extensions> extensions;
+  std::shared_ptr<const Extensions> extensions = nullptr;
   /// What clients are offered.
-  Features features;
+  Features features = {};
   /// run() returns when the last client has been gone for so long; nothing: it does not. Who never
   /// asked for an export was no client, unless there is no way for others to come.
-  std::optional<std::chrono::milliseconds> stop_after_last;
+  std::optional<std::chrono::milliseconds> stop_after_last = std::nullopt;
   /// Threads for clients that have something to do, started on demand. An idle client has none.
   std::size_t most_connection_threads = 32;
-  /// Threads that wait for disks, started on demand.
+  /// Threads that wait for devices, started on demand. Each device that clients wait for has one at
+  /// least, beyond this number if need be.
   std::size_t most_job_threads = 16;
   /// Has a line for each client: at `info` when it is refused, at `debug` when it has finished its
   /// handshake and when it is gone. Lives as long as the server.
@@ -65,9 +66,10 @@ struct ServerOptions {
 /// Serves an ExportTree to NBD clients: listeners, threads on demand, limits, a graceful stop.
 ///
 /// A client that has something to do is served by a thread of a pool, which stays with it while it
-/// is busy; idle clients wait in one poll, and cost memory only. What would have to wait for a disk
-/// is done by a second pool, so that it holds up nobody else, not even the same client's other
-/// requests.
+/// is busy; idle clients wait in one poll, and cost memory only. What may have to wait (a flush,
+/// and all that BlockDevice::may_wait() or a ContentStore says it of) is done by a second pool, so
+/// that it holds up nobody else: not the clients of other devices, however many wait for one, and
+/// not the same client's other requests, unless they are about bytes that are just being written.
 ///
 /// Embeddable: it installs no signal handler, never exits, raises no SIGPIPE and holds nothing
 /// global; several servers live in one process. Its threads block all asynchronous signals, so the

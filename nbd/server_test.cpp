@@ -29,8 +29,10 @@
 #include <thread>
 
 #include "block/host_files.h"
+#include "block/overlay.h"
 #include "block/testing/directory_table.h"
 #include "nbd/testing/extent_device.h"
+#include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
 #include "nbd/testing/socket_client.h"
 #include "tests/support/temp_dir.h"
@@ -43,6 +45,7 @@ using testing::Answer;
 using testing::Bytes;
 using testing::ExtentDevice;
 using testing::FileStore;
+using testing::GatedDevice;
 using testing::MemoryDevice;
 using testing::pattern_bytes;
 using testing::SocketClient;
@@ -184,6 +187,7 @@ class CountingDevice final : public BlockDevice {
  public:
   explicit CountingDevice(std::uint64_t size) { geometry_.size_bytes = size; }
   const Geometry& geometry() const noexcept override { return geometry_; }
+  bool may_wait(DeviceCall, Range) const override { return false; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
     if (throws) throw std::runtime_error("the device is out of its mind");
     bytes_read += out.size();
@@ -892,7 +896,8 @@ namespace {
 /// A file whose first megabyte can be had at once, and the rest when the test says so.
 class SlowStore final : public ContentStore {
  public:
-  Result<void> read(ContentNo, std::uint64_t, std::span<std::byte> out) override {
+  Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override {
+    if (!is_at_hand(content, offset, out.size())) fetch(content, offset, out.size());
     std::ranges::fill(out, std::byte{0x77});
     return {};
   }
@@ -911,6 +916,7 @@ class SlowStore final : public ContentStore {
     open.wait(lock, [&] { return opened.load(); });
     --waiting;
   }
+  bool keeps_fetched(ContentNo) override { return true; }
   Result<Pin> pin(ContentNo) override { return Pin{}; }
   Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
   std::string name(ContentNo) const override { return "slow"; }
@@ -959,6 +965,95 @@ TEST_CASE("a cold read holds up nobody", "[server][L12]") {
     CHECK(one.receive_answer({0, Command::read, 1, 8U << 20, 4096}).is(WireError::ok));
   }
   CHECK(client.read(0, 4096).is(WireError::ok));
+}
+
+TEST_CASE("forty clients that wait for a device do not starve the next one", "[server][point6]") {
+  const auto command =
+      GENERATE(Command::read, Command::write, Command::write_zeroes, Command::trim, Command::flush);
+  CAPTURE(command);
+  const auto slow = std::make_shared<GatedDevice>(1 << 20);
+  const auto other = std::make_shared<GatedDevice>(1 << 20);
+  slow->close_gate();
+  RunningServer server(*make_fixed_exports({{"slow", "", slow}, {"other", "", other}}));
+  const std::uint32_t length = command == Command::flush ? 0 : 4096;
+  const Request waits{0, command, 1, 0, length};
+  const Bytes payload(command == Command::write ? length : 0, std::byte{0x55});
+  std::vector<SocketClient> crowd;
+  for (int i = 0; i < 40; ++i) {
+    crowd.push_back(server.connect());
+    crowd.back().handshake(true, "slow");
+    crowd.back().send_request(waits);
+    crowd.back().send(payload);
+  }
+  REQUIRE(soon([&] { return slow->waiting() == 16; }));
+
+  SocketClient next = server.connect();
+  next.handshake(true, "other");
+  next.send_request({0, Command::write, 1, 8192, 4096});
+  next.send(Bytes(4096, std::byte{0x66}));
+  CHECK(next.receive_answer({0, Command::write, 1, 8192, 4096}).is(WireError::ok));
+  CHECK(next.ask({0, Command::flush, 2, 0, 0}).is(WireError::ok));
+  CHECK(next.read(8192, 4096).data == Bytes(4096, std::byte{0x66}));
+  CHECK(next.ask({0, Command::write_zeroes, 3, 8192, 4096}).is(WireError::ok));
+  CHECK(next.ask({0, Command::trim, 4, 0, 4096}).is(WireError::ok));
+  // Nor do they starve each other's requests that need nothing of the device.
+  CHECK(crowd[0].ask({0, Command::block_status, 5, 65536, 4096}).is(WireError::ok));
+
+  CHECK(slow->waiting() == 16);
+  slow->open_gate();
+  for (SocketClient& one : crowd) CHECK(one.receive_answer(waits).is(WireError::ok));
+}
+
+TEST_CASE("a write that must be joined with a slow base holds up nobody", "[server][point6]") {
+  const auto store = std::make_shared<SlowStore>();
+  const auto base = std::make_shared<ExtentDevice>();
+  base->content(store, ContentNo{0}, 0, 64U << 20);
+  auto kept = OverlayStore::in_memory(64U << 20);
+  REQUIRE(kept);
+  RunningServer server(std::make_shared<Overlay>(base, *std::move(kept), Overlay::Options{}));
+  SocketClient client = server.ready_client();
+  SocketClient other = server.ready_client();
+  const Request part{0, Command::write, 1, (8U << 20) + 10, 20};
+  client.send_request(part);
+  client.send(Bytes(20, std::byte{0x11}));
+  REQUIRE(soon([&] { return store->waiting == 1; }));
+  // Blocks of the same 2 MiB, by this client and by another: no lock is held while it waits.
+  const Request whole{0, Command::write, 2, (8U << 20) + 4096, 4096};
+  for (SocketClient* one : {&client, &other}) {
+    one->send_request(whole);
+    one->send(Bytes(4096, std::byte{0x22}));
+    CHECK(one->receive_answer(whole).is(WireError::ok));
+    CHECK(one->read((8U << 20) + 4096, 4096).data == Bytes(4096, std::byte{0x22}));
+  }
+  store->let_go();
+  CHECK(client.receive_answer(part).is(WireError::ok));
+  CHECK(other.read((8U << 20) + 10, 20).data == Bytes(20, std::byte{0x11}));
+}
+
+TEST_CASE("a client that leaves while its write waits is forgotten", "[server][A22][point6]") {
+  const auto slow = std::make_shared<GatedDevice>(8 << 20);
+  slow->close_gate();
+  RunningServer server(slow);
+  {
+    SocketClient client = server.ready_client();
+    client.send_request({0, Command::write, 1, 0, 2 << 20});
+    client.send(Bytes((1 << 20) + 100));
+    REQUIRE(soon([&] { return slow->waiting() == 1; }));
+  }
+  slow->open_gate();
+  CHECK(soon([&] { return server->connection_count() == 0; }));
+  CHECK(slow->writes().size() == 1);
+}
+
+// Compiled with -Wextra: each option can be named alone.
+TEST_CASE("options of a server are named as needed", "[server][point6]") {
+  LogOfTest log;
+  auto device = memory_device(4096);
+  const auto exports = make_fixed_exports({Export{.name = "disk", .device = device}});
+  const auto server = Server::create(*exports, {.most_connections = 7, .log = &log});
+  REQUIRE(server);
+  CHECK(ServerOptions{.most_job_threads = 3}.most_connections == 1024);
+  CHECK(ServerOptions{.tls = TlsMode::off}.log == &null_log());
 }
 
 namespace {

@@ -149,6 +149,10 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
   if (rule->has_range && (request.length > size || request.offset > size - request.length)) {
     return refuse(rule->range_error, "the range is outside the export");
   }
+  const std::uint64_t block_bytes = minimum_block_bytes(agreed.exported.device->geometry());
+  if (rule->has_range && ((request.offset | request.length) & (block_bytes - 1)) != 0) {
+    return refuse(WireError::inval, "the range is not in whole blocks of the export");
+  }
   if (request.command == Command::read && request.length > kLargestPayload) {
     return refuse(WireError::overflow, "the reply would be larger than a payload may be");
   }
@@ -201,7 +205,7 @@ std::size_t Transmission::consume(std::span<const std::byte> input) {
 }
 
 bool Transmission::wants_input() const noexcept {
-  return !ended_ && !leaving_ && !current_ && has_waiting_room();
+  return !ended_ && !leaving_ && !current_ && !must_follow_ && has_waiting_room();
 }
 
 void Transmission::batch_sent(const FileMove& move) {
@@ -225,8 +229,13 @@ bool Transmission::advance_read() {
       return false;
     }
     const Range wanted = current_->wanted();
-    start_job(Job::Work::read, wanted, current_asked_,
-              std::make_unique<ReadReply>(std::move(*current_)));
+    Waiting waiting;
+    waiting.asked = current_asked_;
+    waiting.carried_bytes =
+        static_cast<std::size_t>(std::min<std::uint64_t>(wanted.length, Job::kMostCarriedBytes));
+    waiting.read = std::make_unique<ReadReply>(std::move(*current_));
+    start_job(std::make_shared<Job>(agreed_.exported.device, Job::Work::read, wanted),
+              std::move(waiting));
   } else if (current_->active()) {
     return false;
   } else {
@@ -236,20 +245,29 @@ bool Transmission::advance_read() {
   return true;
 }
 
-void Transmission::start_job(Job::Work work, Range range, const Asked& asked,
-                             std::unique_ptr<ReadReply> read) {
-  auto job = std::make_shared<Job>(agreed_.exported.device, work, range);
-  const auto carried_bytes =
-      read ? static_cast<std::size_t>(std::min<std::uint64_t>(range.length, Job::kMostCarriedBytes))
-           : 0;
-  waiting_bytes_ += carried_bytes;
-  waiting_.push_back({job, std::move(read), asked, !makes_jobs_, carried_bytes});
+/// `waiting` has all but the job.
+void Transmission::start_job(std::shared_ptr<Job> job, Waiting waiting) {
+  waiting.job = job;
+  waiting.done = !makes_jobs_;
+  waiting_bytes_ += waiting.carried_bytes;
+  if (waiting.change) {
+    ++waiting.change->pieces_left;
+    ++change_count_;
+  }
+  waiting_.push_back(std::move(waiting));
   if (makes_jobs_) {
     new_jobs_.push_back(std::move(job));
   } else {
     job->run();
     ++done_count_;
   }
+}
+
+void Transmission::start_flush(const Asked& asked) {
+  Waiting waiting;
+  waiting.asked = asked;
+  start_job(std::make_shared<Job>(agreed_.exported.device, Job::Work::flush, Range{}),
+            std::move(waiting));
 }
 
 std::shared_ptr<Job> Transmission::take_job() {
@@ -278,7 +296,7 @@ void Transmission::job_done(const std::shared_ptr<Job>& job) {
 /// Goes on with the request that waited longest of those whose job is done.
 void Transmission::resume_one() {
   const auto at = std::ranges::find(waiting_, true, &Waiting::done);
-  const Waiting resumed = std::move(*at);
+  Waiting resumed = std::move(*at);
   waiting_.erase(at);
   --done_count_;
   waiting_bytes_ -= resumed.carried_bytes;
@@ -286,6 +304,9 @@ void Transmission::resume_one() {
     current_.emplace(std::move(*resumed.read));
     current_asked_ = resumed.asked;
     current_->fetched(resumed.job->take_carried());
+  } else if (resumed.change) {
+    --change_count_;
+    finish_piece(*resumed.change, resumed.job->result());
   } else if (resumed.job->result()) {
     succeed(resumed.asked);
   } else {
@@ -307,8 +328,24 @@ std::size_t Transmission::take_request(std::span<const std::byte> input) {
     return 0;
   }
   if (request->command == Command::block_status && !has_status_room()) return 0;
+  must_follow_ = must_follow(*request);
+  if (must_follow_) return 0;
   handle(*request);
   return request_bytes_;
+}
+
+bool Transmission::must_follow(const Request& request) const noexcept {
+  if (change_count_ == 0) return false;
+  const CommandRule* const rule = find_rule(request.command);
+  if (rule == nullptr || !rule->has_range) return false;
+  // What a list of contexts is about stands behind it.
+  if (request.command == Command::block_status && (request.flags & kPayloadLen) != 0) return true;
+  return std::ranges::any_of(waiting_, [&](const Waiting& waiting) {
+    if (!waiting.change) return false;
+    const Request& change = waiting.change->request;
+    return request.offset <= change.offset ? change.offset - request.offset < request.length
+                                           : request.offset - change.offset < change.length;
+  });
 }
 
 bool Transmission::has_status_room() const noexcept {
@@ -328,10 +365,11 @@ std::size_t Transmission::drop(std::span<const std::byte> input) {
 /// Writes the payload as it comes, in whole blocks: a client that dies in the middle leaves no torn
 /// ones.
 std::size_t Transmission::take_payload(std::span<const std::byte> input) {
-  const Request& request = writing_->request;
+  Writing& writing = *writing_;
+  if (writing.piece) return fill_piece(input);
   BlockDevice& device = *agreed_.exported.device;
-  const std::uint64_t left = request.length - writing_->done;
-  const std::uint64_t at = request.offset + writing_->done;
+  const std::uint64_t left = writing.request.length - writing.done;
+  const std::uint64_t at = writing.request.offset + writing.done;
   std::uint64_t taken = std::min<std::uint64_t>(input.size(), left);
   if (taken < left) {
     const std::uint64_t end =
@@ -339,28 +377,119 @@ std::size_t Transmission::take_payload(std::span<const std::byte> input) {
     taken = end > at ? end - at : 0;
   }
   if (taken == 0) return 0;
-  if (writing_->result) {
-    writing_->result = guarded(remarks_, "a write", [&] {
-      return device.write(at, input.first(static_cast<std::size_t>(taken)));
+  if (writing.change && !writing.change->result) writing.result = writing.change->result;
+  if (writing.result) {
+    bool waits = false;
+    writing.result = guarded(remarks_, "a write", [&]() -> Result<void> {
+      waits = makes_jobs_ && device.may_wait(DeviceCall::write, {at, taken});
+      if (!waits) return device.write(at, input.first(static_cast<std::size_t>(taken)));
+      if (has_waiting_room()) begin_piece(at, left);
+      return {};
     });
+    if (writing.piece) return fill_piece(input);
+    if (waits && writing.result) return 0;
   }
-  writing_->done += taken;
-  if (taken == left) {
-    const Writing written = *std::exchange(writing_, std::nullopt);
-    finish_write(written.request, written.asked, written.result);
-  }
+  payload_taken(taken);
   return static_cast<std::size_t>(taken);
 }
 
-void Transmission::finish_write(const Request& request, const Asked& asked,
-                                const Result<void>& result) {
+/// Makes room for what a job shall write next.
+void Transmission::begin_piece(std::uint64_t offset, std::uint64_t left) {
+  std::uint64_t length = std::min<std::uint64_t>(left, Job::kMostCarriedBytes);
+  if (length < left) {
+    length = round_down<std::uint64_t>(
+                 offset + length, allocation_block_bytes(agreed_.exported.device->geometry())) -
+             offset;
+  }
+  writing_->piece_bytes = static_cast<std::size_t>(length);
+  writing_->piece_filled = 0;
+  writing_->piece = std::make_unique_for_overwrite<std::byte[]>(writing_->piece_bytes);
+}
+
+std::size_t Transmission::fill_piece(std::span<const std::byte> input) {
+  Writing& writing = *writing_;
+  const auto part = input.first(std::min(input.size(), writing.piece_bytes - writing.piece_filled));
+  std::ranges::copy(part, writing.piece.get() + writing.piece_filled);
+  writing.piece_filled += part.size();
+  if (writing.piece_filled == writing.piece_bytes) {
+    if (!writing.change) {
+      writing.change = std::make_shared<Change>();
+      writing.change->request = writing.request;
+      writing.change->asked = writing.asked;
+    }
+    Waiting waiting;
+    waiting.change = writing.change;
+    waiting.carried_bytes = writing.piece_bytes;
+    const Range range{writing.request.offset + writing.done, writing.piece_bytes};
+    start_job(std::make_shared<Job>(agreed_.exported.device, Job::Work::write, range,
+                                    std::move(writing.piece)),
+              std::move(waiting));
+    payload_taken(range.length);
+  }
+  return part.size();
+}
+
+/// So much more of the payload was written, dropped, or given to a job.
+void Transmission::payload_taken(std::uint64_t count) {
+  writing_->done += count;
+  if (writing_->done < writing_->request.length) return;
+  const Writing written = *std::exchange(writing_, std::nullopt);
+  if (!written.change) return finish_change(written.request, written.asked, written.result);
+  Change& change = *written.change;
+  change.all_begun = true;
+  if (change.result) change.result = written.result;
+  if (change.pieces_left == 0) finish_change(change.request, change.asked, change.result);
+}
+
+void Transmission::serve_change(const Request& request, DeviceCall call, const Asked& asked) {
+  BlockDevice& device = *agreed_.exported.device;
+  const Range range{request.offset, request.length};
+  const bool is_trim = call == DeviceCall::trim;
+  bool waits = false;
+  const Result<void> result =
+      guarded(remarks_, is_trim ? "a trim" : "a write of zeroes", [&]() -> Result<void> {
+        waits = makes_jobs_ && device.may_wait(call, range);
+        if (waits) return {};
+        return is_trim ? device.trim(range)
+                       : device.zero(range, call == DeviceCall::zero_allocated);
+      });
+  if (!waits) return finish_change(request, asked, result);
+  Waiting waiting;
+  waiting.change = std::make_shared<Change>();
+  waiting.change->request = request;
+  waiting.change->asked = asked;
+  waiting.change->all_begun = true;
+  const Job::Work work = is_trim                              ? Job::Work::trim
+                         : call == DeviceCall::zero_allocated ? Job::Work::zero_allocated
+                                                              : Job::Work::zero;
+  start_job(std::make_shared<Job>(agreed_.exported.device, work, range), std::move(waiting));
+}
+
+void Transmission::finish_piece(Change& change, const Result<void>& result) {
+  --change.pieces_left;
+  if (change.result) change.result = result;
+  if (change.all_begun && change.pieces_left == 0) {
+    finish_change(change.request, change.asked, change.result);
+  }
+}
+
+void Transmission::finish_change(const Request& request, const Asked& asked,
+                                 const Result<void>& result) {
   if (!result) {
     fail_request(asked, result.error());
   } else if ((request.flags & kFua) != 0) {
-    start_job(Job::Work::flush, {}, asked);
+    start_flush(asked);
   } else {
     succeed(asked);
   }
+}
+
+void Transmission::serve_cache(const Request& request, const Asked& asked) {
+  Waiting waiting;
+  waiting.asked = asked;
+  const Range range{request.offset, std::min(request.length, kMostCached)};
+  start_job(std::make_shared<Job>(agreed_.exported.device, Job::Work::fetch, range),
+            std::move(waiting));
 }
 
 void Transmission::succeed(const Asked& asked) {
@@ -410,8 +539,6 @@ void Transmission::handle(const Request& request) {
     case Verdict::Action::serve:
       break;
   }
-  BlockDevice& device = *agreed_.exported.device;
-  const Range range{request.offset, request.length};
   switch (request.command) {
     case Command::read:
       current_.emplace(read_context_, request);
@@ -419,29 +546,31 @@ void Transmission::handle(const Request& request) {
       break;
     case Command::write:
       if (request.length == 0) {
-        finish_write(request, asked, {});
+        finish_change(request, asked, {});
       } else {
-        writing_ = Writing{request, asked, 0, {}};
+        writing_.emplace();
+        writing_->request = request;
+        writing_->asked = asked;
       }
       break;
     case Command::trim:
-      finish_write(request, asked, guarded(remarks_, "a trim", [&] { return device.trim(range); }));
+      serve_change(request, DeviceCall::trim, asked);
       break;
     case Command::write_zeroes:
-      finish_write(request, asked, guarded(remarks_, "a write of zeroes", [&] {
-                     return device.zero(range, (request.flags & kNoHole) != 0);
-                   }));
+      serve_change(request,
+                   (request.flags & kNoHole) != 0 ? DeviceCall::zero_allocated : DeviceCall::zero,
+                   asked);
       break;
     case Command::flush:
       // Of a device that nobody can write everything is on stable storage.
-      if (device.geometry().writable) {
-        start_job(Job::Work::flush, {}, asked);
+      if (agreed_.exported.device->geometry().writable) {
+        start_flush(asked);
       } else {
         succeed(asked);
       }
       break;
     case Command::cache:
-      start_job(Job::Work::fetch, {range.offset, std::min(range.length, kMostCached)}, asked);
+      serve_cache(request, asked);
       break;
     case Command::block_status:
       if (verdict.payload_bytes != 0) {

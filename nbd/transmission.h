@@ -51,25 +51,26 @@ struct TransmissionTuning {
   std::uint64_t file_run_bytes = 32U << 10;
   /// Whether the kernel can move file bytes to this client at all.
   bool file_runs = true;
-  /// Whether requests that would have to wait for a disk are laid aside as jobs; else the thread
-  /// that calls consume() waits.
+  /// Whether requests that may have to wait are laid aside as jobs; else the thread that calls
+  /// consume() waits.
   bool makes_jobs = true;
 };
 
 /// The transmission phase of one client: requests in, a batch of replies out.
 ///
-/// Requests are answered at once and in order, but for those that would have to wait for a disk:
-/// they become jobs, and are answered when these are done, while others pass them. The batch,
-/// kMostWaiting and kMostWaitingBytes are the bounds of its memory: no request is looked at while
-/// the batch is full or so many wait; the reply to a long read is made in as many batches as it
-/// takes (see ReadReply); the payload of a write goes to the device as it comes. What a device
-/// throws makes its request an error, and a remark. No socket, clock or thread. Belongs to one
-/// thread; the batch, the remarks and the meter, which may be null, live longer.
+/// Requests are answered at once and in order, but for those that may have to wait: they become
+/// jobs, and are answered when these are done, while others pass them. None passes a write, a zero
+/// or a trim of bytes that it is about itself. The batch, kMostWaiting and kMostWaitingBytes are
+/// the bounds of its memory: no request is looked at while the batch is full or so many wait; the
+/// reply to a long read is made in as many batches as it takes (see ReadReply); the payload of a
+/// write goes to the device as it comes, in pieces when jobs must write it. What a device throws
+/// makes its request an error, and a remark. No socket, clock or thread. Belongs to one thread; the
+/// batch, the remarks and the meter, which may be null, live longer.
 class Transmission {
  public:
   /// Requests under way that may wait at a time.
   static constexpr std::size_t kMostWaiting = 64;
-  /// And reads of together so many bytes, because a job may have to carry those of a read.
+  /// And of together so many bytes, which jobs carry from a read, or to a write.
   static constexpr std::size_t kMostWaitingBytes = 16U << 20;
 
   Transmission(Agreement agreed, Batch& out, Remarks& remarks, const TransmissionTuning& tuning,
@@ -114,12 +115,22 @@ class Transmission {
     ReplyTo to;
     RequestMeter::Ticket ticket;
   };
+  /// A write, a zero or a trim that jobs do, a long write in several pieces.
+  struct Change {
+    Request request;
+    Asked asked;
+    std::size_t pieces_left = 0;  // of those that were begun
+    bool all_begun = false;
+    Result<void> result;  // the first failure
+  };
   /// A request that waits for its job.
   struct Waiting {
     std::shared_ptr<Job> job;
-    /// The read that goes on then; without one, the job's result is the answer.
-    std::unique_ptr<ReadReply> read;
     Asked asked;
+    /// The read that goes on then;
+    std::unique_ptr<ReadReply> read;
+    /// or what the job did a piece of. Without both, the job's result is the answer.
+    std::shared_ptr<Change> change;
     bool done = false;
     std::size_t carried_bytes = 0;  ///< at most
   };
@@ -132,6 +143,11 @@ class Transmission {
   std::size_t take_request(std::span<const std::byte> input);
   std::size_t drop(std::span<const std::byte> input);
   std::size_t take_payload(std::span<const std::byte> input);
+  void begin_piece(std::uint64_t offset, std::uint64_t left);
+  std::size_t fill_piece(std::span<const std::byte> input);
+  void payload_taken(std::uint64_t count);
+  /// Whether jobs are at what this request is about.
+  bool must_follow(const Request& request) const noexcept;
   void handle(const Request& request);
   std::size_t take_filter(std::span<const std::byte> input);
   /// The contexts with these ids, as bits by their places; nothing for unknown or repeated ones.
@@ -140,9 +156,12 @@ class Transmission {
   /// Whether the largest answer to a block status could be put into the batch.
   bool has_status_room() const noexcept;
   void append_status(const ReplyTo& to, std::uint16_t flags, std::uint32_t context);
-  void finish_write(const Request& request, const Asked& asked, const Result<void>& result);
-  void start_job(Job::Work work, Range range, const Asked& asked,
-                 std::unique_ptr<ReadReply> read = nullptr);
+  void serve_change(const Request& request, DeviceCall call, const Asked& asked);
+  void finish_change(const Request& request, const Asked& asked, const Result<void>& result);
+  void finish_piece(Change& change, const Result<void>& result);
+  void start_job(std::shared_ptr<Job> job, Waiting waiting);
+  void start_flush(const Asked& asked);
+  void serve_cache(const Request& request, const Asked& asked);
   Asked asked_by(const Request& request) const noexcept;
   void succeed(const Asked& asked);
   void fail_request(const Asked& asked, const Failure& failure);
@@ -169,7 +188,9 @@ class Transmission {
 
   std::vector<Waiting> waiting_;
   std::size_t done_count_ = 0;     // of these
+  std::size_t change_count_ = 0;   // of these
   std::size_t waiting_bytes_ = 0;  // that their jobs may carry
+  bool must_follow_ = false;       // the next request waits for a change
   std::deque<std::shared_ptr<Job>> new_jobs_;
   std::vector<StatusRun> runs_;
 
@@ -179,6 +200,12 @@ class Transmission {
     Asked asked;
     std::uint64_t done = 0;
     Result<void> result;
+    /// When jobs write some of it.
+    std::shared_ptr<Change> change;
+    /// The part that the next of them writes, while it comes.
+    std::unique_ptr<std::byte[]> piece;
+    std::size_t piece_bytes = 0;
+    std::size_t piece_filled = 0;
   };
   std::optional<Writing> writing_;
 

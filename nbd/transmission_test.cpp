@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "nbd/testing/extent_device.h"
+#include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 #include "tests/support/allocations.h"
@@ -139,7 +140,7 @@ class TemporaryFile {
 };
 
 /// Fails every read from a given byte on, and names itself.
-class BrokenStore final : public ContentStore {
+class BrokenStore final : public MemoryStore {
  public:
   explicit BrokenStore(std::uint64_t broken_from, Error error)
       : broken_from_(broken_from), error_(std::move(error)) {}
@@ -854,7 +855,7 @@ TEST_CASE("a file that changes while it is sent is an error", "[transmission][A2
 }
 
 TEST_CASE("a store that notices nothing can still not make a short file pass", "[transmission]") {
-  class Blind final : public ContentStore {
+  class Blind final : public MemoryStore {
    public:
     explicit Blind(std::shared_ptr<FileStore> store) : store_(std::move(store)) {}
     Result<void> read(ContentNo no, std::uint64_t offset, std::span<std::byte> out) override {
@@ -960,6 +961,36 @@ TEST_CASE("a million extents do not make a reply of a million", "[transmission][
   }
   CHECK(replies == 600'000 / 8192 + 1);
   CHECK(client.driver.largest_batch < 300 << 10);
+}
+
+TEST_CASE("reads keep to the minimum block also where a batch ends", "[transmission][point6]") {
+  const auto style = GENERATE(ReplyStyle::simple, ReplyStyle::structured, ReplyStyle::extended);
+  const std::uint16_t flags = GENERATE(std::uint16_t{0}, kDf);
+  if (style == ReplyStyle::simple && flags != 0) return;
+  const auto device = std::make_shared<testing::GatedDevice>(4 << 20, 65536);
+  device->never_waits();
+  TransmissionTuning tuning;
+  tuning.batch_bytes = 128U << 10;
+  Client client(device, style, tuning);
+  // The second one begins behind the end of the first in a batch.
+  Bytes both;
+  std::vector<Request> asked;
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    asked.push_back({flags, Command::read, i, i << 16, i % 2 == 0 ? 65536U : 1U << 20});
+    if (style == ReplyStyle::extended) {
+      both += encode_extended_request(asked.back());
+    } else {
+      both += encode_request(asked.back());
+    }
+  }
+  testing::Stream stream(client.driver.exchange(both));
+  for (const Request& request : asked) {
+    const Answer answer = testing::take_answer(stream, request, style != ReplyStyle::simple,
+                                               style == ReplyStyle::extended);
+    CHECK(answer.data == Bytes(request.length));
+  }
+  CHECK(device->is_aligned());
+  CHECK(client.driver.jobs == 0);
 }
 
 }  // namespace mkvirtfs::nbd

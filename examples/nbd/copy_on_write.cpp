@@ -21,8 +21,8 @@ using namespace mkvirtfs;
 
 namespace {
 
-/// A regular file or block device, read-only. A read that must wait for the disk holds up its own
-/// client; a device whose extents are `content` would have the server wait elsewhere.
+/// A regular file or block device, read-only. A read may wait for the disk, as may_wait() says when
+/// it is not overridden: the server makes such calls on threads of their own.
 class FileDisk final : public BlockDevice {
  public:
   static Result<std::shared_ptr<BlockDevice>> open(const char* path) {
@@ -60,7 +60,8 @@ class FileDisk final : public BlockDevice {
 ///
 /// Each block is in one of three states: below (not in the table), here (its bytes are) or zero
 /// (the table has no bytes for it). A lock guards the table and the bytes, so that readers see a
-/// block before a write or behind it.
+/// block before a write or behind it. It is held while a block is read from below: all calls may
+/// wait.
 class CopyOnWrite final : public BlockDevice {
  public:
   explicit CopyOnWrite(std::shared_ptr<BlockDevice> below) : below_(std::move(below)) {
@@ -206,9 +207,7 @@ Result<void> serve(const char* path, std::string_view where) {
   if (!file) return std::unexpected(file.error());
   auto exports = nbd::make_single_export(std::make_shared<CopyOnWrite>(*std::move(file)));
   if (!exports) return std::unexpected(exports.error());
-  nbd::ServerOptions options;
-  options.log = &stderr_log();
-  const auto server = nbd::Server::create(*std::move(exports), options);
+  const auto server = nbd::Server::create(*std::move(exports), {.log = &stderr_log()});
   if (!server) return std::unexpected(server.error());
 
   std::uint16_t port = 0;

@@ -20,6 +20,8 @@ class GeneratedDisk final : public BlockDevice {
   void map(Range range, ExtentSink& sink) const override {
     if (range.length != 0) sink.extent({range.offset, range.length, ExtentKind::computed});
   }
+  /// It computes, and waits for nothing: the server need not ask it on another thread.
+  bool may_wait(DeviceCall, Range) const override { return false; }
 
  private:
   const Geometry geometry_{.size_bytes = (std::uint64_t{1} << 63) - (1U << 30)};

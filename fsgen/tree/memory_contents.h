@@ -20,7 +20,7 @@ void fill_pattern(std::string_view path, std::uint64_t offset, std::span<std::by
 
 /// The files' bytes of a tree that a TreeBuilder made: literal ones from memory, all others
 /// patterned after the first path of the file; holes read as zeroes. Immutable: any thread.
-class MemoryContents final : public ContentStore {
+class MemoryContents final : public MemoryStore {
  public:
   MemoryContents(std::shared_ptr<const SourceTree> tree, std::map<NodeNo, std::string> literals)
       : tree_(std::move(tree)), literals_(std::move(literals)) {}

@@ -25,7 +25,7 @@ namespace mkvirtfs::nbd::testing {
 
 /// One host file as a ContentStore: whatever `content` is asked for, it is that file. It tells a
 /// change by size and mtime, as a real store does. Tests only.
-class FileStore final : public ContentStore {
+class FileStore final : public MemoryStore {
  public:
   explicit FileStore(const std::string& path)
       : path_(path),
@@ -146,6 +146,8 @@ class ExtentDevice final : public BlockDevice {
     });
     return result;
   }
+
+  bool may_wait(DeviceCall, Range) const override { return false; }
 
   void map(Range range, ExtentSink& sink) const override {
     assert(range.offset <= geometry_.size_bytes &&

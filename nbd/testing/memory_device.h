@@ -22,6 +22,7 @@ class MemoryDevice final : public BlockDevice {
   }
 
   const Geometry& geometry() const noexcept override { return geometry_; }
+  bool may_wait(DeviceCall, Range) const override { return false; }
 
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
     assert(offset <= bytes_.size() && out.size() <= bytes_.size() - offset);
@@ -57,6 +58,7 @@ class WritableDevice final : public BlockDevice {
   }
 
   const Geometry& geometry() const noexcept override { return geometry_; }
+  bool may_wait(DeviceCall, Range) const override { return false; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
     std::copy_n(bytes.data() + offset, out.size(), out.data());
     return {};

@@ -18,7 +18,7 @@
 namespace mkvirtfs::nbd::testing {
 
 /// Fails every read of its second half.
-class HalfBrokenStore final : public ContentStore {
+class HalfBrokenStore final : public MemoryStore {
  public:
   explicit HalfBrokenStore(std::uint64_t good_bytes) : good_bytes_(good_bytes) {}
   Result<void> read(ContentNo, std::uint64_t offset, std::span<std::byte> out) override {
