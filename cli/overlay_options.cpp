@@ -9,10 +9,13 @@
 #include <algorithm>
 #include <boost/filesystem/operations.hpp>
 #include <cerrno>
+#include <condition_variable>
 #include <cstdlib>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "block/overlay_file.h"
 #include "block/overlay_snapshot.h"
@@ -20,6 +23,7 @@
 #include "cli/overlay_directory.h"
 #include "cli/source_base.h"
 #include "fsgen/tree/glob.h"
+#include "support/message.h"
 #include "support/mutex.h"
 #include "support/text.h"
 
@@ -45,27 +49,53 @@ std::uint64_t size_or_any(const std::string& text) {
 
 }  // namespace
 
-/// The ids of images that have overlays on the disk: twenty clones of one need it once. Any thread.
+/// The ids of images that have overlays on the disk: twenty clones of one need it once. Who asks
+/// while it is computed waits for that, but for no other image. Any thread.
 class OverlayOptions::BaseIds {
  public:
   Result<ImageId> id_of(const std::shared_ptr<BlockDevice>& device) {
-    const MutexLock lock(mutex_);
-    std::erase_if(known_, [](const Known& known) { return known.device.expired(); });
-    for (const Known& known : known_) {
-      if (known.device.lock() == device) return known.id;
+    std::shared_ptr<Known> known;
+    {
+      MutexLock lock(mutex_);
+      std::erase_if(known_, [](const auto& each) { return each->device.expired(); });
+      const auto found = std::ranges::find_if(
+          known_, [&](const auto& each) { return each->device.lock() == device; });
+      if (found != known_.end()) {
+        known = *found;
+        while (!known->id) lock.wait(computed_);
+        return *known->id;
+      }
+      known = known_.emplace_back(std::make_shared<Known>());
+      known->device = device;
     }
-    const Result<ImageId> id = image_id(*device);
-    if (id) known_.push_back({device, *id});
+    Result<ImageId> id = guarded_id_of(*device);
+    {
+      const MutexLock lock(mutex_);
+      known->id = id;
+      if (!id) std::erase(known_, known);  // the next one tries again
+    }
+    computed_.notify_all();
     return id;
   }
 
  private:
   struct Known {
     std::weak_ptr<BlockDevice> device;
-    ImageId id;
+    std::optional<Result<ImageId>> id;
   };
+
+  static Result<ImageId> guarded_id_of(BlockDevice& device) {
+    // Whatever goes wrong, those who wait must learn of it.
+    try {
+      return image_id(device);
+    } catch (...) {
+      return std::unexpected(error_of_exception("compute the id of the image"));
+    }
+  }
+
   Mutex mutex_;
-  std::vector<Known> known_ GUARDED_BY(mutex_);
+  std::condition_variable_any computed_;
+  std::vector<std::shared_ptr<Known>> known_ GUARDED_BY(mutex_);
 };
 
 void OverlayOptions::add_to(CLI::App& app, const char* group) {

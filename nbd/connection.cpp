@@ -145,12 +145,18 @@ Connection::Connection(UniqueFd socket, ExportTree& exports, const ConnectionOpt
 }
 
 std::optional<Connection::Clock::time_point> Connection::deadline() const noexcept {
-  if (ended_ || !session_.in_handshake() || options_.handshake_timeout.count() == 0) {
+  if (ended_ || !session_.in_handshake() || opening_since_ ||
+      options_.handshake_timeout.count() == 0) {
     return std::nullopt;
   }
   // A client that was told names asks for each of them; on a slow line that takes its time.
   return connected_at_ + own_time_ +
          options_.handshake_timeout * static_cast<std::int64_t>(1 + session_.names_told());
+}
+
+void Connection::job_done(const std::shared_ptr<Job>& job) {
+  session_.job_done(job);
+  if (opening_since_) own_time_ += Clock::now() - *std::exchange(opening_since_, std::nullopt);
 }
 
 bool Connection::is_late() const noexcept {
@@ -181,6 +187,9 @@ void Connection::on_ready(Patience patience) {
     input_.drop(session_.consume(input_.bytes()));
     // That an export takes long to be built is not the client's fault.
     if (in_handshake_) own_time_ += Clock::now() - begun;
+    if (!opening_since_ && session_.in_handshake() && session_.has_jobs()) {
+      opening_since_ = Clock::now();
+    }
     if (in_handshake_ && !session_.in_handshake()) {
       in_handshake_ = false;
       input_.shrink_to(kSmallBuffer);

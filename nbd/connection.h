@@ -90,9 +90,9 @@ class Connection {
     linger,  ///< waits a little: a busy client saves its thread the way through a poll loop
   };
 
-  /// The tree lives longer. `linger`: calls with that patience will be made; the calling threads
-  /// have SIGPIPE blocked then, because sendfile() can not be told to keep it to itself. Without,
-  /// no sendfile() is used, and no signal raised.
+  /// The tree lives longer, also than the jobs. `linger`: calls with that patience will be made;
+  /// the calling threads have SIGPIPE blocked then, because sendfile() can not be told to keep it
+  /// to itself. Without, no sendfile() is used, and no signal raised.
   Connection(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options,
              Patience most = Patience::none);
 
@@ -115,7 +115,7 @@ class Connection {
 
   /// See Session::take_job().
   std::shared_ptr<Job> take_job() { return session_.take_job(); }
-  void job_done(const std::shared_ptr<Job>& job) { session_.job_done(job); }
+  void job_done(const std::shared_ptr<Job>& job);
   bool has_jobs() const noexcept { return session_.has_jobs(); }
 
   /// What it has asked; from any thread.
@@ -167,7 +167,8 @@ class Connection {
 
   // The owner's own.
   const Clock::time_point connected_at_ = Clock::now();
-  Clock::duration own_time_{};  // of the handshake, spent by us
+  Clock::duration own_time_{};                      // of the handshake, spent by us
+  std::optional<Clock::time_point> opening_since_;  // a job of the handshake
   RequestMeter meter_;
   Session session_;
   bool told_shutdown_ = false;

@@ -59,9 +59,16 @@ using Build = std::function<Result<std::shared_ptr<BlockDevice>>()>;
 /// Builds a device once for all who want it at the same time, and remembers it while it lives.
 class SharedDevice {
  public:
-  explicit SharedDevice(Build build) : build_(std::move(build)) {}
+  /// `known` is what `build` would give, if that is known.
+  SharedDevice(Build build, const std::shared_ptr<BlockDevice>& known)
+      : build_(std::move(build)), device_(known) {}
 
   Result<std::shared_ptr<BlockDevice>> get();
+  /// Null when it would have to be built.
+  std::shared_ptr<BlockDevice> get_at_once() {
+    const MutexLock lock(mutex_);
+    return device_.lock();
+  }
 
  private:
   /// What those who wait for one build share.
@@ -119,8 +126,9 @@ Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
 class NamedExports final : public ExportTree {
  public:
   /// False when the name is taken.
-  bool add(const LazyExport& added) {
-    const auto [place, is_new] = exports_.try_emplace(added.name, added.description, added.build);
+  bool add(const LazyExport& added, const std::shared_ptr<BlockDevice>& known) {
+    const auto [place, is_new] =
+        exports_.try_emplace(added.name, added.description, added.build, known);
     if (default_ == exports_.end()) default_ = place;
     return is_new;
   }
@@ -143,9 +151,18 @@ class NamedExports final : public ExportTree {
     return Export{(*found)->first, (*found)->second.description, *std::move(device)};
   }
 
+  std::optional<Result<Export>> open_at_once(std::string_view name) override {
+    const auto found = lookup(name);
+    if (!found) return std::unexpected(found.error());
+    auto device = (*found)->second.device.get_at_once();
+    if (!device) return std::nullopt;
+    return Export{(*found)->first, (*found)->second.description, std::move(device)};
+  }
+
  private:
   struct Named {
-    Named(std::string text, Build build) : description(std::move(text)), device(std::move(build)) {}
+    Named(std::string text, Build build, const std::shared_ptr<BlockDevice>& known)
+        : description(std::move(text)), device(std::move(build), known) {}
     std::string description;
     SharedDevice device;
   };
@@ -192,10 +209,14 @@ Result<std::vector<ExportEntry>> NamedExports::list(std::string_view directory,
   return page;
 }
 
-Result<std::shared_ptr<ExportTree>> make_tree(const std::vector<LazyExport>& exports) {
+/// `devices` are those of the exports, or empty when they are to be built.
+Result<std::shared_ptr<ExportTree>> make_tree(
+    const std::vector<LazyExport>& exports,
+    const std::vector<std::shared_ptr<BlockDevice>>& devices = {}) {
   if (exports.empty()) return fail(Errc::usage, "there is nothing to export");
   auto tree = std::make_shared<NamedExports>();
-  for (const LazyExport& added : exports) {
+  for (std::size_t i = 0; i < exports.size(); ++i) {
+    const LazyExport& added = exports[i];
     const std::string shown = shortened(added.name);
     if (!is_valid_export_name(added.name)) {
       return fail(Errc::usage,
@@ -209,7 +230,7 @@ Result<std::shared_ptr<ExportTree>> make_tree(const std::vector<LazyExport>& exp
                               "of UTF-8",
                               shown, kLongestString));
     }
-    if (!tree->add(added)) {
+    if (!tree->add(added, devices.empty() ? nullptr : devices[i])) {
       return fail(Errc::usage, fmt::format("two exports have the name \"{}\"", shown));
     }
   }
@@ -217,6 +238,8 @@ Result<std::shared_ptr<ExportTree>> make_tree(const std::vector<LazyExport>& exp
 }
 
 }  // namespace
+
+std::optional<Result<Export>> ExportTree::open_at_once(std::string_view) { return std::nullopt; }
 
 bool WalkOrder::operator()(std::string_view a, std::string_view b) const noexcept {
   const auto rank = [](char c) -> unsigned { return c == '/' ? 0 : static_cast<unsigned char>(c); };
@@ -240,7 +263,9 @@ bool is_valid_export_name(std::string_view name) noexcept {
 
 Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>& exports) {
   std::vector<LazyExport> lazy;
+  std::vector<std::shared_ptr<BlockDevice>> devices;
   lazy.reserve(exports.size());
+  devices.reserve(exports.size());
   for (const Export& added : exports) {
     if (added.device == nullptr) {
       return fail(Errc::usage, fmt::format("export \"{}\" has no device", shortened(added.name)));
@@ -250,8 +275,9 @@ Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>
                   fmt::format("export \"{}\": {}", shortened(added.name), fits.error().what));
     }
     lazy.push_back({added.name, added.description, [device = added.device] { return device; }});
+    devices.push_back(added.device);
   }
-  return make_tree(lazy);
+  return make_tree(lazy, devices);
 }
 
 Result<std::shared_ptr<ExportTree>> make_lazy_exports(const std::vector<LazyExport>& exports) {

@@ -55,9 +55,14 @@ class ExportTree {
 
   /// The export of that name; "" is the default export. Its device ends below 2^63 bytes. Two calls
   /// with one name give the same device while anyone holds it, so that all its clients see the
-  /// same bytes. May take as long as building the device does. The error text travels to the
-  /// client.
+  /// same bytes. May take as long as building the device does, but waits for no other export. The
+  /// error text travels to the client.
   virtual Result<Export> open(std::string_view name) = 0;
+
+  /// What open() would give, when that takes no waiting: the device is there, or there is no such
+  /// export. Nothing, which is always right, when it might: a server then calls open() on a thread
+  /// that nobody else needs.
+  virtual std::optional<Result<Export>> open_at_once(std::string_view name);
 
  protected:
   ExportTree() = default;

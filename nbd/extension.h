@@ -109,7 +109,8 @@ class QueriedExport {
  public:
   virtual ExportTree& exports() noexcept = 0;
   virtual const ExportEntry& entry() const noexcept = 0;
-  /// Builds it, if that was not done. For contexts that only some devices have.
+  /// Builds it, if that was not done. For contexts that only some devices have. A server may fail
+  /// this and ask list() or select() again when the device is there; what they told is forgotten.
   virtual Result<Export> open() = 0;
 
  protected:

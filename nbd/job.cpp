@@ -45,6 +45,12 @@ Result<void> Job::work() {
       return device_->zero(range_, true);
     case Work::trim:
       return device_->trim(range_);
+    case Work::open: {
+      Result<Export> opened = exports_->open(name_);
+      if (!opened) return std::unexpected(std::move(opened.error()));
+      opened_ = *std::move(opened);
+      return {};
+    }
   }
   return {};
 }

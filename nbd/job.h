@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <span>
+#include <string>
 #include <utility>
 
 #include "block/device.h"
+#include "nbd/export_tree.h"
 #include "support/error.h"
 
 namespace mkvirtfs::nbd {
@@ -28,7 +29,8 @@ struct CarriedBytes {
 /// What a request asks of its device that may have to wait. A session makes it; what drives the
 /// session runs it, on any thread, and hands it back.
 ///
-/// Keeps its device alive and knows nothing of its session, which may be gone when it is done.
+/// Keeps its device alive, but not the tree that it opens an export of, and knows nothing of its
+/// session, which may be gone when it is done.
 class Job {
  public:
   /// The most that a job carries.
@@ -45,12 +47,22 @@ class Job {
     zero,
     zero_allocated,
     trim,
+    open,  ///< an export, whose device is not there yet
   };
   Job(std::shared_ptr<BlockDevice> device, Work work, Range range,
       std::unique_ptr<std::byte[]> payload = nullptr)
       : device_(std::move(device)), work_(work), range_(range), payload_(std::move(payload)) {}
 
-  const BlockDevice& device() const noexcept { return *device_; }
+  /// Opens an export of a tree that outlives the job.
+  Job(ExportTree& exports, std::string name)
+      : work_(Work::open), exports_(&exports), name_(std::move(name)) {}
+
+  /// What it waits for, as far as one can know: jobs of different lanes need not wait for each
+  /// other. An address that is only compared, and a name.
+  using LaneKey = std::pair<const void*, std::string>;
+  LaneKey lane() const {
+    return work_ == Work::open ? LaneKey(exports_, name_) : LaneKey(device_.get(), std::string());
+  }
 
   /// Does it, once. Throws nothing: what a device throws becomes a failure.
   void run() noexcept;
@@ -59,6 +71,11 @@ class Job {
 
   /// Of a job that was run.
   const Result<void>& result() const noexcept { return result_; }
+  /// Of Work::open, once.
+  Result<Export> take_opened() noexcept {
+    if (!result_) return std::unexpected(std::move(result_.error()));
+    return std::move(opened_);
+  }
   /// Of Work::read: nothing when all of the range can be read at once now, as far as one can know.
   /// Once.
   std::optional<CarriedBytes> take_carried() noexcept {
@@ -74,6 +91,9 @@ class Job {
   const Work work_;
   const Range range_;
   std::unique_ptr<std::byte[]> payload_;
+  ExportTree* const exports_ = nullptr;
+  const std::string name_;
+  Export opened_;
   Result<void> result_;
   bool has_thrown_ = false;
   std::optional<CarriedBytes> carried_;

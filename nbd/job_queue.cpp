@@ -3,7 +3,7 @@
 
 #include <utility>
 
-// A lane a device. A task begins when its lane has nothing running, or when a thread is free; so
+// A task begins when its lane has nothing running, or when a thread is free; so
 // where tasks wait in a lane one of it runs, and the end of that one is the occasion to begin the
 // next. The thread that has done a task takes the next one itself.
 
@@ -28,20 +28,20 @@ class JobQueue::Runner final : public Task {
   std::shared_ptr<Task> task_;
 };
 
-JobQueue::Lanes::iterator JobQueue::lane_of(const BlockDevice& device) {
-  const auto found = lanes_.find(&device);
+JobQueue::Lanes::iterator JobQueue::lane_of(const Job::LaneKey& key) {
+  const auto found = lanes_.find(key);
   if (found != lanes_.end()) return found;
   Lane lane;
-  lane.no_turn.push_back(&device);
+  lane.no_turn.push_back(key);
   lane.turn = lane.no_turn.begin();
-  return lanes_.emplace(&device, std::move(lane)).first;
+  return lanes_.emplace(key, std::move(lane)).first;
 }
 
-void JobQueue::submit(const BlockDevice& device, std::shared_ptr<Task> task) {
+void JobQueue::submit(const Job::LaneKey& key, std::shared_ptr<Task> task) {
   const auto runner = std::make_shared<Runner>(*this, task);
   {
     const MutexLock lock(mutex_);
-    const auto at = lane_of(device);
+    const auto at = lane_of(key);
     Lane& lane = at->second;
     if (!may_start(lane)) {
       lane.waiting.push_back(std::move(task));

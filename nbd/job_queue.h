@@ -7,15 +7,15 @@
 #include <map>
 #include <memory>
 
-#include "block/device.h"
+#include "nbd/job.h"
 #include "support/mutex.h"
 #include "support/worker_pool.h"
 
 namespace mkvirtfs::nbd {
 
-/// Runs tasks that wait for devices, on a limited number of threads. No device's tasks wait for
-/// those of another: each device that has some has a thread at least, beyond the limit if need be;
-/// the threads that are left go round.
+/// Runs tasks that wait, for devices or for exports to be opened, on a limited number of threads. A
+/// lane is what they wait for, and no lane's tasks wait for those of another: each that has some
+/// has a thread at least, beyond the limit if need be; the threads that are left go round.
 ///
 /// submit() may be called from any thread.
 class JobQueue {
@@ -24,15 +24,15 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  /// Runs the task, those of one device in the order in which they came. `device` is only compared.
-  /// Where the host lets us start no thread it runs here.
-  void submit(const BlockDevice& device, std::shared_ptr<Task> task);
+  /// Runs the task, those of one lane in the order in which they came. Where the host lets us start
+  /// no thread it runs here.
+  void submit(const Job::LaneKey& key, std::shared_ptr<Task> task);
 
  private:
   static constexpr std::size_t kNoLimit = static_cast<std::size_t>(-1);
 
-  using Turns = std::list<const BlockDevice*>;
-  /// What is asked of one device; there while any of it runs.
+  using Turns = std::list<Job::LaneKey>;
+  /// There while any of it runs.
   struct Lane {
     std::size_t running = 0;
     std::deque<std::shared_ptr<Task>> waiting;
@@ -40,13 +40,13 @@ class JobQueue {
     Turns no_turn;
     Turns::iterator turn;
   };
-  using Lanes = std::map<const BlockDevice*, Lane>;
+  using Lanes = std::map<Job::LaneKey, Lane>;
   class Runner;
 
   bool may_start(const Lane& lane) const REQUIRES(mutex_) {
     return lane.running == 0 || running_ < most_threads_;
   }
-  Lanes::iterator lane_of(const BlockDevice& device) REQUIRES(mutex_);
+  Lanes::iterator lane_of(const Job::LaneKey& key) REQUIRES(mutex_);
   std::shared_ptr<Task> take_next(Lane& lane) noexcept REQUIRES(mutex_);
   std::shared_ptr<Task> done(Lanes::iterator& lane) noexcept;
 

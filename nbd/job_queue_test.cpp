@@ -25,6 +25,8 @@ class Call final : public Task {
   std::function<void()> call_;
 };
 
+Job::LaneKey lane_of(const BlockDevice& device) { return {&device, ""}; }
+
 std::shared_ptr<Task> call(std::function<void()> call) {
   return std::make_shared<Call>(std::move(call));
 }
@@ -68,7 +70,7 @@ TEST_CASE("what waits for one device never waits for another", "[job_queue]") {
   {
     JobQueue queue(4);
     for (int i = 0; i < 1000; ++i) {
-      queue.submit(devices[0], call([&] {
+      queue.submit(lane_of(devices[0]), call([&] {
                      gate.pass();
                      done.count_down();
                    }));
@@ -77,16 +79,17 @@ TEST_CASE("what waits for one device never waits for another", "[job_queue]") {
     // Each of the others has a thread, however many wait there. Nothing here ends else.
     for (std::size_t i = 1; i < devices.size(); ++i) {
       std::latch passed(3);
-      for (int n = 0; n < 3; ++n) queue.submit(devices[i], call([&] { passed.count_down(); }));
+      for (int n = 0; n < 3; ++n)
+        queue.submit(lane_of(devices[i]), call([&] { passed.count_down(); }));
       passed.wait();
     }
     // Also when all of these wait, too.
     for (std::size_t i = 1; i + 1 < devices.size(); ++i) {
-      queue.submit(devices[i], call([&] { gate.pass(); }));
+      queue.submit(lane_of(devices[i]), call([&] { gate.pass(); }));
     }
     gate.wait_for(4 + 18);
     std::latch passed(1);
-    queue.submit(devices.back(), call([&] { passed.count_down(); }));
+    queue.submit(lane_of(devices.back()), call([&] { passed.count_down(); }));
     passed.wait();
     CHECK(gate.arrived() == 4 + 18);
     gate.open();
@@ -103,10 +106,12 @@ TEST_CASE("the tasks of a device begin in the order in which they came", "[job_q
   {
     JobQueue queue(1);
     Gate gate;
-    queue.submit(device, call([&] { gate.pass(); }));
+    queue.submit(lane_of(device), call([&] { gate.pass(); }));
     gate.wait_for(1);
-    for (int i = 0; i < 100; ++i) queue.submit(device, call([&, i] { order.push_back(i); }));
-    for (int i = 0; i < 100; ++i) queue.submit(other, call([&, i] { others.push_back(i); }));
+    for (int i = 0; i < 100; ++i)
+      queue.submit(lane_of(device), call([&, i] { order.push_back(i); }));
+    for (int i = 0; i < 100; ++i)
+      queue.submit(lane_of(other), call([&, i] { others.push_back(i); }));
     gate.open();
   }
   REQUIRE(order.size() == 100);
@@ -123,9 +128,9 @@ TEST_CASE("a queue ends when all that was given to it is done", "[job_queue]") {
   {
     JobQueue queue(3);
     for (int i = 0; i < 500; ++i) {
-      queue.submit(device, call([&] {
+      queue.submit(lane_of(device), call([&] {
                      // Tasks may bring others.
-                     queue.submit(device, call([&] { ++done; }));
+                     queue.submit(lane_of(device), call([&] { ++done; }));
                    }));
     }
   }

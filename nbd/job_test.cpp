@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "block/overlay.h"
+#include "nbd/allocation_depth.h"
 #include "nbd/session.h"
 #include "nbd/testing/extent_device.h"
 #include "nbd/testing/gated_device.h"
@@ -718,6 +719,44 @@ TEST_CASE("a device's minimum block is kept by clients, and by the server", "[jo
   while (!client.jobs.empty()) client.run_job();
   CHECK(client.take(read).data == numbered_bytes(length, 6));
   CHECK(device->is_aligned());
+}
+
+TEST_CASE("an option is taken when the export that it is about was opened by a job",
+          "[job][point5]") {
+  const bool works = GENERATE(true, false);
+  int builds = 0;
+  const auto tree =
+      *make_lazy_exports({{.name = "disk", .build = [&]() -> Result<std::shared_ptr<BlockDevice>> {
+                             ++builds;
+                             if (!works) return fail(Errc::io, "the disk broke");
+                             return std::make_shared<WritableDevice>(1 << 20);
+                           }}});
+  CHECK_FALSE(tree->open_at_once("disk").has_value());
+  CHECK_FALSE(tree->open_at_once("no such export")->has_value());
+  Extensions extensions = Extensions();
+  REQUIRE(add_allocation_depth(extensions));
+  Session session(*tree, {}, TlsMode::off, extensions);
+  testing::MemoryDriver driver(session, GENERATE(std::size_t{1}, SIZE_MAX));
+  const auto contexts = {std::string_view("qemu:"), std::string_view("qemu:allocation-depth")};
+  Bytes hello = testing::client_flags();
+  hello += testing::option(Option::structured_reply);
+  hello += testing::option(Option::list_meta_context, testing::meta_data("disk", contexts));
+  hello += testing::option(Option::set_meta_context, testing::meta_data("disk", contexts));
+  hello += testing::option(Option::go, testing::info_data("disk"));
+  testing::Stream stream(driver.exchange(hello));
+  testing::take_greeting(stream);
+  for (int i = 0; i < 3; ++i) CHECK(testing::take_option_answer(stream).is(OptionReply::ack));
+  if (works) {
+    CHECK(testing::take_option_answer(stream).is(OptionReply::info));
+    CHECK(testing::take_option_answer(stream).is(OptionReply::ack));
+    CHECK(builds == 1);
+    CHECK(tree->open_at_once("disk").has_value());
+  } else {
+    CHECK(testing::text_of(testing::take_option_answer(stream).data) == "the disk broke");
+    CHECK(builds == 3);
+  }
+  CHECK(stream.empty());
+  CHECK(driver.jobs == static_cast<std::size_t>(builds));
 }
 
 }  // namespace mkvirtfs::nbd

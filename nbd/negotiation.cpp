@@ -170,20 +170,22 @@ class Negotiation::Queried final : public QueriedExport {
 };
 
 Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions,
-                         Features features, Remarks* remarks, std::size_t most_names_listed)
+                         Features features, Remarks* remarks, std::size_t most_names_listed,
+                         bool makes_jobs)
     : exports_(exports),
       extensions_(extensions),
       out_(out),
       tls_(tls),
       features_(features),
       remarks_(remarks),
-      most_names_listed_(most_names_listed) {
+      most_names_listed_(most_names_listed),
+      makes_jobs_(makes_jobs) {
   out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
 }
 
 std::size_t Negotiation::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
-  while (out_.size_bytes() < kEnoughOutput) {
+  while (!is_opening() && out_.size_bytes() < kEnoughOutput) {
     if (listing_) {
       list_on();
       continue;
@@ -258,7 +260,7 @@ std::size_t Negotiation::consume_option(Data input) {
     wanted_ = kOptionHeaderBytes + length;
     if (input.size() < wanted_) return 0;
   }
-  // From here on the option is taken, whatever becomes of it.
+  // From here on the option is taken, unless an export must be opened first.
   const bool free = extension != nullptr && is_free(*extension);
   if (!free && ++options_taken_ > kOptionBudget * (1 + names_told_)) {
     end("the client sent too many options");
@@ -268,13 +270,17 @@ std::size_t Negotiation::consume_option(Data input) {
   if (option == Option::set_meta_context) selection_.reset();
   if (acceptable) {
     const Data data = input.subspan(kOptionHeaderBytes, length);
-    if (own != nullptr) {
-      (this->*own->handler)(option, data);
-    } else {
-      on_extension(*extension, data);
+    const Batch::Mark before = out_.mark();
+    own != nullptr ? (this->*own->handler)(option, data) : on_extension(*extension, data);
+    if (is_opening()) {
+      out_.rewind(before);
+      if (!free) --options_taken_;
+      return 0;
     }
+    tried_.reset();
     return kOptionHeaderBytes + length;
   }
+  tried_.reset();
   if (option == Option::abort) {
     refuse_after(length, option, OptionReply::ack, {});
   } else if (option == Option::export_name) {
@@ -337,6 +343,7 @@ void Negotiation::on_export_name(Option, Data data) {
     return;
   }
   Result<Export> exported = open(as_text(data));
+  if (is_opening()) return;
   if (!exported) {
     end(exported.error().what);
     return;
@@ -443,6 +450,7 @@ void Negotiation::on_info_or_go(Option option, Data data) {
     return;
   }
   Result<Export> exported = open(request->name());
+  if (is_opening()) return;
   if (!exported) {
     if (option == Option::go) refusal_ = exported.error().what;
     // Clients make "there is no such export" of err_unknown. Of one that there is, or might be, and
@@ -616,7 +624,7 @@ Result<Export> Negotiation::open(std::string_view name) {
   if (opened_ && opened_->asked_name == name) return opened_->exported;
   // The former one first: two plans need not be in memory at once.
   opened_.reset();
-  Result<Export> exported = exports_.open(name);
+  Result<Export> exported = open_in_tree(name);
   if (exported) {
     assert(exported->device != nullptr && exported->device->geometry().size_bytes >> 63 == 0);
     opened_ = {std::string(name), *exported};
@@ -624,6 +632,20 @@ Result<Export> Negotiation::open(std::string_view name) {
     refusal_.clear();
   }
   return exported;
+}
+
+Result<Export> Negotiation::open_in_tree(std::string_view name) {
+  if (!makes_jobs_) return exports_.open(name);
+  if (tried_ && tried_->asked_name == name) return tried_->outcome;
+  if (auto at_once = exports_.open_at_once(name)) return *std::move(at_once);
+  tried_.emplace(std::string(name), fail(Errc::io, "it is being opened"));
+  new_job_ = opening_ = std::make_shared<Job>(exports_, std::string(name));
+  return tried_->outcome;
+}
+
+void Negotiation::job_done(Job& job) {
+  tried_->outcome = job.take_opened();
+  opening_.reset();
 }
 
 void Negotiation::agree(Export exported) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,6 +17,7 @@
 #include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/feature_set.h"
+#include "nbd/job.h"
 #include "nbd/remark.h"
 #include "nbd/tls_mode.h"
 
@@ -37,13 +39,22 @@ class Negotiation {
   /// Puts the greeting into `out`.
   Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off,
               const Extensions& extensions = Extensions::standard(), Features features = {},
-              Remarks* remarks = nullptr, std::size_t most_names_listed = kMostNamesListed);
+              Remarks* remarks = nullptr, std::size_t most_names_listed = kMostNamesListed,
+              bool makes_jobs = false);
 
   /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
-  /// it took. It takes none when it must see wanted_bytes() first, or when ended() or agreed().
+  /// it took. It takes none when it must see wanted_bytes() first, when is_opening(), or when
+  /// ended() or agreed().
   std::size_t consume(std::span<const std::byte> input);
   /// How many bytes of input make the next message whole, as far as that can be told by now.
   std::size_t wanted_bytes() const noexcept { return wanted_; }
+
+  /// With `makes_jobs`, an export that is not there at once is opened by a job; the option that
+  /// asked for it is taken when that came back. Else the thread that calls consume() waits.
+  bool is_opening() const noexcept { return opening_ != nullptr; }
+  /// See Session::take_job().
+  std::shared_ptr<Job> take_job() noexcept { return std::exchange(new_job_, nullptr); }
+  void job_done(Job& job);
 
   /// The client is to be disconnected, once it has been sent what is in the batch.
   bool ended() const noexcept { return phase_ == Phase::ended; }
@@ -107,6 +118,7 @@ class Negotiation {
       std::string_view query) const noexcept;
 
   Result<Export> open(std::string_view name);
+  Result<Export> open_in_tree(std::string_view name);
   void agree(Export exported);
   std::uint16_t transmission_flags(const Export& exported) const noexcept;
   void tell_export(Option option, const ExportEntry& entry);
@@ -122,6 +134,7 @@ class Negotiation {
   const Features features_;
   Remarks* const remarks_;
   const std::size_t most_names_listed_;
+  const bool makes_jobs_;
   bool tls_is_on_ = false;
   Phase phase_ = Phase::client_flags;
   std::string end_reason_;
@@ -174,6 +187,14 @@ class Negotiation {
   };
   std::optional<Opened> opened_;
   bool has_opened_export_ = false;
+  std::shared_ptr<Job> opening_;  // until it came back
+  std::shared_ptr<Job> new_job_;  // until it is taken
+  /// What a job found, for the option that asked for it.
+  struct Tried {
+    std::string asked_name;
+    Result<Export> outcome;
+  };
+  std::optional<Tried> tried_;
   Agreement agreement_;
 };
 

@@ -24,6 +24,32 @@ std::string_view component_of(std::string_view name) noexcept {
 
 }  // namespace
 
+/// Keeps an export to one caller that makes or removes its overlay, until it is destroyed.
+class OverlayExports::Reservation {
+ public:
+  /// With the lock held, of a name that nobody has reserved.
+  Reservation(OverlayExports& exports, std::string name, bool is_new_clone) REQUIRES(exports.mutex_)
+      : exports_(exports), name_(std::move(name)), is_new_clone_(is_new_clone) {
+    exports.reserved_.insert(name_);
+    if (is_new_clone_) ++exports.clones_begun_;
+  }
+  ~Reservation() {
+    {
+      const MutexLock lock(exports_.mutex_);
+      exports_.reserved_.erase(name_);
+      if (is_new_clone_) --exports_.clones_begun_;
+    }
+    exports_.released_.notify_all();
+  }
+  Reservation(const Reservation&) = delete;
+  Reservation& operator=(const Reservation&) = delete;
+
+ private:
+  OverlayExports& exports_;
+  const std::string name_;
+  const bool is_new_clone_;
+};
+
 OverlayExports::OverlayExports(std::shared_ptr<ExportTree> below, Options options)
     : below_(std::move(below)), options_(std::move(options)) {
   const Result<ExportEntry> original = below_->find("");
@@ -161,26 +187,45 @@ Result<Export> OverlayExports::open(std::string_view name) {
   } else {
     origin = opened->name;
   }
-  const MutexLock lock(mutex_);
-  auto place = kept_.find(opened->name);
-  if (place == kept_.end()) {
-    const bool is_new_clone = is_clone && !clones_.contains(opened->name);
-    if (is_new_clone && clones_.size() >= options_.most_clones) {
+  return over(*std::move(opened), is_clone, *std::move(origin));
+}
+
+std::optional<Result<Export>> OverlayExports::open_at_once(std::string_view name) {
+  if (std::optional<Export> kept = find_kept(name)) return *std::move(kept);
+  if (options_.only_clones && below_->find(name)) return below_->open_at_once(name);
+  return std::nullopt;
+}
+
+/// The overlay of an export over the device that it has in the other tree.
+Result<Export> OverlayExports::over(Export below, bool is_clone, std::string origin) {
+  std::optional<Reservation> reservation;
+  bool is_new_clone = false;
+  {
+    MutexLock lock(mutex_);
+    while (reserved_.contains(below.name)) lock.wait(released_);
+    const auto place = kept_.find(below.name);
+    if (place != kept_.end()) {
+      below.device = place->second.overlay;
+      return below;
+    }
+    is_new_clone = is_clone && !clones_.contains(below.name);
+    const std::size_t clones = clones_.size() + clones_begun_;
+    if (is_new_clone && clones >= options_.most_clones) {
       return fail(Errc::no_space,
                   fmt::format("{}: there are {} clones already, which is the limit (--clone-max)",
-                              printable(opened->name), clones_.size()));
+                              printable(below.name), clones));
     }
-    Result<std::shared_ptr<Overlay>> made =
-        options_.make_overlay(opened->name, std::move(opened->device));
-    if (!made) return std::unexpected(std::move(made.error()));
-    place =
-        kept_.emplace(opened->name, Kept{opened->description, std::move(*made), *std::move(origin)})
-            .first;
-    if (is_new_clone) clones_.emplace(opened->name, opened->description);
-    if (options_.forget) on_disk_.insert(opened->name);
+    reservation.emplace(*this, below.name, is_new_clone);
   }
-  opened->device = place->second.overlay;
-  return opened;
+  Result<std::shared_ptr<Overlay>> made =
+      options_.make_overlay(below.name, std::move(below.device));
+  if (!made) return std::unexpected(std::move(made.error()));
+  below.device = *made;
+  const MutexLock lock(mutex_);
+  kept_.emplace(below.name, Kept{below.description, *std::move(made), std::move(origin)});
+  if (is_new_clone) clones_.emplace(below.name, below.description);
+  if (options_.forget) on_disk_.insert(below.name);
+  return below;
 }
 
 std::vector<OverlayExports::Named> OverlayExports::overlays() const {
@@ -232,29 +277,37 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   if (!options_.branch) return fail(Errc::unsupported, "snapshots can not be kept here");
   const Result<std::shared_ptr<Overlay>> written = overlay(name);
   if (!written) return std::unexpected(written.error());
-  // The most of what goes to the disk, while nobody waits behind the lock.
-  if (Result<void> flushed = (*written)->flush(); !flushed) return flushed;
-  const MutexLock lock(mutex_);
-  const auto parent = kept_.find(name);
-  if (parent == kept_.end()) {
-    return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+  Kept kept;
+  std::optional<Reservation> reservation;
+  {
+    MutexLock lock(mutex_);
+    while (reserved_.contains(child)) lock.wait(released_);
+    const auto parent = kept_.find(name);
+    if (parent == kept_.end()) {
+      return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+    }
+    if (kept_.contains(child) || clones_.contains(child)) {
+      return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
+    }
+    const std::size_t clones = clones_.size() + clones_begun_;
+    if (clones >= options_.most_clones) {
+      return fail(Errc::no_space,
+                  fmt::format("there are {} clones already, which is the limit", clones));
+    }
+    kept = parent->second;  // and nobody discards it meanwhile
+    reservation.emplace(*this, child, true);
   }
-  if (kept_.contains(child) || clones_.contains(child)) {
-    return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
-  }
-  if (clones_.size() >= options_.most_clones) {
-    return fail(Errc::no_space,
-                fmt::format("there are {} clones already, which is the limit", clones_.size()));
-  }
-  const Kept& kept = parent->second;
   Result<Overlay::Branch> branch = options_.branch(*kept.overlay, child, kept.origin);
   if (!branch) return std::unexpected(std::move(branch.error()));
-  clones_.emplace(child, kept.description);
-  if (options_.forget) {
-    branches_.emplace(child, kept.origin);
-    on_disk_.insert(child);
+  {
+    const MutexLock lock(mutex_);
+    clones_.emplace(child, kept.description);
+    if (options_.forget) {
+      branches_.emplace(child, kept.origin);
+      on_disk_.insert(child);
+    }
+    kept_.emplace(child, Kept{kept.description, std::move(branch->overlay), kept.origin});
   }
-  kept_.emplace(child, Kept{kept.description, std::move(branch->overlay), kept.origin});
   if (!branch->named) {
     branch->named.error().what.insert(
         0, fmt::format("{} is there, and nothing is lost, but: ", printable(child)));
@@ -272,25 +325,31 @@ Result<void> OverlayExports::flush() const {
 }
 
 Result<void> OverlayExports::discard(const std::string& name) {
-  std::shared_ptr<Overlay> last;  // freed without the lock
+  // Nobody opens it meanwhile; and it is freed without the lock.
+  std::optional<Reservation> reservation;
+  decltype(kept_)::node_type taken;
+  {
+    MutexLock lock(mutex_);
+    while (reserved_.contains(name)) lock.wait(released_);
+    const auto place = kept_.find(name);
+    if (place == kept_.end() && !on_disk_.contains(name)) {
+      return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+    }
+    if (place != kept_.end() && place->second.overlay.use_count() > 1) {
+      return fail(Errc::usage, fmt::format("{}: a client has it open", printable(name)));
+    }
+    reservation.emplace(*this, name, false);
+    if (place != kept_.end()) taken = kept_.extract(place);
+  }
+  const Result<void> forgotten = options_.forget ? options_.forget(name) : Result<void>();
   const MutexLock lock(mutex_);
-  const auto place = kept_.find(name);
-  if (place == kept_.end() && !on_disk_.contains(name)) {
-    return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
-  }
-  if (place != kept_.end() && place->second.overlay.use_count() > 1) {
-    return fail(Errc::usage, fmt::format("{}: a client has it open", printable(name)));
-  }
-  if (options_.forget) {
-    if (Result<void> forgotten = options_.forget(name); !forgotten) return forgotten;
+  if (!forgotten) {
+    if (!taken.empty()) kept_.insert(std::move(taken));
+    return forgotten;
   }
   on_disk_.erase(name);
   branches_.erase(name);
   clones_.erase(name);
-  if (place != kept_.end()) {
-    last = std::move(place->second.overlay);
-    kept_.erase(place);
-  }
   return {};
 }
 

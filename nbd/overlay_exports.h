@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <functional>
 #include <limits>
@@ -27,6 +28,9 @@ namespace mkvirtfs::nbd {
 /// An overlay belongs to its name, not to a connection: who comes back, or comes twice, sees one
 /// disk. It lives as long as the tree, or until discard(); what make_overlay keeps on a disk is
 /// there for the next tree, too. Clones that exist are listed like all exports.
+///
+/// No lock is held while the other tree or one of the options is called. Only calls about an export
+/// whose overlay is being made or removed wait for that.
 class OverlayExports final : public ExportTree {
  public:
   struct Options {
@@ -66,6 +70,7 @@ class OverlayExports final : public ExportTree {
   /// Clones that may be made are found, but not listed before that.
   Result<ExportEntry> find(std::string_view name) override;
   Result<Export> open(std::string_view name) override;
+  std::optional<Result<Export>> open_at_once(std::string_view name) override;
 
   /// The overlays there are, by the names of their exports.
   struct Named {
@@ -97,9 +102,11 @@ class OverlayExports final : public ExportTree {
   Result<void> discard(const std::string& name);
 
  private:
+  class Reservation;
   bool may_clone(std::string_view name) const;
   std::optional<std::string> origin_of_branch(std::string_view name) const;
   std::optional<Export> find_kept(std::string_view name) const;
+  Result<Export> over(Export below, bool is_clone, std::string origin);
   std::optional<ExportEntry> find_clone(std::string_view name) const;
   std::vector<ExportEntry> list_clones(std::string_view directory,
                                        std::optional<std::string_view> after,
@@ -108,6 +115,10 @@ class OverlayExports final : public ExportTree {
   const std::shared_ptr<ExportTree> below_;
   const Options options_;
   mutable Mutex mutex_;
+  /// The exports whose overlay somebody makes or removes just now, without the lock.
+  std::set<std::string, std::less<>> reserved_ GUARDED_BY(mutex_);
+  std::condition_variable_any released_;
+  std::size_t clones_begun_ GUARDED_BY(mutex_) = 0;  // that are not in clones_ yet
   struct Kept {
     std::string description;
     std::shared_ptr<Overlay> overlay;

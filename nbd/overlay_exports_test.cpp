@@ -268,4 +268,89 @@ TEST_CASE("qemu:allocation-depth tells which layer holds what") {
   CHECK(runs == std::vector<StatusRun>{{{5000, 100}, 1}});
 }
 
+TEST_CASE("no lock is held while an overlay is made, branched or removed", "[point5]") {
+  // All on one thread: a call that waited for another's would not come back.
+  OverlayExports* tree = nullptr;
+  int calls = 0;
+  bool inside = false;
+  const auto use_others = [&](const std::string& busy) {
+    if (inside || tree == nullptr) return;
+    inside = true;
+    ++calls;
+    CHECK(tree->find(busy));
+    CHECK(first_byte(open(*tree, "other")) == 2);
+    CHECK(first_byte(open(*tree, "job-elsewhere")) == 1);
+    CHECK(tree->list("", std::nullopt, 100));
+    CHECK(tree->flush());
+    CHECK_FALSE(tree->overlays().empty());
+    CHECK_FALSE(tree->written_names().empty());
+    CHECK(tree->overlay("other"));
+    CHECK(tree->is_unwritten("job-nobody"));
+    const std::string child = "side-" + std::to_string(calls);
+    CHECK(tree->snapshot("other", child));
+    CHECK(tree->discard(child));
+    inside = false;
+  };
+  OverlayExports::Options options;
+  options.is_clone = [](std::string_view name) { return name.starts_with("job-"); };
+  options.branch = [&](Overlay& overlay, const std::string& child, const std::string& origin) {
+    use_others(child == "next" ? "base" : child);
+    return branch_of(overlay, child, origin);
+  };
+  options.forget = [&](const std::string& name) -> Result<void> {
+    use_others(name == "next" ? "base" : name);
+    return {};
+  };
+  auto below = make_fixed_exports(
+      {{"base", "", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 1))},
+       {"other", "", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 2))}});
+  REQUIRE(below);
+  options.make_overlay = [&](const std::string& name, std::shared_ptr<BlockDevice> device) {
+    use_others(name);
+    return overlay_over(std::move(device));
+  };
+  OverlayExports exports(*below, std::move(options));
+  tree = &exports;
+  CHECK(first_byte(open(exports, "base")) == 1);
+  CHECK(calls == 1);
+  CHECK(first_byte(open(exports, "job-1")) == 1);
+  CHECK(calls == 2);
+  CHECK(exports.snapshot("base", "next"));
+  CHECK(calls == 3);
+  CHECK(exports.discard("next"));
+  CHECK(calls == 4);
+  CHECK(exports.discard("job-1"));
+  CHECK(calls == 5);
+}
+
+TEST_CASE("clones that are being made count, and one that cannot be made does not", "[point5]") {
+  OverlayExports* tree = nullptr;
+  std::string refusal;
+  OverlayExports::Options options;
+  options.is_clone = [](std::string_view name) { return name.starts_with("job-"); };
+  options.most_clones = 1;
+  bool works = false;
+  auto below = make_fixed_exports(
+      {{"base", "", std::make_shared<testing::MemoryDevice>(filled(64 << 10, 1))}});
+  REQUIRE(below);
+  options.make_overlay =
+      [&](const std::string& name,
+          std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
+    if (name == "job-1") {
+      const Result<Export> second = tree->open("job-2");
+      REQUIRE_FALSE(second);
+      refusal = second.error().what;
+    }
+    if (!works) return fail(Errc::io, "the disk broke");
+    return overlay_over(std::move(device));
+  };
+  OverlayExports exports(*below, std::move(options));
+  tree = &exports;
+  CHECK_FALSE(exports.open("job-1"));
+  CHECK_THAT(refusal, Catch::Contains("1 clones already"));
+  works = true;
+  CHECK(exports.open("job-2"));
+  CHECK_FALSE(exports.open("job-1"));
+}
+
 }  // namespace mkvirtfs::nbd

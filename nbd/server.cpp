@@ -455,8 +455,7 @@ bool Server::Implementation::park(Client& client, std::vector<std::shared_ptr<Jo
 
 void Server::Implementation::start_jobs(Client& client) {
   while (std::shared_ptr<Job> job = client.connection.take_job()) {
-    const BlockDevice& device = job->device();
-    jobs_.submit(device, std::make_shared<ClientJob>(*this, client.shared_from_this(), job));
+    jobs_.submit(job->lane(), std::make_shared<ClientJob>(*this, client.shared_from_this(), job));
   }
 }
 

@@ -55,8 +55,8 @@ struct ServerOptions {
   std::optional<std::chrono::milliseconds> stop_after_last = std::nullopt;
   /// Threads for clients that have something to do, started on demand. An idle client has none.
   std::size_t most_connection_threads = 32;
-  /// Threads that wait for devices, started on demand. Each device that clients wait for has one at
-  /// least, beyond this number if need be.
+  /// Threads that wait for devices, started on demand. Each device that clients wait for, and each
+  /// export that is being opened, has one at least, beyond this number if need be.
   std::size_t most_job_threads = 16;
   /// Has a line for each client: at `info` when it is refused, at `debug` when it has finished its
   /// handshake and when it is gone. Lives as long as the server.
@@ -70,6 +70,7 @@ struct ServerOptions {
 /// and all that BlockDevice::may_wait() or a ContentStore says it of) is done by a second pool, so
 /// that it holds up nobody else: not the clients of other devices, however many wait for one, and
 /// not the same client's other requests, unless they are about bytes that are just being written.
+/// So is ExportTree::open(), unless open_at_once() has the device.
 ///
 /// Embeddable: it installs no signal handler, never exits, raises no SIGPIPE and holds nothing
 /// global; several servers live in one process. Its threads block all asynchronous signals, so the

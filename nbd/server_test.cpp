@@ -1184,6 +1184,42 @@ TEST_CASE("an export may take longer to be built than a client's handshake", "[s
   CHECK(client.read(0, 512).is(WireError::ok));
 }
 
+TEST_CASE("to open an export waits for no other's build, however many wait for that",
+          "[server][point5]") {
+  const auto slow = std::make_shared<GatedDevice>(1 << 20);
+  const auto other = std::make_shared<GatedDevice>(1 << 20);
+  slow->close_gate();
+  const auto tree = *make_lazy_exports({
+      {.name = "slow",
+       .build = [&]() -> Result<std::shared_ptr<BlockDevice>> {
+         if (Result<void> built = slow->flush(); !built) return std::unexpected(built.error());
+         return slow;
+       }},
+      {.name = "other", .build = [&] { return other; }},
+  });
+  ServerOptions options;
+  options.handshake_timeout = 0ms;
+  RunningServer server(tree, options);
+  std::vector<SocketClient> crowd;
+  for (int i = 0; i < 40; ++i) {
+    crowd.push_back(server.connect());
+    crowd.back().receive(kGreetingBytes);
+    crowd.back().send(testing::client_flags());
+    crowd.back().send(testing::option(Option::go, testing::info_data("slow")));
+  }
+  REQUIRE(soon([&] { return slow->waiting() == 1; }));
+  SocketClient next = server.connect();
+  next.handshake(true, "other");
+  CHECK(next.read(0, 4096).is(WireError::ok));
+  CHECK(slow->waiting() == 1);
+  slow->open_gate();
+  for (SocketClient& one : crowd) {
+    CHECK(one.receive_option_answer().is(OptionReply::info));
+    CHECK(one.receive_option_answer().is(OptionReply::ack));
+  }
+  CHECK(slow->calls() == 1);
+}
+
 TEST_CASE("what a device throws is EIO to its request, in the log, and the end of nobody",
           "[server]") {
   const auto device = std::make_shared<CountingDevice>(1 << 20);

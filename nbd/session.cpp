@@ -12,7 +12,7 @@ Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode 
       meter_(meter),
       batch_(tuning.batch_bytes),
       phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions, features, &remarks_,
-             most_names_listed) {}
+             most_names_listed, tuning.makes_jobs) {}
 
 std::size_t Session::consume(std::span<const std::byte> input) {
   std::size_t used = 0;
@@ -36,8 +36,10 @@ std::size_t Session::wanted_bytes() const noexcept {
 }
 
 bool Session::wants_input() const noexcept {
-  const auto* const transmission = std::get_if<Transmission>(&phase_);
-  return transmission != nullptr ? transmission->wants_input() : !ended();
+  if (const auto* const negotiation = std::get_if<Negotiation>(&phase_)) {
+    return !ended() && !negotiation->is_opening();
+  }
+  return std::get_if<Transmission>(&phase_)->wants_input();
 }
 
 void Session::input_ended(std::string_view reason) {
@@ -49,17 +51,25 @@ void Session::input_ended(std::string_view reason) {
 }
 
 std::shared_ptr<Job> Session::take_job() {
-  auto* const transmission = std::get_if<Transmission>(&phase_);
-  return transmission != nullptr ? transmission->take_job() : nullptr;
+  if (auto* const negotiation = std::get_if<Negotiation>(&phase_)) return negotiation->take_job();
+  return std::get_if<Transmission>(&phase_)->take_job();
 }
 
 void Session::job_done(const std::shared_ptr<Job>& job) {
-  if (auto* const transmission = std::get_if<Transmission>(&phase_)) transmission->job_done(job);
+  if (auto* const transmission = std::get_if<Transmission>(&phase_)) {
+    transmission->job_done(job);
+    return;
+  }
+  if (job->has_thrown()) {
+    remarks_.add(LogLevel::error, "an export cannot be opened: " + job->result().error().what);
+  }
+  std::get_if<Negotiation>(&phase_)->job_done(*job);
 }
 
 bool Session::has_jobs() const noexcept {
-  const auto* const transmission = std::get_if<Transmission>(&phase_);
-  return transmission != nullptr && transmission->has_jobs();
+  const auto* const negotiation = std::get_if<Negotiation>(&phase_);
+  return negotiation != nullptr ? negotiation->is_opening()
+                                : std::get_if<Transmission>(&phase_)->has_jobs();
 }
 
 void Session::batch_sent(const FileMove& move) {
