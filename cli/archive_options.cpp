@@ -3,9 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
-#include <charconv>
 #include <cstdlib>
 #include <map>
 #include <optional>
@@ -13,6 +11,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "cli/parse_number.h"
 #include "cli/reader_path.h"
 #include "support/mutex.h"
 #include "support/open_file.h"
@@ -122,27 +121,23 @@ Result<void> take_size(const char* option, const std::string& text, std::uint64_
 
 Result<void> take_count(const char* option, const std::string& text, std::uint64_t& value) {
   if (text.empty()) return {};
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number == 0) {
+  const auto number = parse_number<std::uint64_t>(text);
+  if (!number || *number == 0) {
     return fail(Errc::usage, fmt::format("{}={} is not a number above 0", option, text));
   }
-  value = number;
+  value = *number;
   return {};
 }
 
 }  // namespace
 
-void ArchiveOptions::add_to(CLI::App& app) {
+void ArchiveOptions::add_to(OptionSet& options) {
   const auto add_word = [&](const char* name, std::string& value, const char* meta,
                             const char* help, std::vector<std::string> words) {
-    app.add_option(name, value, help)
-        ->option_text(meta)
-        ->check(CLI::IsMember(std::move(words)))
-        ->group(kGroup);
+    options.add_value(name, value, meta, help).one_of(std::move(words)).group(kGroup);
   };
   const auto add = [&](const char* name, std::string& value, const char* meta, const char* help) {
-    add_value(app, name, value, meta, help)->group(kGroup);
+    options.add_value(name, value, meta, help).group(kGroup);
   };
   add_word("--layout", layout_, "ORDER", "Order of the files' data:\narchive (default), name",
            {"archive", "name"});
@@ -153,8 +148,8 @@ void ArchiveOptions::add_to(CLI::App& app) {
            {"follow", "replace", "error"});
   add_word("--pax-globals", pax_globals_, "WHAT", "pax global headers: apply (default), ignore",
            {"apply", "ignore"});
-  app.add_flag("--ignore-zeros", ignores_zeros_, "Read all of several tars in one file")
-      ->group(kGroup);
+  options.add_flag("--ignore-zeros", ignores_zeros_, "Read all of several tars in one file")
+      .group(kGroup);
   add("--passphrase-file", passphrase_file_, "FILE", "Passphrases of encrypted members");
   add("--max-entries", most_entries_, "N", "Members at most (default 10000000)");
   add("--max-size", most_size_, "SIZE", "Bytes at most, unpacked (default 2T)");

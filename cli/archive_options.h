@@ -27,7 +27,7 @@ struct ArchiveSettings {
 /// The options that say how archives are read, and what they may cost.
 class ArchiveOptions {
  public:
-  void add_to(CLI::App& app);
+  void add_to(OptionSet& options);
 
   /// The values after parsing; Errc::usage for what is malformed, Errc::unreadable for a file of
   /// passphrases that can not be read. What is remarked goes to `log`, which must outlive it all.

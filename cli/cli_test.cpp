@@ -6,7 +6,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -168,32 +167,31 @@ namespace {
 
 /// The program's subcommands with their options, for one parse.
 struct Program {
-  CLI::App app;
-  std::vector<std::unique_ptr<Command>> commands = make_commands(app, all_formats());
+  OptionSet options{OptionSet::Program{.name = "mkvirtfs", .description = "", .footer = ""}};
+  std::vector<std::unique_ptr<Command>> commands = make_commands(options, all_formats());
 
-  const CLI::Option& option(const std::string& command, const std::string& name) const {
-    return *app.get_subcommand(command)->get_option(name);
+  const OptionSet& subcommand(const std::string& name) const {
+    const auto& all = options.subcommands();
+    return **std::ranges::find(all, name, [](const auto& each) { return each->name(); });
+  }
+  const CommandOption& option(const std::string& command, const std::string& name) const {
+    return *subcommand(command).find(name);
   }
   /// What is wrong with the words; empty when nothing is.
   std::string parse(const Words& words) {
-    Result<Words> separate = separate_empty_values(app, words);
+    Result<Words> separate = separate_empty_values(options, words);
     if (!separate) return separate.error().what;
-    std::ranges::reverse(*separate);
-    try {
-      app.parse(std::move(*separate));
-    } catch (const CLI::ParseError& error) {
-      return error.what();
-    }
-    return {};
+    const auto parsed = options.parse(std::move(*separate));
+    return parsed ? "" : parsed.error().what;
   }
 };
 
 /// The positional words of a subcommand, in their order.
-Words positional_of(const CLI::App& command) {
+Words positional_of(const OptionSet& command) {
   Words words;
-  for (const CLI::Option* option : command.get_options()) {
-    if (!option->get_positional()) continue;
-    words.insert(words.end(), option->results().begin(), option->results().end());
+  for (const CommandOption* option : command.options()) {
+    if (!option->is_positional()) continue;
+    words.insert(words.end(), option->values().begin(), option->values().end());
   }
   return words;
 }
@@ -204,36 +202,34 @@ TEST_CASE("an empty value is an empty value, for every option of every subcomman
   const std::set<std::string> may_be_empty = {"--label", "--exportname", "--at"};
   const Program all;
   std::size_t with_value = 0;
-  for (const CLI::App* command : all.app.get_subcommands([](const CLI::App*) { return true; })) {
-    for (const CLI::Option* declared : command->get_options()) {
-      if (declared->get_positional()) continue;
-      const std::string name = declared->get_name();
-      CAPTURE(command->get_name(), name);
-      const bool needs_value =
-          declared->get_items_expected_max() != 0 && declared->get_items_expected_min() != 0;
-      if (!needs_value) {
+  for (const auto& command : all.options.subcommands()) {
+    for (const CommandOption* declared : std::as_const(*command).options()) {
+      if (declared->is_positional()) continue;
+      const std::string name = declared->name();
+      CAPTURE(command->name(), name);
+      if (!declared->needs_value()) {
         // "--json=" is wrong, and no word is taken for its value.
         Program program;
-        CHECK_THAT(program.parse({command->get_name(), name + "=", "list", "B"}),
+        CHECK_THAT(program.parse({command->name(), name + "=", "list", "B"}),
                    Catch::StartsWith(name + "= has an empty value"));
         continue;
       }
       ++with_value;
       std::vector<Words> spellings = {{name + "="}, {name, ""}};
-      if (!declared->get_snames().empty())
-        spellings.push_back({"-" + declared->get_snames()[0], ""});
-      if (declared->get_delimiter() != '\0') spellings.push_back({name + "=,"});
+      if (!declared->short_names().empty())
+        spellings.push_back({"-" + declared->short_names()[0], ""});
+      if (declared->delimiter() != '\0') spellings.push_back({name + "=,"});
       for (const Words& spelling : spellings) {
         CAPTURE(spelling);
-        Words words = {command->get_name()};
+        Words words = {command->name()};
         words.insert(words.end(), spelling.begin(), spelling.end());
         // Words that every subcommand takes where it has a choice of them.
-        const Words rest = {command->get_name() == "overlay" ? "check" : "A", "list"};
+        const Words rest = {command->name() == "overlay" ? "check" : "A", "list"};
         words.insert(words.end(), rest.begin(), rest.end());
         Program program;
         const std::string wrong = program.parse(words);
-        const CLI::App& parsed = *program.app.get_subcommand(command->get_name());
-        CHECK(program.option(command->get_name(), name).results() == Words{""});
+        const OptionSet& parsed = program.subcommand(command->name());
+        CHECK(program.option(command->name(), name).values() == Words{""});
         CHECK(positional_of(parsed) == rest);
         if (may_be_empty.contains(name)) {
           CHECK_THAT(wrong, !Catch::Contains(name));
@@ -249,9 +245,9 @@ TEST_CASE("an empty value is an empty value, for every option of every subcomman
 TEST_CASE("a value that looks like an option with an empty value is a value") {
   Program program;
   CHECK(program.parse({"dump", "--label", "--uuid=", "-o", "--at=", "--", "--label="}) == "");
-  CHECK(program.option("dump", "--label").results() == Words{"--uuid="});
-  CHECK(program.option("dump", "--output").results() == Words{"--at="});
-  CHECK(program.option("dump", "SOURCE").results() == Words{"--label="});
+  CHECK(program.option("dump", "--label").values() == Words{"--uuid="});
+  CHECK(program.option("dump", "--output").values() == Words{"--at="});
+  CHECK(program.option("dump", "SOURCE").values() == Words{"--label="});
 }
 
 TEST_CASE("an empty --label= takes no source for its value") {
@@ -349,6 +345,14 @@ TEST_CASE("inspect tells the facts under names that stay") {
   CHECK_THAT(text.out, Catch::Contains("tree id") &&
                            Catch::Contains(json["tree_id"].get<std::string>()) &&
                            Catch::Contains("source file bytes          10014\n"));
+}
+
+TEST_CASE("inspect --json reports a label that is no UTF-8") {
+  const Source source;
+  const Outcome outcome =
+      run_here({"inspect", source.path, "--fs=ext4", "--label=a\xff", "--json"});
+  CHECK(outcome.status == 0);
+  CHECK(Json::parse(outcome.out)["image"]["label"] == "a\xEF\xBF\xBD");
 }
 
 TEST_CASE("rules decide in the order in which they were given") {

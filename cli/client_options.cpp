@@ -3,54 +3,44 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <optional>
 #include <utility>
 
+#include "cli/parse_number.h"
 #include "nbd/feature_set.h"
 #include "nbd/peer.h"
 
 namespace mkvirtfs::cli {
-namespace {
 
-template <class Number>
-std::optional<Number> parse_number(const std::string& text) {
-  Number number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
-}  // namespace
-
-void ClientOptions::add_to(CLI::App& app, const char* group) {
-  add_value(app, "--max-conn", max_connections_, "N", "Refuse more than so many clients (1024)")
-      ->group(group);
-  app.add_option("--allow", allow_,
-                 "Let in whom a rule fits: any, ADDRESS[/BITS],\nipv4, ipv6, unix, unix:uid=N, ...")
-      ->option_text("RULE,...")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->group(group);
-  app.add_option("--deny", deny_, "Of all others refuse those that a rule fits")
-      ->option_text("RULE,...")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->group(group);
-  add_value(app, "--timeout", timeout_, "SECONDS",
-            "Disconnect who is longer in the handshake\n(10; 0: never)")
-      ->group(group);
-  add_value(app, "--list-max", most_names_listed_, "N", "Tell who lists the exports so many (1000)")
-      ->group(group);
-  app.add_option("--no", masked_,
-                 "Do without features of the protocol, to test\nclients: multi-conn, df, ...")
-      ->option_text("FEATURE,...")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->group(group);
+void ClientOptions::add_to(OptionSet& options, const char* group) {
+  options.add_value("--max-conn", max_connections_, "N", "Refuse more than so many clients (1024)")
+      .group(group);
+  options
+      .add_values(
+          "--allow", allow_, "RULE,...",
+          "Let in whom a rule fits: any, ADDRESS[/BITS],\nipv4, ipv6, unix, unix:uid=N, ...")
+      .split_at(',')
+      .one_value_each()
+      .group(group);
+  options.add_values("--deny", deny_, "RULE,...", "Of all others refuse those that a rule fits")
+      .split_at(',')
+      .one_value_each()
+      .group(group);
+  options
+      .add_value("--timeout", timeout_, "SECONDS",
+                 "Disconnect who is longer in the handshake\n(10; 0: never)")
+      .group(group);
+  options
+      .add_value("--list-max", most_names_listed_, "N", "Tell who lists the exports so many (1000)")
+      .group(group);
+  options
+      .add_values("--no", masked_, "FEATURE,...",
+                  "Do without features of the protocol, to test\nclients: multi-conn, df, ...")
+      .split_at(',')
+      .one_value_each()
+      .group(group);
 }
 
 Result<void> ClientOptions::apply(nbd::ServerOptions& options) const {

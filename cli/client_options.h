@@ -13,7 +13,7 @@ namespace mkvirtfs::cli {
 /// The options that say which clients are served, what they are offered and how long they may take.
 class ClientOptions {
  public:
-  void add_to(CLI::App& app, const char* group);
+  void add_to(OptionSet& options, const char* group);
 
   /// Sets what was given. Errc::usage for what is malformed.
   Result<void> apply(nbd::ServerOptions& options) const;

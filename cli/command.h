@@ -2,17 +2,12 @@
 #pragma once
 
 #include <memory>
-#include <string>
 #include <string_view>
 #include <vector>
 
+#include "cli/command_line.h"
 #include "cli/streams.h"
 #include "support/error.h"
-
-namespace CLI {
-class App;
-class Option;
-}  // namespace CLI
 
 namespace mkvirtfs {
 class FormatRegistry;
@@ -31,33 +26,28 @@ class Command {
   virtual Result<int> run(const Streams& streams) = 0;
 
   /// Whether it was this one that the command line named.
-  bool chosen() const;
+  bool chosen() const { return options_.is_named(); }
 
  protected:
-  explicit Command(CLI::App& app) : app_(app) {}
-  CLI::App& app() const noexcept { return app_; }
+  explicit Command(OptionSet& options) : options_(options) {}
+  const OptionSet& options() const noexcept { return options_; }
 
  private:
-  CLI::App& app_;  // owned by the program's App
+  const OptionSet& options_;  // owned by the program's
 };
 
-std::unique_ptr<Command> make_serve(CLI::App& program, const FormatRegistry& formats);
-std::unique_ptr<Command> make_dump(CLI::App& program, const FormatRegistry& formats);
-std::unique_ptr<Command> make_inspect(CLI::App& program, const FormatRegistry& formats);
-std::unique_ptr<Command> make_list(CLI::App& program);
-std::unique_ptr<Command> make_overlay(CLI::App& program);
-std::unique_ptr<Command> make_ctl(CLI::App& program);
-std::unique_ptr<Command> make_complete(CLI::App& program);
+std::unique_ptr<Command> make_serve(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_dump(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_inspect(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_list(OptionSet& program);
+std::unique_ptr<Command> make_overlay(OptionSet& program);
+std::unique_ptr<Command> make_ctl(OptionSet& program);
+std::unique_ptr<Command> make_complete(OptionSet& program);
 
 /// The subcommand called `chosen` alone, as declaring the options of all of them takes 2 ms; all
 /// of them where there is none of that name.
-std::vector<std::unique_ptr<Command>> make_commands(CLI::App& program,
+std::vector<std::unique_ptr<Command>> make_commands(OptionSet& program,
                                                     const FormatRegistry& formats,
                                                     std::string_view chosen = {});
-
-/// Declares an option that takes one value: "-p,--port", where the value is called `meta` in the
-/// help.
-CLI::Option* add_value(CLI::App& app, const char* names, std::string& value, const char* meta,
-                       const char* help);
 
 }  // namespace mkvirtfs::cli

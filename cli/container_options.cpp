@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/container_options.h"
 
-#include <CLI/CLI.hpp>
 #include <utility>
 
 namespace mkvirtfs::cli {
@@ -11,13 +10,15 @@ constexpr const char* kGroup = "Container images";
 
 }  // namespace
 
-void ContainerOptions::add_to(CLI::App& app) {
-  add_value(app, "--platform", platform_, "OS/ARCH[/VARIANT]",
-            "Which of an index (default: this host's)")
-      ->group(kGroup);
-  app.add_flag("--no-verify", no_verify_,
-               "Believe layers that are not compressed, and\ndo not read them for their digests")
-      ->group(kGroup);
+void ContainerOptions::add_to(OptionSet& options) {
+  options
+      .add_value("--platform", platform_, "OS/ARCH[/VARIANT]",
+                 "Which of an index (default: this host's)")
+      .group(kGroup);
+  options
+      .add_flag("--no-verify", no_verify_,
+                "Believe layers that are not compressed, and\ndo not read them for their digests")
+      .group(kGroup);
 }
 
 Result<std::optional<oci::Platform>> ContainerOptions::platform() const {

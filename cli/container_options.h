@@ -13,7 +13,7 @@ namespace mkvirtfs::cli {
 /// The options that say how container images are read.
 class ContainerOptions {
  public:
-  void add_to(CLI::App& app);
+  void add_to(OptionSet& options);
 
   /// What was asked for; Errc::usage when malformed.
   Result<std::optional<oci::Platform>> platform() const;

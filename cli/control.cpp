@@ -3,32 +3,22 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "block/dump.h"
+#include "cli/json_text.h"
 #include "cli/overlay_changes.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
 
-using nlohmann::json;
-using nlohmann::ordered_json;
-
-std::string text_of(const json& request, const char* key) {
-  const auto found = request.find(key);
-  return found != request.end() && found->is_string() ? found->get<std::string>() : std::string();
+std::string text_of(const Json& request, const char* key) {
+  return request.text(key).value_or(std::string());
 }
 
-bool flag_of(const json& request, const char* key) {
-  const auto found = request.find(key);
-  return found != request.end() && found->is_boolean() && found->get<bool>();
-}
-
-std::string line_of(const ordered_json& object) {
-  return object.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+bool flag_of(const Json& request, const char* key) { return request.flag(key).value_or(false); }
 
 std::unexpected<Error> client_gone() { return fail(Errc::bad_peer, "the client has gone"); }
 
@@ -39,8 +29,9 @@ class Control {
 
   Result<void> answer(const std::string& text, const ControlServer::Tell& tell,
                       const std::atomic<bool>& ending) const {
-    const json request = json::parse(text, nullptr, false);
-    if (!request.is_object()) return fail(Errc::usage, "the request is not a JSON object");
+    const std::optional<Json> parsed = Json::parse_object(text);
+    if (!parsed) return fail(Errc::usage, "the request is not a JSON object");
+    const Json& request = *parsed;
     const std::string command = text_of(request, "command");
     if (command == "stats") {
       if (!tell(statistics_())) return client_gone();
@@ -64,9 +55,9 @@ class Control {
  private:
   Result<void> list(const ControlServer::Tell& tell) const {
     for (const nbd::OverlayExports::Named& named : writable_->overlays()) {
-      const ordered_json object = {{"name", named.name},
-                                   {"written_bytes", named.overlay->used_bytes()}};
-      if (!tell(line_of(object))) return client_gone();
+      const Json object =
+          Json::object().set("name", named.name).set("written_bytes", named.overlay->used_bytes());
+      if (!tell(object.one_line())) return client_gone();
     }
     return {};
   }
@@ -78,11 +69,12 @@ class Control {
     if (!overlay) return std::unexpected(overlay.error());
     bool told = true;
     for_each_change(**overlay, [&](const OverlayChange& change) {
-      ordered_json object = {{"offset", change.offset},
-                             {"length_bytes", change.length_bytes},
-                             {"zero", change.is_zero}};
-      object[change.is_file ? "file" : "what"] = change.what;
-      return told = tell(line_of(object));
+      const Json object = Json::object()
+                              .set("offset", change.offset)
+                              .set("length_bytes", change.length_bytes)
+                              .set("zero", change.is_zero)
+                              .set(change.is_file ? "file" : "what", change.what);
+      return told = tell(object.one_line());
     });
     if (!told) return client_gone();
     return {};

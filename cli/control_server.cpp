@@ -16,12 +16,13 @@
 #include <cstdint>
 #include <cstring>
 #include <list>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "cli/json_text.h"
 #include "nbd/listener.h"
 #include "support/message.h"
 #include "support/text.h"
@@ -56,12 +57,8 @@ bool is_ours(int fd) {
          (peer.uid == ::geteuid() || peer.uid == 0);
 }
 
-std::string json_line(const nlohmann::json& object) {
-  return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-}
-
 std::string error_line(std::string_view what) {
-  return json_line({{"error", printable_message(what)}});
+  return Json::object().set("error", printable_message(what)).one_line() + '\n';
 }
 
 /// Sends to a client that may be slow: until `patience` is over, or `end` is readable.
@@ -140,7 +137,8 @@ class Answer final : public Task {
   void run() noexcept override {
     try {
       const Result<void> done = answer();
-      send(done ? json_line({{"done", true}}) : error_line(done.error().what));
+      send(done ? Json::object().set("done", true).one_line() + '\n'
+                : error_line(done.error().what));
     } catch (...) {
       // There is no memory for an answer: the client sees that it has no end.
     }
@@ -343,10 +341,10 @@ Result<void> ask_control_server(const std::string& path, const std::string& requ
   constexpr std::size_t kLongestLine = 1U << 20;
   LineReader lines(fd.get(), kLongestLine);
   for (std::string text; lines.next(text);) {
-    const nlohmann::json object = nlohmann::json::parse(text, nullptr, false);
-    if (object.is_object() && object.contains("done")) return {};
-    if (object.is_object() && object.contains("error") && object["error"].is_string()) {
-      return fail(Errc::io, object["error"].get<std::string>());
+    const std::optional<Json> object = Json::parse_object(text);
+    if (object && object->has("done")) return {};
+    if (std::optional<std::string> error = object ? object->text("error") : std::nullopt) {
+      return fail(Errc::io, std::move(*error));
     }
     if (Result<void> taken = line(text); !taken) return taken;
   }

@@ -3,18 +3,17 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <atomic>
 #include <csignal>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #include "block/dump.h"
 #include "cli/command.h"
 #include "cli/image_options.h"
+#include "cli/json_text.h"
 #include "cli/prepared_image.h"
 #include "cli/progress.h"
 #include "cli/source_options.h"
@@ -60,7 +59,7 @@ class Interruptible {
 
 class DumpCommand final : public Command {
  public:
-  DumpCommand(CLI::App& dump_app, const FormatRegistry& formats);
+  DumpCommand(OptionSet& options, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
@@ -78,21 +77,20 @@ class DumpCommand final : public Command {
   bool json_ = false;
 };
 
-DumpCommand::DumpCommand(CLI::App& dump_app, const FormatRegistry& formats)
-    : Command(dump_app), image_(formats) {
-  source_.add_to(dump_app);
-  add_value(dump_app, "-o,--output", output_, "FILE|-",
-            "Write the image there; '-' is standard output")
-      ->required()
-      ->group(kGroup);
-  dump_app.add_flag("--force", force_, "Replace FILE, or write to a block device")->group(kGroup);
-  dump_app.add_flag("--sha256", sha256_, "Tell the SHA-256 of the image")->group(kGroup);
-  dump_app.add_option("--progress", progress_fd_, "Write N/100 lines to this descriptor")
-      ->option_text("FD")
-      ->check(CLI::NonNegativeNumber)
-      ->group(kGroup);
-  dump_app.add_flag("--json", json_, "Tell the summary as JSON")->group(kGroup);
-  image_.add_to(dump_app);
+DumpCommand::DumpCommand(OptionSet& options, const FormatRegistry& formats)
+    : Command(options), image_(formats) {
+  source_.add_to(options);
+  options
+      .add_value("-o,--output", output_, "FILE|-", "Write the image there; '-' is standard output")
+      .required()
+      .group(kGroup);
+  options.add_flag("--force", force_, "Replace FILE, or write to a block device").group(kGroup);
+  options.add_flag("--sha256", sha256_, "Tell the SHA-256 of the image").group(kGroup);
+  options.add_value("--progress", progress_fd_, "FD", "Write N/100 lines to this descriptor")
+      .not_negative()
+      .group(kGroup);
+  options.add_flag("--json", json_, "Tell the summary as JSON").group(kGroup);
+  image_.add_to(options);
 }
 
 Result<void> DumpCommand::check() const {
@@ -129,17 +127,17 @@ std::string DumpCommand::summary_text(const DumpSummary& summary, double seconds
 
 std::string DumpCommand::summary_json(const PreparedImage& prepared, const DumpSummary& summary,
                                       double seconds) const {
-  nlohmann::ordered_json json;
-  json["output"] = printable(output_);
-  json["volume_id"] = prepared.image->volume_id();
-  json["image_bytes"] = summary.image_bytes;
-  json["data_bytes"] = summary.data_bytes;
-  json["moved_bytes"] = summary.moved_bytes;
-  json["scan_seconds"] = prepared.scan_seconds;
-  json["plan_seconds"] = prepared.plan_seconds;
-  json["dump_seconds"] = seconds;
-  if (summary.sha256) json["sha256"] = hex_of(*summary.sha256);
-  return json.dump(2) + "\n";
+  Json json = Json::object();
+  json.set("output", printable(output_));
+  json.set("volume_id", prepared.image->volume_id());
+  json.set("image_bytes", summary.image_bytes);
+  json.set("data_bytes", summary.data_bytes);
+  json.set("moved_bytes", summary.moved_bytes);
+  json.set("scan_seconds", prepared.scan_seconds);
+  json.set("plan_seconds", prepared.plan_seconds);
+  json.set("dump_seconds", seconds);
+  if (summary.sha256) json.set("sha256", hex_of(*summary.sha256));
+  return json.lines();
 }
 
 Result<int> DumpCommand::run(const Streams& streams) {
@@ -194,9 +192,9 @@ Result<int> DumpCommand::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_dump(CLI::App& program, const FormatRegistry& formats) {
+std::unique_ptr<Command> make_dump(OptionSet& program, const FormatRegistry& formats) {
   return std::make_unique<DumpCommand>(
-      *program.add_subcommand("dump", "Write the image to a file or a pipe"), formats);
+      program.add_subcommand("dump", "Write the image to a file or a pipe"), formats);
 }
 
 }  // namespace mkvirtfs::cli

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -16,14 +15,9 @@ namespace {
 /// Options to which an empty value says something: no label, the export without a name, the root.
 constexpr std::array<std::string_view, 3> kMayBeEmpty = {"--label", "--exportname", "--at"};
 
-bool takes_value(const CLI::Option& option) { return option.get_items_expected_max() != 0; }
-bool needs_value(const CLI::Option& option) {
-  return takes_value(option) && option.get_items_expected_min() != 0;
-}
-
 /// CLI11 drops what is empty between two delimiters.
-bool is_empty_value(const CLI::Option& option, std::string_view value) {
-  const char delimiter = option.get_delimiter();
+bool is_empty_value(const CommandOption& option, std::string_view value) {
+  const char delimiter = option.delimiter();
   if (delimiter == '\0') return value.empty();
   return value.find_first_not_of(delimiter) == std::string_view::npos;
 }
@@ -31,7 +25,7 @@ bool is_empty_value(const CLI::Option& option, std::string_view value) {
 /// Walks over the words as CLI11 does, to distinguish options from values.
 class Separator {
  public:
-  explicit Separator(const CLI::App& app) : app_(&app) {}
+  explicit Separator(const OptionSet& options) : options_(&options) {}
 
   Result<std::vector<std::string>> separate(const std::vector<std::string>& words) {
     for (at_ = 0; at_ < words.size(); ++at_) {
@@ -58,17 +52,17 @@ class Separator {
     const std::string& word = words[at_];
     const std::size_t equals = word.find('=');
     const std::string name = word.substr(0, equals);
-    const CLI::Option* option = app_->get_option_no_throw(name);
+    const CommandOption* option = options_->find(name);
     if (option == nullptr || equals == std::string::npos) {
       out_.push_back(word);
-      if (option != nullptr && needs_value(*option)) take_value(*option, words);
+      if (option != nullptr && option->needs_value()) take_value(*option, words);
       return {};
     }
     if (!is_empty_value(*option, std::string_view(word).substr(equals + 1))) {
       out_.push_back(word);
       return {};
     }
-    if (!needs_value(*option)) {
+    if (!option->needs_value()) {
       return fail(Errc::usage, fmt::format("{} has an empty value (leave out the '=')", word));
     }
     out_.push_back(name);
@@ -81,15 +75,15 @@ class Separator {
     const std::string& word = words[at_];
     out_.push_back(word);
     for (std::size_t letter = 1; letter < word.size(); ++letter) {
-      const CLI::Option* option = app_->get_option_no_throw({'-', word[letter]});
+      const CommandOption* option = options_->find({'-', word[letter]});
       if (option == nullptr) return;
-      if (!takes_value(*option)) continue;
-      if (letter + 1 == word.size() && needs_value(*option)) take_value(*option, words);
+      if (!option->takes_value()) continue;
+      if (letter + 1 == word.size() && option->needs_value()) take_value(*option, words);
       return;
     }
   }
 
-  void take_value(const CLI::Option& option, const std::vector<std::string>& words) {
+  void take_value(const CommandOption& option, const std::vector<std::string>& words) {
     if (at_ + 1 == words.size()) return;
     const std::string& value = words[++at_];
     out_.push_back(is_empty_value(option, value) ? std::string() : value);
@@ -98,14 +92,15 @@ class Separator {
   void take_bare(const std::string& word) {
     // To CLI11 "[a,b]" is the list of "a" and "b".
     const bool looks_like_list = word.starts_with('[') && word.ends_with(']');
-    const bool is_source = app_->get_option_no_throw("SOURCE") != nullptr;
+    const bool is_source = options_->find("SOURCE") != nullptr;
     out_.push_back(looks_like_list && is_source ? "./" + word : word);
-    const auto named = app_->get_subcommands(
-        [&](const CLI::App* subcommand) { return subcommand->get_name() == word; });
-    if (!named.empty()) app_ = named.front();
+    const auto& subcommands = options_->subcommands();
+    const auto named =
+        std::ranges::find(subcommands, word, [](const auto& each) { return each->name(); });
+    if (named != subcommands.end()) options_ = named->get();
   }
 
-  const CLI::App* app_;
+  const OptionSet* options_;
   std::size_t at_ = 0;
   std::vector<std::string> out_;
 };
@@ -116,21 +111,19 @@ std::string empty_value_error(const std::string& value) {
 
 }  // namespace
 
-Result<std::vector<std::string>> separate_empty_values(const CLI::App& app,
+Result<std::vector<std::string>> separate_empty_values(const OptionSet& options,
                                                        const std::vector<std::string>& words) {
-  return Separator(app).separate(words);
+  return Separator(options).separate(words);
 }
 
-void refuse_empty_values(CLI::App& app) {
-  for (CLI::Option* option : app.get_options([](const CLI::Option* each) {
-         return !each->get_positional() && needs_value(*each) &&
-                std::ranges::find(kMayBeEmpty, each->get_name()) == kMayBeEmpty.end();
-       })) {
-    option->check(empty_value_error);
+void refuse_empty_values(OptionSet& options) {
+  for (CommandOption* option : options.options()) {
+    if (option->is_positional() || !option->needs_value()) continue;
+    if (std::ranges::find(kMayBeEmpty, option->name()) == kMayBeEmpty.end()) {
+      option->check(empty_value_error);
+    }
   }
-  for (CLI::App* subcommand : app.get_subcommands([](const CLI::App*) { return true; })) {
-    refuse_empty_values(*subcommand);
-  }
+  for (const auto& subcommand : options.subcommands()) refuse_empty_values(*subcommand);
 }
 
 }  // namespace mkvirtfs::cli

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-
 namespace mkvirtfs::cli {
 namespace {
 
@@ -39,45 +37,43 @@ std::string format_help(const FormatRegistry& formats) {
 
 }  // namespace
 
-void ImageOptions::add_to(CLI::App& app) {
-  format_option_ = app.add_option("--fs", format_, wrapped(format_help(formats_)))
-                       ->option_text("FORMAT")
-                       ->check(CLI::IsMember(formats_.names()))
-                       ->group(kGroup);
-  for (const FormatRegistry::Option& option : formats_.options()) declare(app, option);
+void ImageOptions::add_to(OptionSet& options) {
+  format_option_ = &options.add_value("--fs", format_, "FORMAT", wrapped(format_help(formats_)))
+                        .one_of(formats_.names())
+                        .group(kGroup);
+  for (const FormatRegistry::Option& option : formats_.options()) declare(options, option);
   for (const FormatRegistry::Option& option : formats_.options()) {
     if (option.row.excludes.empty()) continue;
     const auto name = [](std::string_view bare) { return fmt::format("--{}", bare); };
-    app.get_option(name(option.row.name))->excludes(app.get_option(name(option.row.excludes)));
+    options.find(name(option.row.name))->excludes(*options.find(name(option.row.excludes)));
   }
 }
 
-void ImageOptions::declare(CLI::App& app, const FormatRegistry::Option& option) {
+void ImageOptions::declare(OptionSet& options, const FormatRegistry::Option& option) {
   Declared& declared = declared_.emplace_back();
   declared.row = &option.row;
   const std::string name = fmt::format("--{}", option.row.name);
   const std::string help = wrapped(option.help());
-  CLI::Option* added = nullptr;
+  const std::string meta(option.row.value_name);
+  CommandOption* added = nullptr;
   switch (option.row.kind) {
     case OptionKind::flag:
-      added = app.add_flag(name, declared.flag, help);
+      added = &options.add_flag(name, declared.flag, help);
       break;
     case OptionKind::value:
-      added = app.add_option(name, declared.value, help);
+      added = &options.add_value(name, declared.value, meta, help);
       break;
     case OptionKind::choice:
-      added = app.add_option(name, declared.value, help)
-                  ->check(CLI::IsMember(std::vector<std::string>(option.row.choices.begin(),
-                                                                 option.row.choices.end())));
+      added = &options.add_value(name, declared.value, meta, help)
+                   .one_of({option.row.choices.begin(), option.row.choices.end()});
       break;
     case OptionKind::repeated:
-      added = app.add_option(name, declared.list, help)->allow_extra_args(false);
+      added = &options.add_values(name, declared.list, meta, help).one_value_each();
       break;
     case OptionKind::list:
-      added = app.add_option(name, declared.list, help)->delimiter(',')->allow_extra_args(false);
+      added = &options.add_values(name, declared.list, meta, help).split_at(',').one_value_each();
       break;
   }
-  if (option.row.kind != OptionKind::flag) added->option_text(std::string(option.row.value_name));
   added->group(option.formats.size() > 1
                    ? kGroup
                    : fmt::format("{}, {} only", kGroup, option.formats.front()->family));
@@ -87,10 +83,10 @@ void ImageOptions::declare(CLI::App& app, const FormatRegistry::Option& option) 
 OptionValues ImageOptions::values() const {
   OptionValues values;
   for (const Declared& declared : declared_) {
-    if (declared.option->count() == 0) continue;
+    if (!declared.option->is_given()) continue;
     values.add(declared.row->name);
     if (declared.row->kind == OptionKind::flag) continue;
-    for (const std::string& text : declared.option->results()) {
+    for (const std::string& text : declared.option->values()) {
       values.add(declared.row->name, text);
     }
   }
@@ -99,7 +95,7 @@ OptionValues ImageOptions::values() const {
 
 std::string_view ImageOptions::format() const {
   // An option that was cleared keeps the value in its place.
-  const bool given = format_option_ != nullptr && format_option_->count() != 0;
+  const bool given = format_option_ != nullptr && format_option_->is_given();
   return formats_.resolve(given ? std::string_view(format_) : std::string_view(), values());
 }
 

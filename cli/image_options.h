@@ -21,7 +21,7 @@ class ImageOptions {
   ImageOptions(const ImageOptions&) = delete;
   ImageOptions& operator=(const ImageOptions&) = delete;
 
-  void add_to(CLI::App& app);
+  void add_to(OptionSet& options);
 
   const FormatRegistry& formats() const noexcept { return formats_; }
   /// What plans the image, after parsing; Errc::usage for what is malformed, or does not go with
@@ -38,18 +38,18 @@ class ImageOptions {
   /// An option of the formats on the command line.
   struct Declared {
     const OptionRow* row = nullptr;
-    const CLI::Option* option = nullptr;
-    // CLI11 wants a place for each; the values are read from `option`.
+    const CommandOption* option = nullptr;
+    // The parser wants a place for each; the values are read from `option`.
     bool flag = false;
     std::string value;
     std::vector<std::string> list;
   };
-  void declare(CLI::App& app, const FormatRegistry::Option& option);
+  void declare(OptionSet& options, const FormatRegistry::Option& option);
 
   const FormatRegistry& formats_;
-  const CLI::Option* format_option_ = nullptr;
-  std::string format_;             // CLI11's place for it
-  std::deque<Declared> declared_;  // CLI11 keeps addresses of its elements
+  const CommandOption* format_option_ = nullptr;
+  std::string format_;
+  std::deque<Declared> declared_;  // the parser keeps addresses of its elements
 };
 
 }  // namespace mkvirtfs::cli

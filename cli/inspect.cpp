@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iterator>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +12,7 @@
 #include "block/image.h"
 #include "cli/command.h"
 #include "cli/image_options.h"
+#include "cli/json_text.h"
 #include "cli/prepared_image.h"
 #include "cli/source_options.h"
 #include "fsgen/tree/source_tree.h"
@@ -24,7 +23,6 @@ namespace mkvirtfs::cli {
 namespace {
 
 constexpr const char* kGroup = "Report";
-using Json = nlohmann::ordered_json;
 
 /// Collects text and writes it in large pieces: a map has a row for each extent.
 class Report {
@@ -72,10 +70,11 @@ std::string what_lies(const Image& image, const Extent& extent, std::uint64_t at
 }
 
 Json json_row(const Extent& extent, const std::string& what) {
-  return {{"offset", extent.offset},
-          {"length", extent.length},
-          {"kind", kind_name(extent.kind)},
-          {"what", what}};
+  return Json::object()
+      .set("offset", extent.offset)
+      .set("length", extent.length)
+      .set("kind", kind_name(extent.kind))
+      .set("what", what);
 }
 
 std::string text_row(const Extent& extent, const std::string& what) {
@@ -113,30 +112,24 @@ struct TreeCounts {
 Json describe(const std::vector<SourceFacts>& sources) {
   Json rows = Json::array();
   for (const SourceFacts& facts : sources) {
-    Json row;
-    row["source_kind"] = facts.kind;
+    Json row = Json::object();
+    row.set("source_kind", facts.kind);
     if (facts.kind == "archive") {
-      row["archive_format"] = facts.format;
-      row["compression"] = facts.compression;
-      row["access"] = facts.access;
-      row["kept_index"] = facts.kept_index;
-      row["index_bytes"] = facts.index_bytes;
-      row["spool_bytes"] = facts.spool_bytes;
+      row.set("archive_format", facts.format);
+      row.set("compression", facts.compression);
+      row.set("access", facts.access);
+      row.set("kept_index", facts.kept_index);
+      row.set("index_bytes", facts.index_bytes);
+      row.set("spool_bytes", facts.spool_bytes);
     } else if (facts.kind == "container image") {
-      row["image_id"] = facts.image_id;
-      row["platform"] = facts.platform;
-      row["layer_count"] = facts.layer_count;
-      row["packed_bytes"] = facts.packed_bytes;
+      row.set("image_id", facts.image_id);
+      row.set("platform", facts.platform);
+      row.set("layer_count", facts.layer_count);
+      row.set("packed_bytes", facts.packed_bytes);
+      row.set("index_bytes", facts.index_bytes);
+      row.set("spool_bytes", facts.spool_bytes);
     }
-    if (facts.kind == "container image") {
-      row["image_id"] = facts.image_id;
-      row["platform"] = facts.platform;
-      row["layer_count"] = facts.layer_count;
-      row["packed_bytes"] = facts.packed_bytes;
-      row["index_bytes"] = facts.index_bytes;
-      row["spool_bytes"] = facts.spool_bytes;
-    }
-    rows.push_back(std::move(row));
+    rows.add(std::move(row));
   }
   return rows;
 }
@@ -147,57 +140,48 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
   const TreeCounts counts(tree);
   const ScanReport& report = prepared.report;
   const TreeId tree_id = tree.id();
-  Json json;
-  json["source"] = printable(source);
-  json["sources"] = describe(prepared.sources);
-  json["tree_id"] = hex({reinterpret_cast<const char*>(tree_id.data()), tree_id.size()});
-  json["volume_id"] = prepared.image->volume_id();
-  json["source_directory_count"] = counts.directories;
-  json["source_file_count"] = counts.files;
-  json["source_file_bytes"] = counts.file_bytes;
-  json["source_symlink_count"] = counts.symlinks;
-  json["source_special_count"] = counts.specials;
-  json["source_hard_link_count"] = counts.hard_links;
-  json["unreadable_count"] = report.unreadable_count;
-  json["vanished_count"] = report.vanished_count;
-  json["excluded_count"] = report.excluded_count;
-  json["mount_points_not_entered"] = report.mount_points_not_entered;
-  json["scan_seconds"] = prepared.scan_seconds;
-  json["plan_seconds"] = prepared.plan_seconds;
-  Json image;
+  Json json = Json::object();
+  json.set("source", printable(source));
+  json.set("sources", describe(prepared.sources));
+  json.set("tree_id", hex({reinterpret_cast<const char*>(tree_id.data()), tree_id.size()}));
+  json.set("volume_id", prepared.image->volume_id());
+  json.set("source_directory_count", counts.directories);
+  json.set("source_file_count", counts.files);
+  json.set("source_file_bytes", counts.file_bytes);
+  json.set("source_symlink_count", counts.symlinks);
+  json.set("source_special_count", counts.specials);
+  json.set("source_hard_link_count", counts.hard_links);
+  json.set("unreadable_count", report.unreadable_count);
+  json.set("vanished_count", report.vanished_count);
+  json.set("excluded_count", report.excluded_count);
+  json.set("mount_points_not_entered", report.mount_points_not_entered);
+  json.set("scan_seconds", prepared.scan_seconds);
+  json.set("plan_seconds", prepared.plan_seconds);
+  Json image = Json::object();
   for (const ImageFact& fact : prepared.image->facts()) {
-    std::visit([&](const auto& value) { image[fact.name] = value; }, fact.value);
+    std::visit([&](const auto& value) { image.set(fact.name, value); }, fact.value);
   }
-  json["image"] = std::move(image);
+  json.set("image", std::move(image));
   return json;
+}
+
+std::string text_of(std::string_view name, const Json::Scalar& value) {
+  if (const auto* const text = std::get_if<std::string>(&value)) return printable(*text);
+  if (const auto* const flag = std::get_if<bool>(&value)) return *flag ? "yes" : "no";
+  if (const auto* const number = std::get_if<double>(&value)) return fmt::format("{:.3f}", *number);
+  const std::uint64_t number = std::get<std::uint64_t>(value);
+  constexpr std::uint64_t kPlainUpTo = 65536;
+  if (!name.ends_with("bytes") || number < kPlainUpTo) return fmt::format("{}", number);
+  return fmt::format("{} ({})", number, human_size(number));
 }
 
 std::string text_of(const Json& facts) {
   std::string text;
-  for (const auto& [name, value] : facts.items()) {
-    if (value.is_structured()) {
-      const Json rows = value.is_array() ? value : Json::array({value});
-      for (const Json& row : rows) text += text_of(row);
-      continue;
-    }
-    std::string words = name;
+  facts.for_each_scalar([&](std::string_view name, const Json::Scalar& value) {
+    std::string words(name);
     std::ranges::replace(words, '_', ' ');
-    std::string shown;
-    if (value.is_string()) {
-      shown = printable(value.get<std::string>());
-    } else if (value.is_boolean()) {
-      shown = value.get<bool>() ? "yes" : "no";
-    } else if (value.is_number_float()) {
-      shown = fmt::format("{:.3f}", value.get<double>());
-    } else {
-      shown = fmt::format("{}", value.get<std::uint64_t>());
-      constexpr std::uint64_t kPlainUpTo = 65536;
-      if (name.ends_with("bytes") && value.get<std::uint64_t>() >= kPlainUpTo) {
-        shown += fmt::format(" ({})", human_size(value.get<std::uint64_t>()));
-      }
-    }
-    text += fmt::format("{:<26} {}\n", words, shown);
-  }
+    text += fmt::format("{:<26} {}\n", words, text_of(name, value));
+  });
   return text;
 }
 
@@ -210,10 +194,12 @@ class DifferenceReport final : public DifferenceSink {
   bool difference(const Difference& difference) override {
     const std::string path = printable(difference.path);
     if (json_) {
-      const Json row = {
-          {"kind", difference.kind}, {"path", path}, {"what", printable(difference.what)}};
+      const Json row = Json::object()
+                           .set("kind", difference.kind)
+                           .set("path", path)
+                           .set("what", printable(difference.what));
       report_.add(first_ ? "\n" : ",\n");
-      report_.add(row.dump());
+      report_.add(row.one_line());
     } else {
       report_.add(fmt::format("{:<8}  {} {}\n", difference.kind, path, printable(difference.what)));
     }
@@ -232,7 +218,7 @@ class DifferenceReport final : public DifferenceSink {
 
 class Inspect final : public Command {
  public:
-  Inspect(CLI::App& inspect_app, const FormatRegistry& formats);
+  Inspect(OptionSet& options, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
@@ -244,29 +230,30 @@ class Inspect final : public Command {
   SourceOptions source_;
   ImageOptions image_;
   bool differences_ = false;
-  CLI::Option* map_option_ = nullptr;
+  const CommandOption* map_option_ = nullptr;
   std::string map_;
   std::optional<std::uint64_t> map_offset_;
   bool json_ = false;
 };
 
-Inspect::Inspect(CLI::App& inspect_app, const FormatRegistry& formats)
-    : Command(inspect_app), image_(formats) {
-  source_.add_to(inspect_app);
-  inspect_app.get_option("SOURCE")->required(false);
-  map_option_ = inspect_app
-                    .add_option("--map", map_,
-                                "Print where each byte comes from;\nwith OFFSET, what lies there")
-                    ->option_text("[OFFSET]")
-                    ->expected(0, 1)
-                    ->group(kGroup);
-  inspect_app
+Inspect::Inspect(OptionSet& options, const FormatRegistry& formats)
+    : Command(options), image_(formats) {
+  source_.add_to(options);
+  options.find("SOURCE")->required(false);
+  CommandOption& map =
+      options
+          .add_value("--map", map_, "[OFFSET]",
+                     "Print where each byte comes from;\nwith OFFSET, what lies there")
+          .expects(0, 1)
+          .group(kGroup);
+  map_option_ = &map;
+  options
       .add_flag("--differences", differences_,
                 "List what is not in the image as it is in\nthe source")
-      ->excludes(map_option_)
-      ->group(kGroup);
-  inspect_app.add_flag("--json", json_, "Print JSON")->group(kGroup);
-  image_.add_to(inspect_app);
+      .excludes(map)
+      .group(kGroup);
+  options.add_flag("--json", json_, "Print JSON").group(kGroup);
+  image_.add_to(options);
 }
 
 Result<void> Inspect::resolve() {
@@ -294,7 +281,7 @@ Result<void> Inspect::report_at(Report& report, const Image& image, std::uint64_
   for_each_extent(image, {0, image.size_bytes()}, [&](const Extent& extent) {
     if (extent.end() <= offset) return true;
     const std::string what = what_lies(image, extent, offset, /*to_end=*/false);
-    report.add(json_ ? json_row(extent, what).dump(2) + "\n" : text_row(extent, what));
+    report.add(json_ ? json_row(extent, what).lines() : text_row(extent, what));
     return false;
   });
   return {};
@@ -308,7 +295,7 @@ void Inspect::report_map(Report& report, const Image& image) const {
     const std::string what = what_lies(image, extent, extent.offset, /*to_end=*/true);
     if (json_) {
       report.add(first ? "[\n" : ",\n");
-      report.add(json_row(extent, what).dump());
+      report.add(json_row(extent, what).one_line());
     } else {
       report.add(text_row(extent, what));
     }
@@ -332,7 +319,7 @@ Result<int> Inspect::run(const Streams& streams) {
     if (Result<void> told = report_at(report, *prepared->image, *map_offset_); !told) {
       return std::unexpected(std::move(told.error()));
     }
-  } else if (map_option_->count() != 0) {
+  } else if (map_option_->is_given()) {
     report_map(report, *prepared->image);
   } else if (differences_) {
     DifferenceReport rows(report, json_);
@@ -340,7 +327,7 @@ Result<int> Inspect::run(const Streams& streams) {
     rows.end();
   } else {
     const Json facts = describe(to_string(source_.sources), *prepared);
-    report.add(json_ ? facts.dump(2) + "\n" : text_of(facts));
+    report.add(json_ ? facts.lines() : text_of(facts));
   }
   if (!report.flush()) return fail(Errc::io, "write standard output");
   return 0;
@@ -348,9 +335,9 @@ Result<int> Inspect::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_inspect(CLI::App& program, const FormatRegistry& formats) {
+std::unique_ptr<Command> make_inspect(OptionSet& program, const FormatRegistry& formats) {
   return std::make_unique<Inspect>(
-      *program.add_subcommand("inspect", "Report sizes, counts, features, ids and the map"),
+      program.add_subcommand("inspect", "Report sizes, counts, features, ids and the map"),
       formats);
 }
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "nbd/list_client.h"
 #include "support/text.h"
 
@@ -35,11 +34,12 @@ class Lines {
 };
 
 std::string json_of(const nbd::ExportEntry& entry) {
-  const nlohmann::ordered_json object = {{"name", entry.name},
-                                         {"export", entry.is_export},
-                                         {"directory", entry.is_directory},
-                                         {"description", entry.description}};
-  return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return Json::object()
+      .set("name", entry.name)
+      .set("export", entry.is_export)
+      .set("directory", entry.is_directory)
+      .set("description", entry.description)
+      .one_line();
 }
 
 /// "tools/", "tools/b  ext2 image of b"; the default export without a name is "".
@@ -57,12 +57,10 @@ std::string line_of(const nbd::ExportEntry& entry) {
 
 class List final : public Command {
  public:
-  explicit List(CLI::App& list_app) : Command(list_app) {
-    list_app.add_option("URI", uri_, "The server, and what to list: nbd://HOST/PATH")
-        ->option_text(" ")
-        ->required();
-    list_app.add_flag("-R,--recursive", recursive_, "All levels below, too");
-    list_app.add_flag("--json", json_, "An array of JSON objects, one a line");
+  explicit List(OptionSet& options) : Command(options) {
+    options.add_value("URI", uri_, " ", "The server, and what to list: nbd://HOST/PATH").required();
+    options.add_flag("-R,--recursive", recursive_, "All levels below, too");
+    options.add_flag("--json", json_, "An array of JSON objects, one a line");
   }
   Result<int> run(const Streams& streams) override;
 
@@ -102,9 +100,9 @@ Result<int> List::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_list(CLI::App& program) {
+std::unique_ptr<Command> make_list(OptionSet& program) {
   return std::make_unique<List>(
-      *program.add_subcommand("list", "List the exports of an NBD server"));
+      program.add_subcommand("list", "List the exports of an NBD server"));
 }
 
 }  // namespace mkvirtfs::cli

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include <CLI/CLI.hpp>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 
@@ -15,14 +14,14 @@ namespace {
 
 struct Parsed {
   explicit Parsed(std::vector<std::string> words) {
-    source.add_to(app);
-    image.add_to(app);
+    source.add_to(options);
+    image.add_to(options);
     words.emplace_back("the-source");
-    std::reverse(words.begin(), words.end());
-    app.parse(words);
+    const auto parsed = options.parse(words);
+    if (!parsed) FAIL(parsed.error().what);
   }
 
-  CLI::App app;
+  OptionSet options;
   SourceOptions source;
   ImageOptions image{all_formats()};
 };

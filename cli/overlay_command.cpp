@@ -2,8 +2,6 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <utility>
@@ -12,6 +10,7 @@
 #include "block/overlay.h"
 #include "block/overlay_file.h"
 #include "cli/command.h"
+#include "cli/json_text.h"
 #include "cli/overlay_base.h"
 #include "cli/overlay_export.h"
 #include "support/text.h"
@@ -19,10 +18,8 @@
 namespace mkvirtfs::cli {
 namespace {
 
-std::string hex(std::span<const std::byte> id) {
-  std::string text;
-  for (const std::byte byte : id) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
-  return text;
+std::string id_text(std::span<const std::byte> id) {
+  return hex({reinterpret_cast<const char*>(id.data()), id.size()});
 }
 
 bool is_same_place(const std::string& one, const std::string& other) {
@@ -35,20 +32,19 @@ bool is_same_place(const std::string& one, const std::string& other) {
 /// What serve --overlay=FILE has written, seen from outside.
 class OverlayCommand final : public Command {
  public:
-  explicit OverlayCommand(CLI::App& overlay_app) : Command(overlay_app) {
-    overlay_app
-        .add_option("WHAT", what_,
-                    "check: is all of it sound? info: what is in it?\n"
-                    "seal: take digests of the files below it\n"
-                    "export: write what it holds to -o OUT")
-        ->check(CLI::IsMember({"check", "info", "seal", "export"}))
-        ->option_text("check|info|seal|export")
-        ->required();
-    overlay_app.add_option("FILE", file_, "The overlay")->option_text(" ")->required();
-    overlay_app.add_flag("--json", json_, "check, info: one JSON object");
-    add_value(overlay_app, "-o,--output", output_, "OUT",
-              "export: the file to write, sparse; the ranges in\nit go to standard output");
-    overlay_app.add_flag("--force", force_, "export: replace OUT");
+  explicit OverlayCommand(OptionSet& options) : Command(options) {
+    options
+        .add_value("WHAT", what_, "check|info|seal|export",
+                   "check: is all of it sound? info: what is in it?\n"
+                   "seal: take digests of the files below it\n"
+                   "export: write what it holds to -o OUT")
+        .one_of({"check", "info", "seal", "export"})
+        .required();
+    options.add_value("FILE", file_, " ", "The overlay").required();
+    options.add_flag("--json", json_, "check, info: one JSON object");
+    options.add_value("-o,--output", output_, "OUT",
+                      "export: the file to write, sparse; the ranges in\nit go to standard output");
+    options.add_flag("--force", force_, "export: replace OUT");
   }
 
   Result<int> run(const Streams& streams) override {
@@ -97,7 +93,8 @@ class OverlayCommand final : public Command {
     if (!facts) return std::unexpected(facts.error());
     const Result<KnownBase> base = known_base();
     if (!base) return std::unexpected(base.error());
-    return what_ == "check" && !json_ ? std::string("sound\n") : told(*facts, *base);
+    if (json_) return json_of(*facts, *base);
+    return what_ == "check" ? "sound\n" : text_of(*facts, *base);
   }
 
   Result<std::string> seal() const {
@@ -119,39 +116,43 @@ class OverlayCommand final : public Command {
     return 0;
   }
 
-  static nlohmann::ordered_json layer_of(const OverlayFile::Facts& facts) {
-    return {{"file", facts.path},
-            {"layer", facts.header.layer},
-            {"id", facts.header.is_frozen() ? hex(facts.header.id) : std::string()},
-            {"written_bytes", facts.written_blocks * Overlay::kBlockBytes},
-            {"zero_bytes", facts.zero_blocks * Overlay::kBlockBytes},
-            {"file_bytes", facts.file_bytes}};
+  static Json layer_of(const OverlayFile::Facts& facts) {
+    return Json::object()
+        .set("file", facts.path)
+        .set("layer", facts.header.layer)
+        .set("id", facts.header.is_frozen() ? id_text(facts.header.id) : std::string())
+        .set("written_bytes", facts.written_blocks * Overlay::kBlockBytes)
+        .set("zero_bytes", facts.zero_blocks * Overlay::kBlockBytes)
+        .set("file_bytes", facts.file_bytes);
   }
 
-  std::string told(const OverlayFile::Facts& facts, const KnownBase& base) const {
+  static std::string json_of(const OverlayFile::Facts& facts, const KnownBase& base) {
+    const OverlayHeader& header = facts.header;
+    Json below = Json::array();
+    for (const OverlayFile::Facts& each : facts.below) below.add(layer_of(each));
+    return Json::object()
+        .set("version", header.version())
+        .set("size_bytes", header.size_bytes)
+        .set("base_id", id_text(header.base))
+        .set("written_bytes", facts.written_blocks * Overlay::kBlockBytes)
+        .set("zero_bytes", facts.zero_blocks * Overlay::kBlockBytes)
+        .set("file_bytes", facts.file_bytes)
+        .set("journal_was_pending", facts.journal_was_pending)
+        .set("snapshot_was_pending", facts.snapshot_was_pending)
+        .set("frozen", header.is_frozen())
+        .set("began_as_snapshot", header.is_branch())
+        .set("layer", header.layer)
+        .set("base_manifest", base.is_there)
+        .set("base_files", base.files)
+        .set("base_digests", base.sealed)
+        .set("below", std::move(below))
+        .lines();
+  }
+
+  static std::string text_of(const OverlayFile::Facts& facts, const KnownBase& base) {
     const OverlayHeader& header = facts.header;
     const std::uint64_t written = facts.written_blocks * Overlay::kBlockBytes;
     const std::uint64_t zeroes = facts.zero_blocks * Overlay::kBlockBytes;
-    if (json_) {
-      nlohmann::ordered_json object = {{"version", header.version()},
-                                       {"size_bytes", header.size_bytes},
-                                       {"base_id", hex(header.base)},
-                                       {"written_bytes", written},
-                                       {"zero_bytes", zeroes},
-                                       {"file_bytes", facts.file_bytes},
-                                       {"journal_was_pending", facts.journal_was_pending},
-                                       {"snapshot_was_pending", facts.snapshot_was_pending},
-                                       {"frozen", header.is_frozen()},
-                                       {"began_as_snapshot", header.is_branch()},
-                                       {"layer", header.layer}};
-      object["base_manifest"] = base.is_there;
-      object["base_files"] = base.files;
-      object["base_digests"] = base.sealed;
-      object["below"] = nlohmann::ordered_json::array();
-      for (const OverlayFile::Facts& below : facts.below)
-        object["below"].push_back(layer_of(below));
-      return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-    }
     std::string text = fmt::format(
         "version       {}\n"
         "disk          {} bytes ({})\n"
@@ -160,7 +161,7 @@ class OverlayCommand final : public Command {
         "zeroes        {} bytes ({})\n"
         "takes         {} bytes ({})\n"
         "journal       {}\n",
-        header.version(), header.size_bytes, human_size(header.size_bytes), hex(header.base),
+        header.version(), header.size_bytes, human_size(header.size_bytes), id_text(header.base),
         written, human_size(written), zeroes, human_size(zeroes), facts.file_bytes,
         human_size(facts.file_bytes),
         facts.journal_was_pending ? "pending: the next serve takes it over" : "nothing pending");
@@ -191,9 +192,9 @@ class OverlayCommand final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_overlay(CLI::App& program) {
+std::unique_ptr<Command> make_overlay(OptionSet& program) {
   return std::make_unique<OverlayCommand>(
-      *program.add_subcommand("overlay", "Check, seal or export an overlay, say what is in it"));
+      program.add_subcommand("overlay", "Check, seal or export an overlay, say what is in it"));
 }
 
 }  // namespace mkvirtfs::cli

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/filesystem/operations.hpp>
 #include <cerrno>
@@ -98,36 +97,39 @@ class OverlayOptions::BaseIds {
   std::vector<std::shared_ptr<Known>> known_ GUARDED_BY(mutex_);
 };
 
-void OverlayOptions::add_to(CLI::App& app, const char* group) {
-  app.add_flag("--rw", writable_,
-               "Let clients write: what they write is kept apart\nfrom the source")
-      ->group(group);
-  add_value(
-      app, "--overlay", where_, "WHERE",
-      "Where that is kept: temp (a file in $TMPDIR, the\ndefault) or memory until the end, or a "
-      "file that\nstays, or DIR/ with a file for each export")
-      ->group(group);
-  add_value(app, "--overlay-max", most_bytes_, "SIZE", "The most that writes to an export may take")
-      ->group(group);
-  app.add_option("--clone", clones_,
-                 "Exports of these names are writable copies of\nthe default one (repeatable)")
-      ->option_text("GLOB")
-      ->allow_extra_args(false)
-      ->group(group);
-  app.add_option(
-         "--base-check", base_check_,
-         "What of the files below an overlay that stayed\nmust be as it was: stat (default), "
-         "content, or\nmtime: names, sizes and times alone")
-      ->option_text("WHAT")
-      ->check(CLI::IsMember({"stat", "content", "mtime"}))
-      ->group(group);
-  app.add_option("--overlay-base", other_base_,
+void OverlayOptions::add_to(OptionSet& options, const char* group) {
+  options
+      .add_flag("--rw", writable_,
+                "Let clients write: what they write is kept apart\nfrom the source")
+      .group(group);
+  options
+      .add_value("--overlay", where_, "WHERE",
+                 "Where that is kept: temp (a file in $TMPDIR, the\ndefault) or memory until the "
+                 "end, or a "
+                 "file that\nstays, or DIR/ with a file for each export")
+      .group(group);
+  options
+      .add_value("--overlay-max", most_bytes_, "SIZE", "The most that writes to an export may take")
+      .group(group);
+  options
+      .add_values("--clone", clones_, "GLOB",
+                  "Exports of these names are writable copies of\nthe default one (repeatable)")
+      .one_value_each()
+      .group(group);
+  options
+      .add_value(
+          "--base-check", base_check_, "WHAT",
+          "What of the files below an overlay that stayed\nmust be as it was: stat (default), "
+          "content, or\nmtime: names, sizes and times alone")
+      .one_of({"stat", "content", "mtime"})
+      .group(group);
+  options
+      .add_value("--overlay-base", other_base_, "WHAT",
                  "accept: the files are the same, whatever\n--base-check says; any: read-only over "
                  "any image")
-      ->option_text("WHAT")
-      ->check(CLI::IsMember({"accept", "any"}))
-      ->group(group);
-  add_value(app, "--clone-max", most_clones_, "N", "Refuse clones beyond so many")->group(group);
+      .one_of({"accept", "any"})
+      .group(group);
+  options.add_value("--clone-max", most_clones_, "N", "Refuse clones beyond so many").group(group);
 }
 
 bool OverlayOptions::wanted() const noexcept {

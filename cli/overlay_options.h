@@ -19,7 +19,7 @@ namespace mkvirtfs::cli {
 /// Whether and where serve keeps what clients write.
 class OverlayOptions {
  public:
-  void add_to(CLI::App& app, const char* group);
+  void add_to(OptionSet& options, const char* group);
 
   /// Errc::usage for what is malformed or contradictory; `exports` is how many there will be.
   Result<void> check(std::size_t exports) const;

@@ -6,12 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <boost/filesystem/operations.hpp>
 #include <boost/system/error_code.hpp>
-#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -30,6 +28,7 @@
 #include "cli/image_options.h"
 #include "cli/kept_places.h"
 #include "cli/overlay_options.h"
+#include "cli/parse_number.h"
 #include "cli/pid_file.h"
 #include "cli/pipe_bridge.h"
 #include "cli/prepared_image.h"
@@ -67,14 +66,6 @@ struct VsockAddress {
   std::uint32_t port = 0;
 };
 using Address = std::variant<TcpAddress, VsockAddress>;
-
-template <class Number>
-std::optional<Number> parse_number(std::string_view text) {
-  Number number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
 
 /// "10809" or "3:10809", behind "vsock:".
 std::optional<VsockAddress> parse_vsock(std::string_view text) {
@@ -124,16 +115,15 @@ std::string port_in(const std::string& uri) {
   return uri.substr(colon + 1, slash == std::string::npos ? slash : slash - colon - 1);
 }
 
-/// Of --exit-on-last[=SECONDS], which CLI11 calls "true" without seconds.
+/// Of --exit-on-last[=SECONDS], which is "true" without seconds.
 Result<std::chrono::milliseconds> parse_grace(const std::string& text) {
   if (text.empty() || text == "true") return std::chrono::milliseconds(0);
-  unsigned seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error != std::errc() || end != text.data() + text.size() || seconds > 1'000'000) {
+  const auto seconds = parse_number<unsigned>(text);
+  if (!seconds || *seconds > 1'000'000) {
     return fail(Errc::usage,
                 fmt::format("--exit-on-last={} is not a number of seconds up to 1000000", text));
   }
-  return std::chrono::seconds(seconds);
+  return std::chrono::seconds(*seconds);
 }
 
 /// How long the rest of the program may take after a second signal.
@@ -238,7 +228,7 @@ Result<void> adopt_standard_input(nbd::Server& server, std::optional<PipeBridge>
 
 class Serve final : public Command {
  public:
-  Serve(CLI::App& serve_app, const FormatRegistry& formats);
+  Serve(OptionSet& options, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
@@ -311,60 +301,61 @@ class Serve final : public Command {
   std::string log_level_;
 };
 
-Serve::Serve(CLI::App& serve_app, const FormatRegistry& formats)
-    : Command(serve_app), image_(formats) {
-  serve_app.add_option("SOURCE", sources_, "What to show: DIR or NAME=DIR[,OPTION...]")
-      ->option_text("...")
-      ->required();
-  source_.add_options_to(serve_app);
-  add_value(serve_app, "-U,--unix", unix_path_, "PATH|-",
-            "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
-      ->group(kGroup);
-  add_value(serve_app, "-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
-      ->group(kGroup);
-  serve_app.add_flag("--vsock", vsock_, "-p is a port of vsock (10809)")->group(kGroup);
-  serve_app
-      .add_option("--listen", listen_, "Listen there too, or at vsock:[CID:]PORT\n(repeatable)")
-      ->option_text("ADDR:PORT")
-      ->allow_extra_args(false)
-      ->group(kGroup);
-  add_value(serve_app, "-e,--exportname", export_name_, "NAME", "The default export's name")
-      ->group(kGroup);
-  tls_.add_to(serve_app, kGroup);
-  serve_app.add_flag("-r,--readonly", read_only_, "Serve read-only (so without --rw)")
-      ->group(kGroup);
-  overlay_.add_to(serve_app, kGroup);
-  add_value(serve_app, "--ctl", control_socket_, "PATH", "A socket for mkvirtfs ctl")
-      ->group(kGroup);
-  add_value(
-      serve_app, "--run", command_, "COMMAND",
-      "Run it with $uri, $unixsocket, $port and\n$exportname; stop when it ends, with its status")
-      ->group(kGroup);
-  add_value(serve_app, "-P,--pidfile", pid_file_, "FILE", "Write the process id when ready")
-      ->group(kGroup);
-  serve_app.add_flag("-s,--single", single_client_, "Serve one client, on standard input")
-      ->group(kGroup);
-  clients_.add_to(serve_app, kGroup);
-  serve_app
+Serve::Serve(OptionSet& options, const FormatRegistry& formats)
+    : Command(options), image_(formats) {
+  options.add_values("SOURCE", sources_, "...", "What to show: DIR or NAME=DIR[,OPTION...]")
+      .required();
+  source_.add_options_to(options);
+  options
+      .add_value(
+          "-U,--unix", unix_path_, "PATH|-",
+          "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
+      .group(kGroup);
+  options.add_value("-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
+      .group(kGroup);
+  options.add_flag("--vsock", vsock_, "-p is a port of vsock (10809)").group(kGroup);
+  options
+      .add_values("--listen", listen_, "ADDR:PORT",
+                  "Listen there too, or at vsock:[CID:]PORT\n(repeatable)")
+      .one_value_each()
+      .group(kGroup);
+  options.add_value("-e,--exportname", export_name_, "NAME", "The default export's name")
+      .group(kGroup);
+  tls_.add_to(options, kGroup);
+  options.add_flag("-r,--readonly", read_only_, "Serve read-only (so without --rw)").group(kGroup);
+  overlay_.add_to(options, kGroup);
+  options.add_value("--ctl", control_socket_, "PATH", "A socket for mkvirtfs ctl").group(kGroup);
+  options
+      .add_value("--run", command_, "COMMAND",
+                 "Run it with $uri, $unixsocket, $port and\n$exportname; stop when it ends, with "
+                 "its status")
+      .group(kGroup);
+  options.add_value("-P,--pidfile", pid_file_, "FILE", "Write the process id when ready")
+      .group(kGroup);
+  options.add_flag("-s,--single", single_client_, "Serve one client, on standard input")
+      .group(kGroup);
+  clients_.add_to(options, kGroup);
+  options
       .add_flag("--exit-on-last", exit_on_last_,
                 "Stop when the last client is gone, or so many\nseconds later (=SECONDS)")
-      ->group(kGroup);
-  serve_app
+      .group(kGroup);
+  options
       .add_flag(
           "--stats", statistics_,
           "Tell at the end what clients asked (as one line\nwith =json); SIGUSR1 tells at any time")
-      ->group(kGroup);
-  serve_app.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
-      ->group(kGroup);
-  CLI::Option* level =
-      add_value(serve_app, "--log-level", log_level_, "LEVEL",
-                "What is said on standard error: error, warning,\ninfo (default), debug")
-          ->check(CLI::IsMember({"error", "warning", "info", "debug"}))
-          ->group(kGroup);
-  serve_app.add_flag("-v,--verbose", verbose_, "The same as --log-level=debug")
-      ->group(kGroup)
-      ->excludes(level);
-  image_.add_to(serve_app);
+      .group(kGroup);
+  options.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
+      .group(kGroup);
+  CommandOption& level =
+      options
+          .add_value("--log-level", log_level_, "LEVEL",
+                     "What is said on standard error: error, warning,\ninfo (default), debug")
+          .one_of({"error", "warning", "info", "debug"})
+          .group(kGroup);
+  options.add_flag("-v,--verbose", verbose_, "The same as --log-level=debug")
+      .group(kGroup)
+      .excludes(level);
+  image_.add_to(options);
 }
 
 Result<std::vector<Address>> Serve::addresses() const {
@@ -558,7 +549,7 @@ std::shared_ptr<RunOutputs> Serve::outputs(const Streams& streams) const {
 }
 
 Result<ServedSources> Serve::parse_sources() {
-  Result<ServedSources> sources = ServedSources::parse(export_name_, app(), source_, image_);
+  Result<ServedSources> sources = ServedSources::parse(export_name_, options(), source_, image_);
   if (!sources) return sources;
   if (single_client_ &&
       std::ranges::find(source_.sources, "-", &PlacedSource::source) != source_.sources.end()) {
@@ -691,8 +682,8 @@ Result<int> Serve::run(const Streams& streams) {
 
 }  // namespace
 
-std::unique_ptr<Command> make_serve(CLI::App& program, const FormatRegistry& formats) {
-  return std::make_unique<Serve>(*program.add_subcommand("serve", "Serve images to NBD clients"),
+std::unique_ptr<Command> make_serve(OptionSet& program, const FormatRegistry& formats) {
+  return std::make_unique<Serve>(program.add_subcommand("serve", "Serve images to NBD clients"),
                                  formats);
 }
 

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/filesystem/operations.hpp>
 #include <boost/filesystem/path.hpp>
@@ -23,8 +22,8 @@ namespace {
 constexpr const char* kPlace = "--at";
 
 /// Options of which a source's own come before the shared ones, instead of replacing them.
-bool is_rule(const CLI::Option& option) {
-  return option.get_name() == "--exclude" || option.get_name() == "--include";
+bool is_rule(const CommandOption& option) {
+  return option.name() == "--exclude" || option.name() == "--include";
 }
 
 /// Where on the host a source is.
@@ -49,45 +48,35 @@ struct SharedOption {
 
 /// All of them but the sources and their places, in the order in which they were given. Taken once:
 /// there may be ten thousand sources.
-std::vector<SharedOption> shared_options(const CLI::App& shared) {
+std::vector<SharedOption> shared_options(const OptionSet& shared) {
   std::vector<SharedOption> options;
-  std::map<const CLI::Option*, std::size_t> seen;
-  for (const CLI::Option* given : shared.parse_order()) {
-    const std::string name = given->get_name();
+  std::map<const CommandOption*, std::size_t> seen;
+  for (const CommandOption* given : shared.given_order()) {
+    const std::string name = given->name();
     if (!name.starts_with('-') || name == kPlace) continue;
     const std::size_t nth = seen[given]++;
-    if (given->get_items_expected_max() == 0) {
+    if (!given->takes_value()) {
       if (nth == 0) options.push_back({name, {name}});
     } else if (is_rule(*given)) {
       // These two must keep the order that they have among each other.
-      options.push_back({name, {name + "=" + given->results().at(nth)}});
+      options.push_back({name, {name + "=" + given->values().at(nth)}});
     } else if (nth == 0) {
       SharedOption& option = options.emplace_back(name);
-      for (const std::string& value : given->results())
+      for (const std::string& value : given->values())
         option.words.push_back(fmt::format("{}={}", name, value));
     }
   }
   return options;
 }
 
-/// CLI11's own clear() forgets what was given, but not in which order.
-class ReusableApp final : public CLI::App {
- public:
-  void begin_again() {
-    clear();
-    parse_order_.clear();
-  }
-};
-
 /// The command line of one source, with the options of the image that it begins or without. To make
 /// one takes a hundred times as long as to parse a source's few words, so it is used again.
 class SourceLine {
  public:
   SourceLine(bool with_image, const FormatRegistry& formats) : image(formats) {
-    app_.set_help_flag();
-    source.add_options_to(app_);
-    if (with_image) image.add_to(app_);
-    refuse_empty_values(app_);
+    source.add_options_to(options_);
+    if (with_image) image.add_to(options_);
+    refuse_empty_values(options_);
     blank_source_ = source;
   }
   SourceLine(const SourceLine&) = delete;
@@ -100,46 +89,42 @@ class SourceLine {
   ImageOptions image;
 
  private:
-  ReusableApp app_;
+  OptionSet options_;
   SourceOptions blank_source_;
 };
 
 Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedOption>& shared) {
-  app_.begin_again();
+  options_.begin_again();
   source = blank_source_;
   std::vector<std::string> given;
-  std::set<const CLI::Option*> replaced;
+  std::set<const CommandOption*> replaced;
   for (const std::string& text : word.options) {
     const std::size_t equals = text.find('=');
     const std::string key = "--" + text.substr(0, equals);
-    const CLI::Option* option = app_.get_option_no_throw(key);
+    const CommandOption* option = options_.find(key);
     if (option == nullptr || key.size() < 4) {
       return fail(Errc::usage, fmt::format("a source has no option {} (a comma in a path is ,,)",
                                            printable(text.substr(0, equals))));
     }
     const bool has_value = equals != std::string::npos;
-    if (has_value == (option->get_items_expected_max() == 0)) {
+    if (has_value != option->takes_value()) {
       return fail(Errc::usage,
                   fmt::format("{} {} a value", key.substr(2), has_value ? "has not" : "needs"));
     }
     given.push_back("--" + text);
     if (!is_rule(*option)) replaced.insert(option);
     // What contradicts an option of the source's own is no default for it.
-    for (const CLI::Option* other : option->get_excludes()) replaced.insert(other);
+    for (const CommandOption* other : option->excluded()) replaced.insert(other);
   }
   for (const SharedOption& each : shared) {
-    const CLI::Option* option = app_.get_option_no_throw(each.name);
+    const CommandOption* option = options_.find(each.name);
     if (option == nullptr || replaced.contains(option)) continue;
     given.insert(given.end(), each.words.begin(), each.words.end());
   }
-  Result<std::vector<std::string>> words = separate_empty_values(app_, given);
+  Result<std::vector<std::string>> words = separate_empty_values(options_, given);
   if (!words) return std::unexpected(std::move(words.error()));
-  std::ranges::reverse(*words);  // so CLI11 wants it
-  try {
-    app_.parse(std::move(*words));
-  } catch (const CLI::ParseError& error) {
-    return fail(Errc::usage, error.what());
-  }
+  const Result<OptionSet::Parsed> parsed = options_.parse(std::move(*words));
+  if (!parsed) return std::unexpected(parsed.error());
   if (source.places().size() > 1) return fail(Errc::usage, "at is given twice");
   const std::string place = source.places().empty() ? "" : source.places().front();
   if (Result<void> checked = check_place(place); !checked) return checked;
@@ -207,7 +192,7 @@ ServedSources::ServedSources() = default;
 ServedSources::ServedSources(ServedSources&&) noexcept = default;
 ServedSources::~ServedSources() = default;
 
-Result<ServedSources> ServedSources::parse(const std::string& default_name, const CLI::App& shared,
+Result<ServedSources> ServedSources::parse(const std::string& default_name, const OptionSet& shared,
                                            SourceOptions& source, const ImageOptions& image) {
   ServedSources sources;
   Result<std::vector<PlacedSource>> words = source.words();

@@ -37,7 +37,7 @@ class ServedSources {
   /// called `default_name`; without one, the source of that name is, or the first if it is "".
   /// `shared` is serve's own command line, after parsing; `source` and `image` are its values, are
   /// given the plain directories, and outlive the sources.
-  static Result<ServedSources> parse(const std::string& default_name, const CLI::App& shared,
+  static Result<ServedSources> parse(const std::string& default_name, const OptionSet& shared,
                                      SourceOptions& source, const ImageOptions& image);
   ServedSources(ServedSources&&) noexcept;
   ServedSources& operator=(ServedSources&&) noexcept = delete;

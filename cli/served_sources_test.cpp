@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/served_sources.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -16,17 +15,17 @@ namespace {
 /// serve's command line as far as it is about sources.
 struct Line {
   explicit Line(std::vector<std::string> words) {
-    app.add_option("SOURCE", sources);
-    source.add_options_to(app);
-    image.add_to(app);
-    std::ranges::reverse(words);
-    app.parse(words);
+    options.add_values("SOURCE", sources, "", "");
+    source.add_options_to(options);
+    image.add_to(options);
+    const auto parsed = options.parse(std::move(words));
+    if (!parsed) FAIL(parsed.error().what);
   }
   Result<ServedSources> parse(const std::string& default_name = {}) {
-    return ServedSources::parse(default_name, app, source, image);
+    return ServedSources::parse(default_name, options, source, image);
   }
 
-  CLI::App app;
+  OptionSet options;
   std::vector<std::string> sources;
   SourceOptions source;
   ImageOptions image{all_formats()};

@@ -5,14 +5,13 @@
 #include <grp.h>
 #include <pwd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <limits>
 #include <string_view>
 #include <utility>
 
+#include "cli/parse_number.h"
 #include "fsgen/tree/merge.h"
 
 namespace mkvirtfs::cli {
@@ -20,14 +19,6 @@ namespace {
 
 constexpr const char* kGroup = "Source";
 constexpr const char* kSourceWord = "SOURCE";
-
-template <class Number>
-std::optional<Number> parse_number(std::string_view text, int base = 10) {
-  Number number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
 
 /// An id as a number or as a name that this host knows. 2^32 - 1 means "nobody asked" to the
 /// kernel, so it is no id.
@@ -131,13 +122,13 @@ std::string to_string(const std::vector<PlacedSource>& sources) {
   return text;
 }
 
-void SourceOptions::add_to(CLI::App& app) {
-  app.add_option(kSourceWord, words_,
-                 "The directory to show; of several, the later\nlie over the "
-                 "earlier")
-      ->option_text("...")
-      ->required();
-  add_options_to(app);
+void SourceOptions::add_to(OptionSet& options) {
+  options
+      .add_values(kSourceWord, words_, "...",
+                  "The directory to show; of several, the later\nlie over the "
+                  "earlier")
+      .required();
+  add_options_to(options);
 }
 
 Result<void> check_place(const std::string& place) {
@@ -149,10 +140,10 @@ Result<void> check_place(const std::string& place) {
 
 Result<std::vector<PlacedSource>> SourceOptions::words() const {
   std::vector<PlacedSource> all;
-  const CLI::Option* source_option = app_->get_option_no_throw(kSourceWord);
+  const CommandOption* source_option = command_line_->find(kSourceWord);
   std::size_t places = 0;
   std::optional<std::string> place;
-  for (const CLI::Option* option : app_->parse_order()) {
+  for (const CommandOption* option : command_line_->given_order()) {
     if (option == place_option_) {
       if (place) break;
       place = places_.at(places++);
@@ -160,7 +151,7 @@ Result<std::vector<PlacedSource>> SourceOptions::words() const {
         return std::unexpected(std::move(good.error()));
       }
     } else if (option == source_option) {
-      all.push_back({source_option->results().at(all.size()), place.value_or("")});
+      all.push_back({source_option->values().at(all.size()), place.value_or("")});
       place.reset();
     }
   }
@@ -179,73 +170,73 @@ Result<void> SourceOptions::take_sources() {
   return {};
 }
 
-void SourceOptions::add_options_to(CLI::App& app) {
-  app_ = &app;
-  place_option_ = app.add_option("--at", places_, "The next SOURCE stands there in the image")
-                      ->option_text("PATH")
-                      ->group(kGroup);
-  exclude_option_ = app.add_option("--exclude", excludes_, "Leave out what matches")
-                        ->option_text("GLOB")
-                        ->group(kGroup);
+void SourceOptions::add_options_to(OptionSet& options) {
+  command_line_ = &options;
+  place_option_ =
+      &options.add_values("--at", places_, "PATH", "The next SOURCE stands there in the image")
+           .one_value_each()
+           .group(kGroup);
+  exclude_option_ = &options.add_values("--exclude", excludes_, "GLOB", "Leave out what matches")
+                         .one_value_each()
+                         .group(kGroup);
   include_option_ =
-      app.add_option("--include", includes_, "Take it: the first that matches decides")
-          ->option_text("GLOB")
-          ->group(kGroup);
-  CLI::Option* owner =
-      add_value(app, "--owner", owner_, "UID:GID", "Everything belongs to them (numbers or names)")
-          ->group(kGroup);
-  CLI::Option* map_uid = app.add_option("--map-uid", uid_map_, "Show user FROM as TO")
-                             ->option_text("FROM:TO[:COUNT]")
-                             ->group(kGroup);
-  CLI::Option* map_gid = app.add_option("--map-gid", gid_map_, "Show group FROM as TO")
-                             ->option_text("FROM:TO[:COUNT]")
-                             ->group(kGroup);
-  owner->excludes(map_uid)->excludes(map_gid);
-  add_value(app, "--mode-mask", mode_mask_, "OCTAL", "Permission bits that stay (default 7777)")
-      ->group(kGroup);
-  CLI::Option* one = app.add_flag("--one-file-system", one_file_system_,
-                                  "Do not enter mounted file systems (default)")
-                         ->group(kGroup);
-  app.add_flag("--no-one-file-system", no_one_file_system_, "Enter them")
-      ->group(kGroup)
-      ->excludes(one);
-  app.add_flag("--no-xattrs", no_xattrs_, "Leave out extended attributes and ACLs")->group(kGroup);
-  app.add_flag("--skip-unreadable", skip_unreadable_, "Leave out what can not be read")
-      ->group(kGroup);
-  app.add_flag("--sync-source", sync_source_,
-               "Write the source's file systems back first, so\nthat later writes through mappings "
-               "are seen")
-      ->group(kGroup);
-  add_value(app, "--sync-timeout", sync_timeout_, "SECONDS", "That may take so long (60)")
-      ->group(kGroup);
-  app.add_option("--on-change", on_change_,
-                 "What a file that changed reads as:\nerror (default), zero, stale")
-      ->option_text("WHAT")
-      ->check(CLI::IsMember({"error", "zero", "stale"}))
-      ->group(kGroup);
-  app.add_option(
-         "--change-check", change_check_,
-         "A file changed when its mtime, size or inode\ndid, or its ctime, too (the default)")
-      ->option_text("mtime|ctime")
-      ->check(CLI::IsMember({"mtime", "ctime"}))
-      ->group(kGroup);
-  app.add_option("--threads", threads_, "Work on so many processors")
-      ->option_text("N")
-      ->check(CLI::Range(1U, 256U))
-      ->group(kGroup);
-  container_.add_to(app);
-  // One value each time, so that "--exclude GLOB SOURCE" means what it says.
-  for (CLI::Option* option : {place_option_, exclude_option_, include_option_, map_uid, map_gid}) {
-    option->allow_extra_args(false);
+      &options.add_values("--include", includes_, "GLOB", "Take it: the first that matches decides")
+           .one_value_each()
+           .group(kGroup);
+  CommandOption& owner =
+      options
+          .add_value("--owner", owner_, "UID:GID", "Everything belongs to them (numbers or names)")
+          .group(kGroup);
+  for (const auto& [name, map, help] :
+       {std::tuple("--map-uid", &uid_map_, "Show user FROM as TO"),
+        std::tuple("--map-gid", &gid_map_, "Show group FROM as TO")}) {
+    owner.excludes(
+        options.add_values(name, *map, "FROM:TO[:COUNT]", help).one_value_each().group(kGroup));
   }
-  archive_.add_to(app);
+  options.add_value("--mode-mask", mode_mask_, "OCTAL", "Permission bits that stay (default 7777)")
+      .group(kGroup);
+  CommandOption& one = options
+                           .add_flag("--one-file-system", one_file_system_,
+                                     "Do not enter mounted file systems (default)")
+                           .group(kGroup);
+  options.add_flag("--no-one-file-system", no_one_file_system_, "Enter them")
+      .group(kGroup)
+      .excludes(one);
+  options.add_flag("--no-xattrs", no_xattrs_, "Leave out extended attributes and ACLs")
+      .group(kGroup);
+  options.add_flag("--skip-unreadable", skip_unreadable_, "Leave out what can not be read")
+      .group(kGroup);
+  options
+      .add_flag(
+          "--sync-source", sync_source_,
+          "Write the source's file systems back first, so\nthat later writes through mappings "
+          "are seen")
+      .group(kGroup);
+  options.add_value("--sync-timeout", sync_timeout_, "SECONDS", "That may take so long (60)")
+      .group(kGroup);
+  options
+      .add_value("--on-change", on_change_, "WHAT",
+                 "What a file that changed reads as:\nerror (default), zero, stale")
+      .one_of({"error", "zero", "stale"})
+      .group(kGroup);
+  options
+      .add_value(
+          "--change-check", change_check_, "mtime|ctime",
+          "A file changed when its mtime, size or inode\ndid, or its ctime, too (the default)")
+      .one_of({"mtime", "ctime"})
+      .group(kGroup);
+  options.add_value("--threads", threads_, "N", "Work on so many processors")
+      .in_range(1U, 256U)
+      .group(kGroup);
+  container_.add_to(options);
+  archive_.add_to(options);
 }
 
 std::vector<PathRule> SourceOptions::rules() const {
   std::vector<PathRule> rules;
   std::size_t exclude_count = 0;
   std::size_t include_count = 0;
-  for (const CLI::Option* option : app_->parse_order()) {
+  for (const CommandOption* option : command_line_->given_order()) {
     if (option == exclude_option_) rules.push_back({false, excludes_.at(exclude_count++)});
     if (option == include_option_) rules.push_back({true, includes_.at(include_count++)});
   }
@@ -316,20 +307,20 @@ std::vector<std::string> SourceOptions::given() const {
       "--on-change",       "--threads",      "--cache-dir",    "--cache-memory", "--index-memory",
       "--spool-dir",       "--spool-limit",  "--max-entries",  "--max-size",     "--max-ratio",
       "--passphrase-file", "--no-verify"};
-  CLI::App known;
+  OptionSet known;
   SourceOptions().add_options_to(known);
   std::vector<std::string> all;
-  for (const CLI::Option* given : std::as_const(*app_).get_options()) {
-    const std::string name = given->get_name();
-    if (given->count() == 0) continue;
+  for (const CommandOption* option : command_line_->options()) {
+    const std::string name = option->name();
+    if (!option->is_given()) continue;
     if (std::ranges::find(kNoPartOfImage, name) != kNoPartOfImage.end()) continue;
-    const bool is_of_image = given->get_group().starts_with("Image");
-    if (!is_of_image && known.get_option_no_throw(name) == nullptr) continue;
-    if (given->get_items_expected_max() == 0) {
+    const bool is_of_image = option->heading().starts_with("Image");
+    if (!is_of_image && known.find(name) == nullptr) continue;
+    if (!option->takes_value()) {
       all.push_back(name);
       continue;
     }
-    for (const std::string& value : given->results()) {
+    for (const std::string& value : option->values()) {
       all.push_back(fmt::format("{}={}", name, value));
     }
   }

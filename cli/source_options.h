@@ -35,8 +35,8 @@ Result<void> check_place(const std::string& place);
 class SourceOptions {
  public:
   /// The options, and SOURCE... itself; take_sources() must follow the parsing.
-  void add_to(CLI::App& app);
-  void add_options_to(CLI::App& app);
+  void add_to(OptionSet& options);
+  void add_options_to(OptionSet& options);
 
   /// The words of the command line that are sources, in their order, each with the --at that stood
   /// before it. Errc::usage for an --at that no source follows.
@@ -71,11 +71,11 @@ class SourceOptions {
   /// How long --sync-source may take; nullopt without it.
   Result<std::optional<std::chrono::seconds>> sync_within() const;
 
-  CLI::App* app_ = nullptr;
+  const OptionSet* command_line_ = nullptr;
   ContainerOptions container_;
-  CLI::Option* place_option_ = nullptr;
-  CLI::Option* exclude_option_ = nullptr;
-  CLI::Option* include_option_ = nullptr;
+  const CommandOption* place_option_ = nullptr;
+  const CommandOption* exclude_option_ = nullptr;
+  const CommandOption* include_option_ = nullptr;
   std::vector<std::string> words_;
   std::vector<std::string> places_;
   std::vector<std::string> excludes_;

@@ -6,9 +6,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "cli/json_text.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -72,26 +72,31 @@ std::string export_text(const std::string& title, const ExportStatistics& export
   return text;
 }
 
-nlohmann::ordered_json export_json(const ExportStatistics& exported) {
-  nlohmann::ordered_json commands = nlohmann::ordered_json::object();
+Json errors_json(const CommandStatistics& command) {
+  Json errors = Json::object();
+  for (std::size_t i = 0; i < command.errors.size(); ++i) {
+    if (command.errors[i] == 0) continue;
+    errors.set(nbd::error_name(nbd::kCountedErrors[i]), command.errors[i]);
+  }
+  return errors;
+}
+
+/// Sets in `object` what is known of an export, but for its name.
+void set_export(Json& object, const ExportStatistics& exported) {
+  Json commands = Json::object();
   for (std::size_t i = 0; i < nbd::kCommandKinds; ++i) {
     const CommandStatistics& command = exported.commands[i];
     if (command.requests == 0) continue;
-    nlohmann::ordered_json errors = nlohmann::ordered_json::object();
-    for (std::size_t at = 0; at < command.errors.size(); ++at) {
-      if (command.errors[at] != 0) {
-        errors[std::string(nbd::error_name(nbd::kCountedErrors[at]))] = command.errors[at];
-      }
-    }
-    commands[std::string(nbd::command_name(nbd::CommandKind{static_cast<std::uint8_t>(i)}))] = {
-        {"requests", command.requests},
-        {"bytes", command.bytes},
-        {"errors", std::move(errors)},
-        {"latency", command.latency}};
+    commands.set(nbd::command_name(nbd::CommandKind{static_cast<std::uint8_t>(i)}),
+                 Json::object()
+                     .set("requests", command.requests)
+                     .set("bytes", command.bytes)
+                     .set("errors", errors_json(command))
+                     .set("latency", command.latency));
   }
-  return {{"connections_open", exported.connections_open},
-          {"connections_total", exported.connections_total},
-          {"commands", std::move(commands)}};
+  object.set("connections_open", exported.connections_open)
+      .set("connections_total", exported.connections_total)
+      .set("commands", std::move(commands));
 }
 
 }  // namespace
@@ -110,21 +115,23 @@ std::string statistics_text(const nbd::ServerStatistics& statistics) {
 }
 
 std::string statistics_json(const nbd::ServerStatistics& statistics) {
-  nlohmann::ordered_json exports = nlohmann::ordered_json::array();
+  Json exports = Json::array();
   for (const ExportStatistics& exported : statistics.exports) {
-    nlohmann::ordered_json each = {{"name", exported.name}};
-    each.update(export_json(exported));
-    exports.push_back(std::move(each));
+    Json each = Json::object().set("name", exported.name);
+    set_export(each, exported);
+    exports.add(std::move(each));
   }
-  nlohmann::ordered_json all = {{"connections_open", statistics.connections_open},
-                                {"connections_total", statistics.connections_total},
-                                {"connections_refused", statistics.connections_refused},
-                                {"exports", std::move(exports)}};
+  Json all = Json::object()
+                 .set("connections_open", statistics.connections_open)
+                 .set("connections_total", statistics.connections_total)
+                 .set("connections_refused", statistics.connections_refused)
+                 .set("exports", std::move(exports));
   if (statistics.others.connections_total != 0) {
-    all["other_exports"] = export_json(statistics.others);
+    Json others = Json::object();
+    set_export(others, statistics.others);
+    all.set("other_exports", std::move(others));
   }
-  // Names are UTF-8 by the protocol's law; a tree of somebody else's may break it.
-  return all.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return all.one_line() + "\n";
 }
 
 }  // namespace mkvirtfs::cli

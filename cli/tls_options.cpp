@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <utility>
 
 namespace mkvirtfs::cli {
@@ -16,24 +15,26 @@ std::string not_empty(const std::string& value) {
 
 }  // namespace
 
-void TlsOptions::add_to(CLI::App& app, const char* group) {
-  add_value(
-      app, "--tls", mode_, "MODE",
-      "Encrypt: off, on (for clients who ask), require\n(on if there are certificates or keys)")
-      ->check(CLI::IsMember({"off", "on", "require"}))
-      ->group(group);
-  add_value(app, "--tls-certificates", certificates_, "DIR",
-            "server-cert.pem, server-key.pem, ca-cert.pem\nand ca-crl.pem are there")
-      ->check(not_empty)
-      ->group(group);
-  add_value(app, "--tls-psk", keys_, "FILE", "Pre-shared keys, lines of USER:HEXKEY")
-      ->check(not_empty)
-      ->group(group);
-  app.add_flag("--tls-verify-peer", verify_peer_, "Refuse clients without key or certificate")
-      ->group(group);
-  add_value(app, "--tls-priority", priority_, "STRING", "GnuTLS's priority string")
-      ->check(not_empty)
-      ->group(group);
+void TlsOptions::add_to(OptionSet& options, const char* group) {
+  options
+      .add_value(
+          "--tls", mode_, "MODE",
+          "Encrypt: off, on (for clients who ask), require\n(on if there are certificates or keys)")
+      .one_of({"off", "on", "require"})
+      .group(group);
+  options
+      .add_value("--tls-certificates", certificates_, "DIR",
+                 "server-cert.pem, server-key.pem, ca-cert.pem\nand ca-crl.pem are there")
+      .check(not_empty)
+      .group(group);
+  options.add_value("--tls-psk", keys_, "FILE", "Pre-shared keys, lines of USER:HEXKEY")
+      .check(not_empty)
+      .group(group);
+  options.add_flag("--tls-verify-peer", verify_peer_, "Refuse clients without key or certificate")
+      .group(group);
+  options.add_value("--tls-priority", priority_, "STRING", "GnuTLS's priority string")
+      .check(not_empty)
+      .group(group);
 }
 
 Result<TlsOptions::Tls> TlsOptions::load() const {

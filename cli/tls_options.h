@@ -14,7 +14,7 @@ namespace mkvirtfs::cli {
 /// The options that say how clients are told apart and what is kept from others, by nbdkit's names.
 class TlsOptions {
  public:
-  void add_to(CLI::App& app, const char* group);
+  void add_to(OptionSet& options, const char* group);
 
   struct Tls {
     nbd::TlsMode mode = nbd::TlsMode::off;

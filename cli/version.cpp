@@ -7,7 +7,8 @@
 
 #include <CLI/Version.hpp>
 #include <boost/version.hpp>
-#include <nlohmann/json.hpp>
+
+#include "cli/json_text.h"
 
 namespace mkvirtfs::cli {
 
@@ -16,11 +17,10 @@ std::string version_text() {
   ext2fs_get_library_version(&ext2fs_version, nullptr);
   return fmt::format(
       "mkvirtfs {}\n"
-      "libext2fs {}, GnuTLS {}, fmt {}.{}.{}, Boost {}.{}.{}, CLI11 {}, nlohmann-json {}.{}.{}",
+      "libext2fs {}, GnuTLS {}, fmt {}.{}.{}, Boost {}.{}.{}, CLI11 {}, nlohmann-json {}",
       MKVIRTFS_VERSION, ext2fs_version, gnutls_check_version(nullptr), FMT_VERSION / 10000,
       FMT_VERSION / 100 % 100, FMT_VERSION % 100, BOOST_VERSION / 100000,
-      BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100, CLI11_VERSION, NLOHMANN_JSON_VERSION_MAJOR,
-      NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH);
+      BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100, CLI11_VERSION, json_library_version());
 }
 
 }  // namespace mkvirtfs::cli

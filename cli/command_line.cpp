@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <deque>
+#include <unordered_map>
+#include <utility>
+
+namespace mkvirtfs::cli {
+namespace {
+
+/// Options as "-p, --port PORT", without what CLI11 adds about types, needs and exclusions.
+class HelpFormatter final : public CLI::Formatter {
+ public:
+  HelpFormatter() { column_width(32); }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_option_text().empty() ? "" : " " + option->get_option_text();
+  }
+};
+
+}  // namespace
+
+CommandOption& CommandOption::group(const std::string& heading) {
+  option_.group(heading);
+  return *this;
+}
+
+CommandOption& CommandOption::one_of(std::vector<std::string> words) {
+  words_ = std::move(words);
+  option_.check(CLI::IsMember(words_));
+  return *this;
+}
+
+CommandOption& CommandOption::in_range(unsigned lowest, unsigned highest) {
+  option_.check(CLI::Range(lowest, highest));
+  return *this;
+}
+
+CommandOption& CommandOption::not_negative() {
+  option_.check(CLI::NonNegativeNumber);
+  return *this;
+}
+
+CommandOption& CommandOption::check(std::function<std::string(const std::string& value)> wrong) {
+  option_.check(std::move(wrong));
+  return *this;
+}
+
+CommandOption& CommandOption::required(bool is_required) {
+  option_.required(is_required);
+  return *this;
+}
+
+CommandOption& CommandOption::excludes(CommandOption& other) {
+  option_.excludes(&other.option_);
+  excluded_.push_back(&other);
+  other.excluded_.push_back(this);
+  return *this;
+}
+
+CommandOption& CommandOption::expects(int least, int most) {
+  option_.expected(least, most);
+  return *this;
+}
+
+CommandOption& CommandOption::one_value_each() {
+  option_.allow_extra_args(false);
+  return *this;
+}
+
+CommandOption& CommandOption::split_at(char delimiter) {
+  option_.delimiter(delimiter);
+  return *this;
+}
+
+std::string CommandOption::name() const { return option_.get_name(); }
+const std::vector<std::string>& CommandOption::long_names() const { return option_.get_lnames(); }
+const std::vector<std::string>& CommandOption::short_names() const { return option_.get_snames(); }
+const std::string& CommandOption::heading() const { return option_.get_group(); }
+bool CommandOption::is_positional() const { return option_.get_positional(); }
+bool CommandOption::takes_value() const { return option_.get_items_expected_max() != 0; }
+bool CommandOption::needs_value() const {
+  return takes_value() && option_.get_items_expected_min() != 0;
+}
+char CommandOption::delimiter() const { return option_.get_delimiter(); }
+bool CommandOption::is_given() const { return option_.count() != 0; }
+const std::vector<std::string>& CommandOption::values() const { return option_.results(); }
+
+/// CLI11's own clear() forgets what was given, but not in which order.
+struct OptionSet::Line final : CLI::App {
+  using App::App;
+  void begin_again() {
+    clear();
+    parse_order_.clear();
+  }
+};
+
+/// Our side of CLI11's options, each made when it is first asked for.
+struct OptionSet::Known {
+  std::deque<CommandOption> options;
+  std::unordered_map<const CLI::Option*, CommandOption*> places;
+};
+
+OptionSet::OptionSet()
+    : line_(std::make_unique<Line>()), app_(line_.get()), known_(std::make_unique<Known>()) {
+  app_->set_help_flag();
+}
+
+OptionSet::OptionSet(const Program& program)
+    : line_(std::make_unique<Line>(program.description, program.name)),
+      app_(line_.get()),
+      known_(std::make_unique<Known>()) {
+  app_->formatter(std::make_shared<HelpFormatter>());
+  app_->footer(program.footer);
+  app_->set_help_flag("-h,--help", "Print this help");
+  app_->set_version_flag("-V,--version", std::string(),
+                         "Print the versions of mkvirtfs and its libraries");
+}
+
+OptionSet::OptionSet(OptionSet& parent, CLI::App& app)
+    : parent_(&parent), app_(&app), known_(std::make_unique<Known>()) {}
+
+OptionSet::~OptionSet() = default;
+
+OptionSet& OptionSet::add_subcommand(const std::string& name, const std::string& help) {
+  CLI::App& app = *app_->add_subcommand(name, help);
+  return *subcommands_.emplace_back(std::unique_ptr<OptionSet>(new OptionSet(*this, app)));
+}
+
+void OptionSet::hide() { app_->group(""); }
+bool OptionSet::is_hidden() const { return app_->get_group().empty(); }
+void OptionSet::allow_one_subcommand() { app_->require_subcommand(0, 1); }
+void OptionSet::allow_unknown() { app_->allow_extras(); }
+
+CommandOption& OptionSet::keep(CLI::Option& option) const {
+  CommandOption*& place = known_->places[&option];
+  if (place == nullptr) place = &known_->options.emplace_back(option);
+  return *place;
+}
+
+CommandOption& OptionSet::keep(CLI::Option& option, const std::string& meta) const {
+  option.option_text(meta);
+  return keep(option);
+}
+
+CommandOption& OptionSet::add_value(const std::string& names, std::string& value,
+                                    const std::string& meta, const std::string& help) {
+  return keep(*app_->add_option(names, value, help), meta);
+}
+
+CommandOption& OptionSet::add_value(const std::string& names, unsigned& value,
+                                    const std::string& meta, const std::string& help) {
+  return keep(*app_->add_option(names, value, help), meta);
+}
+
+CommandOption& OptionSet::add_value(const std::string& names, int& value, const std::string& meta,
+                                    const std::string& help) {
+  return keep(*app_->add_option(names, value, help), meta);
+}
+
+CommandOption& OptionSet::add_values(const std::string& names, std::vector<std::string>& values,
+                                     const std::string& meta, const std::string& help) {
+  return keep(*app_->add_option(names, values, help), meta);
+}
+
+CommandOption& OptionSet::add_flag(const std::string& names, bool& value, const std::string& help) {
+  return keep(*app_->add_flag(names, value, help));
+}
+
+CommandOption& OptionSet::add_flag(const std::string& names, std::string& value,
+                                   const std::string& help) {
+  return keep(*app_->add_flag(names, value, help));
+}
+
+Result<OptionSet::Parsed> OptionSet::parse(std::vector<std::string> words) {
+  std::ranges::reverse(words);  // so CLI11 wants it
+  try {
+    app_->parse(std::move(words));
+  } catch (const CLI::CallForHelp&) {
+    return Parsed::help;
+  } catch (const CLI::CallForVersion&) {
+    return Parsed::version;
+  } catch (const CLI::ParseError& error) {
+    return fail(Errc::usage, error.what());
+  }
+  return Parsed::words;
+}
+
+void OptionSet::begin_again() { line_->begin_again(); }
+
+std::string OptionSet::help() const {
+  std::string text = app_->help();
+  // CLI11 leaves two empty lines between groups.
+  for (std::size_t at = 0; (at = text.find("\n\n\n", at)) != std::string::npos;) text.erase(at, 1);
+  return text;
+}
+
+const std::string& OptionSet::name() const { return app_->get_name(); }
+bool OptionSet::is_named() const { return app_->parsed(); }
+
+std::vector<const OptionSet*> OptionSet::named_subcommands() const {
+  std::vector<const OptionSet*> named;
+  for (const CLI::App* app : app_->get_subcommands()) {
+    const auto found =
+        std::ranges::find(subcommands_, app, [](const auto& set) { return set->app_; });
+    named.push_back(found->get());
+  }
+  return named;
+}
+
+std::vector<CommandOption*> OptionSet::options() {
+  std::vector<CommandOption*> all;
+  for (CLI::Option* option : app_->get_options()) all.push_back(&keep(*option));
+  return all;
+}
+
+std::vector<const CommandOption*> OptionSet::options() const {
+  std::vector<const CommandOption*> all;
+  for (CLI::Option* option : app_->get_options()) all.push_back(&keep(*option));
+  return all;
+}
+
+CommandOption* OptionSet::find(const std::string& name) {
+  CLI::Option* const option = app_->get_option_no_throw(name);
+  return option == nullptr ? nullptr : &keep(*option);
+}
+
+const CommandOption* OptionSet::find(const std::string& name) const {
+  CLI::Option* const option = app_->get_option_no_throw(name);
+  return option == nullptr ? nullptr : &keep(*option);
+}
+
+std::vector<const CommandOption*> OptionSet::given_order() const {
+  std::vector<const CommandOption*> order;
+  for (CLI::Option* option : app_->parse_order()) order.push_back(&keep(*option));
+  return order;
+}
+
+std::vector<std::string> OptionSet::unknown() const { return app_->remaining(); }
+
+}  // namespace mkvirtfs::cli
