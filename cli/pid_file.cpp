@@ -18,6 +18,7 @@
 #include <string_view>
 #include <utility>
 
+#include "cli/parse_number.h"
 #include "cli/streams.h"
 
 namespace mkvirtfs::cli {
@@ -37,10 +38,8 @@ std::string read_short(int fd) {
 /// "1234\n", with or without the line end.
 std::optional<pid_t> parse_pid(std::string_view text) {
   if (text.ends_with('\n')) text.remove_suffix(1);
-  pid_t pid = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
-  if (error != std::errc() || end != text.data() + text.size() || pid <= 0) return std::nullopt;
-  return pid;
+  const auto pid = parse_number<pid_t>(text);
+  return pid && *pid > 0 ? pid : std::nullopt;
 }
 
 std::chrono::nanoseconds since_epoch(const timespec& time) {

@@ -1,27 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/run_outputs.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <climits>
 #include <cstdlib>
 #include <memory>
 #include <utility>
 
+#include "block/overlay_snapshot.h"
 #include "support/text.h"
-#include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {
 namespace {
-
-std::string directory_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
 
 /// What the last component leads to when it is a symbolic link; else the path itself.
 std::string followed(const std::string& path) {
@@ -57,10 +48,6 @@ RunOutput of_descriptor(int fd) {
   return output;
 }
 
-bool same(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 }  // namespace
 
 void RunOutputs::add_path(const std::string& path) {
@@ -88,24 +75,6 @@ void RunOutputs::tell(const ScanReport& report, const std::string& source, LogSi
                           "it elsewhere)",
                           printable(outputs_[i].name), printable(source)));
   }
-}
-
-bool lies_in(const std::string& path, const std::string& source) {
-  struct stat root;
-  if (::stat(source.c_str(), &root) != 0 || !S_ISDIR(root.st_mode)) return false;
-  UniqueFd at(::open(directory_of(followed(path)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  struct stat here;
-  if (!at || ::fstat(at.get(), &here) != 0) return false;
-  constexpr int kMostLevels = PATH_MAX;  // a directory may be moved while we climb
-  for (int level = 0; level < kMostLevels; ++level) {
-    if (same(here, root)) return true;
-    UniqueFd above(::openat(at.get(), "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    struct stat next;
-    if (!above || ::fstat(above.get(), &next) != 0 || same(next, here)) return false;
-    at = std::move(above);
-    here = next;
-  }
-  return false;
 }
 
 }  // namespace mkvirtfs::cli

@@ -34,8 +34,4 @@ class RunOutputs {
   std::vector<Output> outputs_;
 };
 
-/// Whether `path`, or the place where it will be, is in the directory `source` or below, on
-/// whatever way it is named; false for what cannot be looked at.
-bool lies_in(const std::string& path, const std::string& source);
-
 }  // namespace mkvirtfs::cli

@@ -6,12 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <cstring>
 #include <optional>
 #include <string>
 
+#include "cli/parse_number.h"
 #include "cli/streams.h"
 #include "support/unique_fd.h"
 
@@ -35,10 +35,7 @@ std::vector<int> sockets_of_service_manager() {
   constexpr int kFirst = 3;
   constexpr int kMost = 1000;
   const auto number = [](const char* name) {
-    const std::string text = environment(name).value_or("");
-    int value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc() && end == text.data() + text.size() ? value : 0;
+    return parse_number<int>(environment(name).value_or("")).value_or(0);
   };
   std::vector<int> sockets;
   if (number("LISTEN_PID") != static_cast<int>(::getpid())) return sockets;
