@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -147,14 +148,24 @@ class SocketClient {
 
   /// The answer to a request that was sent, whole.
   Answer receive_answer(const Request& asked) {
-    Bytes whole;
-    while (true) {
-      whole += receive(kSimpleReplyBytes);
-      const std::size_t start = whole.size() - kSimpleReplyBytes;
+    const std::array<Request, 1> under_way = {asked};
+    return receive_answer(under_way).second;
+  }
+
+  /// The next answer, whatever their order, and the request that it belongs to.
+  template <class Requests>
+  std::pair<Request, Answer> receive_answer(const Requests& under_way) {
+    Bytes whole = receive(kSimpleReplyBytes);
+    // Replies and chunks have it at the same place.
+    const auto asked =
+        std::ranges::find(under_way, load_be<std::uint64_t>(whole, 8), &Request::cookie);
+    if (asked == under_way.end()) throw std::runtime_error("an answer to nothing that was asked");
+    for (std::size_t start = 0;; start = whole.size()) {
+      if (start != 0) whole += receive(kSimpleReplyBytes);
       if (load_be<std::uint32_t>(whole, start) == kSimpleReplyMagic) {
         const bool has_data =
-            asked.command == Command::read && load_be<std::uint32_t>(whole, start + 4) == 0;
-        if (has_data) whole += receive(asked.length);
+            asked->command == Command::read && load_be<std::uint32_t>(whole, start + 4) == 0;
+        if (has_data) whole += receive(asked->length);
         break;
       }
       whole += receive(kChunkHeaderBytes - kSimpleReplyBytes);
@@ -163,7 +174,7 @@ class SocketClient {
       if (done) break;
     }
     Stream stream(std::move(whole));
-    return take_answer(stream, asked, structured_);
+    return {*asked, take_answer(stream, *asked, structured_)};
   }
 
   Answer ask(const Request& asked) {
