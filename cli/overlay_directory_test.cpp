@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/overlay_directory.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,6 +13,8 @@
 #include <vector>
 
 #include "block/overlay.h"
+#include "cli/overlay_options.h"
+#include "nbd/overlay_exports.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::cli {
@@ -139,6 +143,59 @@ TEST_CASE("snapshots in a directory are told, and what is left of those that wer
   REQUIRE(log.messages.size() == 1);
   CHECK(log.messages[0].find("gone.overlay.~1~: the overlay that lay over it is gone") !=
         std::string::npos);
+}
+
+namespace {
+
+/// A device of zeroes that are computed, which counts its reads and calls a function before each.
+class HookedDevice final : public BlockDevice {
+ public:
+  HookedDevice() { geometry_.size_bytes = 64 << 10; }
+  const Geometry& geometry() const noexcept override { return geometry_; }
+  Result<void> read(std::uint64_t, std::span<std::byte> out) override {
+    ++reads;
+    if (before_read) before_read();
+    std::ranges::fill(out, std::byte{0});
+    return {};
+  }
+  void map(Range range, ExtentSink& sink) const override {
+    sink.extent({.offset = range.offset, .length = range.length, .kind = ExtentKind::computed});
+  }
+  std::function<void()> before_read;
+  int reads = 0;
+
+ private:
+  Geometry geometry_;
+};
+
+}  // namespace
+
+TEST_CASE("to open an overlay does not wait for the id of another's image", "[point5]") {
+  const TempDir dir;
+  CLI::App app;
+  OverlayOptions options;
+  options.add_to(app, "Writing");
+  app.parse("--rw --overlay=" + (dir / "overlays").string() + "/ --clone=job-*");
+  REQUIRE(options.check(2));
+  const auto slow = std::make_shared<HookedDevice>();
+  const auto other = std::make_shared<HookedDevice>();
+  const auto below = nbd::make_fixed_exports({{"slow", "", slow}, {"other", "", other}});
+  REQUIRE(below);
+  LogOfTest log;
+  const auto exports = options.make_exports(*below, log);
+  REQUIRE(exports);
+  // On one thread: what waited for the id of the slow one would not come back.
+  bool opened = false;
+  slow->before_read = [&] { opened = opened || (*exports)->open("other").has_value(); };
+  REQUIRE((*exports)->open("slow").has_value());
+  CHECK(opened);
+  CHECK(other->reads == 1);
+  // Clones of one image make its id once.
+  const int reads = slow->reads;
+  CHECK((*exports)->open("job-1").has_value());
+  CHECK((*exports)->open("job-2").has_value());
+  CHECK(slow->reads == reads);
+  CHECK(log.messages.empty());
 }
 
 }  // namespace mkvirtfs::cli

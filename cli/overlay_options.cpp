@@ -57,8 +57,10 @@ class OverlayOptions::BaseIds {
     {
       MutexLock lock(mutex_);
       std::erase_if(known_, [](const auto& each) { return each->device.expired(); });
-      const auto found = std::ranges::find_if(
-          known_, [&](const auto& each) { return each->device.lock() == device; });
+      // Not by lock(): what is freed must not be freed here.
+      const auto found = std::ranges::find_if(known_, [&](const auto& each) {
+        return !each->device.owner_before(device) && !device.owner_before(each->device);
+      });
       if (found != known_.end()) {
         known = *found;
         while (!known->id) lock.wait(computed_);
