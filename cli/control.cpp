@@ -9,7 +9,6 @@
 #include "block/dump.h"
 #include "cli/json_text.h"
 #include "cli/overlay_changes.h"
-#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -49,7 +48,7 @@ class Control {
     if (command == "discard") {
       return flag_of(request, "all") ? discard_all() : writable_->discard(name);
     }
-    return fail(Errc::usage, fmt::format("there is no command '{}'", printable(command)));
+    return fail(Errc::usage, fmt::format("there is no command '{}'", command));
   }
 
  private:

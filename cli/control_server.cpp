@@ -12,6 +12,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -59,6 +60,22 @@ bool is_ours(int fd) {
 
 std::string error_line(std::string_view what) {
   return Json::object().set("error", printable_message(what)).one_line() + '\n';
+}
+
+/// The bytes of which printable() made `text`: "a\\x0ab" has a line feed in it.
+std::string raw_of(std::string_view text) {
+  std::string raw;
+  while (!text.empty()) {
+    constexpr std::size_t kEscapeBytes = 4;
+    unsigned char byte = 0;
+    const bool is_escape =
+        text.starts_with("\\x") && text.size() >= kEscapeBytes &&
+        std::from_chars(text.data() + 2, text.data() + kEscapeBytes, byte, 16).ptr ==
+            text.data() + kEscapeBytes;
+    raw += is_escape ? static_cast<char>(byte) : text.front();
+    text.remove_prefix(is_escape ? kEscapeBytes : 1);
+  }
+  return raw;
 }
 
 /// Sends to a client that may be slow: until `patience` is over, or `end` is readable.
@@ -344,7 +361,9 @@ Result<void> ask_control_server(const std::string& path, const std::string& requ
     const std::optional<Json> object = Json::parse_object(text);
     if (object && object->has("done")) return {};
     if (std::optional<std::string> error = object ? object->text("error") : std::nullopt) {
-      return fail(Errc::io, std::move(*error));
+      // JSON has no raw bytes, so the server escaped it; an Error has them, and is escaped once
+      // more.
+      return fail(Errc::io, raw_of(*error));
     }
     if (Result<void> taken = line(text); !taken) return taken;
   }

@@ -20,7 +20,6 @@
 #include "block/page_cache.h"
 #include "fsgen/tree/confined_open.h"
 #include "support/sha256.h"
-#include "support/text.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {
@@ -267,7 +266,7 @@ Result<void> BaseGuard::check(const OverlayHeader* found) const {
         LogLevel::info,
         fmt::format("{} has no base manifest: names, sizes and times of its base are as they "
                     "were, content was not compared; from now on {} tells more",
-                    printable(overlay_), printable(base_manifest_path(overlay_))));
+                    overlay_, base_manifest_path(overlay_)));
     return check_without_manifest();
   }
   if (rules_.check == BaseCheckRule::mtime && rules_.other != OtherBase::accept) return {};
@@ -281,7 +280,7 @@ Result<void> BaseGuard::check_without_manifest() const {
   Result<void> stored = store_manifest(overlay_, now_.head(id_), now_, rules_.check, none, {});
   if (stored) return stored;
   if (rules_.check == BaseCheckRule::mtime) {
-    log_.write(LogLevel::warning, printable(stored.error().what));
+    log_.write(LogLevel::warning, stored.error().what);
     return {};
   }
   stored.error().what += " (--base-check=mtime does without)";
@@ -354,7 +353,7 @@ Result<void> BaseGuard::check_same_image() const {
   Result<void> stored =
       store_manifest(overlay_, head, now_, rules_.check, **before, comparison.stale);
   if (stored || !is_good || comparison.lacks_digest) return stored;
-  log_.write(LogLevel::warning, printable(stored.error().what));
+  log_.write(LogLevel::warning, stored.error().what);
   return {};
 }
 

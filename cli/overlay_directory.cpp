@@ -14,7 +14,6 @@
 
 #include "block/overlay_snapshot.h"
 #include "nbd/export_tree.h"
-#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -126,7 +125,7 @@ Result<std::vector<KeptOverlay>> overlays_in_directory(
   };
   for (const std::string& file : unfinished) {
     if (const Result<void> recovered = recover_overlay(in_directory(file)); !recovered) {
-      log.write(LogLevel::error, printable(recovered.error().what));
+      log.write(LogLevel::error, recovered.error().what);
     }
     struct stat status{};
     if (::lstat(in_directory(file).c_str(), &status) == 0) files.insert(file);
@@ -136,7 +135,7 @@ Result<std::vector<KeptOverlay>> overlays_in_directory(
     if (files.contains(over) || unfinished.contains(over)) continue;
     log.write(LogLevel::warning,
               fmt::format("{}: the overlay that lay over it is gone; rm it when nobody needs it",
-                          printable(in_directory(file))));
+                          in_directory(file)));
   }
   std::vector<KeptOverlay> kept;
   for (const std::string& file : files) {

@@ -279,11 +279,11 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
     auto made = self.open_file(name, main_export, std::move(device), limits, *ids, log);
     if (made && was_empty) {
       log.write(LogLevel::warning,
-                fmt::format("{}: the file is empty: the overlay begins anew", printable(*path)));
+                fmt::format("{}: the file is empty: the overlay begins anew", *path));
     }
     if (!made && (self.is_directory() || name != main_export)) {
-      log.write(LogLevel::error, fmt::format("the overlay of export {}: {}", printable(name),
-                                             printable(made.error().what)));
+      log.write(LogLevel::error,
+                fmt::format("the overlay of export {}: {}", name, made.error().what));
     }
     return made;
   };
@@ -318,8 +318,8 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
         log);
     if (!kept) {
       // One may well use a file in a directory that one can not list.
-      log.write(LogLevel::warning, fmt::format("snapshots beside {} are not found: {}",
-                                               printable(where_), printable(kept.error().what)));
+      log.write(LogLevel::warning,
+                fmt::format("snapshots beside {} are not found: {}", where_, kept.error().what));
       return {};
     }
   }

@@ -14,7 +14,6 @@
 #include "fsgen/archive/oci_image.h"
 #include "fsgen/tree/merge.h"
 #include "support/message.h"
-#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -64,7 +63,7 @@ void hint_at_image(const std::string& source, const SourceTree& tree, LogSink& l
   log.write(LogLevel::info,
             fmt::format("{} is a container image, shown as the files that it is made of ({}:{} "
                         "shows its root file system)",
-                        printable(source), prefix, printable(source)));
+                        source, prefix, source));
 }
 
 /// An archive that changes can only be read wrongly: every member's place may be another. Who asked
@@ -76,7 +75,7 @@ void tell_of_archives(const SourceOptions& options, LogSink& log) {
     if (is_directory_source(placed.source)) continue;
     log.write(LogLevel::warning, fmt::format("{} is an archive: once it changes, reads of it are "
                                              "errors, whatever --on-change says",
-                                             printable(placed.source)));
+                                             placed.source));
   }
 }
 

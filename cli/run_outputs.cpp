@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "block/overlay_snapshot.h"
-#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -73,7 +72,7 @@ void RunOutputs::tell(const ScanReport& report, const std::string& source, LogSi
               fmt::format("{} lies in the source {} and is left out of the image; the time of its "
                           "directory differs from run to run, and so does the image (better write "
                           "it elsewhere)",
-                          printable(outputs_[i].name), printable(source)));
+                          outputs_[i].name, source));
   }
 }
 

@@ -104,7 +104,7 @@ Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedO
     const CommandOption* option = options_.find(key);
     if (option == nullptr || key.size() < 4) {
       return fail(Errc::usage, fmt::format("a source has no option {} (a comma in a path is ,,)",
-                                           printable(text.substr(0, equals))));
+                                           text.substr(0, equals)));
     }
     const bool has_value = equals != std::string::npos;
     if (has_value != option->takes_value()) {
@@ -307,7 +307,7 @@ Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(
                          Result<PreparedImage> prepared = named->prepare(log, cancel);
                          if (prepared) return prepared->device;
                          log.write(LogLevel::error, fmt::format("export {}: {}", named->name,
-                                                                printable(prepared.error().what)));
+                                                                prepared.error().what));
                          return std::unexpected(std::move(prepared.error()));
                        }});
   }

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "nbd/allocation.h"
-#include "support/text.h"
 
 namespace mkvirtfs::nbd {
 namespace {
@@ -59,7 +58,7 @@ Result<void> Extensions::add_namespace(std::shared_ptr<const MetaNamespace> adde
   if (added == nullptr || !is_namespace_name(added->name())) {
     return fail(Errc::usage, fmt::format("\"{}\" can not be the name of a metadata namespace: only "
                                          "x-... is free",
-                                         added == nullptr ? "" : printable(added->name())));
+                                         added == nullptr ? "" : added->name()));
   }
   if (find_namespace(added->name()) != nullptr) {
     return fail(Errc::usage, fmt::format("namespace \"{}\" was added already", added->name()));

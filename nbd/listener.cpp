@@ -24,8 +24,6 @@
 #include <optional>
 #include <thread>
 
-#include "support/text.h"
-
 namespace mkvirtfs::nbd {
 namespace {
 
@@ -84,21 +82,19 @@ Result<void> remove_stale_socket(const std::string& path, const sockaddr_un& add
   struct stat status;
   if (::lstat(path.c_str(), &status) != 0) {
     if (errno == ENOENT) return {};
-    return fail_errno(errno, fmt::format("look at {}", printable(path)));
+    return fail_errno(errno, fmt::format("look at {}", path));
   }
   if (!S_ISSOCK(status.st_mode)) {
-    return fail(Errc::io,
-                fmt::format("{} exists and is not a socket (try another path)", printable(path)));
+    return fail(Errc::io, fmt::format("{} exists and is not a socket (try another path)", path));
   }
   const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe) return fail_errno(errno, "make a socket");
   if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
       errno != ECONNREFUSED) {
-    return fail(Errc::io,
-                fmt::format("{} is in use by another server (try another path)", printable(path)));
+    return fail(Errc::io, fmt::format("{} is in use by another server (try another path)", path));
   }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return fail_errno(errno, fmt::format("remove the dead socket {}", printable(path)));
+    return fail_errno(errno, fmt::format("remove the dead socket {}", path));
   }
   return {};
 }
@@ -148,7 +144,7 @@ Result<std::vector<Address>> resolve(const std::string& host) {
   addrinfo* found = nullptr;
   const int error = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
   if (error != 0) {
-    const std::string what = fmt::format("find the address of \"{}\"", printable(host));
+    const std::string what = fmt::format("find the address of \"{}\"", host);
     if (error == EAI_SYSTEM) return fail_errno(errno, what);
     return fail(Errc::io, fmt::format("{}: {}", what, ::gai_strerror(error)));
   }
@@ -209,14 +205,13 @@ bool is_missing_address(int error) noexcept {
 
 Result<Listener> Listener::on_unix(const std::string& path) {
   if (path.empty() || path.find('\0') != std::string::npos) {
-    return fail(Errc::usage,
-                fmt::format("\"{}\" can not be the path of a socket", printable(path)));
+    return fail(Errc::usage, fmt::format("\"{}\" can not be the path of a socket", path));
   }
   if (path.size() > kLongestSocketPath) {
     return fail(Errc::usage,
                 fmt::format("the socket path {} is {} bytes; they end at {} (try a shorter "
                             "directory)",
-                            printable(path), path.size(), kLongestSocketPath));
+                            path, path.size(), kLongestSocketPath));
   }
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);
@@ -234,7 +229,7 @@ Result<Listener> Listener::on_unix(const std::string& path) {
     failed = bind_unix(socket.get(), address);
   }
   if (failed != 0) {
-    return fail_errno(failed, fmt::format("make the socket {}", printable(path)));
+    return fail_errno(failed, fmt::format("make the socket {}", path));
   }
   // A path that only its relative form brings below the limit is told in that form.
   const std::string& told =
@@ -246,14 +241,14 @@ Result<Listener> Listener::on_unix(const std::string& path) {
     listener.file_ = {absolute.native(), status.st_dev, status.st_ino};
   }
   if (::listen(listener.fd(), SOMAXCONN) != 0) {
-    return fail_errno(errno, fmt::format("listen on {}", printable(path)));
+    return fail_errno(errno, fmt::format("listen on {}", path));
   }
   return listener;
 }
 
 Result<std::vector<Listener>> Listener::on_tcp(const std::string& host, std::uint16_t port) {
   if (host.empty() || host.find('\0') != std::string::npos) {
-    return fail(Errc::usage, fmt::format("\"{}\" is not an address to listen on", printable(host)));
+    return fail(Errc::usage, fmt::format("\"{}\" is not an address to listen on", host));
   }
   Result<std::vector<Address>> addresses = resolve(host);
   if (!addresses) return std::unexpected(addresses.error());
@@ -286,7 +281,7 @@ Result<std::vector<Listener>> Listener::on_tcp(const std::string& host, std::uin
     if (all && !listeners.empty()) return listeners;
     if (failed != EADDRINUSE) break;
   }
-  return fail_errno(failed, fmt::format("listen on {} port {}", printable(host), port));
+  return fail_errno(failed, fmt::format("listen on {} port {}", host, port));
 }
 
 Result<Listener> Listener::on_vsock(std::uint32_t cid, std::uint32_t port) {

@@ -16,8 +16,6 @@
 #include <cstring>
 #include <utility>
 
-#include "support/text.h"
-
 namespace mkvirtfs::nbd {
 namespace {
 
@@ -47,7 +45,7 @@ Result<uid_t> find_user(const std::string& name) {
       continue;
     }
     if (found != nullptr) return entry.pw_uid;
-    return fail(Errc::usage, fmt::format("there is no user \"{}\"", printable(name)));
+    return fail(Errc::usage, fmt::format("there is no user \"{}\"", name));
   }
 }
 
@@ -197,7 +195,7 @@ Result<PeerRules::Rule> PeerRules::parse_rule(const std::string& text) {
   return fail(Errc::usage,
               fmt::format("\"{}\" is no rule (any, ADDRESS, ADDRESS/BITS, ipv4, ipv6, unix, "
                           "unix:uid=N, unix:gid=N, unix:user=NAME, vsock, vsock:cid=N)",
-                          printable(text)));
+                          text));
 }
 
 Result<PeerRules> PeerRules::parse(std::span<const std::string> allow,

@@ -11,7 +11,6 @@
 #include "fsgen/ext2/crc32c.h"
 #include "support/byte_order.h"
 #include "support/sha256.h"
-#include "support/text.h"
 
 namespace mkvirtfs::ext2 {
 namespace {
@@ -58,7 +57,7 @@ Result<void> apply_switches(const Options& options, Parameters& parameters) {
         known += fmt::format("{}{}", known.empty() ? "" : ", ", each.word);
       return fail(Errc::usage,
                   fmt::format("--features={}: not a feature that can be chosen (those are {})",
-                              printable(word), known));
+                              word, known));
     }
     const bool allowed = options.variant == Variant::ext4 ||
                          (options.variant == Variant::ext3 && found->in_ext3) ||
@@ -158,7 +157,7 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   if (options.label.size() > kLabelBytes || options.label.find('\0') != std::string::npos) {
     return fail(Errc::usage,
                 fmt::format("--label={}: ext labels are up to {} bytes, this one is {}",
-                            printable(options.label), kLabelBytes, options.label.size()));
+                            options.label, kLabelBytes, options.label.size()));
   }
   if (options.reserved_percent > 50) {
     return fail(Errc::usage, fmt::format("--reserved={}: at most 50 percent can be reserved",

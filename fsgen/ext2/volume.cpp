@@ -9,7 +9,6 @@
 #include <string_view>
 
 #include "support/arithmetic.h"
-#include "support/text.h"
 
 namespace mkvirtfs::ext2 {
 namespace {
@@ -69,7 +68,7 @@ bool Contents::is_slow_symlink(const Node& node) const noexcept {
 
 Result<void> Contents::check_limits() const {
   const auto name = [&](NodeNo no) {
-    return no == kRootNode ? std::string("the source's root") : printable(tree->path(no));
+    return no == kRootNode ? std::string("the source's root") : tree->path(no);
   };
   if (const Entry* found = tree->find(tree->directories()[0], kLostFoundName);
       found != nullptr && !tree->node(found->node).is_directory()) {

@@ -15,7 +15,6 @@
 #include "fsgen/ext2/crc32c.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
-#include "support/text.h"
 
 namespace mkvirtfs::ext2 {
 namespace {
@@ -95,16 +94,16 @@ Result<Attribute> to_attribute(const Xattr& xattr, const std::string& path) {
       std::optional<std::string> acl = to_ext_acl(xattr.value);
       if (!acl) {
         return fail(Errc::unsupported,
-                    fmt::format("{}: {} is not a POSIX ACL of version 2 (try --no-xattrs)",
-                                printable(path), xattr.name));
+                    fmt::format("{}: {} is not a POSIX ACL of version 2 (try --no-xattrs)", path,
+                                xattr.name));
       }
       attribute.value = std::move(*acl);
     }
     return attribute;
   }
-  return fail(Errc::unsupported,
-              fmt::format("{}: ext has no place for the attribute {} (try --no-xattrs)",
-                          printable(path), printable(xattr.name)));
+  return fail(
+      Errc::unsupported,
+      fmt::format("{}: ext has no place for the attribute {} (try --no-xattrs)", path, xattr.name));
 }
 
 /// Entries from `entries_at` on, values from the end of `area` down; offsets count from
@@ -202,8 +201,8 @@ Result<Xattrs> Xattrs::make(const SourceTree& tree, const Parameters& parameters
       return fail(
           Errc::does_not_fit,
           fmt::format(
-              "{}: its extended attributes need {} bytes, a block has room for {}{}",
-              printable(path), block_bytes_needed, block_most,
+              "{}: its extended attributes need {} bytes, a block has room for {}{}", path,
+              block_bytes_needed, block_most,
               parameters.block_bytes < 4096 ? " (try --block-size=4096)" : " (try --no-xattrs)"));
     }
     Set& set = made.sets_[no];

@@ -20,7 +20,6 @@
 #include "fsgen/tree/scan_rules.h"
 #include "fsgen/tree/scan_walk.h"
 #include "fsgen/tree/scanned_files.h"
-#include "support/text.h"
 
 namespace mkvirtfs {
 namespace {
@@ -151,8 +150,7 @@ void keep_host_side(RecordView record, std::vector<ScannedFiles::Mark>& marks,
 /// tree, so that memory hardly grows while the tree fills.
 Result<Numbered> number(WalkResult& walk, const std::string& name) {
   if (const auto reason = too_much(walk.counts)) {
-    return fail(Errc::does_not_fit,
-                fmt::format("{}: {} (try --exclude)", printable(name), *reason));
+    return fail(Errc::does_not_fit, fmt::format("{}: {} (try --exclude)", name, *reason));
   }
   XattrNumbers xattrs(std::move(walk.xattrs));
   const RecordView root(walk.root_record.first);
@@ -198,9 +196,9 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
       if (directory != nullptr) directories.push_back(directory);
     });
     if (name_bytes > std::numeric_limits<std::uint32_t>::max()) {
-      return fail(Errc::does_not_fit,
-                  fmt::format("{}: the names in one directory have more than 4 GiB (try --exclude)",
-                              printable(name)));
+      return fail(
+          Errc::does_not_fit,
+          fmt::format("{}: the names in one directory have more than 4 GiB (try --exclude)", name));
     }
     directories[d]->segments = {};
   }
@@ -212,12 +210,12 @@ Result<UniqueFd> open_root(const std::string& path, int flags) {
   UniqueFd root(::open(path.c_str(), flags | O_DIRECTORY | O_CLOEXEC));
   if (root) return root;
   if (errno == ENOENT) {
-    return fail(Errc::unreadable, fmt::format("{} does not exist", printable(path)));
+    return fail(Errc::unreadable, fmt::format("{} does not exist", path));
   }
   if (errno == ENOTDIR) {
-    return fail(Errc::unreadable, fmt::format("{} is not a directory", printable(path)));
+    return fail(Errc::unreadable, fmt::format("{} is not a directory", path));
   }
-  return fail_errno(Errc::unreadable, errno, fmt::format("open the directory {}", printable(path)));
+  return fail_errno(Errc::unreadable, errno, fmt::format("open the directory {}", path));
 }
 
 }  // namespace
@@ -231,8 +229,7 @@ Result<Scan> scan_directory(const std::string& path, const ScanOptions& options,
   if (!root) return std::unexpected(root.error());
   auto listed = opener.open(root->get(), ".", O_RDONLY | O_DIRECTORY);
   if (!listed) {
-    return fail_errno(Errc::unreadable, listed.error(),
-                      fmt::format("list the directory {}", printable(path)));
+    return fail_errno(Errc::unreadable, listed.error(), fmt::format("list the directory {}", path));
   }
 
   if (!opener.uses_openat2()) {

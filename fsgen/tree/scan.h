@@ -75,7 +75,7 @@ struct ScanOptions {
 /// What a scan passed over. Counts are complete.
 struct ScanReport {
   std::uint64_t unreadable_count = 0;
-  /// The first by name, at most a hundred: "etc/shadow: Permission denied", fit for a terminal.
+  /// The first by name, at most a hundred: "etc/shadow: Permission denied", as raw bytes.
   std::vector<std::string> unreadable_paths;
   std::uint64_t vanished_count = 0;  ///< gone between the listing and the look
   std::uint64_t mount_points_not_entered = 0;

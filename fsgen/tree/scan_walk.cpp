@@ -29,7 +29,6 @@
 #include "support/message.h"
 #include "support/mutex.h"
 #include "support/parallel.h"
-#include "support/text.h"
 #include "support/worker_pool.h"
 
 namespace mkvirtfs {
@@ -119,7 +118,7 @@ class Troubles {
       path.replace(0, path.size() - kMostPathBytesInMessages, "...");
     }
     ++count_;
-    first_.insert(printable(path) + ": " + why);
+    first_.insert(path + ": " + why);
     if (first_.size() > kMostNamedTroubles) first_.erase(std::prev(first_.end()));
   }
   std::uint64_t count() const noexcept { return count_; }
@@ -381,8 +380,7 @@ void Worker::failed(int os_errno, Path path) {
     case EMFILE:
     case ENFILE:
       walk_.give_up({Errc::io, os_errno,
-                     fmt::format("open {}: too many open files (try a higher ulimit -n)",
-                                 printable(path()))});
+                     fmt::format("open {}: too many open files (try a higher ulimit -n)", path())});
       break;
     case ENOMEM:
       throw std::bad_alloc();
@@ -592,7 +590,7 @@ Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
   const auto counts = walk.counts();
   if (!counts) {
     Error error = counts.error();
-    error.what = fmt::format("{}: {}", printable(name), error.what);
+    error.what = fmt::format("{}: {}", name, error.what);
     return std::unexpected(std::move(error));
   }
   walk.report_troubles(result.report);
@@ -608,8 +606,7 @@ Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
     result.own_directories = result.own_directories && worker.has_own_directory();
   }
   if (result.report.unreadable_count != 0 && !options.skip_unreadable) {
-    return fail(Errc::unreadable,
-                fmt::format("{}: {}", printable(name), unreadable_message(result.report)));
+    return fail(Errc::unreadable, fmt::format("{}: {}", name, unreadable_message(result.report)));
   }
   result.counts = *counts;
   result.root_record = walk.root_record;

@@ -10,8 +10,6 @@
 #include <string_view>
 #include <utility>
 
-#include "support/text.h"
-
 namespace mkvirtfs {
 namespace {
 
@@ -65,7 +63,7 @@ Result<UniqueFd> ScannedFiles::open(ContentNo file) const {
     os_errno = opened.error();
     if (os_errno != ENOENT) break;
   }
-  return fail_errno(Errc::unreadable, os_errno, fmt::format("open {}", printable(path(file))));
+  return fail_errno(Errc::unreadable, os_errno, fmt::format("open {}", path(file)));
 }
 
 std::expected<ScannedFiles::Handle, int> ScannedFiles::open_directory(std::uint32_t directory,

@@ -17,7 +17,6 @@
 #include <limits>
 #include <system_error>
 
-#include "support/text.h"
 #include "support/thread.h"
 #include "support/unique_fd.h"
 
@@ -118,7 +117,7 @@ bool SourceSync::ensure(std::uint64_t device, int fd) {
   const char* const kind = blind_kind(fd);
   const auto synced = kind != nullptr ? std::expected<void, int>() : sync_file_system(fd, most_);
 
-  const std::string path = printable(path_of(fd));
+  const std::string path = path_of(fd);
   const MutexLock lock(mutex_);
   devices_[device] = synced ? State::done : State::failed;
   changed_.notify_all();

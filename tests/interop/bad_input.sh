@@ -66,4 +66,16 @@ stop_server
 fails 2 'port' "$MKVIRTFS" serve "$tree" -p 70000
 fails 2 'port' "$MKVIRTFS" serve "$tree" -p http
 
+# What a name has that no terminal should see is escaped, once, whoever reports it: here the scanner, a planner, the
+# command line, and the log.
+odd=$'odd\nname\\'
+shown='odd\x0aname\x5c'
+said() { "$MKVIRTFS" "$@" >"$work/stdout" 2>"$work/stderr" || true; cat "$work/stderr"; }
+equal "$(said dump "$work/$odd" -o "$work/x")" "mkvirtfs: $work/$shown does not exist" "no such source"
+mkdir -p "$work/$odd" "$work/strange/$odd"
+ln -s "$(printf 'x%.0s' {1..1100})" "$work/strange/$odd/link"
+contains "$(said dump "$work/strange" --fs=ext2 --block-size=1024 -o "$work/x")" "^mkvirtfs: odd\\\\x0aname\\\\x5c/link is a symlink"
+contains "$(said dump "$tree" --fs=ext4 --features="$odd" -o "$work/x")" "^mkvirtfs: --features=odd\\\\x0aname\\\\x5c: not a feature"
+contains "$(said dump "$work/$odd" --fs=ext4 -o "$work/$odd/disk")" "^mkvirtfs: warning: .*/odd\\\\x0aname\\\\x5c/disk lies in the source"
+
 equal "$(ls -A "$work/cwd")" "" "left behind"

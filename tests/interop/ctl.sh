@@ -57,6 +57,8 @@ same "$work/anew" "$work/image"
 # What can not be.
 fails 1 'nothing was written' "$MKVIRTFS" ctl "$work/ctl" diff unknown
 fails 1 'no export can have' "$MKVIRTFS" ctl "$work/ctl" snapshot job-1 ../x
+# The error that a server sends is escaped once on its way to the terminal.
+equal "$(ctl save job-1 -o "$work/no/"$'odd\nname' 2>&1 | grep -oE 'odd.*name')" 'odd\x0aname' "a path in an error of the server"
 fails 1 'there is such an export' "$MKVIRTFS" ctl "$work/ctl" snapshot job-1 before/second
 fails 1 'File exists|exists' "$MKVIRTFS" ctl "$work/ctl" save job-1 -o "$work/saved"
 fails 2 'takes 1 names' "$MKVIRTFS" ctl "$work/ctl" diff
