@@ -58,17 +58,19 @@ printf '%s\n' 'inline int twice(int n) { return 2 * n; }' >h.h
 configure
 git add . && git commit -qm base
 
-run 0 2 "no base: everything is analyzed"
+run 0 2 "no base: everything is checked"
 says 'every file: there is no base'
-says '^clang-tidy: 2 files checked with the analyzer, 0 without, 0 known'
+says '^clang-tidy: 2 files checked, 0 known to be clean, 0 the same'
 run 0 0 "a second time: everything is known"
 run 0 2 "--all reads no kept result" --all
 says 'names this commit now'
 git add . && git commit -qm 'the base file'
 rm -rf build/tidy-cache
-run 0 2 "with a base nothing is analyzed"
-says '^clang-tidy: 0 files checked with the analyzer, 2 without'
-run 0 0 "and nothing is checked twice"
+run 0 0 "with a base nothing is checked"
+says '^clang-tidy: 0 files checked, 0 known to be clean, 2 the same'
+run 0 1 "a file with checks of its own, which the base does not name" \
+  --test-checks='-*,modernize-use-nullptr' --tests b.cpp
+says '^clang-tidy: 1 files checked, 0 known to be clean, 2 the same'
 
 null='int f(int *p) { if (p == nullptr) { return *p; } return 0; }'
 echo "$null" >>a.cpp
@@ -105,7 +107,7 @@ git commit -qam 'a fault for a check that is not the analyzer'
 run 1 1 "a fault for another check"
 says 'modernize-use-nullptr'
 sed -i 's/modernize-use-nullptr,//' .clang-tidy
-run 0 2 "another configuration: everything is checked again"
+run 0 2 "another configuration: everything is checked"
 says 'every file: .clang-tidy differs'
 git checkout -q .clang-tidy
 run 1 1 "the old configuration: the fault is there"
@@ -114,15 +116,15 @@ git reset -q --hard HEAD~1
 echo "$null" >>b.cpp
 git commit -qam 'a fault in the base, which should not be'
 sed -i "s/^commit .*/commit $(git rev-parse HEAD)/" base
-run 0 1 "what the base has is not looked for again"
+run 0 0 "what the base has is not looked for again"
 run 1 2 "--all finds it, whatever is kept" --all
 says 'b.cpp:3:.*NullDereference'
 sed -i "s/^commit .*/commit $(printf '%040d' 1)/" base
-run 1 1 "a base that git does not have: everything is analyzed"
+run 1 1 "a base that git does not have: what was not kept is checked"
 says 'every file: this clone does not have the base'
 says 'b.cpp:3:.*NullDereference'
 sed -i 's/^version .*/version 1/' base
-run 1 1 "a base of another tool: everything is analyzed"
+run 1 1 "a base of another tool: everything is checked"
 says 'by another version'
 git checkout -q base
 echo 'int *zero() { return 0; }' >c.cpp
