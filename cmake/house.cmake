@@ -2,12 +2,14 @@
 # One CMake target a room (folder). The link lines are the architecture: an include of a room that is
 # not linked does not compile, because each room brings its own include root.
 
-# mkvirtfs_room(NAME HEADERS h... SOURCES cpp... USES target... PRIVATE_USES target... TESTS x_test.cpp...)
+# mkvirtfs_room(NAME HEADERS h... SOURCES cpp... USES target... PRIVATE_USES target... TESTS x_test.cpp...
+#               [OPTIMISE_TESTS])
 #
 # Makes the static library `mkvirtfs_NAME`, its public header set, and the test program `NAME_test`
-# from the tests that stand beside the sources.
+# from the tests that stand beside the sources. OPTIMISE_TESTS is for tests that compute much
+# themselves.
 function(mkvirtfs_room name)
-  cmake_parse_arguments(ROOM "" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
+  cmake_parse_arguments(ROOM "OPTIMISE_TESTS" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
   set(target mkvirtfs_${name})
   add_library(${target} STATIC ${ROOM_SOURCES})
   # Every room is seen through a private directory of links, so that only linked rooms resolve.
@@ -24,9 +26,8 @@ function(mkvirtfs_room name)
   target_link_libraries(${target} PUBLIC ${ROOM_USES} PRIVATE ${ROOM_PRIVATE_USES})
   if(MKVIRTFS_TESTS AND ROOM_TESTS)
     add_executable(${name}_test ${ROOM_TESTS})
-    if(MKVIRTFS_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    if(MKVIRTFS_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT ROOM_OPTIMISE_TESTS)
       # Of Catch2's assertions clang makes sanitized code in 8 seconds a file, and in 17 optimised.
-      # The tests then run a little longer.
       target_compile_options(${name}_test PRIVATE -O0)
     endif()
     target_link_libraries(${name}_test PRIVATE ${target} ${ROOM_TEST_USES} mkvirtfs_test_main)
