@@ -34,7 +34,7 @@ bool is_protocol_string(std::string_view text) noexcept {
 /// A name in a message: a client can make it thousands of bytes long.
 std::string shortened(std::string_view name) {
   constexpr std::size_t kMost = 80;
-  return name.size() <= kMost ? printable(name) : printable(name.substr(0, kMost)) + "...";
+  return name.size() <= kMost ? std::string(name) : std::string(name.substr(0, kMost)) + "...";
 }
 
 /// Whether NBD can have a device of that shape.

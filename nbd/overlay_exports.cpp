@@ -5,8 +5,6 @@
 
 #include <utility>
 
-#include "support/text.h"
-
 namespace mkvirtfs::nbd {
 namespace {
 
@@ -178,8 +176,7 @@ Result<Export> OverlayExports::open(std::string_view name) {
   // This may take long; nobody else shall wait for it.
   Result<Export> opened = below_->open(is_clone ? std::string_view(*origin) : name);
   if (!opened && is_clone && !origin->empty()) {
-    opened.error().what.insert(
-        0, fmt::format("{} began as a snapshot of {}: ", printable(name), printable(*origin)));
+    opened.error().what.insert(0, fmt::format("{} began as a snapshot of {}: ", name, *origin));
   }
   if (!opened || (options_.only_clones && !is_clone)) return opened;
   if (is_clone) {
@@ -213,7 +210,7 @@ Result<Export> OverlayExports::over(Export below, bool is_clone, std::string ori
     if (is_new_clone && clones >= options_.most_clones) {
       return fail(Errc::no_space,
                   fmt::format("{}: there are {} clones already, which is the limit (--clone-max)",
-                              printable(below.name), clones));
+                              below.name, clones));
     }
     reservation.emplace(*this, below.name, is_new_clone);
   }
@@ -237,7 +234,7 @@ std::vector<OverlayExports::Named> OverlayExports::overlays() const {
 
 Result<std::shared_ptr<Overlay>> OverlayExports::overlay(const std::string& name) {
   const auto unknown = [&] {
-    return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+    return fail(Errc::usage, fmt::format("{}: nothing was written there", name));
   };
   {
     const MutexLock lock(mutex_);
@@ -269,10 +266,10 @@ std::vector<std::string> OverlayExports::written_names() const {
 
 Result<void> OverlayExports::snapshot(const std::string& name, const std::string& child) {
   if (child.empty() || !is_valid_export_name(child)) {
-    return fail(Errc::usage, fmt::format("{}: no export can have that name", printable(child)));
+    return fail(Errc::usage, fmt::format("{}: no export can have that name", child));
   }
   if (below_->find(child)) {
-    return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
+    return fail(Errc::usage, fmt::format("{}: there is such an export", child));
   }
   if (!options_.branch) return fail(Errc::unsupported, "snapshots can not be kept here");
   const Result<std::shared_ptr<Overlay>> written = overlay(name);
@@ -284,10 +281,10 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
     while (reserved_.contains(child)) lock.wait(released_);
     const auto parent = kept_.find(name);
     if (parent == kept_.end()) {
-      return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+      return fail(Errc::usage, fmt::format("{}: nothing was written there", name));
     }
     if (kept_.contains(child) || clones_.contains(child)) {
-      return fail(Errc::usage, fmt::format("{}: there is such an export", printable(child)));
+      return fail(Errc::usage, fmt::format("{}: there is such an export", child));
     }
     const std::size_t clones = clones_.size() + clones_begun_;
     if (clones >= options_.most_clones) {
@@ -310,7 +307,7 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   }
   if (!branch->named) {
     branch->named.error().what.insert(
-        0, fmt::format("{} is there, and nothing is lost, but: ", printable(child)));
+        0, fmt::format("{} is there, and nothing is lost, but: ", child));
   }
   return std::move(branch->named);
 }
@@ -333,10 +330,10 @@ Result<void> OverlayExports::discard(const std::string& name) {
     while (reserved_.contains(name)) lock.wait(released_);
     const auto place = kept_.find(name);
     if (place == kept_.end() && !on_disk_.contains(name)) {
-      return fail(Errc::usage, fmt::format("{}: nothing was written there", printable(name)));
+      return fail(Errc::usage, fmt::format("{}: nothing was written there", name));
     }
     if (place != kept_.end() && place->second.overlay.use_count() > 1) {
-      return fail(Errc::usage, fmt::format("{}: a client has it open", printable(name)));
+      return fail(Errc::usage, fmt::format("{}: a client has it open", name));
     }
     reservation.emplace(*this, name, false);
     if (place != kept_.end()) taken = kept_.extract(place);

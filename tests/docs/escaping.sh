@@ -5,11 +5,11 @@
 set -euo pipefail
 
 cd "$1"
-# What prints; recipes of trees, which are text; and export names, which nbd/ still escapes itself.
+# What prints, and recipes of trees, which are text.
 may=(support/{message,text,log}
   cli/{inspect,dump_command,overlay_command,statistics_text,control_server,served_sources,ctl_command,list_command,run}
   fsgen/tree/{listing,tree_builder}
-  nbd/{codec,export_tree,overlay_exports})
+  nbd/codec)
 others=$(find . \( -path ./build -o -path ./tests -o -path ./bench -o -path ./examples -o -name '.?*' -o -name testing \) -prune -o \
   -name '*.cpp' ! -name '*_test.cpp' -printf '%P\n' |
   grep -vxF "$(printf '%s.cpp\n' "${may[@]}")" | xargs grep -nE '\<printable(_message)?\(' || true)
