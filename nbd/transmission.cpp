@@ -548,9 +548,10 @@ void Transmission::handle(const Request& request) {
       if (request.length == 0) {
         finish_change(request, asked, {});
       } else {
-        writing_.emplace();
-        writing_->request = request;
-        writing_->asked = asked;
+        Writing writing;
+        writing.request = request;
+        writing.asked = asked;
+        writing_ = std::move(writing);
       }
       break;
     case Command::trim:
