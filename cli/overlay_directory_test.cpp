@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/overlay_directory.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "block/overlay.h"
+#include "cli/command_line.h"
 #include "cli/overlay_options.h"
 #include "nbd/overlay_exports.h"
 #include "tests/support/temp_dir.h"
@@ -172,10 +172,10 @@ class HookedDevice final : public BlockDevice {
 
 TEST_CASE("to open an overlay does not wait for the id of another's image", "[point5]") {
   const TempDir dir;
-  CLI::App app;
+  OptionSet words;
   OverlayOptions options;
-  options.add_to(app, "Writing");
-  app.parse("--rw --overlay=" + (dir / "overlays").string() + "/ --clone=job-*");
+  options.add_to(words, "Writing");
+  REQUIRE(words.parse({"--rw", "--overlay=" + (dir / "overlays").string() + "/", "--clone=job-*"}));
   REQUIRE(options.check(2));
   const auto slow = std::make_shared<HookedDevice>();
   const auto other = std::make_shared<HookedDevice>();
