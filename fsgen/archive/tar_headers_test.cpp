@@ -14,6 +14,7 @@
 #include "fsgen/archive/testing/tar_bytes.h"
 #include "fsgen/stream/testing/stream_data.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/privileges.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::archive {
@@ -123,7 +124,7 @@ TEST_CASE("pax global headers count for owners and times as with GNU tar") {
       tar_member("before", '0', "0") +
       pax_header('g', {{"comment", "a remark"},
                        {"uid", "1234"},
-                       {"gid", "99999"},
+                       {"gid", "54321"},
                        {"mtime", "-86400.5"},
                        {"uname", "nobody"},
                        {"atime", "1"}}) +
@@ -135,6 +136,8 @@ TEST_CASE("pax global headers count for owners and times as with GNU tar") {
       pax_header('x', {{"uid", "9"}}) + pax_header('g', {{"uid", "10"}, {"gid", "11"}}) +
       tar_member("both", '0', "5") + pax_header('g', {{"comment", "x"}}) +
       tar_member("none", '0', "6") + kTarEnd;
+  // GNU tar gives files away only as root, of a user name space or not.
+  if (::geteuid() != 0) return testing::skipped("owners of what GNU tar unpacks");
   const TempDir dir("/var/tmp");
   write_file(dir / "a.tar", bytes);
   std::filesystem::create_directory(dir / "out");

@@ -114,8 +114,9 @@ cd "$work"
 for archive in gnu.tar old.tar.gz ustar.tar newc.cpio odc.cpio deflated.zip stored.zip plain.iso; do
   as_unpacked "$work/$archive"
 done
-# It has no owners: those of files that bsdtar unpacks are the user's, and only root's keep set-user-ID.
-if is_root; then
+# It has no owners: those of files that bsdtar unpacks are the user's, and only root's keep set-user-ID,
+# also in a user name space.
+if ((EUID == 0)); then
   as_unpacked "$work/solid.7z"
 else
   as_tree "$work/plain" "$work/solid.7z" --owner="$(id -u):$(id -g)"
