@@ -44,10 +44,10 @@ struct Packed {
 Packed map(const char* path) {
   const int file = ::open(path, O_RDONLY | O_CLOEXEC);
   struct stat status{};
-  if (file < 0 || ::fstat(file, &status) != 0) die("the file can not be opened");
+  if (file < 0 || ::fstat(file, &status) != 0) die("the file cannot be opened");
   Packed packed{nullptr, static_cast<std::size_t>(status.st_size)};
   void* const at = ::mmap(nullptr, packed.size, PROT_READ, MAP_SHARED | MAP_POPULATE, file, 0);
-  if (at == MAP_FAILED) die("the file can not be mapped");
+  if (at == MAP_FAILED) die("the file cannot be mapped");
   // For the server's reads, too: kernels that look for cold pages take those of a file that is only
   // ever read, and then the disk is measured. Where it is not allowed, that is so.
   static_cast<void>(::mlock(at, packed.size));
@@ -120,7 +120,7 @@ void inflate_span(const Packed& packed, const Place& place, std::uint64_t bytes)
     const int status = inflate(&zlib, Z_NO_FLUSH);
     bytes -= wanted - zlib.avail_out;
     if (status == Z_STREAM_END) break;
-    if (status != Z_OK) die("a span can not be inflated");
+    if (status != Z_OK) die("a span cannot be inflated");
   }
   inflateEnd(&zlib);
 }

@@ -390,7 +390,7 @@ Result<void> Dump::take_in_order() {
     Slot& slot = slots_[number % slots_.size()];
     const Result<bool> is_there = wait_for(number, steps);
     if (!is_there) return std::unexpected(is_there.error());
-    if (!*is_there) return {};  // the failure is told already
+    if (!*is_there) return {};  // give_up() has the failure
     if (Result<void> go_on = check_cancel(); !go_on) return go_on;
     const Range range = piece(number);
     const std::span<const std::byte> bytes = bytes_in(slot, range);

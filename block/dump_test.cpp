@@ -508,7 +508,7 @@ TEST_CASE("a file that changes while it is moved follows the policy", "[law5]") 
   device.memory("head").file(store, file, 0, 1'000'000).memory("tail");
   const Result<DumpSummary> summary = dump(device, to_file(out / "disk.img"));
   if (!store.rechecked) {
-    WARN("skipped: this host can not copy between files");
+    WARN("skipped: this host cannot copy between files");
     return;
   }
   if (policy == OnChange::error) {

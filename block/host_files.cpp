@@ -373,7 +373,7 @@ bool HostFiles::drop_oldest_of_each_shelf() {
 std::optional<std::string> HostFiles::difference(ContentNo file, int fd) const {
   struct stat status;
   if (::fstat(fd, &status) != 0) {
-    return fmt::format("it can not be examined (errno {})", errno);
+    return fmt::format("it cannot be examined (errno {})", errno);
   }
   return file_difference(table_->identity(file), status, check_);
 }

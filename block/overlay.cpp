@@ -131,7 +131,7 @@ Result<void> Overlay::alone(Change&& change) {
 Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlayStore> store) {
   const MutexLock branching(branching_);
   if (top().file() != nullptr) {
-    return fail(Errc::unsupported, "what outlives its process can not go on in what does not");
+    return fail(Errc::unsupported, "what outlives its process cannot go on in what does not");
   }
   std::shared_ptr<OverlayLayer> frozen = layers_.back();
   if (frozen->geometry().overlays >= kMostLayers) {
@@ -152,7 +152,7 @@ Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::stri
   const std::shared_ptr<OverlayLayer> frozen = layers_.back();
   if (!geometry_.writable) return fail(Errc::unsupported, "what is read-only takes no snapshots");
   if (frozen->file() == nullptr) {
-    return fail(Errc::unsupported, "what ends with its process can not go on in a file");
+    return fail(Errc::unsupported, "what ends with its process cannot go on in a file");
   }
   auto snapshot = OverlaySnapshot::begin(*frozen->file(), path, origin);
   if (!snapshot) return std::unexpected(std::move(snapshot.error()));

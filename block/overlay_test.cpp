@@ -530,7 +530,7 @@ TEST_CASE("an overlay says which of its changes may wait", "[point6]") {
     CHECK(waits(DeviceCall::trim, 0, 65 << 20));
     CHECK(waits(DeviceCall::zero_allocated, 0, 65 << 20));
     CHECK_FALSE(waits(DeviceCall::zero_allocated, 0, 1 << 20));
-    // What the other device computes is its own matter.
+    // Of computed bytes the device below is asked.
     CHECK(waits(DeviceCall::read, 0, 4096));
     CHECK_FALSE(overlay_over(base)->may_wait(DeviceCall::write, {10, 20}));
   }

@@ -15,25 +15,25 @@
 namespace mkvirtfs::cli {
 
 void ClientOptions::add_to(OptionSet& options, const char* group) {
-  options.add_value("--max-conn", max_connections_, "N", "Refuse more than so many clients (1024)")
+  options.add_value("--max-conn", max_connections_, "N", "Refuse more than N clients (1024)")
       .group(group);
   options
-      .add_values(
-          "--allow", allow_, "RULE,...",
-          "Let in whom a rule fits: any, ADDRESS[/BITS],\nipv4, ipv6, unix, unix:uid=N, ...")
+      .add_values("--allow", allow_, "RULE,...",
+                  "Let in clients that match a rule: any,\nADDRESS[/BITS], ipv4, ipv6, unix, "
+                  "unix:uid=N, ...")
       .split_at(',')
       .one_value_each()
       .group(group);
-  options.add_values("--deny", deny_, "RULE,...", "Of all others refuse those that a rule fits")
+  options.add_values("--deny", deny_, "RULE,...", "Of all others, refuse those that match a rule")
       .split_at(',')
       .one_value_each()
       .group(group);
   options
       .add_value("--timeout", timeout_, "SECONDS",
-                 "Disconnect who is longer in the handshake\n(10; 0: never)")
+                 "Disconnect clients whose handshake takes longer\n(10; 0: no limit)")
       .group(group);
   options
-      .add_value("--list-max", most_names_listed_, "N", "Tell who lists the exports so many (1000)")
+      .add_value("--list-max", most_names_listed_, "N", "List at most N exports to a client (1000)")
       .group(group);
   options
       .add_values("--no", masked_, "FEATURE,...",

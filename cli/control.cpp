@@ -66,16 +66,16 @@ class Control {
     // An export that nobody wrote to yet has no changes; that is no error.
     if (!overlay && writable_->is_unwritten(name)) return {};
     if (!overlay) return std::unexpected(overlay.error());
-    bool told = true;
+    bool is_client_there = true;
     for_each_change(**overlay, [&](const OverlayChange& change) {
       const Json object = Json::object()
                               .set("offset", change.offset)
                               .set("length_bytes", change.length_bytes)
                               .set("zero", change.is_zero)
                               .set(change.is_file ? "file" : "what", change.what);
-      return told = tell(object.one_line());
+      return is_client_there = tell(object.one_line());
     });
-    if (!told) return client_gone();
+    if (!is_client_there) return client_gone();
     return {};
   }
 

@@ -150,7 +150,7 @@ Result<int> Ctl::run(const Streams& streams) {
   const auto no_answer = [] {
     return fail(Errc::bad_peer, "the server answered something that is no answer");
   };
-  const auto unwritable = [] { return fail(Errc::io, "standard output can not be written"); };
+  const auto unwritable = [] { return fail(Errc::io, "standard output cannot be written"); };
   Sums sums;
   bool has_answer = false;
   const auto take = [&](const std::string& line) -> Result<void> {

@@ -85,11 +85,11 @@ DumpCommand::DumpCommand(OptionSet& options, const FormatRegistry& formats)
       .required()
       .group(kGroup);
   options.add_flag("--force", force_, "Replace FILE, or write to a block device").group(kGroup);
-  options.add_flag("--sha256", sha256_, "Tell the SHA-256 of the image").group(kGroup);
+  options.add_flag("--sha256", sha256_, "Print the SHA-256 of the image").group(kGroup);
   options.add_value("--progress", progress_fd_, "FD", "Write N/100 lines to this descriptor")
       .not_negative()
       .group(kGroup);
-  options.add_flag("--json", json_, "Tell the summary as JSON").group(kGroup);
+  options.add_flag("--json", json_, "Print the summary as JSON").group(kGroup);
   image_.add_to(options);
 }
 

@@ -82,7 +82,7 @@ Result<int> List::run(const Streams& streams) {
   nbd::ExportLister lister([&] { return nbd::connect_to(*server, kPatience); }, kPatience,
                            credentials);
   Lines lines(streams.out);
-  const auto unwritable = [] { return fail(Errc::io, "the list can not be written"); };
+  const auto unwritable = [] { return fail(Errc::io, "the list cannot be written"); };
   bool first = true;
   const auto show = [&](const nbd::ExportEntry& entry) -> Result<void> {
     const bool written =

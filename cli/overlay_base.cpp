@@ -265,7 +265,7 @@ Result<void> BaseGuard::check(const OverlayHeader* found) const {
     log_.write(
         LogLevel::info,
         fmt::format("{} has no base manifest: names, sizes and times of its base are as they "
-                    "were, content was not compared; from now on {} tells more",
+                    "were, content was not compared; from now on {} has more",
                     overlay_, base_manifest_path(overlay_)));
     return check_without_manifest();
   }

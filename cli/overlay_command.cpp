@@ -59,7 +59,7 @@ class OverlayCommand final : public Command {
     if (what_ == "export") return export_to(streams);
     Result<std::string> text = what_ == "seal" ? seal() : look();
     if (!text) return std::unexpected(std::move(text.error()));
-    if (!print(streams.out, *text)) return fail(Errc::io, "standard output can not be written");
+    if (!print(streams.out, *text)) return fail(Errc::io, "standard output cannot be written");
     return 0;
   }
 

@@ -130,7 +130,7 @@ Result<void> export_overlay(const std::string& overlay, const std::string& outpu
   std::optional<ExportedRange> held;  // until it is known that the next is of another kind
   const auto tell = [&] {
     if (!held || visit(*held)) return Result<void>();
-    return Result<void>(fail(Errc::io, "standard output can not be written"));
+    return Result<void>(fail(Errc::io, "standard output cannot be written"));
   };
   for_each_extent(disk, {0, size_bytes}, [&](const Extent& extent) {
     if (extent.kind == ExtentKind::computed) return true;

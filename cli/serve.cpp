@@ -340,9 +340,9 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
                 "Stop when the last client is gone, or so many\nseconds later (=SECONDS)")
       .group(kGroup);
   options
-      .add_flag(
-          "--stats", statistics_,
-          "Tell at the end what clients asked (as one line\nwith =json); SIGUSR1 tells at any time")
+      .add_flag("--stats", statistics_,
+                "Print at the end what clients asked (as one line\nwith =json); SIGUSR1 prints it "
+                "at any time")
       .group(kGroup);
   options.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
       .group(kGroup);

@@ -81,7 +81,7 @@ void tell_of_spool(const std::string& name, const SourceFacts& facts,
                    const ArchiveSettings& settings, LogSink& log) {
   if (facts.spool_bytes == 0) return;
   log.write(LogLevel::info,
-            fmt::format("{} can not be read at any offset: {} are in a spool in {}", name,
+            fmt::format("{} cannot be read at any offset: {} are in a spool in {}", name,
                         human_size(facts.spool_bytes), settings.stream.spool->directory()));
 }
 

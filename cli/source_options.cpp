@@ -204,7 +204,7 @@ void SourceOptions::add_options_to(OptionSet& options) {
       .excludes(one);
   options.add_flag("--no-xattrs", no_xattrs_, "Leave out extended attributes and ACLs")
       .group(kGroup);
-  options.add_flag("--skip-unreadable", skip_unreadable_, "Leave out what can not be read")
+  options.add_flag("--skip-unreadable", skip_unreadable_, "Leave out what cannot be read")
       .group(kGroup);
   options
       .add_flag(

@@ -10,16 +10,16 @@ namespace {
 
 /// A script whose variable is empty must not end up with a server that serves everybody.
 std::string not_empty(const std::string& value) {
-  return value.empty() ? "it can not be empty" : "";
+  return value.empty() ? "it cannot be empty" : "";
 }
 
 }  // namespace
 
 void TlsOptions::add_to(OptionSet& options, const char* group) {
   options
-      .add_value(
-          "--tls", mode_, "MODE",
-          "Encrypt: off, on (for clients who ask), require\n(on if there are certificates or keys)")
+      .add_value("--tls", mode_, "MODE",
+                 "Encrypt: off, on (for clients that ask), require\n(on if there are certificates "
+                 "or keys)")
       .one_of({"off", "on", "require"})
       .group(group);
   options

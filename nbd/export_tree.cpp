@@ -220,7 +220,7 @@ Result<std::shared_ptr<ExportTree>> make_tree(
     const std::string shown = shortened(added.name);
     if (!is_valid_export_name(added.name)) {
       return fail(Errc::usage,
-                  fmt::format("\"{}\" can not be the name of an export: it takes at most {} bytes "
+                  fmt::format("\"{}\" cannot be the name of an export: it takes at most {} bytes "
                               "of UTF-8, with no empty, \".\" or \"..\" component",
                               shown, kLongestString));
     }

@@ -39,7 +39,7 @@ Result<void> Extensions::add_option(OptionExtension extension) {
     return fail(Errc::usage, fmt::format("option {} is not free: 256 to 2147483647 are", number));
   }
   if (rule.least_bytes > rule.most_bytes || rule.most_bytes > kLongestOption) {
-    return fail(Errc::usage, fmt::format("option {} can not have {} to {} bytes of data", number,
+    return fail(Errc::usage, fmt::format("option {} cannot have {} to {} bytes of data", number,
                                          rule.least_bytes, rule.most_bytes));
   }
   if (!extension.handler) {
@@ -56,7 +56,7 @@ Result<void> Extensions::add_option(OptionExtension extension) {
 
 Result<void> Extensions::add_namespace(std::shared_ptr<const MetaNamespace> added) {
   if (added == nullptr || !is_namespace_name(added->name())) {
-    return fail(Errc::usage, fmt::format("\"{}\" can not be the name of a metadata namespace: only "
+    return fail(Errc::usage, fmt::format("\"{}\" cannot be the name of a metadata namespace: only "
                                          "x-... is free",
                                          added == nullptr ? "" : added->name()));
   }

@@ -480,7 +480,7 @@ class ExportLister::PageMaker {
     const auto component = component_in(directory_, name);
     if (!component) {
       return broken(
-          fmt::format("\"{}\" can not be in the directory \"{}\"", name.substr(0, 80), directory_));
+          fmt::format("\"{}\" cannot be in the directory \"{}\"", name.substr(0, 80), directory_));
     }
     if (!page_.next.empty()) return broken("an entry behind the end of its page");
     if (page_.entries.size() >= most_) return broken("more entries than were asked for");
@@ -621,7 +621,7 @@ Result<void> ExportLister::list(const std::string& directory, bool recursive, co
   }
   if (way_ == Way::flat) return list_flat(directory, recursive, visit);
   if (!is_valid_export_name(directory)) {
-    return fail(Errc::usage, fmt::format("\"{}\" can not be a directory of exports", directory));
+    return fail(Errc::usage, fmt::format("\"{}\" cannot be a directory of exports", directory));
   }
   return walk(directory, recursive, 0, visit);
 }

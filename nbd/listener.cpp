@@ -205,7 +205,7 @@ bool is_missing_address(int error) noexcept {
 
 Result<Listener> Listener::on_unix(const std::string& path) {
   if (path.empty() || path.find('\0') != std::string::npos) {
-    return fail(Errc::usage, fmt::format("\"{}\" can not be the path of a socket", path));
+    return fail(Errc::usage, fmt::format("\"{}\" cannot be the path of a socket", path));
   }
   if (path.size() > kLongestSocketPath) {
     return fail(Errc::usage,

@@ -304,7 +304,7 @@ std::size_t Negotiation::consume_option(Data input) {
                  fmt::format("the data of an option ends at {} bytes", kLongestOption));
   } else {
     refuse_after(length, option, OptionReply::err_invalid,
-                 fmt::format("this option can not have {} bytes of data", length));
+                 fmt::format("this option cannot have {} bytes of data", length));
   }
   return kOptionHeaderBytes;
 }
@@ -339,7 +339,7 @@ void Negotiation::on_export_name(Option, Data data) {
     return;
   }
   if (extended_headers_) {
-    end("EXPORT_NAME can not follow extended headers");
+    end("EXPORT_NAME cannot follow extended headers");
     return;
   }
   Result<Export> exported = open(as_text(data));

@@ -271,7 +271,7 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   if (below_->find(child)) {
     return fail(Errc::usage, fmt::format("{}: there is such an export", child));
   }
-  if (!options_.branch) return fail(Errc::unsupported, "snapshots can not be kept here");
+  if (!options_.branch) return fail(Errc::unsupported, "snapshots cannot be kept here");
   const Result<std::shared_ptr<Overlay>> written = overlay(name);
   if (!written) return std::unexpected(written.error());
   Kept kept;

@@ -170,7 +170,7 @@ Result<void> TlsCredentials::load_priority(const std::string& text) {
   const int status = gnutls_priority_init2(&loaded_->priority, text.c_str(), &wrong, 0);
   if (status == 0) return {};
   return fail(Errc::usage,
-              fmt::format("\"{}\" can not be a TLS priority, from \"{}\" on ({})", text,
+              fmt::format("\"{}\" cannot be a TLS priority, from \"{}\" on ({})", text,
                           wrong != nullptr ? wrong : text.c_str(), gnutls_text(status)));
 }
 
@@ -323,7 +323,7 @@ Result<void> TlsCredentials::load_client_key(const std::string& path, const std:
   const gnutls_datum_t key = datum(found->second);
   status = gnutls_psk_set_client_credentials(loaded_->client_psk, found->first.c_str(), &key,
                                              GNUTLS_PSK_KEY_RAW);
-  if (status < 0) return fail_file(path, "holds a key that can not be used", status);
+  if (status < 0) return fail_file(path, "holds a key that cannot be used", status);
   loaded_->keys.clear();
   return {};
 }

@@ -126,7 +126,7 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
     return refuse(WireError::perm, "the export is read-only");
   }
   if ((request.flags & ~acceptable_flags(*rule, agreed)) != 0) {
-    return refuse(WireError::inval, "the command can not have these flags");
+    return refuse(WireError::inval, "the command cannot have these flags");
   }
   const bool masked = rule->feature && !agreed.features.has(*rule->feature);
   if (masked || (rule->advertised != 0 && (agreed.transmission_flags & rule->advertised) == 0)) {
@@ -141,7 +141,7 @@ Verdict judge(const Request& request, const Agreement& agreed) noexcept {
         kFilterHeadBytes + kContextIdBytes * std::uint64_t{agreed.contexts.size()};
     if (request.length < kFilterHeadBytes + kContextIdBytes || request.length > most ||
         request.length % kContextIdBytes != 0) {
-      return refuse(WireError::inval, "a list of contexts can not have this length");
+      return refuse(WireError::inval, "a list of contexts cannot have this length");
     }
     return verdict;
   }

@@ -272,7 +272,7 @@ std::optional<std::string> Keywords::set(std::string_view word) {
     return fmt::format("{} is no keyword of mtree(5)", word);
   }
   if (good) return std::nullopt;
-  return fmt::format("{} can not be understood", word);
+  return fmt::format("{} cannot be understood", word);
 }
 
 void Keywords::unset(std::string_view keyword) {
@@ -459,11 +459,11 @@ Result<void> ManifestReader::take_attributes(const Keywords& keywords) {
     return wrong("no file can belong to id 4294967295");
   }
   if (tells && !uid && !keywords.unknown_user.empty()) {
-    return wrong(fmt::format("this host knows no user {} (uid=NUMBER tells who that is)",
+    return wrong(fmt::format("this host knows no user {} (uid=NUMBER is the way to name it)",
                              keywords.unknown_user));
   }
   if (tells && !gid && !keywords.unknown_group.empty()) {
-    return wrong(fmt::format("this host knows no group {} (gid=NUMBER tells which that is)",
+    return wrong(fmt::format("this host knows no group {} (gid=NUMBER is the way to name it)",
                              keywords.unknown_group));
   }
   member_.has_permissions = tells && keywords.permissions.has_value();
@@ -509,7 +509,7 @@ Result<bool> ManifestReader::take_contents(const std::string& path,
   if (!file && member_.is_optional && file.error().os_errno == ENOENT) return false;
   if (!file) return wrong(file.error().what);
   struct stat status{};
-  if (::fstat(file->get(), &status) != 0) return wrong("its contents can not be looked at");
+  if (::fstat(file->get(), &status) != 0) return wrong("its contents cannot be looked at");
   member_.size_bytes = static_cast<std::uint64_t>(status.st_size);
   if (size_bytes && *size_bytes != member_.size_bytes) {
     return wrong(fmt::format("{} has {} bytes, not {}", path, member_.size_bytes, *size_bytes));

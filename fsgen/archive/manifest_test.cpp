@@ -256,16 +256,16 @@ TEST_CASE("what a manifest can not mean is refused with its line") {
   const TempDir dir("/var/tmp");
   const auto refused = [&](const std::string& line) { return refusal(line, dir.path()); };
   CHECK(refused("# fine\n..\n") == "manifest: line 3: .. leaves a directory, and none was entered");
-  CHECK(refused("a type=folder") == "manifest: line 2: type=folder can not be understood");
+  CHECK(refused("a type=folder") == "manifest: line 2: type=folder cannot be understood");
   CHECK_THAT(refused("a mode=u+rwx type=dir"), Catch::Contains("mode=u+rwx"));
   CHECK_THAT(refused("a mode=17777 type=dir"), Catch::Contains("mode=17777"));
   CHECK_THAT(refused("/set uid=-1"), Catch::Contains("uid=-1"));
   CHECK_THAT(refused("a uid=4294967295 type=fifo"), Catch::Contains("4294967295"));
   CHECK_THAT(refused("a time=1.1000000000"), Catch::Contains("time="));
   CHECK(refused("a moed=0644") == "manifest: line 2: moed=0644 is no keyword of mtree(5)");
-  CHECK(
-      refused("\na type=dir uname=no-such-user-here") ==
-      "manifest: line 3: this host knows no user no-such-user-here (uid=NUMBER tells who that is)");
+  CHECK(refused("\na type=dir uname=no-such-user-here") ==
+        "manifest: line 3: this host knows no user no-such-user-here (uid=NUMBER is the way to "
+        "name it)");
   CHECK_THAT(refused("/set gname=no-such-group-here\na type=dir"),
              Catch::StartsWith("manifest: line 3: this host knows no group no-such-group-here"));
   CHECK_THAT(refused("a type=char device=native,1"), Catch::Contains("device="));

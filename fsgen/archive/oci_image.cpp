@@ -331,9 +331,8 @@ class Finder {
                   fmt::format("{} has {} layers, more than {}", shown(), count, kMostLayers));
     }
     if (!diff_ids_.empty() && diff_ids_.size() != count) {
-      return fail(Errc::unreadable,
-                  fmt::format("{} has {} layers, and its configuration tells of {}", shown(), count,
-                              diff_ids_.size()));
+      return fail(Errc::unreadable, fmt::format("{} has {} layers, and its configuration lists {}",
+                                                shown(), count, diff_ids_.size()));
     }
     return {};
   }

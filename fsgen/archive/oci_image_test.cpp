@@ -351,7 +351,7 @@ TEST_CASE("what is damaged, missing or elsewhere in a layout is said") {
   only(layout.blob(fmt::format(R"({{"schemaVersion":2,"config":{}}},"layers":[{}}}]}})",
                                layout.blob(layout.config("amd64", 2), "config"), layer),
                    "manifest"));
-  CHECK(error_of(layout, oci_name()) == "test has 1 layers, and its configuration tells of 2");
+  CHECK(error_of(layout, oci_name()) == "test has 1 layers, and its configuration lists 2");
 }
 
 TEST_CASE("documents that can not be are refused, each in one line") {

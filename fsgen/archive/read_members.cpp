@@ -301,7 +301,7 @@ Result<void> MemberReader::take() {
 Result<void> MemberReader::take_name() {
   const char* name = archive_entry_pathname(handle_->entry());
   if (name == nullptr) name = archive_entry_pathname_utf8(handle_->entry());
-  if (name == nullptr) return wrong("its name can not be told");
+  if (name == nullptr) return wrong("its name cannot be told");
   path_ = name;
   member_.path = path_;
   return {};
@@ -352,7 +352,7 @@ Result<void> MemberReader::take_link() {
   }
   // libarchive takes what is encrypted for the target.
   if (S_ISLNK(member_.mode) && archive_entry_is_data_encrypted(entry) == 1) {
-    return wrong("is an encrypted symlink, which can not be read here", Errc::unsupported);
+    return wrong("is an encrypted symlink, which cannot be read here", Errc::unsupported);
   }
   target_ = target == nullptr ? "" : target;
   member_.link_target = target_;
@@ -454,7 +454,7 @@ void MemberReader::take_xattrs() {
   }
   if (!acls_.defaults.empty()) add("system.posix_acl_default", acls_.defaults);
   if (!acls_.unknown_names.empty()) {
-    remark(fmt::format("its ACL names whom this host does not know, left out: {}",
+    remark(fmt::format("its ACL has names that this host does not know, left out: {}",
                        acls_.unknown_names));
   }
   // pax archives may tell each twice, in two dialects. The last is the first here, and wins.
@@ -581,7 +581,7 @@ Result<void> MemberReader::take_checksum() {
 
 Result<void> MemberReader::check_checksum(std::uint32_t found) const {
   if (!checksum_ || *checksum_ == found) return {};
-  return wrong("can not be unpacked: its checksum is wrong");
+  return wrong("cannot be unpacked: its checksum is wrong");
 }
 
 Result<void> MemberReader::spool() {
@@ -610,7 +610,7 @@ Result<void> MemberReader::spool() {
     if (status == ARCHIVE_EOF) break;
     // A checksum that is wrong is a mere warning to libarchive, with some formats.
     if (status != ARCHIVE_OK) {
-      return wrong(fmt::format("can not be unpacked: {}", handle_->error_text()));
+      return wrong(fmt::format("cannot be unpacked: {}", handle_->error_text()));
     }
     // rar 5 hands out blocks of nothing while it unpacks: no address, no offset.
     if (count == 0) continue;

@@ -133,7 +133,7 @@ Result<std::vector<NodeNo>> boot_nodes(const SourceTree& tree, const Boot& boot)
     const Node* node = tree.find_path(file.path);
     if (node == nullptr || !node->is_regular() || node->size_bytes == 0) {
       return fail(Errc::does_not_fit,
-                  fmt::format("{} is not a file with bytes in the source, and can not be booted",
+                  fmt::format("{} is not a file with bytes in the source, and cannot be booted",
                               file.path));
     }
     const auto no = static_cast<NodeNo>(node - tree.nodes().data());

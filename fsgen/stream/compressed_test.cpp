@@ -654,7 +654,7 @@ TEST_CASE("a corrupt index is refused, and one with a right checksum never does 
     const auto opened = open(damaged);
     REQUIRE(!opened);
     CHECK(opened.error().code == Errc::unreadable);
-    CHECK(contains(opened.error().what, "the index of test.packed can not be used: "));
+    CHECK(contains(opened.error().what, "the index of test.packed cannot be used: "));
     CHECK(!open(std::span(index).first(random() % index.size())));
   }
   CHECK(contains(open_indexed(memory(packed + "x"), index, small_options()).error().what,

@@ -101,7 +101,7 @@ Result<void> FileSource::recheck(const PinnedFile&) {
 std::optional<std::string> FileSource::difference() const {
   struct stat status;
   if (::fstat(fd_->get(), &status) != 0) {
-    return fmt::format("it can not be examined (errno {})", errno);
+    return fmt::format("it cannot be examined (errno {})", errno);
   }
   return file_difference(identity_, status, check_);
 }

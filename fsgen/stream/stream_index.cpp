@@ -196,7 +196,7 @@ std::vector<std::byte> to_bytes(const StreamIndex& index) {
 Result<StreamIndex> parse_index(std::span<const std::byte> bytes, std::uint64_t packed_bytes,
                                 const std::string& name) {
   const auto refuse = [&](std::string_view why) {
-    return fail(Errc::unreadable, fmt::format("the index of {} can not be used: {}", name, why));
+    return fail(Errc::unreadable, fmt::format("the index of {} cannot be used: {}", name, why));
   };
   if (bytes.size() < kHeaderBytes + kDigestBytes) return refuse("it is too short");
   if (!std::ranges::equal(bytes.first(kMagic.size()), std::as_bytes(std::span(kMagic)))) {

@@ -292,7 +292,7 @@ class LayerMerger {
       if (link.path.empty() || directory == nullptr || !directory->is_directory() ||
           layer.tree->find_path(link.path) != nullptr) {
         return wrong(
-            no, fmt::format("{}: a hard link to {} can not stand there", link.path, link.target));
+            no, fmt::format("{}: a hard link to {} cannot stand there", link.path, link.target));
       }
       marks_[*at].links.push_back(static_cast<std::uint32_t>(links_.size()));
       links_.push_back({no, std::move(path), placed_path(no, link.target), {}});

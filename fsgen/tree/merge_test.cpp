@@ -163,7 +163,7 @@ TEST_CASE("an outward link is one more name of what was there before its layer")
   middle.outward_links.clear();
   CHECK(error_of(placed({middle, directories})) == "b is a hard link to d, which is a directory");
   middle.outward_links = {{"no/b", "a"}};
-  CHECK(error_of(placed({base, middle})) == "no/b: a hard link to a can not stand there");
+  CHECK(error_of(placed({base, middle})) == "no/b: a hard link to a cannot stand there");
   middle.outward_links = {{"d/b", "../a"}};
   CHECK(error_of(placed({base, middle})) == "../a: . and .. have no place in a path");
 }

@@ -528,7 +528,7 @@ TEST_CASE("what can not be read is an error that names it all, or is counted") {
       const Error error = error_of(dir.path(), options, tuning);
       CHECK(error.code == Errc::unreadable);
       CHECK_THAT(error.what,
-                 Catch::StartsWith(dir.path().string() + ": 8 entries can not be read: "));
+                 Catch::StartsWith(dir.path().string() + ": 8 entries cannot be read: "));
       for (const std::string& one : expected) CHECK_THAT(error.what, Catch::Contains(one));
       CHECK(error.what.find('\n') == std::string::npos);
 
@@ -555,7 +555,7 @@ TEST_CASE("an error about very many names stays bounded") {
   tuning.names_a_task = 100;
   const AsNobody nobody;
   const Error error = error_of(dir.path(), {}, tuning);
-  CHECK_THAT(error.what, Catch::Contains("600 entries can not be read: 1000: Permission denied; "));
+  CHECK_THAT(error.what, Catch::Contains("600 entries cannot be read: 1000: Permission denied; "));
   CHECK_THAT(error.what, Catch::Contains("; 1099: Permission denied; and 500 more ("));
 }
 

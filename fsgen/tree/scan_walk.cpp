@@ -343,7 +343,7 @@ void Worker::run(bool may_change_directory) noexcept {
       reader_.use_own_directory();
     } else if (walk_.options.xattrs && ::access("/proc/self/fd", F_OK) != 0) {
       walk_.give_up({Errc::unsupported, errno,
-                     "extended attributes can not be read where unshare(2) is refused and /proc is "
+                     "extended attributes cannot be read where unshare(2) is refused and /proc is "
                      "missing (try without them)"});
     }
     while (std::optional<WalkTask> task = walk_.take()) {
@@ -548,7 +548,7 @@ void Worker::look_at(ScannedDirectory& directory, const char* name) {
 
 /// The one line that names what could not be read.
 std::string unreadable_message(const ScanReport& report) {
-  std::string what = fmt::format("{} {} can not be read: ", report.unreadable_count,
+  std::string what = fmt::format("{} {} cannot be read: ", report.unreadable_count,
                                  report.unreadable_count == 1 ? "entry" : "entries");
   what += fmt::format("{}", fmt::join(report.unreadable_paths, "; "));
   const std::uint64_t unnamed = report.unreadable_count - report.unreadable_paths.size();

@@ -11,7 +11,7 @@ cp "$work/below" "$work/kept"
 start copy_on_write "$1/build/copy_on_write" "$work/below" "$work/sock"
 at="nbd+unix:///?socket=$work/sock"
 equal "$(cat "$work/copy_on_write.out")" "nbd+unix:///?socket=$work/sock" "the URI"
-for what in flush fua trim zero 'fast-zero' multi-conn; do nbdinfo --can "$what" "$at" || fail "it can not $what"; done
+for what in flush fua trim zero 'fast-zero' multi-conn; do nbdinfo --can "$what" "$at" || fail "it cannot $what"; done
 if nbdinfo --is read-only "$at"; then fail "it is read-only"; fi
 
 # qemu-io: patterns over the borders of blocks, each read back; every kind of request that changes bytes.
