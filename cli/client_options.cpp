@@ -19,7 +19,7 @@ void ClientOptions::add_to(OptionSet& options, const char* group) {
       .group(group);
   options
       .add_values("--allow", allow_, "RULE,...",
-                  "Let in clients that match a rule: any,\nADDRESS[/BITS], ipv4, ipv6, unix, "
+                  "Let in clients that match a rule: any, ipv4,\nipv6, ADDRESS[/BITS], unix, "
                   "unix:uid=N, ...")
       .split_at(',')
       .one_value_each()

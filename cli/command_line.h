@@ -101,8 +101,7 @@ class OptionSet {
   void allow_unknown();
 
   /// Declares an option that takes a value, by its names ("-p,--port"), or a word known by its
-  /// place
-  /// ("SOURCE"). `meta` is what the value is called in the help.
+  /// place ("SOURCE"). `meta` is what the value is called in the help.
   CommandOption& add_value(const std::string& names, std::string& value, const std::string& meta,
                            const std::string& help);
   CommandOption& add_value(const std::string& names, unsigned& value, const std::string& meta,
