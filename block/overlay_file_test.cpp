@@ -29,6 +29,7 @@
 #include "block/overlay_snapshot.h"
 #include "block/page_cache.h"
 #include "block/resized_device.h"
+#include "block/testing/computed_extent.h"
 #include "support/sha256.h"
 #include "tests/support/temp_dir.h"
 
@@ -52,14 +53,7 @@ class Base final : public BlockDevice {
     std::ranges::fill(out, value_);
     return {};
   }
-  void map(Range range, ExtentSink& sink) const override {
-    if (range.length == 0) return;
-    Extent extent;
-    extent.offset = range.offset;
-    extent.length = range.length;
-    extent.kind = ExtentKind::computed;
-    sink.extent(extent);
-  }
+  void map(Range range, ExtentSink& sink) const override { testing::map_computed(range, sink); }
 
  private:
   const std::byte value_;

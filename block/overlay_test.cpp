@@ -2,7 +2,6 @@
 #include "block/overlay.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 
 #include "block/overlay_file.h"
 #include "block/testing/faulty_device.h"
+#include "block/testing/waiting_file_system.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
@@ -497,24 +497,6 @@ TEST_CASE("no lock is held while what is below a block is read", "[point6]") {
   if (frozen) CHECK(read_all(*frozen) == before);
 }
 
-namespace {
-
-/// A file system that may make any call wait.
-class WaitingFileSystem final : public FileOperations {
- public:
-  ssize_t pread_nowait(int, std::span<std::byte>, std::uint64_t) override {
-    errno = EOPNOTSUPP;
-    return -1;
-  }
-  int fstatfs(int, struct statfs& status) override {
-    status = {};
-    status.f_type = FUSE_SUPER_MAGIC;
-    return 0;
-  }
-};
-
-}  // namespace
-
 TEST_CASE("an overlay says which of its changes may wait", "[point6]") {
   constexpr std::uint64_t kSize = 256 << 20;
   const auto base = std::make_shared<Base>(Bytes(kSize));
@@ -537,7 +519,7 @@ TEST_CASE("an overlay says which of its changes may wait", "[point6]") {
   SECTION("in a file system that may make any call wait: all") {
     UniqueFd file(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     REQUIRE(file);
-    WaitingFileSystem operations;
+    testing::WaitingFileSystem operations;
     const Overlay overlay(base,
                           std::make_shared<OverlayStore>(std::move(file), 0, "slow", operations),
                           Overlay::Options{});

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "block/overlay.h"
+#include "block/testing/computed_extent.h"
 #include "cli/command_line.h"
 #include "cli/overlay_options.h"
 #include "nbd/overlay_exports.h"
@@ -158,9 +159,7 @@ class HookedDevice final : public BlockDevice {
     std::ranges::fill(out, std::byte{0});
     return {};
   }
-  void map(Range range, ExtentSink& sink) const override {
-    sink.extent({.offset = range.offset, .length = range.length, .kind = ExtentKind::computed});
-  }
+  void map(Range range, ExtentSink& sink) const override { testing::map_computed(range, sink); }
   std::function<void()> before_read;
   int reads = 0;
 

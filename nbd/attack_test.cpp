@@ -18,6 +18,7 @@
 
 #include <fmt/format.h>
 
+#include "block/testing/computed_extent.h"
 #include "nbd/list_hier.h"
 #include "nbd/server.h"
 #include "nbd/session.h"
@@ -73,9 +74,7 @@ class SharedDisk final : public BlockDevice {
     return {};
   }
   void map(Range range, ExtentSink& sink) const override {
-    if (range.length != 0) {
-      sink.extent({range.offset, range.length, ExtentKind::computed, nullptr, nullptr, {}, 0});
-    }
+    mkvirtfs::testing::map_computed(range, sink);
   }
   Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override {
     const std::lock_guard lock(mutex_);

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -30,7 +29,9 @@
 
 #include "block/host_files.h"
 #include "block/overlay.h"
+#include "block/testing/computed_extent.h"
 #include "block/testing/directory_table.h"
+#include "block/testing/waiting_file_system.h"
 #include "nbd/testing/extent_device.h"
 #include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
@@ -195,11 +196,7 @@ class CountingDevice final : public BlockDevice {
     return {};
   }
   void map(Range range, ExtentSink& sink) const override {
-    Extent all;
-    all.offset = range.offset;
-    all.length = range.length;
-    all.kind = ExtentKind::computed;
-    if (range.length > 0) sink.extent(all);
+    mkvirtfs::testing::map_computed(range, sink);
   }
   std::atomic<std::uint64_t> bytes_read = 0;
   std::atomic<bool> throws = false;
@@ -1060,7 +1057,7 @@ TEST_CASE("options of a server are named as needed", "[server][point6]") {
 namespace {
 
 /// A file system like FUSE: reads take as long as the test wants, and nobody can ask which.
-class GatedFileSystem final : public FileOperations {
+class GatedFileSystem final : public mkvirtfs::testing::WaitingFileSystem {
  public:
   ssize_t pread(int fd, std::span<std::byte> out, std::uint64_t offset) override {
     {
@@ -1070,15 +1067,6 @@ class GatedFileSystem final : public FileOperations {
       --waiting;
     }
     return FileOperations::pread(fd, out, offset);
-  }
-  ssize_t pread_nowait(int, std::span<std::byte>, std::uint64_t) override {
-    errno = EOPNOTSUPP;
-    return -1;
-  }
-  int fstatfs(int, struct statfs& status) override {
-    status = {};
-    status.f_type = FUSE_SUPER_MAGIC;
-    return 0;
   }
   void let_go() {
     const std::lock_guard lock(mutex_);

@@ -10,6 +10,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "block/testing/computed_extent.h"
 #include "nbd/testing/extent_device.h"
 #include "nbd/testing/gated_device.h"
 #include "nbd/testing/memory_device.h"
@@ -667,11 +668,7 @@ class ThrowingDevice final : public BlockDevice {
   }
   void map(Range range, ExtentSink& sink) const override {
     if (map_throws) boom();
-    Extent extent;
-    extent.offset = range.offset;
-    extent.length = range.length;
-    extent.kind = ExtentKind::computed;
-    if (range.length > 0) sink.extent(extent);
+    mkvirtfs::testing::map_computed(range, sink);
   }
   Result<void> write(std::uint64_t, std::span<const std::byte>) override {
     if (throws) boom();

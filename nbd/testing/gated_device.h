@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "block/device.h"
+#include "block/testing/computed_extent.h"
 
 namespace mkvirtfs::nbd::testing {
 
@@ -60,11 +61,7 @@ class GatedDevice final : public BlockDevice {
     return {};
   }
   void map(Range range, ExtentSink& sink) const override {
-    Extent all;
-    all.offset = range.offset;
-    all.length = range.length;
-    all.kind = ExtentKind::computed;
-    if (range.length > 0) sink.extent(all);
+    mkvirtfs::testing::map_computed(range, sink);
   }
   Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override {
     const auto lock = pass({offset, data.size()});

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "block/device.h"
+#include "block/testing/computed_extent.h"
 
 namespace mkvirtfs::nbd::testing {
 
@@ -64,12 +65,7 @@ class WritableDevice final : public BlockDevice {
     return {};
   }
   void map(Range range, ExtentSink& sink) const override {
-    if (range.length == 0) return;
-    Extent all;
-    all.offset = range.offset;
-    all.length = range.length;
-    all.kind = ExtentKind::computed;
-    sink.extent(all);
+    mkvirtfs::testing::map_computed(range, sink);
   }
   Result<void> write(std::uint64_t offset, std::span<const std::byte> data) override {
     if (full) return fail(Errc::no_space, "the disk is full");
