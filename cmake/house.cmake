@@ -27,7 +27,7 @@ function(mkvirtfs_room name)
   if(MKVIRTFS_TESTS AND ROOM_TESTS)
     add_executable(${name}_test ${ROOM_TESTS})
     if(MKVIRTFS_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT ROOM_OPTIMISE_TESTS)
-      # Of Catch2's assertions clang makes sanitized code in 8 seconds a file, and in 17 optimised.
+      # For a sanitized file of Catch2 assertions clang takes 8 seconds, and 17 when it optimises.
       target_compile_options(${name}_test PRIVATE -O0)
     endif()
     target_link_libraries(${name}_test PRIVATE ${target} ${ROOM_TEST_USES} mkvirtfs_test_main)

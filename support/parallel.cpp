@@ -91,12 +91,11 @@ Result<void> parallel_for(std::size_t count, const ParallelLoop& loop,
   try {
     const auto shared = std::make_shared<Loop>(count, loop.doing, body);
     const std::size_t threads = std::min<std::size_t>(thread_count(loop.threads), count);
-    if (threads > 1) {
-      WorkerPool pool(threads - 1);
-      for (std::size_t i = 1; i < threads && pool.submit(shared); ++i) {
+    {
+      std::optional<WorkerPool> others;  // its end waits for them
+      if (threads > 1) others.emplace(threads - 1);
+      for (std::size_t i = 1; i < threads && others->submit(shared); ++i) {
       }
-      shared->run();
-    } else {
       shared->run();
     }
     return shared->result();

@@ -13,28 +13,35 @@ root = pathlib.Path(sys.argv[1])
 failures = []
 
 
+def used_in(words, keywords):
+    """The rooms behind these keywords of a CMake call."""
+    used = []
+    keyword = ""
+    for word in words:
+        if re.fullmatch("[A-Z_]+", word):
+            keyword = word
+        elif keyword in keywords and word.startswith("mkvirtfs_"):
+            used.append(word)
+    return used
+
+
 def linked_rooms():
     """{folder: folders that it links}, from the CMakeLists.txt of the rooms."""
     folders = {}
     links = {}
     for file in sorted(root.glob("*/CMakeLists.txt")) + sorted(root.glob("fsgen/*/CMakeLists.txt")):
         folder = str(file.parent.relative_to(root))
-        text = re.sub(r"#[^\n]*", "", file.read_text())
-        room = re.search(r"\bmkvirtfs_room\((\w+)(.*?)\)", text, re.DOTALL)
-        if folder.split("/")[0] in ("tests", "examples", "bench"):
+        if folder in ("tests", "examples", "bench"):
             continue
+        text = re.sub(r"#[^\n]*", "", file.read_text())
+        room = re.search(r"\bmkvirtfs_room\((.*?)\)", text, re.DOTALL)
+        program = re.search(r"\btarget_link_libraries\((.*?)\)", text, re.DOTALL)
         if room:
-            folders["mkvirtfs_" + room[1]] = folder
-            words = re.search(r"\bUSES\b(.*?)(?:\b(?:PRIVATE_USES|TESTS|TEST_USES)\b|\Z)", room[2],
-                              re.DOTALL)
-            links[folder] = re.findall(r"\bmkvirtfs_\w+", words[1]) if words else []
-            private = re.search(r"\bPRIVATE_USES\b(.*?)(?:\b(?:TESTS|TEST_USES)\b|\Z)", room[2],
-                                re.DOTALL)
-            links[folder] += re.findall(r"\bmkvirtfs_\w+", private[1]) if private else []
-        else:
-            program = re.search(r"\btarget_link_libraries\(\S+ PRIVATE(.*?)\)", text, re.DOTALL)
-            if program:
-                links[folder] = re.findall(r"\bmkvirtfs_\w+", program[1])
+            name, *words = room[1].split()
+            folders["mkvirtfs_" + name] = folder
+            links[folder] = used_in(words, ("USES", "PRIVATE_USES"))
+        elif program:
+            links[folder] = used_in(program[1].split(), ("PRIVATE",))
     return {folder: {folders[target] for target in targets} for folder, targets in links.items()}
 
 
