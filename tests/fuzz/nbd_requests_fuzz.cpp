@@ -27,20 +27,20 @@ namespace {
 constexpr std::size_t kRecordBytes = 12;
 
 Bytes handshake(bool structured, bool contexts) {
-  Bytes hello = testing::client_flags();
-  if (structured) hello += testing::option(Option::structured_reply);
+  Bytes hello = nbd::testing::client_flags();
+  if (structured) hello += nbd::testing::option(Option::structured_reply);
   if (contexts) {
-    hello +=
-        testing::option(Option::set_meta_context, testing::meta_data("mixed", {"base:allocation"}));
+    hello += nbd::testing::option(Option::set_meta_context,
+                                  nbd::testing::meta_data("mixed", {"base:allocation"}));
   }
-  hello += testing::option(Option::go, testing::info_data("mixed"));
+  hello += nbd::testing::option(Option::go, nbd::testing::info_data("mixed"));
   return hello;
 }
 
 bool touches_broken(const Request& asked) {
   // A store is asked for what fits the batch, so that an error may come from a little behind.
-  return asked.length != 0 && asked.offset < testing::kBrokenRange.end() &&
-         asked.offset + asked.length > testing::kBrokenRange.offset;
+  return asked.length != 0 && asked.offset < nbd::testing::kBrokenRange.end() &&
+         asked.offset + asked.length > nbd::testing::kBrokenRange.offset;
 }
 
 void check(BlockDevice& device, const Request& asked, const Answer& answer, bool contexts) {
@@ -78,7 +78,7 @@ void check(BlockDevice& device, const Request& asked, const Answer& answer, bool
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const std::shared_ptr<testing::ExtentDevice> device = testing::mixed_device();
+  static const std::shared_ptr<nbd::testing::ExtentDevice> device = nbd::testing::mixed_device();
   static const std::shared_ptr<ExportTree> exports = *make_single_export(device, "mixed");
   if (size == 0) return 0;
   const std::uint8_t mode = data[0];
@@ -89,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if ((mode & 16) != 0) tuning.batch_bytes = 128U << 10;
 
   Session session(*exports, tuning);
-  testing::MemoryDriver driver(session);
+  nbd::testing::MemoryDriver driver(session);
   driver.move_unsupported = (mode & 8) != 0;
   driver.exchange(handshake(structured, contexts));
   FUZZ_REQUIRE(!session.in_handshake());
@@ -113,7 +113,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       message += encode_request(asked);
       message.resize(message.size() + asked.length);
     }
-    testing::Stream stream(driver.exchange(message));
+    nbd::testing::Stream stream(driver.exchange(message));
     FUZZ_REQUIRE(driver.largest_batch <= tuning.batch_bytes + (16U << 10));
     if (asked.command == Command::disc) {
       FUZZ_REQUIRE(session.finished() && stream.empty());
@@ -121,7 +121,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     // A simple read that failed when part of it was sent has no other way out.
     if (session.finished() && !structured && asked.command == Command::read) break;
-    const Answer answer = testing::take_answer(stream, asked, structured);
+    const Answer answer = nbd::testing::take_answer(stream, asked, structured);
     FUZZ_REQUIRE(stream.empty());
     FUZZ_REQUIRE(!session.finished());
     check(*device, asked, answer, contexts);

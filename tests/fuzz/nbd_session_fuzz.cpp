@@ -33,7 +33,7 @@ Outcome run(ExportTree& exports, const TransmissionTuning& tuning, std::span<con
     return added;
   }();
   Session session(exports, tuning, tls, extensions);
-  testing::MemoryDriver driver(session, step);
+  nbd::testing::MemoryDriver driver(session, step);
   Outcome outcome;
   driver.exchange(input);
   outcome.finished = session.finished();
@@ -50,7 +50,7 @@ Outcome run(ExportTree& exports, const TransmissionTuning& tuning, std::span<con
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const std::shared_ptr<ExportTree> exports = testing::fuzz_exports();
+  static const std::shared_ptr<ExportTree> exports = nbd::testing::fuzz_exports();
   if (size == 0) return 0;
   constexpr std::array<std::size_t, 4> kSteps = {1, 7, 28, 4096};
   TransmissionTuning tuning;
