@@ -124,8 +124,8 @@ Result<void> for_each_pair(
     if (!new_first) has_old = then.next(old_entry);
     if (!old_first) has_new = now.next(new_entry);
   }
-  if (!has_old) return std::unexpected(std::move(has_old.error()));
-  if (!has_new) return std::unexpected(std::move(has_new.error()));
+  if (!has_old) return propagate(has_old);
+  if (!has_new) return propagate(has_new);
   return {};
 }
 
@@ -315,7 +315,7 @@ struct BaseManifestReader::State {
   Result<void> get(Number& number) {
     using Unsigned = std::make_unsigned_t<Number>;
     const auto bytes = take(sizeof(Unsigned));
-    if (!bytes) return std::unexpected(bytes.error());
+    if (!bytes) return propagate(bytes);
     number = static_cast<Number>(load_le<Unsigned>(*bytes));
     return {};
   }
@@ -330,7 +330,7 @@ struct BaseManifestReader::State {
     if (Result<void> done = get(length); !done) return done;
     if (length > kLongestText) return damaged();
     const auto bytes = take(length);
-    if (!bytes) return std::unexpected(bytes.error());
+    if (!bytes) return propagate(bytes);
     text.assign(reinterpret_cast<const char*>(bytes->data()), bytes->size());
     return {};
   }
@@ -361,7 +361,7 @@ struct BaseManifestReader::State {
 
 Result<void> BaseManifestReader::State::read_head() {
   const auto front = take(kHeadBytes);
-  if (!front) return std::unexpected(front.error());
+  if (!front) return propagate(front);
   const auto version = load_le<std::uint32_t>(*front, kVersionAt);
   if (version > kVersion) {
     return fail(Errc::unsupported,
@@ -411,7 +411,7 @@ Result<void> BaseManifestReader::State::read_entry(BaseEntry& entry, bool is_con
   }
   if (done && (flags & kHasDigest) != 0) {
     const auto bytes = take(sizeof(ContentDigest));
-    if (!bytes) return std::unexpected(bytes.error());
+    if (!bytes) return propagate(bytes);
     std::ranges::copy(*bytes, entry.digest.emplace().begin());
   }
   if (done && (flags & kHasHostPath) != 0) done = get(entry.host_path);
@@ -447,7 +447,7 @@ Result<std::unique_ptr<BaseManifestReader>> BaseManifestReader::open(const std::
   const auto size_bytes = static_cast<std::uint64_t>(status.st_size);
   if (size_bytes < kHeadBytes + kChecksumBytes) return state->damaged();
   state->end = size_bytes - kChecksumBytes;
-  if (Result<void> done = state->read_head(); !done) return std::unexpected(done.error());
+  if (Result<void> done = state->read_head(); !done) return propagate(done);
   return std::unique_ptr<BaseManifestReader>(new BaseManifestReader(std::move(state)));
 }
 
@@ -455,7 +455,7 @@ Result<bool> BaseManifestReader::next(BaseEntry& entry) {
   while (!state_->is_at_end) {
     std::uint8_t kind = 0;
     Result<void> done = state_->get(kind);
-    if (!done) return std::unexpected(std::move(done.error()));
+    if (!done) return propagate(done);
     switch (static_cast<Record>(kind)) {
       case Record::end:
         done = state_->check_end();
@@ -472,7 +472,7 @@ Result<bool> BaseManifestReader::next(BaseEntry& entry) {
       default:
         done = state_->damaged();
     }
-    if (!done) return std::unexpected(std::move(done.error()));
+    if (!done) return propagate(done);
   }
   return false;
 }

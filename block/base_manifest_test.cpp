@@ -65,13 +65,13 @@ void write_manifest(const std::string& overlay, const std::vector<BaseEntry>& al
 /// All entries; fails when anything of the manifest is wrong.
 Result<std::vector<BaseEntry>> read_manifest(const std::string& overlay) {
   auto reader = BaseManifestReader::open(overlay);
-  if (!reader) return std::unexpected(reader.error());
+  if (!reader) return propagate(reader);
   REQUIRE(*reader);
   std::vector<BaseEntry> all;
   while (true) {
     BaseEntry entry;
     const Result<bool> got = (*reader)->next(entry);
-    if (!got) return std::unexpected(got.error());
+    if (!got) return propagate(got);
     if (!*got) return all;
     all.push_back(entry);
   }

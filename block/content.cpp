@@ -24,7 +24,7 @@ std::uint32_t ContentStore::source_of(ContentNo) const { return 0; }
 Result<bool> MemoryStore::read_at_once(ContentNo content, std::uint64_t offset,
                                        std::span<std::byte> out) {
   const Result<void> result = read(content, offset, out);
-  if (!result) return std::unexpected(result.error());
+  if (!result) return propagate(result);
   return true;
 }
 

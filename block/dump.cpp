@@ -278,7 +278,7 @@ Result<void> Dump::copy_piece(Range range, std::vector<Step>& steps, std::span<s
     if (Result<void> go_on = check_cancel(); !go_on) return go_on;
     if (step.move) {
       const Result<bool> moved = move(step.extent);
-      if (!moved) return std::unexpected(moved.error());
+      if (!moved) return propagate(moved);
       if (*moved) continue;
     }
     if (Result<void> written = read_and_write(step.range, buffer); !written) return written;
@@ -301,7 +301,7 @@ Result<void> Dump::read_and_write(Range range, std::span<std::byte> buffer) {
 
 Result<bool> Dump::move(const Extent& extent) {
   const Result<ContentStore::Pin> pin = extent.store->pin(extent.content);
-  if (!pin) return std::unexpected(pin.error());
+  if (!pin) return propagate(pin);
   if (!pin->file) return false;
   auto from = static_cast<off64_t>(pin->file_offset + extent.content_offset);
   auto to = static_cast<off64_t>(extent.offset);
@@ -371,7 +371,7 @@ Result<void> Dump::fill(std::uint64_t number, std::vector<Step>& steps) {
 Result<bool> Dump::wait_for(std::uint64_t number, std::vector<Step>& steps) {
   if (is_alone_) {
     if (Result<void> filled = fill(number, steps); !filled) {
-      return std::unexpected(std::move(filled.error()));
+      return propagate(filled);
     }
     return true;
   }
@@ -389,7 +389,7 @@ Result<void> Dump::take_in_order() {
   for (std::uint64_t number = 0; number < piece_count_; ++number) {
     Slot& slot = slots_[number % slots_.size()];
     const Result<bool> is_there = wait_for(number, steps);
-    if (!is_there) return std::unexpected(is_there.error());
+    if (!is_there) return propagate(is_there);
     if (!*is_there) return {};  // give_up() has the failure
     if (Result<void> go_on = check_cancel(); !go_on) return go_on;
     const Range range = piece(number);
@@ -419,11 +419,11 @@ Result<void> Dump::take_in_order() {
 Result<DumpSummary> dump(BlockDevice& device, const DumpOptions& options) {
   Result<std::unique_ptr<DumpOutput>> output =
       DumpOutput::open(options, device.geometry().size_bytes);
-  if (!output) return std::unexpected(std::move(output.error()));
+  if (!output) return propagate(output);
   Result<DumpSummary> summary = Dump(device, options, **output).run();
   if (!summary) return summary;
   if (Result<void> published = (*output)->publish(); !published) {
-    return std::unexpected(std::move(published.error()));
+    return propagate(published);
   }
   return summary;
 }

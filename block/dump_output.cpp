@@ -65,7 +65,7 @@ Result<std::unique_ptr<DumpOutput>> DumpOutput::open(const DumpOptions& options,
     output->overwrite_ = file.overwrite;
     opened = output->open_path(file, size_bytes);
   }
-  if (!opened) return std::unexpected(std::move(opened.error()));
+  if (!opened) return propagate(opened);
   return output;
 }
 
@@ -83,7 +83,7 @@ Result<void> DumpOutput::open_path(const DumpFile& where, std::uint64_t size_byt
   }
   if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) {
     Result<UniqueFd> opened = open_pipe_to_write(where.path, wait_);
-    if (!opened) return std::unexpected(std::move(opened.error()));
+    if (!opened) return propagate(opened);
     owned_fd_ = std::move(*opened);
     return open_stream(owned_fd_.get());
   }

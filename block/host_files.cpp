@@ -182,7 +182,7 @@ Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<
   const Result<FdRef> fd = acquire(content);
   if (!fd) {
     const char* gone = gone_reason(fd.error().os_errno);
-    if (gone == nullptr) return std::unexpected(fd.error());
+    if (gone == nullptr) return propagate(fd);
     return read_changed(content, gone, offset, out);
   }
   const Result<std::size_t> got = reader_.read((*fd)->get(), offset, out);
@@ -217,7 +217,7 @@ Result<bool> HostFiles::read_at_once(ContentNo content, std::uint64_t offset,
   }
   // Whatever is wrong is said there.
   const Result<void> result = read(content, offset, out);
-  if (!result) return std::unexpected(result.error());
+  if (!result) return propagate(result);
   return true;
 }
 
@@ -251,7 +251,7 @@ Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
     drop(content);
   } else {
     const char* gone = gone_reason(fd.error().os_errno);
-    if (gone == nullptr) return std::unexpected(fd.error());
+    if (gone == nullptr) return propagate(fd);
     how = gone;
   }
   Error error = changed(content, *how);
@@ -269,7 +269,7 @@ Result<void> HostFiles::recheck(ContentNo content, const PinnedFile& file) {
 Result<HostFiles::FdRef> HostFiles::acquire(ContentNo file) {
   if (FdRef fd = find(file)) return fd;
   Result<UniqueFd> opened = open(file);
-  if (!opened) return std::unexpected(std::move(opened.error()));
+  if (!opened) return propagate(opened);
   return keep(file, std::make_shared<OpenFile>(std::move(*opened)));
 }
 
@@ -410,7 +410,7 @@ Result<void> HostFiles::read_stale(ContentNo file, std::uint64_t offset, std::sp
   std::size_t got = 0;
   Result<UniqueFd> fd = open(file);
   if (!fd && gone_reason(fd.error().os_errno) == nullptr) {
-    return std::unexpected(std::move(fd.error()));
+    return propagate(fd);
   }
   struct stat status;
   if (fd && ::fstat(fd->get(), &status) == 0 && S_ISREG(status.st_mode)) {

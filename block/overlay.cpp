@@ -143,7 +143,7 @@ Result<std::shared_ptr<BlockDevice>> Overlay::snapshot(std::shared_ptr<OverlaySt
     top_.store(layers_.back().get(), std::memory_order_release);
     return {};
   });
-  if (!done) return std::unexpected(std::move(done.error()));
+  if (!done) return propagate(done);
   return frozen;
 }
 
@@ -155,10 +155,10 @@ Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::stri
     return fail(Errc::unsupported, "what ends with its process cannot go on in a file");
   }
   auto snapshot = OverlaySnapshot::begin(*frozen->file(), path, origin);
-  if (!snapshot) return std::unexpected(std::move(snapshot.error()));
+  if (!snapshot) return propagate(snapshot);
   // The most of what was written, while writers go on: the less they wait.
   if (Result<void> flushed = frozen->flush(); !flushed) {
-    return std::unexpected(std::move(flushed.error()));
+    return propagate(flushed);
   }
   const auto next = std::make_shared<OverlayLayer>(frozen, (*snapshot)->take_top(), nullptr);
   Result<void> done = alone([&]() -> Result<void> {
@@ -168,7 +168,7 @@ Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::stri
     top_.store(next.get(), std::memory_order_release);
     return {};
   });
-  if (!done) return std::unexpected(std::move(done.error()));
+  if (!done) return propagate(done);
   const Options options{.most_bytes = most_blocks_ * kBlockBytes};
   return Branch{std::make_shared<Overlay>(frozen, (*snapshot)->take_child(), options),
                 (*snapshot)->finish()};

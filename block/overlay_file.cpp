@@ -106,7 +106,7 @@ struct TopName {
 };
 Result<TopName> top_of(const std::string& path) {
   const Result<std::optional<OverlayHeader>> header = overlay_header_at(path);
-  if (!header) return std::unexpected(header.error());
+  if (!header) return propagate(header);
   TopName top{path, path};
   if (!*header || !(*header)->is_frozen()) return top;
   const std::string suffix = overlay_layer_path({}, (*header)->layer);
@@ -191,7 +191,7 @@ Result<ImageId> image_id(BlockDevice& device) {
     }
     return result.has_value();
   });
-  if (!result) return std::unexpected(std::move(result.error()));
+  if (!result) return propagate(result);
   return sha.finish();
 }
 
@@ -218,7 +218,7 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
   Opened found;
   found.facts.path = path;
   Result<FoundOverlayHeader> header = read_overlay_header(file.get(), path);
-  if (!header) return std::unexpected(std::move(header.error()));
+  if (!header) return propagate(header);
   found.facts.header = std::move(header->header);
   found.facts.journal_was_pending = header->was_pending;
   const Layout layout(found.facts.header.size_bytes);
@@ -233,7 +233,7 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
   // is still there.
   Page journal;
   if (Result<void> got = read_page(Layout::journal_at, journal); !got) {
-    return std::unexpected(got.error());
+    return propagate(got);
   }
   if (is_sealed_overlay_page(journal, kOverlayJournalMagic)) {
     found.sequence = load_le<std::uint64_t>(journal, kJournalSequenceAt);
@@ -243,7 +243,7 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
     std::uint64_t entries = 0;
     while (entries < count) {
       if (Result<void> got = read_page(Layout::journal_pages_at + entries * kPage, page); !got) {
-        return std::unexpected(got.error());
+        return propagate(got);
       }
       // Any other page ends it: a count is no reason to read a file of holes for years.
       const auto number = load_le<std::uint64_t>(page, kNumberAt);
@@ -269,7 +269,7 @@ Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const st
       at = std::max(at, round_down<std::uint64_t>(static_cast<std::uint64_t>(data), kPage));
     if (at >= map_end) break;
     const std::uint64_t number = (at - layout.map_at) / kPage;
-    if (Result<void> got = read_page(at, page); !got) return std::unexpected(got.error());
+    if (Result<void> got = read_page(at, page); !got) return propagate(got);
     if (found.journal.contains(number) || is_zero(page)) continue;
     if (!is_sealed_overlay_page(page, kOverlayMapMagic) ||
         load_le<std::uint64_t>(page, kNumberAt) != number) {
@@ -306,17 +306,16 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
                                                        FileOperations& operations,
                                                        const BaseCheck& check_base) {
   if (Result<void> recovered = recover_overlay(path, operations); !recovered) {
-    return std::unexpected(std::move(recovered.error()));
+    return propagate(recovered);
   }
   Result<UniqueFd> file = open_to_write(path, operations);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   const Result<bool> is_new = is_unwritten(file->get(), Layout(size_bytes).file_bytes, path);
-  if (!is_new) return std::unexpected(is_new.error());
+  if (!is_new) return propagate(is_new);
   if (*is_new) {
     // What its base was stands on the disk before there is an overlay that needs it.
     if (check_base) {
-      if (Result<void> stored = check_base(nullptr); !stored)
-        return std::unexpected(stored.error());
+      if (Result<void> stored = check_base(nullptr); !stored) return propagate(stored);
     }
     auto made =
         format(std::move(*file), {.size_bytes = size_bytes, .base = base}, path, operations);
@@ -327,7 +326,7 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
     return made;
   }
   Result<Opened> found = read_all(*file, path);
-  if (!found) return std::unexpected(std::move(found.error()));
+  if (!found) return propagate(found);
   if (found->facts.header.is_frozen()) {
     return fail(Errc::usage, in_file(path,
                                      "it is frozen, because a snapshot lies over it: what is "
@@ -335,7 +334,7 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
   }
   if (check_base) {
     Result<void> good = check_base(&found->facts.header);
-    if (!good) return std::unexpected(std::move(good.error()));
+    if (!good) return propagate(good);
   }
   if (found->facts.header.size_bytes != size_bytes || found->facts.header.base != base) {
     return fail(Errc::usage,
@@ -346,17 +345,17 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
   auto opened = std::unique_ptr<OverlayFile>(
       new OverlayFile(std::move(*file), std::move(found->facts.header), path, operations));
   if (Result<void> done = opened->open_below(); !done) {
-    return std::unexpected(std::move(done.error()));
+    return propagate(done);
   }
   // Before the journal is used again, what it says must stand in its place.
   const Layout layout(size_bytes);
   for (const auto& [number, page] : found->journal) {
     if (Result<void> done = opened->write_fully(page, layout.map_at + number * kPage); !done) {
-      return std::unexpected(std::move(done.error()));
+      return propagate(done);
     }
   }
   if (!found->journal.empty()) {
-    if (Result<void> done = opened->sync(); !done) return std::unexpected(std::move(done.error()));
+    if (Result<void> done = opened->sync(); !done) return propagate(done);
   }
   opened->loaded_ = std::move(found->pages);
   {
@@ -368,15 +367,15 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
 
 Result<std::unique_ptr<OverlayFile>> OverlayFile::open_read_only(const std::string& path) {
   const Result<TopName> top = top_of(path);
-  if (!top) return std::unexpected(top.error());
+  if (!top) return propagate(top);
   Result<UniqueFd> file = open_to_read(top->file);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   Result<Opened> found = read_all(*file, top->file);
-  if (!found) return std::unexpected(std::move(found.error()));
+  if (!found) return propagate(found);
   auto opened = std::unique_ptr<OverlayFile>(new OverlayFile(
       std::move(*file), std::move(found->facts.header), top->overlay, FileOperations::host()));
   if (Result<void> done = opened->open_below(); !done) {
-    return std::unexpected(std::move(done.error()));
+    return propagate(done);
   }
   opened->loaded_ = std::move(found->pages);
   const MutexLock lock(opened->flushing_);
@@ -392,7 +391,7 @@ Result<void> OverlayFile::open_below() {
     Result<UniqueFd> file = open_to_read(path);
     if (!file) return std::unexpected(not_below(std::move(file.error()), path_, above.layer - 1));
     Result<Opened> found = read_all(*file, path);
-    if (!found) return std::unexpected(std::move(found.error()));
+    if (!found) return propagate(found);
     if (Result<void> right = check_below(above, found->facts.header, path); !right) return right;
     above = found->facts.header;
     auto layer = std::unique_ptr<OverlayFile>(
@@ -407,9 +406,9 @@ Result<OverlayFile::Facts> OverlayFile::check(const std::string& path) {
   std::string name = path;
   const auto read = [](const std::string& from) -> Result<Facts> {
     const Result<UniqueFd> file = open_to_read(from);
-    if (!file) return std::unexpected(file.error());
+    if (!file) return propagate(file);
     Result<Opened> found = read_all(*file, from);
-    if (!found) return std::unexpected(std::move(found.error()));
+    if (!found) return propagate(found);
     return std::move(found->facts);
   };
   Result<Facts> top = read(path);
@@ -432,7 +431,7 @@ Result<OverlayFile::Facts> OverlayFile::check(const std::string& path) {
     Result<Facts> facts = read(below);
     if (!facts) return std::unexpected(not_below(std::move(facts.error()), name, above.layer - 1));
     if (Result<void> right = check_below(above, facts->header, below); !right) {
-      return std::unexpected(std::move(right.error()));
+      return propagate(right);
     }
     top->below.push_back(std::move(*facts));
   }
@@ -469,7 +468,7 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::format(UniqueFd file, OverlayH
   Result<void> done = made->sync();
   if (done) done = made->write_fully(made->header_.page(), 0);
   if (done) done = made->sync();
-  if (!done) return std::unexpected(std::move(done.error()));
+  if (!done) return propagate(done);
   return made;
 }
 

@@ -70,7 +70,7 @@ Result<std::shared_ptr<Overlay>> open_overlay(const std::string& path, std::uint
                                               FileOperations& operations = FileOperations::host(),
                                               const ImageId& id = id_of(1)) {
   auto file = OverlayFile::open(path, size, id, operations);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   return std::make_shared<Overlay>(std::make_shared<Base>(size, 0xbb), std::move(*file),
                                    Overlay::Options());
 }
@@ -728,7 +728,7 @@ OverlayFile::BaseCheck store_base(const std::string& path, FileOperations& opera
     if (found != nullptr) return {};
     auto writer =
         BaseManifestWriter::create(path, BaseHead{id_of(1), {}, {{"t", "", "/t"}}}, operations);
-    if (!writer) return std::unexpected(std::move(writer.error()));
+    if (!writer) return propagate(writer);
     BaseEntry entry;
     entry.path = "file";
     if (Result<void> added = (*writer)->add(entry); !added) return added;

@@ -128,7 +128,7 @@ Result<FoundOverlayHeader> read_overlay_header(int fd, const std::string& path) 
   };
   OverlayPage page;
   Result<bool> got = read_page(fd, 0, page, path);
-  if (!got) return std::unexpected(std::move(got.error()));
+  if (!got) return propagate(got);
   if (!*got) return damaged("it is too short to be an overlay");
   if (std::memcmp(page.data(), kOverlayHeaderMagic.data(), kOverlayHeaderMagic.size()) != 0) {
     return fail(Errc::usage, fmt::format("{}: it is not an overlay of mkvirtfs", path));
@@ -141,18 +141,18 @@ Result<FoundOverlayHeader> read_overlay_header(int fd, const std::string& path) 
                             "up to {}",
                             path, version, OverlayHeader::kNewestVersion));
   };
-  if (Result<void> known = check_version(); !known) return std::unexpected(known.error());
+  if (Result<void> known = check_version(); !known) return propagate(known);
   FoundOverlayHeader found;
   OverlayPage journal;
   OverlayPage entry;
   // Where the file ends before the entry, there is none.
   got = read_page(fd, kOverlayJournalAt, journal, path);
   if (got && *got) got = read_page(fd, kOverlayJournalAt + kOverlayPageBytes, entry, path);
-  if (!got) return std::unexpected(std::move(got.error()));
+  if (!got) return propagate(got);
   if (*got && is_journaled_header(journal, entry)) {
     found.was_pending = page != entry;
     page = entry;
-    if (Result<void> known = check_version(); !known) return std::unexpected(known.error());
+    if (Result<void> known = check_version(); !known) return propagate(known);
   }
   if (!is_sealed_overlay_page(page, kOverlayHeaderMagic) || !parse(page, found.header)) {
     return damaged("its header is damaged");

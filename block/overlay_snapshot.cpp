@@ -101,9 +101,9 @@ Result<std::optional<OverlayHeader>> overlay_header_at(const std::string& path) 
   const Result<UniqueFd> file =
       open_regular_file(path, O_RDONLY | O_NOFOLLOW, fmt::format("{}: open the overlay", path));
   if (!file && file.error().os_errno == ENOENT) return std::nullopt;
-  if (!file) return std::unexpected(file.error());
+  if (!file) return propagate(file);
   Result<FoundOverlayHeader> found = read_overlay_header(file->get(), path);
-  if (!found) return std::unexpected(std::move(found.error()));
+  if (!found) return propagate(found);
   return std::move(found->header);
 }
 
@@ -112,7 +112,7 @@ Result<void> recover_overlay(const std::string& path, FileOperations& operations
   const Result<UniqueFd> opened = open_regular_file(
       unfinished, O_RDWR | O_NOFOLLOW, fmt::format("{}: open the overlay", unfinished));
   if (!opened && opened.error().os_errno == ENOENT) return {};
-  if (!opened) return std::unexpected(opened.error());
+  if (!opened) return propagate(opened);
   const UniqueFd& file = *opened;
   // Who is at it has it locked, and gives it another name in the end.
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || !is_named(file.get(), unfinished)) return {};
@@ -123,7 +123,7 @@ Result<void> recover_overlay(const std::string& path, FileOperations& operations
   if (top && top->header.layer > 1) {
     below_path = overlay_layer_path(path, top->header.layer - 1);
     below = overlay_header_at(below_path);
-    if (!below) return std::unexpected(std::move(below.error()));
+    if (!below) return propagate(below);
   }
   const Result<std::optional<OverlayHeader>> there = overlay_header_at(path);
   const bool is_committed = top && *below && (*below)->id == top->header.below_id;
@@ -168,25 +168,25 @@ Result<std::unique_ptr<OverlaySnapshot>> OverlaySnapshot::begin(OverlayFile& fro
     return fail(Errc::io, fmt::format("{}: it was moved or replaced since it was opened", path));
   }
   if (Result<void> recovered = recover_overlay(child, frozen.operations_); !recovered) {
-    return std::unexpected(std::move(recovered.error()));
+    return propagate(recovered);
   }
   if (is_there(child)) return fail(Errc::usage, fmt::format("{}: there is such a file", child));
   auto snapshot = std::unique_ptr<OverlaySnapshot>(new OverlaySnapshot(frozen, child));
   if (Result<void> made = snapshot->make(origin); !made) {
-    return std::unexpected(std::move(made.error()));
+    return propagate(made);
   }
   return snapshot;
 }
 
 Result<void> OverlaySnapshot::make(const std::string& origin) {
   const Result<LayerId> id = random_id();
-  if (!id) return std::unexpected(id.error());
+  if (!id) return propagate(id);
   id_ = *id;
   OverlayHeader header = frozen_.header();
   const std::uint32_t layer = header.layer++;
   header.below_id = id_;
   auto top = make_top(frozen_.path(), header);
-  if (!top) return std::unexpected(std::move(top.error()));
+  if (!top) return propagate(top);
   top_ = std::move(*top);
   header.own_from = header.layer;
   header.origin = origin;
@@ -197,7 +197,7 @@ Result<void> OverlaySnapshot::make(const std::string& origin) {
                                   base_manifest_path(child_path_), links_hint(errno)));
   }
   auto child = make_top(child_path_, std::move(header));
-  if (!child) return std::unexpected(std::move(child.error()));
+  if (!child) return propagate(child);
   child_ = std::move(*child);
 
   Result<void> done = add_name(frozen_.path(), overlay_layer_path(frozen_.path(), layer));

@@ -126,7 +126,7 @@ Result<bool> OverlayStore::read_at_once(ContentNo content, std::uint64_t offset,
   const HostReader::AtOnce outcome = reader_.read_at_once(fd(), memo_, data_offset_ + offset, out);
   if (outcome != HostReader::AtOnce::failed) return outcome == HostReader::AtOnce::done;
   const Result<void> result = read(content, offset, out);
-  if (!result) return std::unexpected(result.error());
+  if (!result) return propagate(result);
   return true;
 }
 

@@ -173,14 +173,14 @@ Result<ArchiveSettings> ArchiveOptions::parse(LogSink& log) const {
         std::tuple("--reader-memory", &reader_memory_, &settings.read.helper.memory_bytes),
         std::tuple("--spool-limit", &spool_limit_, &spool_bytes)}) {
     if (Result<void> good = take_size(option, *text, *value); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
   }
   for (const auto& [option, text, value] :
        {std::tuple("--max-entries", &most_entries_, &settings.read.limits.most_members),
         std::tuple("--max-ratio", &most_ratio_, &settings.stream.most_ratio)}) {
     if (Result<void> good = take_count(option, *text, *value); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
   }
   settings.read.helper.path = reader_path();
@@ -213,7 +213,7 @@ Result<ArchiveSettings> ArchiveOptions::parse(LogSink& log) const {
 
 Result<void> ArchiveOptions::check() const {
   const Result<ArchiveSettings> parsed = parse(null_log());
-  if (!parsed) return std::unexpected(parsed.error());
+  if (!parsed) return propagate(parsed);
   return {};
 }
 
@@ -222,7 +222,7 @@ Result<ArchiveSettings> ArchiveOptions::settings(LogSink& log,
   std::vector<std::string> passphrases;
   if (!passphrase_file_.empty()) {
     Result<std::vector<std::string>> read = read_passphrases(passphrase_file_, {&log, cancel});
-    if (!read) return std::unexpected(std::move(read.error()));
+    if (!read) return propagate(read);
     passphrases = std::move(*read);
   }
   Result<ArchiveSettings> settings = parse(log);

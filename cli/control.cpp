@@ -65,7 +65,7 @@ class Control {
     const Result<std::shared_ptr<Overlay>> overlay = writable_->overlay(name);
     // An export that nobody wrote to yet has no changes; that is no error.
     if (!overlay && writable_->is_unwritten(name)) return {};
-    if (!overlay) return std::unexpected(overlay.error());
+    if (!overlay) return propagate(overlay);
     bool is_client_there = true;
     for_each_change(**overlay, [&](const OverlayChange& change) {
       const Json object = Json::object()
@@ -82,13 +82,13 @@ class Control {
   Result<void> save(const std::string& name, const std::string& path, bool overwrite,
                     const std::atomic<bool>& ending) const {
     const Result<std::shared_ptr<Overlay>> overlay = writable_->overlay(name);
-    if (!overlay) return std::unexpected(overlay.error());
+    if (!overlay) return propagate(overlay);
     if (path.empty()) return fail(Errc::usage, "save needs a file");
     DumpOptions options;
     options.output = DumpFile{path, overwrite};
     options.cancel = &ending;
     const Result<DumpSummary> dumped = dump(**overlay, options);
-    if (!dumped) return std::unexpected(dumped.error());
+    if (!dumped) return propagate(dumped);
     return {};
   }
 

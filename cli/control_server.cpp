@@ -318,13 +318,13 @@ struct ControlServer::State {
 
 Result<ControlServer> ControlServer::start(const std::string& path, Handler handler) {
   Result<nbd::Listener> listener = nbd::Listener::on_unix(path);
-  if (!listener) return std::unexpected(std::move(listener.error()));
+  if (!listener) return propagate(listener);
   UniqueFd end(::eventfd(0, EFD_CLOEXEC));
   if (!end) return fail_errno(errno, "make an eventfd");
   auto state = std::make_unique<State>(std::move(*listener), std::move(end), std::move(handler));
   Result<std::thread> thread =
       start_thread("answer mkvirtfs ctl", [shared = state.get()] { shared->run(); });
-  if (!thread) return std::unexpected(std::move(thread.error()));
+  if (!thread) return propagate(thread);
   state->thread = std::move(*thread);
   return ControlServer(std::move(state));
 }

@@ -146,7 +146,7 @@ std::optional<std::string> Ctl::shown(const std::string& line) const {
 
 Result<int> Ctl::run(const Streams& streams) {
   const Result<Json> asked = request();
-  if (!asked) return std::unexpected(asked.error());
+  if (!asked) return propagate(asked);
   const auto no_answer = [] {
     return fail(Errc::bad_peer, "the server answered something that is no answer");
   };
@@ -168,7 +168,7 @@ Result<int> Ctl::run(const Streams& streams) {
     return {};
   };
   if (Result<void> done = ask_control_server(socket_, asked->one_line(), take); !done) {
-    return std::unexpected(std::move(done.error()));
+    return propagate(done);
   }
   if (what_ == "diff" && !has_answer) {
     // On standard error, where it is no change.

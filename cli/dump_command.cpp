@@ -141,9 +141,9 @@ std::string DumpCommand::summary_json(const PreparedImage& prepared, const DumpS
 }
 
 Result<int> DumpCommand::run(const Streams& streams) {
-  if (Result<void> good = check(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = check(); !good) return propagate(good);
   if (Result<void> taken = source_.take_sources(); !taken) {
-    return std::unexpected(std::move(taken.error()));
+    return propagate(taken);
   }
   const auto outputs = std::make_shared<RunOutputs>();
   if (output_ != "-") outputs->add_path(output_);
@@ -153,7 +153,7 @@ Result<int> DumpCommand::run(const Streams& streams) {
   source_.outputs = outputs;
   FdLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
-  if (!prepared) return std::unexpected(prepared.error());
+  if (!prepared) return propagate(prepared);
 
   DumpOptions options;
   if (output_ == "-") {
@@ -183,7 +183,7 @@ Result<int> DumpCommand::run(const Streams& streams) {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   bar.reset();
-  if (!summary) return std::unexpected(summary.error());
+  if (!summary) return propagate(summary);
   const std::string text =
       json_ ? summary_json(*prepared, *summary, seconds) : summary_text(*summary, seconds);
   print(output_ == "-" ? streams.err : streams.out, text);

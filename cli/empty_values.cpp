@@ -36,7 +36,7 @@ class Separator {
       }
       if (word.starts_with("--")) {
         if (Result<void> good = take_long(words); !good) {
-          return std::unexpected(std::move(good.error()));
+          return propagate(good);
         }
       } else if (word.size() > 1 && word.starts_with('-')) {
         take_short(words);

@@ -306,18 +306,18 @@ void Inspect::report_map(Report& report, const Image& image) const {
 }
 
 Result<int> Inspect::run(const Streams& streams) {
-  if (Result<void> good = resolve(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = resolve(); !good) return propagate(good);
   const auto outputs = std::make_shared<RunOutputs>();
   outputs->add_descriptor(streams.out, "the file of standard output");
   outputs->add_descriptor(streams.err, "the file of standard error");
   source_.outputs = outputs;
   FdLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
-  if (!prepared) return std::unexpected(prepared.error());
+  if (!prepared) return propagate(prepared);
   Report report(streams.out);
   if (map_offset_) {
     if (Result<void> told = report_at(report, *prepared->image, *map_offset_); !told) {
-      return std::unexpected(std::move(told.error()));
+      return propagate(told);
     }
   } else if (map_option_->is_given()) {
     report_map(report, *prepared->image);

@@ -77,9 +77,9 @@ std::optional<fs::path> source_around(const SourceOptions& part, const ScanOptio
 
 Result<void> check_outside_source(const SourceOptions& part, std::span<const KeptPlace> places) {
   const Result<ScanOptions> scan = part.scan_options();
-  if (!scan) return std::unexpected(scan.error());
+  if (!scan) return propagate(scan);
   const Result<ScanRules> rules = ScanRules::make(*scan);
-  if (!rules) return std::unexpected(rules.error());
+  if (!rules) return propagate(rules);
   for (const KeptPlace& place : places) {
     const fs::path path = resolved(place.path);
     const auto source =

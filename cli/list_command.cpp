@@ -72,11 +72,11 @@ class List final : public Command {
 
 Result<int> List::run(const Streams& streams) {
   const Result<nbd::ServerAddress> server = nbd::parse_uri(uri_);
-  if (!server) return std::unexpected(server.error());
+  if (!server) return propagate(server);
   std::shared_ptr<const nbd::TlsCredentials> credentials;
   if (server->tls) {
     auto loaded = nbd::TlsCredentials::load_client(*server->tls);
-    if (!loaded) return std::unexpected(std::move(loaded.error()));
+    if (!loaded) return propagate(loaded);
     credentials = *std::move(loaded);
   }
   nbd::ExportLister lister([&] { return nbd::connect_to(*server, kPatience); }, kPatience,
@@ -94,7 +94,7 @@ Result<int> List::run(const Streams& streams) {
   const Result<void> listed = lister.list(server->name, recursive_, show);
   if (json_ && listed) lines.add(first ? "[]\n" : "\n]\n");
   if (!lines.flush()) return unwritable();
-  if (!listed) return std::unexpected(listed.error());
+  if (!listed) return propagate(listed);
   return 0;
 }
 

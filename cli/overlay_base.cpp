@@ -190,7 +190,7 @@ class Comparison {
  private:
   Result<void> compare_content(const BaseEntry& then, const BaseEntry& now, bool is_same) {
     const Result<ContentDigest> digest = entries_.digest();
-    if (!digest) return std::unexpected(digest.error());
+    if (!digest) return propagate(digest);
     if (*digest == *then.digest) {
       is_moved |= !is_same && now.host.has_value();
       return {};
@@ -209,7 +209,7 @@ Result<void> store_manifest(const std::string& overlay, const BaseHead& head, co
                             BaseCheckRule rule, BaseEntries& before,
                             const std::set<std::string>& stale) {
   auto writer = BaseManifestWriter::create(overlay, head);
-  if (!writer) return std::unexpected(std::move(writer.error()));
+  if (!writer) return propagate(writer);
   SourceBaseEntries entries(now);
   Result<void> done = for_each_pair(
       before, entries, [&](const BaseEntry* then, const BaseEntry* entry) -> Result<void> {
@@ -221,7 +221,7 @@ Result<void> store_manifest(const std::string& overlay, const BaseHead& head, co
           kept.digest = then->digest;
         } else if (is_file && (rule == BaseCheckRule::content || !entries.is_lasting())) {
           const Result<ContentDigest> digest = entries.digest();
-          if (!digest) return std::unexpected(digest.error());
+          if (!digest) return propagate(digest);
           kept.digest = *digest;
         }
         return (*writer)->add(kept);
@@ -349,7 +349,7 @@ Result<void> BaseGuard::check_same_image() const {
     return {};
   }
   before = BaseManifestReader::open(overlay_);
-  if (!before) return std::unexpected(std::move(before.error()));
+  if (!before) return propagate(before);
   Result<void> stored =
       store_manifest(overlay_, head, now_, rules_.check, **before, comparison.stale);
   if (stored || !is_good || comparison.lacks_digest) return stored;
@@ -411,7 +411,7 @@ namespace {
 /// Locks an overlay that nobody uses.
 Result<UniqueFd> lock_overlay(const std::string& overlay) {
   const Result<std::optional<OverlayHeader>> header = overlay_header_at(overlay);
-  if (!header) return std::unexpected(header.error());
+  if (!header) return propagate(header);
   if (!*header) return fail(Errc::usage, fmt::format("{}: there is no such overlay", overlay));
   if ((*header)->is_frozen()) {
     return fail(Errc::usage,
@@ -436,11 +436,11 @@ class ManifestFiles {
     const std::string path = host_path_of(entry, source);
     const std::string shown = fmt::format("{}/{}", source.root, path);
     const Result<int> root = root_of(source.root);
-    if (!root) return std::unexpected(root.error());
+    if (!root) return propagate(root);
     const auto file = opener_.open(*root, path.c_str(), O_RDONLY | O_NONBLOCK);
     if (!file) return fail_errno(Errc::unreadable, file.error(), fmt::format("open {}", shown));
     if (Result<void> same = check_same(file->get(), entry, shown); !same) {
-      return std::unexpected(std::move(same.error()));
+      return propagate(same);
     }
     Sha256 sha;
     std::vector<std::byte> buffer(std::size_t{1} << 20);
@@ -454,7 +454,7 @@ class ManifestFiles {
       at += *got;
     }
     if (Result<void> same = check_same(file->get(), entry, shown); !same) {
-      return std::unexpected(std::move(same.error()));
+      return propagate(same);
     }
     return sha.finish();
   }
@@ -489,34 +489,34 @@ class ManifestFiles {
 
 Result<Sealed> seal_overlay(const std::string& overlay) {
   const Result<UniqueFd> lock = lock_overlay(overlay);
-  if (!lock) return std::unexpected(lock.error());
+  if (!lock) return propagate(lock);
   auto before = BaseManifestReader::open(overlay);
-  if (!before) return std::unexpected(std::move(before.error()));
+  if (!before) return propagate(before);
   if (*before == nullptr) {
     return fail(Errc::usage, fmt::format("{} has no base manifest yet: serve it once", overlay));
   }
   const BaseHead head = (*before)->head();
   auto writer = BaseManifestWriter::create(overlay, head);
-  if (!writer) return std::unexpected(std::move(writer.error()));
+  if (!writer) return propagate(writer);
   ManifestFiles files(head);
   Sealed sealed;
   BaseEntry entry;
   while (true) {
     const Result<bool> got = (*before)->next(entry);
-    if (!got) return std::unexpected(got.error());
+    if (!got) return propagate(got);
     if (!*got) break;
     if (has_bytes(entry) && entry.host) {
       if (!entry.digest) {
         const Result<ContentDigest> digest = files.digest(entry);
-        if (!digest) return std::unexpected(digest.error());
+        if (!digest) return propagate(digest);
         entry.digest = *digest;
         sealed.read_bytes += entry.host->size_bytes;
       }
       ++sealed.files;
     }
-    if (Result<void> added = (*writer)->add(entry); !added) return std::unexpected(added.error());
+    if (Result<void> added = (*writer)->add(entry); !added) return propagate(added);
   }
-  if (Result<void> done = (*writer)->finish(); !done) return std::unexpected(done.error());
+  if (Result<void> done = (*writer)->finish(); !done) return propagate(done);
   return sealed;
 }
 

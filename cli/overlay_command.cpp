@@ -58,7 +58,7 @@ class OverlayCommand final : public Command {
     }
     if (what_ == "export") return export_to(streams);
     Result<std::string> text = what_ == "seal" ? seal() : look();
-    if (!text) return std::unexpected(std::move(text.error()));
+    if (!text) return propagate(text);
     if (!print(streams.out, *text)) return fail(Errc::io, "standard output cannot be written");
     return 0;
   }
@@ -74,13 +74,13 @@ class OverlayCommand final : public Command {
   Result<KnownBase> known_base() const {
     KnownBase known;
     const auto manifest = BaseManifestReader::open(file_);
-    if (!manifest) return std::unexpected(manifest.error());
+    if (!manifest) return propagate(manifest);
     if (*manifest == nullptr) return known;
     known.is_there = true;
     BaseEntry entry;
     while (true) {
       const Result<bool> got = (*manifest)->next(entry);
-      if (!got) return std::unexpected(got.error());
+      if (!got) return propagate(got);
       if (!*got) return known;
       if (!entry.is_container && !S_ISREG(entry.mode)) continue;
       if (entry.host) ++known.files;
@@ -90,16 +90,16 @@ class OverlayCommand final : public Command {
 
   Result<std::string> look() const {
     const Result<OverlayFile::Facts> facts = OverlayFile::check(file_);
-    if (!facts) return std::unexpected(facts.error());
+    if (!facts) return propagate(facts);
     const Result<KnownBase> base = known_base();
-    if (!base) return std::unexpected(base.error());
+    if (!base) return propagate(base);
     if (json_) return json_of(*facts, *base);
     return what_ == "check" ? "sound\n" : text_of(*facts, *base);
   }
 
   Result<std::string> seal() const {
     const Result<Sealed> sealed = seal_overlay(file_);
-    if (!sealed) return std::unexpected(sealed.error());
+    if (!sealed) return propagate(sealed);
     return fmt::format("{} files have digests ({} read)\n", sealed->files,
                        human_size(sealed->read_bytes));
   }
@@ -112,7 +112,7 @@ class OverlayCommand final : public Command {
       return print(streams.out, fmt::format("{} {} {}\n", range.offset, range.length_bytes,
                                             range.is_zero ? "zero" : "data"));
     });
-    if (!done) return std::unexpected(std::move(done.error()));
+    if (!done) return propagate(done);
     return 0;
   }
 

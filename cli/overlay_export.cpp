@@ -117,13 +117,13 @@ Result<void> copy(BlockDevice& from, Range range, Output& to, std::vector<std::b
 Result<void> export_overlay(const std::string& overlay, const std::string& output, bool force,
                             const std::function<bool(const ExportedRange&)>& visit) {
   auto file = OverlayFile::open_read_only(overlay);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   const std::uint64_t size_bytes = (*file)->header().size_bytes;
   Overlay::Options options;
   options.read_only = true;
   Overlay disk(std::make_shared<UnknownBase>(size_bytes), std::move(*file), options);
   Result<Output> to = Output::create(output, force);
-  if (!to) return std::unexpected(std::move(to.error()));
+  if (!to) return propagate(to);
   Result<void> done = to->resize(size_bytes);
   if (!done) return done;
   std::vector<std::byte> buffer;

@@ -203,11 +203,11 @@ Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& ex
                                                            const Overlay::Options& limits,
                                                            BaseIds& ids, LogSink& log) const {
   const Result<std::string> path = path_of(export_name, main_export);
-  if (!path) return std::unexpected(path.error());
+  if (!path) return propagate(path);
   const BaseGuard::Rules rules = base_rules();
   if (rules.other == OtherBase::any) {
     auto file = OverlayFile::open_read_only(*path);
-    if (!file) return std::unexpected(std::move(file.error()));
+    if (!file) return propagate(file);
     const std::uint64_t size_bytes = (*file)->header().size_bytes;
     if (size_bytes != device->geometry().size_bytes) {
       device = std::make_shared<ResizedDevice>(std::move(device), size_bytes);
@@ -217,7 +217,7 @@ Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& ex
     return std::make_shared<Overlay>(std::move(device), std::move(*file), options);
   }
   const Result<ImageId> base = ids.id_of(device);
-  if (!base) return std::unexpected(base.error());
+  if (!base) return propagate(base);
   const std::uint64_t size_bytes = device->geometry().size_bytes;
   OverlayFile::BaseCheck check_base;
   if (const auto* prepared = dynamic_cast<const PreparedDevice*>(device.get())) {
@@ -227,7 +227,7 @@ Result<std::shared_ptr<Overlay>> OverlayOptions::open_file(const std::string& ex
     };
   }
   auto file = OverlayFile::open(*path, size_bytes, *base, FileOperations::host(), check_base);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   return std::make_shared<Overlay>(std::move(device), std::move(*file), limits);
 }
 
@@ -251,7 +251,7 @@ void OverlayOptions::keep_temporary(nbd::OverlayExports::Options& options,
       [make_store,
        limits](std::shared_ptr<BlockDevice> device) -> Result<std::shared_ptr<Overlay>> {
     Result<std::shared_ptr<OverlayStore>> store = make_store(device->geometry().size_bytes);
-    if (!store) return std::unexpected(std::move(store.error()));
+    if (!store) return propagate(store);
     return std::make_shared<Overlay>(std::move(device), std::move(*store), limits);
   };
   options.make_overlay = [make_overlay](const std::string&, std::shared_ptr<BlockDevice> device) {
@@ -260,11 +260,11 @@ void OverlayOptions::keep_temporary(nbd::OverlayExports::Options& options,
   options.branch = [make_store, make_overlay](Overlay& overlay, const std::string&,
                                               const std::string&) -> Result<Overlay::Branch> {
     Result<std::shared_ptr<OverlayStore>> store = make_store(overlay.geometry().size_bytes);
-    if (!store) return std::unexpected(std::move(store.error()));
+    if (!store) return propagate(store);
     Result<std::shared_ptr<BlockDevice>> frozen = overlay.snapshot(std::move(*store));
-    if (!frozen) return std::unexpected(std::move(frozen.error()));
+    if (!frozen) return propagate(frozen);
     Result<std::shared_ptr<Overlay>> child = make_overlay(std::move(*frozen));
-    if (!child) return std::unexpected(std::move(child.error()));
+    if (!child) return propagate(child);
     return Overlay::Branch{std::move(*child), {}};
   };
 }
@@ -291,7 +291,7 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
                        Overlay& overlay, const std::string& child,
                        const std::string& origin) -> Result<Overlay::Branch> {
     const Result<std::string> path = self.path_of(child, main_export);
-    if (!path) return std::unexpected(path.error());
+    if (!path) return propagate(path);
     // Where there is one image, its name may change.
     return overlay.branch(*path, self.is_file() ? std::string() : origin);
   };
@@ -300,14 +300,14 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
       return fail(Errc::unsupported, "--overlay-base=any opens overlays read-only");
     }
     const Result<std::string> path = self.path_of(name, main_export);
-    if (!path) return std::unexpected(path.error());
+    if (!path) return propagate(path);
     return OverlayFile::remove(*path);
   };
   Result<std::vector<KeptOverlay>> kept;
   if (is_directory()) {
     if (Result<void> made = make_overlay_directory(where_); !made) return made;
     kept = overlays_in_directory(where_, export_of_overlay_file, log);
-    if (!kept) return std::unexpected(std::move(kept.error()));
+    if (!kept) return propagate(kept);
   } else {
     const std::string base = where_.substr(where_.rfind('/') + 1);
     kept = overlays_in_directory(
@@ -340,9 +340,9 @@ Result<std::shared_ptr<nbd::OverlayExports>> OverlayOptions::make_exports(
     keep_temporary(options, limits);
   } else {
     const Result<nbd::ExportEntry> main_export = below->find("");
-    if (!main_export) return std::unexpected(main_export.error());
+    if (!main_export) return propagate(main_export);
     if (Result<void> kept = keep_on_disk(options, limits, main_export->name, log); !kept) {
-      return std::unexpected(std::move(kept.error()));
+      return propagate(kept);
     }
   }
   if (!clones_.empty()) {

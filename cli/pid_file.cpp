@@ -128,7 +128,7 @@ Result<PidFile> PidFile::create(const std::string& path) {
   constexpr int kMostAttempts = 100;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
     Result<std::optional<UniqueFd>> fd = open_locked(path);
-    if (!fd) return std::unexpected(std::move(fd.error()));
+    if (!fd) return propagate(fd);
     if (!*fd) continue;
     // Absolute, so that it is found again wherever the program may go.
     PidFile file(boost::filesystem::absolute(path).string(), std::move(**fd));

@@ -77,7 +77,7 @@ Result<PipeBridge> PipeBridge::start(UniqueFd input, UniqueFd output) {
     move_all(shared->input.get(), shared->ours.get(), shared->end.get());
     ::shutdown(shared->ours.get(), SHUT_WR);
   });
-  if (!in_thread) return std::unexpected(std::move(in_thread.error()));
+  if (!in_thread) return propagate(in_thread);
   shared->in_thread = std::move(*in_thread);
   Result<std::thread> out_thread = start_thread("move bytes to a pipe", [shared] {
     move_all(shared->ours.get(), shared->output.get(), shared->end.get());
@@ -87,7 +87,7 @@ Result<PipeBridge> PipeBridge::start(UniqueFd input, UniqueFd output) {
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(shared->sent.get(), &one, sizeof one);
   });
-  if (!out_thread) return std::unexpected(std::move(out_thread.error()));
+  if (!out_thread) return propagate(out_thread);
   shared->out_thread = std::move(*out_thread);
   return bridge;
 }

@@ -124,15 +124,15 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
   std::vector<ScanOptions> scan_options;
   for (const SourceOptions* part : parts) {
     Result<ScanOptions> options = part->scan_options();
-    if (!options) return std::unexpected(std::move(options.error()));
+    if (!options) return propagate(options);
     options->lists_lost_xattrs = options->xattrs;
     if (!image.holds().xattrs) options->xattrs = false;
     scan_options.push_back(std::move(*options));
   }
   const Result<Planner> planner = image.planner();
-  if (!planner) return std::unexpected(planner.error());
+  if (!planner) return propagate(planner);
   const Result<std::optional<std::int64_t>> made_at_s = source_date_epoch();
-  if (!made_at_s) return std::unexpected(made_at_s.error());
+  if (!made_at_s) return propagate(made_at_s);
   raise_open_file_limit();
 
   PreparedImage prepared;
@@ -149,7 +149,7 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
       Result<LoadedSource> loaded =
           load_source(placed, *parts[at], scan_options[at],
                       prepared.sources.empty() ? nullptr : &layers, log, cancel);
-      if (!loaded) return std::unexpected(std::move(loaded.error()));
+      if (!loaded) return propagate(loaded);
       add(loaded->report, prepared.report);
       hint_at_image(placed.source, *loaded->layer.tree, log);
       base->sources.push_back(
@@ -157,12 +157,12 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
            std::move(loaded->containers)});
       prepared.sources.push_back(std::move(loaded->facts));
       Result<void> good = layers.add({std::move(loaded->layer), placed.at, placed.source});
-      if (!good) return std::unexpected(std::move(good.error()));
+      if (!good) return propagate(good);
     }
   }
   doing = "merge the sources";
   Result<Layer> merged = std::move(layers).merge();
-  if (!merged) return std::unexpected(std::move(merged.error()));
+  if (!merged) return propagate(merged);
   prepared.tree = std::move(merged->tree);
   const std::shared_ptr<ContentStore> store = std::move(merged->contents);
   prepared.scan_seconds = scan_time.seconds();
@@ -174,7 +174,7 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
                                                              .contents = store,
                                                              .made_at_s = *made_at_s,
                                                              .threads = least_threads(parts)});
-  if (!planned) return std::unexpected(std::move(planned.error()));
+  if (!planned) return propagate(planned);
   prepared.image = std::move(*planned);
   prepared.plan_seconds = plan_time.seconds();
   if (const std::string remark = prepared.image->remark(); !remark.empty()) {

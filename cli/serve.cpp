@@ -221,7 +221,7 @@ Result<void> adopt_standard_input(nbd::Server& server, std::optional<PipeBridge>
                 "pipes");
   }
   Result<PipeBridge> started = PipeBridge::start(std::move(client), std::move(output));
-  if (!started) return std::unexpected(std::move(started.error()));
+  if (!started) return propagate(started);
   bridge.emplace(std::move(*started));
   return server.adopt(bridge->take_socket());
 }
@@ -371,7 +371,7 @@ Result<std::vector<Address>> Serve::addresses() const {
   }
   for (const std::string& text : listen_) {
     Result<Address> address = parse_address(text);
-    if (!address) return std::unexpected(std::move(address.error()));
+    if (!address) return propagate(address);
     addresses.push_back(std::move(*address));
   }
   return addresses;
@@ -385,7 +385,7 @@ Result<void> Serve::listen(nbd::Server& server, const std::vector<Address>& addr
   }
   if (unix_path_ == "-" || (unix_path_.empty() && addresses.empty() && inherited.empty())) {
     Result<PrivateDirectory> directory = PrivateDirectory::create();
-    if (!directory) return std::unexpected(std::move(directory.error()));
+    if (!directory) return propagate(directory);
     listening.unix_socket = directory->path_of("socket");
     listening.directory.emplace(std::move(*directory));
   } else if (!unix_path_.empty()) {
@@ -467,7 +467,7 @@ StopWatcher::Reactions Serve::reactions(Stopper& stopper, const std::string& pri
 
 Result<int> Serve::serve(nbd::Server& server, Stopper& stopper, std::optional<Child>& child,
                          const Streams& streams) const {
-  if (Result<void> served = server.run(); !served) return std::unexpected(served.error());
+  if (Result<void> served = server.run(); !served) return propagate(served);
   if (!statistics_.empty()) print_statistics(server.statistics(), streams);
   notify_service_manager("STOPPING=1");
   int status = 0;
@@ -517,16 +517,16 @@ Result<void> Serve::check(const std::vector<Address>& addresses) const {
 Result<nbd::ServerOptions> Serve::server_options(LogSink& log) const {
   nbd::ServerOptions options;
   if (Result<void> applied = clients_.apply(options); !applied) {
-    return std::unexpected(std::move(applied.error()));
+    return propagate(applied);
   }
   const Result<std::chrono::milliseconds> exit_on_last = parse_grace(exit_on_last_);
-  if (!exit_on_last) return std::unexpected(exit_on_last.error());
+  if (!exit_on_last) return propagate(exit_on_last);
   Result<TlsOptions::Tls> tls = tls_.load();
-  if (!tls) return std::unexpected(std::move(tls.error()));
+  if (!tls) return propagate(tls);
   const auto extensions = std::make_shared<nbd::Extensions>();
   for (const auto add : {nbd::add_list_hier, nbd::add_allocation_depth}) {
     if (Result<void> added = add(*extensions); !added) {
-      return std::unexpected(std::move(added.error()));
+      return propagate(added);
     }
   }
   options.tls = tls->mode;
@@ -556,11 +556,11 @@ Result<ServedSources> Serve::parse_sources() {
     return fail(Errc::usage, "--single and the source - both want standard input");
   }
   if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
-    return std::unexpected(std::move(checked.error()));
+    return propagate(checked);
   }
   if (overlay_.is_persistent()) {
     if (Result<void> outside = sources->check_outside(kept_places()); !outside) {
-      return std::unexpected(std::move(outside.error()));
+      return propagate(outside);
     }
     sources->keep_bases();
   }
@@ -571,17 +571,17 @@ Result<Serve::Exports> Serve::make_exports(const ServedSources& sources, Stopper
                                            LogSink& log) const {
   Result<std::shared_ptr<nbd::ExportTree>> tree =
       sources.make_exports(log, stopper.cancels_sources());
-  if (!tree) return std::unexpected(std::move(tree.error()));
+  if (!tree) return propagate(tree);
   Exports exports{.tree = std::move(*tree), .writable = nullptr};
   if (overlay_.wanted()) {
     auto made = overlay_.make_exports(std::move(exports.tree), log);
-    if (!made) return std::unexpected(std::move(made.error()));
+    if (!made) return propagate(made);
     exports.tree = exports.writable = std::move(*made);
   }
   if (overlay_.is_file()) {
     // A fault of the file is reported to the user who starts the server, not to its first client.
     if (const Result<nbd::Export> opened = exports.tree->open(""); !opened) {
-      return std::unexpected(opened.error());
+      return propagate(opened);
     }
   }
   return exports;
@@ -596,7 +596,7 @@ Result<std::optional<ControlServer>> Serve::start_control(
                              if (line.ends_with('\n')) line.pop_back();
                              return line;
                            }));
-  if (!started) return std::unexpected(std::move(started.error()));
+  if (!started) return propagate(started);
   return std::move(*started);
 }
 
@@ -606,7 +606,7 @@ Result<std::optional<Child>> Serve::announce(const nbd::Server& server, const Li
   if (!command_.empty()) {
     // The command of --run has the URI; its output shall be its own.
     Result<Child> started = start_child(server, listening, names.front());
-    if (!started) return std::unexpected(std::move(started.error()));
+    if (!started) return propagate(started);
     return std::move(*started);
   }
   if (single_client_) return std::nullopt;
@@ -619,21 +619,21 @@ Result<std::optional<Child>> Serve::announce(const nbd::Server& server, const Li
 Result<int> Serve::run(const Streams& streams) {
   const pid_t parent = ::getppid();
   const Result<std::vector<Address>> addresses = this->addresses();
-  if (!addresses) return std::unexpected(addresses.error());
-  if (Result<void> good = check(*addresses); !good) return std::unexpected(std::move(good.error()));
+  if (!addresses) return propagate(addresses);
+  if (Result<void> good = check(*addresses); !good) return propagate(good);
   FdLog log(streams.err, log_level());
   const Result<nbd::ServerOptions> options = server_options(log);
-  if (!options) return std::unexpected(options.error());
+  if (!options) return propagate(options);
   const std::shared_ptr<RunOutputs> outputs = this->outputs(streams);
   source_.outputs = outputs;
   Result<ServedSources> sources = parse_sources();
-  if (!sources) return std::unexpected(sources.error());
+  if (!sources) return propagate(sources);
   raise_open_file_limit();
   // A request for statistics that comes before there are any is answered as soon as there are.
   const BlockedSignals not_yet{SIGUSR1};
   Stopper stopper;
   const Result<Exports> exports = make_exports(*sources, stopper, log);
-  if (!exports) return std::unexpected(exports.error());
+  if (!exports) return propagate(exports);
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
   std::optional<StopWatcher> watcher;  // ends last: it ends what does not end
@@ -644,37 +644,37 @@ Result<int> Serve::run(const Streams& streams) {
 
   Listening listening;  // outlives the server, which removes its socket from the directory
   Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(exports->tree, *options);
-  if (!server) return std::unexpected(std::move(server.error()));
+  if (!server) return propagate(server);
   if (Result<void> on = single_client_ ? adopt_standard_input(**server, listening.bridge)
                                        : listen(**server, *addresses, listening);
       !on) {
-    return std::unexpected(std::move(on.error()));
+    return propagate(on);
   }
   // What is not scanned yet is scanned by threads of the server, which has none before it runs.
   if (listening.directory) outputs->add_path(listening.directory->path());
   // Ends before the server that it asks.
   Result<std::optional<ControlServer>> control = start_control(exports->writable, **server);
-  if (!control) return std::unexpected(std::move(control.error()));
+  if (!control) return propagate(control);
   std::optional<PidFile> pid_file;
   if (!pid_file_.empty()) {
     Result<PidFile> created = PidFile::create(pid_file_);
-    if (!created) return std::unexpected(std::move(created.error()));
+    if (!created) return propagate(created);
     pid_file.emplace(std::move(*created));
   }
   Result<std::optional<Child>> child = announce(**server, listening, sources->names(), streams);
-  if (!child) return std::unexpected(std::move(child.error()));
+  if (!child) return propagate(child);
   notify_service_manager("READY=1");
   const Stopper::Attachment attachment(stopper, **server, *child ? &**child : nullptr);
   Result<StopWatcher> started = StopWatcher::start(
       signals, *child ? (*child)->poll_fd() : -1,
       reactions(stopper, listening.directory ? listening.directory->path() : "", streams));
-  if (!started) return std::unexpected(std::move(started.error()));
+  if (!started) return propagate(started);
   watcher.emplace(std::move(*started));
   Result<int> status = serve(**server, stopper, *child, streams);
   control->reset();  // what it does is for a server that goes on
   if (status && exports->writable) {
     if (Result<void> flushed = exports->writable->flush(); !flushed) {
-      status = std::unexpected(std::move(flushed.error()));
+      status = propagate(flushed);
     }
   }
   return status;

@@ -122,15 +122,15 @@ Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedO
     given.insert(given.end(), each.words.begin(), each.words.end());
   }
   Result<std::vector<std::string>> words = separate_empty_values(options_, given);
-  if (!words) return std::unexpected(std::move(words.error()));
+  if (!words) return propagate(words);
   const Result<OptionSet::Parsed> parsed = options_.parse(std::move(*words));
-  if (!parsed) return std::unexpected(parsed.error());
+  if (!parsed) return propagate(parsed);
   if (source.places().size() > 1) return fail(Errc::usage, "at is given twice");
   const std::string place = source.places().empty() ? "" : source.places().front();
   if (Result<void> checked = check_place(place); !checked) return checked;
   source.sources = {{word.directory, place}};
   const Result<ScanOptions> checked = source.scan_options();
-  if (!checked) return std::unexpected(checked.error());
+  if (!checked) return propagate(checked);
   return {};
 }
 
@@ -155,7 +155,7 @@ struct ServedSources::Named {
     for (const SourceWord& word : words) {
       SourceLine& line = *lines.emplace_back(std::make_unique<SourceLine>(lines.empty(), formats));
       if (Result<void> parsed = line.parse(word, *shared); !parsed) {
-        return std::unexpected(std::move(parsed.error()));
+        return propagate(parsed);
       }
       line.source.outputs = outputs;
       line.source.keep_base = keep_base;
@@ -196,7 +196,7 @@ Result<ServedSources> ServedSources::parse(const std::string& default_name, cons
                                            SourceOptions& source, const ImageOptions& image) {
   ServedSources sources;
   Result<std::vector<PlacedSource>> words = source.words();
-  if (!words) return std::unexpected(std::move(words.error()));
+  if (!words) return propagate(words);
   const auto shared_by_all =
       std::make_shared<const std::vector<SharedOption>>(shared_options(shared));
   SourceLine first_line(true, image.formats());
@@ -295,7 +295,7 @@ Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(
   std::vector<nbd::LazyExport> exports;
   if (plain_ != nullptr) {
     Result<PreparedImage> prepared = prepare_image(*plain_, *plain_image_, log, cancel);
-    if (!prepared) return std::unexpected(std::move(prepared.error()));
+    if (!prepared) return propagate(prepared);
     exports.push_back({names_.front(),
                        description_of(plain_image_->format(), plain_->sources.front().source,
                                       plain_->sources.size()),
@@ -308,7 +308,7 @@ Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(
                          if (prepared) return prepared->device;
                          log.write(LogLevel::error, fmt::format("export {}: {}", named->name,
                                                                 prepared.error().what));
-                         return std::unexpected(std::move(prepared.error()));
+                         return propagate(prepared);
                        }});
   }
   return nbd::make_lazy_exports(exports);

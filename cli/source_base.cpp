@@ -33,7 +33,7 @@ Result<ContentDigest> digest_of(
   for (std::uint64_t at = 0; at < size_bytes; at += kPieceBytes) {
     const auto piece =
         std::span(buffer).first(static_cast<std::size_t>(std::min(size_bytes - at, kPieceBytes)));
-    if (Result<void> got = read(at, piece); !got) return std::unexpected(std::move(got.error()));
+    if (Result<void> got = read(at, piece); !got) return propagate(got);
     sha.update(piece);
   }
   return sha.finish();

@@ -37,7 +37,7 @@ std::string leaf_of(const std::string& path) { return path.substr(path.rfind('/'
 Result<LoadedSource> load_directory(const std::string& path, const SourceOptions& options,
                                     const ScanOptions& scan, LogSink& log) {
   Result<Scan> scanned = scan_directory(path, scan, log);
-  if (!scanned) return std::unexpected(std::move(scanned.error()));
+  if (!scanned) return propagate(scanned);
   LoadedSource loaded;
   loaded.layer.tree = scanned->tree;
   loaded.layer.contents =
@@ -91,19 +91,19 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
   const std::string& path = placed.source;
   const bool is_regular = is_regular_file(path);
   Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
-  if (!settings) return std::unexpected(std::move(settings.error()));
+  if (!settings) return propagate(settings);
   settings->stream.change_check = options.change_rules().check;
   settings->stream.threads = options.threads();
   settings->read.manifest_directory = directory_of(path);
   Result<std::shared_ptr<ByteSource>> file =
       archive::open_archive_file(path, settings->stream, log);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
   std::vector<ContainerFile> containers = {{leaf_of(path), *file, is_regular}};
   const Result<archive::Archive> read =
       archive::read_archive(std::move(*file), settings->read, settings->stream,
                             is_regular ? settings->index_cache.get() : nullptr, log);
-  if (!read) return std::unexpected(read.error());
+  if (!read) return propagate(read);
   archive::LayerOptions layer_options = settings->layer;
   layer_options.scan = scan;
   // Whether something below has what they name, merging finds out.
@@ -112,7 +112,7 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
   layer_options.at = placed.at;
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, settings->stream, log);
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) return propagate(made);
   LoadedSource loaded;
   loaded.layer = std::move(made->layer);
   loaded.report.excluded_count = made->excluded_count;
@@ -127,7 +127,7 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Plac
                                           const LayersBelow* below, LogSink& log,
                                           const std::atomic<bool>* cancel) {
   Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
-  if (!settings) return std::unexpected(std::move(settings.error()));
+  if (!settings) return propagate(settings);
   oci::LoadOptions load_options;
   load_options.read = settings->read;
   load_options.stream = settings->stream;
@@ -136,14 +136,14 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Plac
   load_options.layer = settings->layer;
   load_options.index_cache = settings->index_cache;
   Result<std::optional<oci::Platform>> platform = options.container().platform();
-  if (!platform) return std::unexpected(std::move(platform.error()));
+  if (!platform) return propagate(platform);
   load_options.platform = std::move(*platform);
   load_options.verify_direct = options.container().verify_direct();
   load_options.layer.scan = scan;
   load_options.layer.below = below;
   load_options.layer.at = placed.at;
   Result<oci::LoadedImage> image = oci::load_image(name, load_options, log);
-  if (!image) return std::unexpected(std::move(image.error()));
+  if (!image) return propagate(image);
   LoadedSource loaded;
   loaded.layer = std::move(image->layer);
   loaded.report.excluded_count = image->excluded_count;
@@ -203,13 +203,13 @@ Result<LoadedSource> load_source(const PlacedSource& placed, const SourceOptions
                                  const std::atomic<bool>* cancel) {
   if (const auto image = oci::parse_image_name(placed.source)) {
     if (Result<void> synced = write_back(image->path, scan, log); !synced) {
-      return std::unexpected(std::move(synced.error()));
+      return propagate(synced);
     }
     return load_container_image(*image, placed, options, scan, below, log, cancel);
   }
   if (is_directory_source(placed.source)) return load_directory(placed.source, options, scan, log);
   if (Result<void> synced = write_back(placed.source, scan, log); !synced) {
-    return std::unexpected(std::move(synced.error()));
+    return propagate(synced);
   }
   return load_archive(placed, options, scan, below, log, cancel);
 }

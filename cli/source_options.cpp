@@ -94,7 +94,7 @@ Result<std::vector<IdMapping>> parse_mappings(const char* option,
   std::vector<IdMapping> mappings;
   for (const std::string& text : texts) {
     Result<IdMapping> mapping = parse_mapping(option, text);
-    if (!mapping) return std::unexpected(std::move(mapping.error()));
+    if (!mapping) return propagate(mapping);
     for (std::size_t i = 0; i < mappings.size(); ++i) {
       const IdMapping& other = mappings[i];
       if (mapping->from < std::uint64_t{other.from} + other.count &&
@@ -148,7 +148,7 @@ Result<std::vector<PlacedSource>> SourceOptions::words() const {
       if (place) break;
       place = places_.at(places++);
       if (Result<void> good = check_place(*place); !good) {
-        return std::unexpected(std::move(good.error()));
+        return propagate(good);
       }
     } else if (option == source_option) {
       all.push_back({source_option->values().at(all.size()), place.value_or("")});
@@ -165,7 +165,7 @@ Result<std::vector<PlacedSource>> SourceOptions::words() const {
 Result<void> SourceOptions::take_sources() {
   if (!sources.empty()) return {};
   Result<std::vector<PlacedSource>> given = words();
-  if (!given) return std::unexpected(std::move(given.error()));
+  if (!given) return propagate(given);
   sources = std::move(*given);
   return {};
 }
@@ -244,7 +244,7 @@ std::vector<PathRule> SourceOptions::rules() const {
 }
 
 Result<ScanOptions> SourceOptions::scan_options() const {
-  if (Result<void> good = archive_.check(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = archive_.check(); !good) return propagate(good);
   ScanOptions options;
   options.rules = rules();
   options.one_file_system = !no_one_file_system_;
@@ -253,13 +253,13 @@ Result<ScanOptions> SourceOptions::scan_options() const {
   options.threads = threads_;
   if (!owner_.empty()) {
     if (Result<void> parsed = parse_owner(owner_, options); !parsed) {
-      return std::unexpected(std::move(parsed.error()));
+      return propagate(parsed);
     }
   }
   Result<std::vector<IdMapping>> uid_map = parse_mappings("--map-uid", uid_map_);
-  if (!uid_map) return std::unexpected(std::move(uid_map.error()));
+  if (!uid_map) return propagate(uid_map);
   Result<std::vector<IdMapping>> gid_map = parse_mappings("--map-gid", gid_map_);
-  if (!gid_map) return std::unexpected(std::move(gid_map.error()));
+  if (!gid_map) return propagate(gid_map);
   options.uid_map = std::move(*uid_map);
   options.gid_map = std::move(*gid_map);
   if (!mode_mask_.empty()) {
@@ -271,13 +271,13 @@ Result<ScanOptions> SourceOptions::scan_options() const {
     options.mode_mask = *mask;
   }
   if (const auto platform = container_.platform(); !platform) {
-    return std::unexpected(platform.error());
+    return propagate(platform);
   }
   const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
-  if (!epoch) return std::unexpected(epoch.error());
+  if (!epoch) return propagate(epoch);
   options.newest_mtime_s = *epoch;
   const auto sync = sync_within();
-  if (!sync) return std::unexpected(sync.error());
+  if (!sync) return propagate(sync);
   options.sync_within = *sync;
   if (outputs) options.outputs = outputs->find();
   options.keep_facts = keep_base;

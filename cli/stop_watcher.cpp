@@ -82,7 +82,7 @@ Result<StopWatcher> StopWatcher::start(const BlockedSignals& signals, int child_
       "watch for signals",
       [signal_fd = std::move(signal_fd), child_fd, end_fd = watcher.end_.get(),
        reactions = std::move(reactions)] { watch(signal_fd, child_fd, end_fd, reactions); });
-  if (!thread) return std::unexpected(std::move(thread.error()));
+  if (!thread) return propagate(thread);
   watcher.thread_ = std::move(*thread);
   return watcher;
 }

@@ -52,7 +52,7 @@ Result<TlsOptions::Tls> TlsOptions::load() const {
                                                 .psk_file = keys_,
                                                 .verify_peer = verify_peer_,
                                                 .priority = priority_});
-  if (!credentials) return std::unexpected(std::move(credentials).error());
+  if (!credentials) return propagate(credentials);
   return Tls{mode_ == "require" ? nbd::TlsMode::require : nbd::TlsMode::on,
              *std::move(credentials)};
 }

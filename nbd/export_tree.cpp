@@ -115,7 +115,7 @@ Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
     if (!device) return device;
     if (*device == nullptr) return fail(Errc::io, "there is no device");
     Result<void> fits = check_geometry((*device)->geometry());
-    if (!fits) return std::unexpected(std::move(fits.error()));
+    if (!fits) return propagate(fits);
     return device;
   } catch (...) {
     return std::unexpected(error_of_exception("make the image of the export"));
@@ -139,21 +139,21 @@ class NamedExports final : public ExportTree {
 
   Result<ExportEntry> find(std::string_view name) override {
     const auto found = lookup(name);
-    if (!found) return std::unexpected(found.error());
+    if (!found) return propagate(found);
     return entry_at(*found, (*found)->first);
   }
 
   Result<Export> open(std::string_view name) override {
     const auto found = lookup(name);
-    if (!found) return std::unexpected(found.error());
+    if (!found) return propagate(found);
     auto device = (*found)->second.device.get();
-    if (!device) return std::unexpected(std::move(device.error()));
+    if (!device) return propagate(device);
     return Export{(*found)->first, (*found)->second.description, *std::move(device)};
   }
 
   std::optional<Result<Export>> open_at_once(std::string_view name) override {
     const auto found = lookup(name);
-    if (!found) return std::unexpected(found.error());
+    if (!found) return propagate(found);
     auto device = (*found)->second.device.get_at_once();
     if (!device) return std::nullopt;
     return Export{(*found)->first, (*found)->second.description, std::move(device)};

@@ -47,7 +47,7 @@ Result<void> Job::work() {
       return device_->trim(range_);
     case Work::open: {
       Result<Export> opened = exports_->open(name_);
-      if (!opened) return std::unexpected(std::move(opened.error()));
+      if (!opened) return propagate(opened);
       opened_ = *std::move(opened);
       return {};
     }

@@ -73,7 +73,7 @@ class Job {
   const Result<void>& result() const noexcept { return result_; }
   /// Of Work::open, once.
   Result<Export> take_opened() noexcept {
-    if (!result_) return std::unexpected(std::move(result_.error()));
+    if (!result_) return propagate(result_);
     return std::move(opened_);
   }
   /// Of Work::read: nothing when all of the range can be read at once now, as far as one can know.

@@ -117,7 +117,7 @@ Result<UniqueFd> connect_socket(int family, const sockaddr* address, socklen_t l
   if (::connect(socket.get(), address, length) != 0) {
     if (errno != EINPROGRESS) return fail_errno(Errc::io, errno, "connect");
     if (Result<void> done = finish_connect(socket.get(), deadline); !done) {
-      return std::unexpected(std::move(done.error()));
+      return propagate(done);
     }
   }
   return socket;
@@ -260,7 +260,7 @@ Result<HandshakeClient> HandshakeClient::start(UniqueFd connected,
   const Deadline deadline = Clock::now() + patience;
   std::array<std::byte, kGreetingBytes> greeting{};
   if (auto done = client.receive(greeting, deadline); !done) {
-    return std::unexpected(std::move(done.error()));
+    return propagate(done);
   }
   if (load_be<std::uint64_t>(greeting) != kServerMagic) {
     return fail(Errc::bad_peer, "this is not an NBD server");
@@ -271,11 +271,11 @@ Result<HandshakeClient> HandshakeClient::start(UniqueFd connected,
   }
   const auto answer = pack(std::uint32_t{kFixedNewstyle});
   if (auto done = client.send(answer, deadline); !done) {
-    return std::unexpected(std::move(done.error()));
+    return propagate(done);
   }
   if (credentials != nullptr) {
     if (auto done = client.start_tls(std::move(credentials), deadline); !done) {
-      return std::unexpected(std::move(done.error()));
+      return propagate(done);
     }
   }
   return client;
@@ -287,7 +287,7 @@ Result<void> HandshakeClient::start_tls(std::shared_ptr<const TlsCredentials> cr
     return broken("an answer to STARTTLS that is none");
   };
   const Result<Verdict> verdict = ask(Option::starttls, {}, unexpected_reply);
-  if (!verdict) return std::unexpected(verdict.error());
+  if (!verdict) return propagate(verdict);
   if (*verdict) {
     return fail(Errc::bad_peer,
                 fmt::format("the server has no TLS{}{}", (*verdict)->text.empty() ? "" : ": ",
@@ -296,11 +296,11 @@ Result<void> HandshakeClient::start_tls(std::shared_ptr<const TlsCredentials> cr
   tls_ = std::make_unique<TlsChannel>(std::move(credentials));
   while (true) {
     const Result<std::size_t> plain = turn_tls({}, deadline);
-    if (!plain) return std::unexpected(plain.error());
+    if (!plain) return propagate(plain);
     if (tls_->handshake_done()) return {};
     std::array<std::byte, 4096> room{};
     const Result<std::size_t> count = receive_raw(room, deadline);
-    if (!count) return std::unexpected(count.error());
+    if (!count) return propagate(count);
     cipher_.insert(cipher_.end(), room.begin(), room.begin() + static_cast<std::ptrdiff_t>(*count));
   }
 }
@@ -313,11 +313,11 @@ Result<HandshakeClient::Verdict> HandshakeClient::ask(
   const auto header = encode_option_header({option, static_cast<std::uint32_t>(data.size())});
   message.insert(message.end(), header.begin(), header.end());
   message.insert(message.end(), data.begin(), data.end());
-  if (auto done = send(message, deadline); !done) return std::unexpected(std::move(done.error()));
+  if (auto done = send(message, deadline); !done) return propagate(done);
   std::vector<std::byte> body;
   while (true) {
     std::array<std::byte, kOptionReplyHeaderBytes> head{};
-    if (auto done = receive(head, deadline); !done) return std::unexpected(std::move(done.error()));
+    if (auto done = receive(head, deadline); !done) return propagate(done);
     const auto reply = OptionReply{load_be<std::uint32_t>(head, 12)};
     const auto length = load_be<std::uint32_t>(head, 16);
     if (load_be<std::uint64_t>(head) != kOptionReplyMagic ||
@@ -326,13 +326,13 @@ Result<HandshakeClient::Verdict> HandshakeClient::ask(
     }
     if (length > kLongestReply) return broken("a reply is longer than it may be");
     body.resize(length);
-    if (auto done = receive(body, deadline); !done) return std::unexpected(std::move(done.error()));
+    if (auto done = receive(body, deadline); !done) return propagate(done);
     if (reply == OptionReply::ack) {
       if (length != 0) return broken("an ACK with data");
       return std::nullopt;
     }
     if (std::to_underlying(reply) >> 31 != 0) return OptionRefusal{reply, as_text(body)};
-    if (auto done = visit(reply, body); !done) return std::unexpected(std::move(done.error()));
+    if (auto done = visit(reply, body); !done) return propagate(done);
   }
 }
 
@@ -392,12 +392,12 @@ Result<void> HandshakeClient::receive(std::span<std::byte> room, Deadline deadli
     if (count && tls_ != nullptr && *count == 0) {
       std::array<std::byte, 4096> cipher{};
       const Result<std::size_t> more = receive_raw(cipher, deadline);
-      if (!more) return std::unexpected(more.error());
+      if (!more) return propagate(more);
       cipher_.insert(cipher_.end(), cipher.begin(),
                      cipher.begin() + static_cast<std::ptrdiff_t>(*more));
       continue;
     }
-    if (!count) return std::unexpected(std::move(count.error()));
+    if (!count) return propagate(count);
     room = room.subspan(*count);
   }
   return {};
@@ -410,7 +410,7 @@ Result<std::size_t> HandshakeClient::turn_tls(std::span<std::byte> room, Deadlin
   Result<void> sent = send_raw(tls_->cipher_out(), deadline);
   if (sent) tls_->sent(tls_->cipher_out().size());
   if (tls_->failed()) return fail(Errc::bad_peer, tls_->failure());
-  if (!sent) return std::unexpected(std::move(sent.error()));
+  if (!sent) return propagate(sent);
   if (moved.plain_bytes == 0 && tls_->closed_by_peer()) {
     return fail(Errc::io, "the server closed the connection");
   }
@@ -424,7 +424,7 @@ Result<std::size_t> HandshakeClient::receive_raw(std::span<std::byte> room, Dead
     if (count == 0) return fail(Errc::io, "the server closed the connection");
     if (errno == EAGAIN) {
       if (auto ready = wait_for(POLLIN, deadline); !ready) {
-        return std::unexpected(std::move(ready.error()));
+        return propagate(ready);
       }
     } else if (errno != EINTR) {
       return fail_errno(Errc::io, errno, "receive from the server");
@@ -515,10 +515,10 @@ Result<HandshakeClient::Verdict> ExportLister::ask(
     const bool fresh = !client_.has_value();
     if (fresh) {
       Result<UniqueFd> socket = connect_();
-      if (!socket) return std::unexpected(std::move(socket.error()));
+      if (!socket) return propagate(socket);
       Result<HandshakeClient> client =
           HandshakeClient::start(*std::move(socket), patience_, credentials_);
-      if (!client) return std::unexpected(std::move(client.error()));
+      if (!client) return propagate(client);
       client_.emplace(*std::move(client));
     }
     Result<HandshakeClient::Verdict> verdict = client_->ask(option, data, seen);
@@ -555,7 +555,7 @@ Result<std::optional<ExportLister::Page>> ExportLister::page_by_option(const std
                                : maker.add_export(std::move(name), std::move(description));
   };
   auto verdict = ask(kListHier, data, take);
-  if (!verdict) return std::unexpected(std::move(verdict.error()));
+  if (!verdict) return propagate(verdict);
   if (!*verdict) return maker.take();
   if ((*verdict)->error == OptionReply::err_unsup) return std::nullopt;
   return fail(Errc::io, (*verdict)->text.empty()
@@ -589,7 +589,7 @@ Result<std::optional<ExportLister::Page>> ExportLister::page_by_contexts(
     return {};  // a context of another kind: not ours to judge
   };
   auto verdict = ask(Option::list_meta_context, data, take);
-  if (!verdict) return std::unexpected(std::move(verdict.error()));
+  if (!verdict) return propagate(verdict);
   if (*verdict || (way_ == Way::unknown && !any)) return std::nullopt;
   return maker.take();
 }
@@ -598,7 +598,7 @@ Result<ExportLister::Page> ExportLister::page(const std::string& directory,
                                               const std::string& cursor) {
   auto found =
       way_ == Way::option ? page_by_option(directory, cursor) : page_by_contexts(directory, cursor);
-  if (!found) return std::unexpected(std::move(found.error()));
+  if (!found) return propagate(found);
   if (!*found) return fail(Errc::io, "the server no longer lists its exports");
   // An empty page says of the contexts that there is no such directory.
   if (way_ == Way::contexts && cursor.empty() && (*found)->entries.empty()) {
@@ -610,12 +610,12 @@ Result<ExportLister::Page> ExportLister::page(const std::string& directory,
 Result<void> ExportLister::list(const std::string& directory, bool recursive, const Visit& visit) {
   if (way_ == Way::unknown) {
     auto by_option = page_by_option("", "");
-    if (!by_option) return std::unexpected(std::move(by_option.error()));
+    if (!by_option) return propagate(by_option);
     if (*by_option) {
       way_ = Way::option;
     } else {
       auto by_contexts = page_by_contexts("", "");
-      if (!by_contexts) return std::unexpected(std::move(by_contexts.error()));
+      if (!by_contexts) return propagate(by_contexts);
       way_ = *by_contexts ? Way::contexts : Way::flat;
     }
   }
@@ -635,7 +635,7 @@ Result<void> ExportLister::walk(const std::string& directory, bool recursive, st
   std::optional<std::string> last;
   do {
     Result<Page> level = page(directory, cursor);
-    if (!level) return std::unexpected(std::move(level.error()));
+    if (!level) return propagate(level);
     // Names ascend over pages, too: that is what makes the walk end.
     if (last && !level->entries.empty() && level->entries.front().name <= *last) {
       return broken("the entries are not in order");
@@ -667,7 +667,7 @@ Result<void> ExportLister::list_flat(const std::string& directory, bool recursiv
     return {};
   };
   auto verdict = ask(Option::list, {}, take);
-  if (!verdict) return std::unexpected(std::move(verdict.error()));
+  if (!verdict) return propagate(verdict);
   if (*verdict) {
     return fail(Errc::io,
                 fmt::format("the server does not list its exports: {}",

@@ -134,7 +134,7 @@ Result<bool> visit_level(ExportTree& exports, std::string_view path,
     const auto page = exports.list(path, after, kTreePage);
     if (!page) {
       if (!first) return true;
-      return std::unexpected(page.error());
+      return propagate(page);
     }
     first = false;
     for (const ExportEntry& entry : *page) {
@@ -148,7 +148,7 @@ Result<bool> visit_level(ExportTree& exports, std::string_view path,
 
 Outcome list_hier(std::span<const std::byte> data, OptionCall& call) {
   const auto request = decode(data);
-  if (!request) return std::unexpected(request.error());
+  if (!request) return propagate(request);
   std::optional<std::string> after;
   if (!request->cursor.empty()) {
     after = name_at_cursor(request->path, request->cursor);

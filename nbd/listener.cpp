@@ -224,7 +224,7 @@ Result<Listener> Listener::on_unix(const std::string& path) {
   int failed = bind_unix(socket.get(), address);
   if (failed == EADDRINUSE) {
     if (const Result<void> removed = remove_stale_socket(path, address); !removed) {
-      return std::unexpected(removed.error());
+      return propagate(removed);
     }
     failed = bind_unix(socket.get(), address);
   }
@@ -251,7 +251,7 @@ Result<std::vector<Listener>> Listener::on_tcp(const std::string& host, std::uin
     return fail(Errc::usage, fmt::format("\"{}\" is not an address to listen on", host));
   }
   Result<std::vector<Address>> addresses = resolve(host);
-  if (!addresses) return std::unexpected(addresses.error());
+  if (!addresses) return propagate(addresses);
 
   // With port 0 the kernel chooses for the first address, and that port may be taken on another.
   constexpr int kTries = 16;

@@ -171,7 +171,7 @@ Result<Export> OverlayExports::open(std::string_view name) {
   std::optional<std::string> origin;
   if (!known) origin = origin_of_branch(name);
   if (!known && !origin && may_clone(name)) origin.emplace();
-  if (!known && !origin) return std::unexpected(known.error());
+  if (!known && !origin) return propagate(known);
   const bool is_clone = origin.has_value();
   // This may take long; nobody else shall wait for it.
   Result<Export> opened = below_->open(is_clone ? std::string_view(*origin) : name);
@@ -216,7 +216,7 @@ Result<Export> OverlayExports::over(Export below, bool is_clone, std::string ori
   }
   Result<std::shared_ptr<Overlay>> made =
       options_.make_overlay(below.name, std::move(below.device));
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) return propagate(made);
   below.device = *made;
   const MutexLock lock(mutex_);
   kept_.emplace(below.name, Kept{below.description, *std::move(made), std::move(origin)});
@@ -243,7 +243,7 @@ Result<std::shared_ptr<Overlay>> OverlayExports::overlay(const std::string& name
     if (!on_disk_.contains(name)) return unknown();
   }
   const Result<Export> opened = open(name);
-  if (!opened) return std::unexpected(opened.error());
+  if (!opened) return propagate(opened);
   auto overlay = std::dynamic_pointer_cast<Overlay>(opened->device);
   if (!overlay) return unknown();
   return overlay;
@@ -273,7 +273,7 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
   }
   if (!options_.branch) return fail(Errc::unsupported, "snapshots cannot be kept here");
   const Result<std::shared_ptr<Overlay>> written = overlay(name);
-  if (!written) return std::unexpected(written.error());
+  if (!written) return propagate(written);
   Kept kept;
   std::optional<Reservation> reservation;
   {
@@ -295,7 +295,7 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
     reservation.emplace(*this, child, true);
   }
   Result<Overlay::Branch> branch = options_.branch(*kept.overlay, child, kept.origin);
-  if (!branch) return std::unexpected(std::move(branch.error()));
+  if (!branch) return propagate(branch);
   {
     const MutexLock lock(mutex_);
     clones_.emplace(child, kept.description);

@@ -19,17 +19,17 @@ Bytes filled(std::size_t count, int value) { return Bytes(count, static_cast<std
 
 Result<std::shared_ptr<Overlay>> overlay_over(std::shared_ptr<BlockDevice> below) {
   auto store = OverlayStore::in_memory(below->geometry().size_bytes);
-  if (!store) return std::unexpected(store.error());
+  if (!store) return propagate(store);
   return std::make_shared<Overlay>(std::move(below), std::move(*store), Overlay::Options());
 }
 
 Result<Overlay::Branch> branch_of(Overlay& overlay, const std::string&, const std::string&) {
   auto store = OverlayStore::in_memory(overlay.geometry().size_bytes);
-  if (!store) return std::unexpected(store.error());
+  if (!store) return propagate(store);
   auto frozen = overlay.snapshot(std::move(*store));
-  if (!frozen) return std::unexpected(frozen.error());
+  if (!frozen) return propagate(frozen);
   auto child = overlay_over(std::move(*frozen));
-  if (!child) return std::unexpected(child.error());
+  if (!child) return propagate(child);
   return Overlay::Branch{std::move(*child), {}};
 }
 

@@ -175,7 +175,7 @@ Result<PeerRules::Rule> PeerRules::parse_rule(const std::string& text) {
   constexpr std::string_view kUser = "unix:user=";
   if (text.starts_with(kUser)) {
     const Result<uid_t> uid = find_user(text.substr(kUser.size()));
-    if (!uid) return std::unexpected(uid.error());
+    if (!uid) return propagate(uid);
     return Rule{Kind::uid, {}, 0, *uid};
   }
   const std::size_t slash = text.find('/');
@@ -204,7 +204,7 @@ Result<PeerRules> PeerRules::parse(std::span<const std::string> allow,
   for (const auto& [texts, list] : {std::pair{allow, &rules.allow_}, {deny, &rules.deny_}}) {
     for (const std::string& text : texts) {
       const Result<Rule> rule = parse_rule(text);
-      if (!rule) return std::unexpected(rule.error());
+      if (!rule) return propagate(rule);
       list->push_back(*rule);
     }
   }

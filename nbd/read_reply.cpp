@@ -231,7 +231,7 @@ void ReadReply::add_by_reading(const Extent& piece) {
       }
       read = context_.device.read(piece.offset, into);
     }
-    if (!read) return std::unexpected(read.error());
+    if (!read) return propagate(read);
     return true;
   });
   if (result && *result) {

@@ -681,20 +681,20 @@ Result<std::unique_ptr<Server>> Server::create(std::shared_ptr<ExportTree> expor
   auto implementation = std::make_unique<Implementation>(
       std::move(exports), options, Wakeup(std::move(wakeup)), std::move(epoll));
   if (auto watched = implementation->watch_wakeup(); !watched) {
-    return std::unexpected(std::move(watched).error());
+    return propagate(watched);
   }
   return std::unique_ptr<Server>(new Server(std::move(implementation)));
 }
 
 Result<void> Server::listen_unix(const std::string& path) {
   Result<Listener> listener = Listener::on_unix(path);
-  if (!listener) return std::unexpected(std::move(listener).error());
+  if (!listener) return propagate(listener);
   return implementation_->add_listener(*std::move(listener));
 }
 
 Result<void> Server::listen_tcp(const std::string& host, std::uint16_t port) {
   Result<std::vector<Listener>> listeners = Listener::on_tcp(host, port);
-  if (!listeners) return std::unexpected(std::move(listeners).error());
+  if (!listeners) return propagate(listeners);
   for (Listener& listener : *listeners) {
     if (auto added = implementation_->add_listener(std::move(listener)); !added) return added;
   }
@@ -703,13 +703,13 @@ Result<void> Server::listen_tcp(const std::string& host, std::uint16_t port) {
 
 Result<void> Server::listen_vsock(std::uint32_t cid, std::uint32_t port) {
   Result<Listener> listener = Listener::on_vsock(cid, port);
-  if (!listener) return std::unexpected(std::move(listener).error());
+  if (!listener) return propagate(listener);
   return implementation_->add_listener(*std::move(listener));
 }
 
 Result<void> Server::listen_on(UniqueFd socket) {
   Result<Listener> listener = Listener::on_socket(std::move(socket));
-  if (!listener) return std::unexpected(std::move(listener).error());
+  if (!listener) return propagate(listener);
   return implementation_->add_listener(*std::move(listener));
 }
 

@@ -1181,7 +1181,7 @@ TEST_CASE("to open an export waits for no other's build, however many wait for t
   const auto tree = *make_lazy_exports({
       {.name = "slow",
        .build = [&]() -> Result<std::shared_ptr<BlockDevice>> {
-         if (Result<void> built = slow->flush(); !built) return std::unexpected(built.error());
+         if (Result<void> built = slow->flush(); !built) return propagate(built);
          return slow;
        }},
       {.name = "other", .build = [&] { return other; }},

@@ -140,7 +140,7 @@ Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load(const TlsFile
     done = credentials->load_server_certificates(files.certificates_directory, files.verify_peer);
   }
   if (done && !files.psk_file.empty()) done = credentials->load_server_keys(files.psk_file);
-  if (!done) return std::unexpected(std::move(done).error());
+  if (!done) return propagate(done);
   return credentials;
 }
 
@@ -161,7 +161,7 @@ Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load_client(
     done = by_key ? credentials->load_client_key(files.psk_file, files.user)
                   : credentials->load_client_certificates(files);
   }
-  if (!done) return std::unexpected(std::move(done).error());
+  if (!done) return propagate(done);
   return credentials;
 }
 
@@ -220,9 +220,9 @@ Result<void> TlsCredentials::load_identity(const std::string& chain_path,
   int status = gnutls_certificate_allocate_credentials(&loaded_->certificates);
   if (status < 0) return fail(Errc::no_space, gnutls_text(status));
   const Result<Secret> chain_file = read_file(chain_path);
-  if (!chain_file) return std::unexpected(chain_file.error());
+  if (!chain_file) return propagate(chain_file);
   const Result<Secret> key_file = read_file(key_path);
-  if (!key_file) return std::unexpected(key_file.error());
+  if (!key_file) return propagate(key_file);
 
   struct Chain {
     gnutls_x509_crt_t* list = nullptr;
@@ -261,14 +261,14 @@ Result<void> TlsCredentials::load_authorities(const std::string& directory) {
   const std::string authority_path = std::filesystem::path(directory) / "ca-cert.pem";
   const std::string revoked_path = std::filesystem::path(directory) / "ca-crl.pem";
   const Result<Secret> authority = read_file(authority_path);
-  if (!authority) return std::unexpected(authority.error());
+  if (!authority) return propagate(authority);
   gnutls_datum_t data = datum(*authority);
   int status =
       gnutls_certificate_set_x509_trust_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
   if (status <= 0) return fail_file(authority_path, "holds no certificates in PEM", status);
   if (!exists(revoked_path)) return {};
   const Result<Secret> revoked = read_file(revoked_path);
-  if (!revoked) return std::unexpected(revoked.error());
+  if (!revoked) return propagate(revoked);
   data = datum(*revoked);
   status = gnutls_certificate_set_x509_crl_mem(loaded_->certificates, &data, GNUTLS_X509_FMT_PEM);
   if (status > 0) return {};
@@ -277,7 +277,7 @@ Result<void> TlsCredentials::load_authorities(const std::string& directory) {
 
 Result<std::string> TlsCredentials::load_keys(const std::string& path) {
   const Result<Secret> file = read_file(path);
-  if (!file) return std::unexpected(file.error());
+  if (!file) return propagate(file);
   std::string_view rest = file->text();
   std::string first_user;
   for (std::size_t number = 1; !rest.empty(); ++number) {
@@ -309,7 +309,7 @@ Result<std::string> TlsCredentials::load_keys(const std::string& path) {
 
 Result<void> TlsCredentials::load_client_key(const std::string& path, const std::string& user) {
   Result<std::string> first = load_keys(path);
-  if (!first) return std::unexpected(std::move(first).error());
+  if (!first) return propagate(first);
   if (user.empty() && loaded_->keys.size() > 1) {
     return fail(Errc::usage,
                 fmt::format("{} has several users: which one? (nbds://USER@...)", path));
@@ -330,7 +330,7 @@ Result<void> TlsCredentials::load_client_key(const std::string& path, const std:
 
 Result<void> TlsCredentials::load_server_keys(const std::string& path) {
   Result<std::string> first_user = load_keys(path);
-  if (!first_user) return std::unexpected(std::move(first_user).error());
+  if (!first_user) return propagate(first_user);
   const int status = gnutls_psk_allocate_server_credentials(&loaded_->psk);
   if (status < 0) return fail(Errc::no_space, gnutls_text(status));
   gnutls_psk_set_server_known_dh_params(loaded_->psk, GNUTLS_SEC_PARAM_MEDIUM);

@@ -5,8 +5,19 @@
 
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 namespace mkvirtfs {
+
+Error with_context(std::string_view context, Error error) {
+  error.what.insert(0, fmt::format("{}: ", context));
+  return error;
+}
+
+std::unexpected<Error> fail_option(Setting at_fault, std::string what, std::vector<Setting> hints) {
+  return std::unexpected(
+      Error{Errc::usage, 0, std::move(what), std::move(at_fault), std::move(hints)});
+}
 
 std::unexpected<Error> fail_errno(int os_errno, std::string what) {
   const bool full = os_errno == ENOSPC || os_errno == EDQUOT || os_errno == EFBIG;

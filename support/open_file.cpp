@@ -74,7 +74,7 @@ Result<PipeReader> PipeReader::open(const std::string& path, const PipeWait& wai
 
 Result<std::size_t> PipeReader::read(std::span<std::byte> out) {
   while (true) {
-    if (Result<void> ready = wait_for_bytes(); !ready) return std::unexpected(ready.error());
+    if (Result<void> ready = wait_for_bytes(); !ready) return propagate(ready);
     const ssize_t count = ::read(fd_, out.data(), out.size());
     if (count >= 0) return static_cast<std::size_t>(count);
     if (errno == EINTR || errno == EAGAIN) continue;

@@ -112,7 +112,7 @@ class HashedReader final : public ForwardReader {
   Result<oci::Digest> finish() {
     while (true) {
       const Result<std::span<const std::byte>> more = next();
-      if (!more) return std::unexpected(more.error());
+      if (!more) return propagate(more);
       if (more->empty()) return hash_.finish();
     }
   }
@@ -137,7 +137,7 @@ Result<std::optional<ReadMembers>> read_in_one_pass(
     LogSink& log) {
   Result<std::unique_ptr<IndexingReader>> pass =
       open_compressed(archive.stream, archive.compression, stream_options);
-  if (!pass) return std::unexpected(std::move(pass.error()));
+  if (!pass) return propagate(pass);
   std::optional<HashedReader> hashed;
   if (digest_of_unpacked) hashed.emplace(**pass, *digest_of_unpacked);
   ForwardReader& reader = hashed ? static_cast<ForwardReader&>(*hashed) : **pass;
@@ -145,11 +145,11 @@ Result<std::optional<ReadMembers>> read_in_one_pass(
   if (!found) return found;
   if (hashed) {
     const Result<oci::Digest> digest = hashed->finish();
-    if (!digest) return std::unexpected(digest.error());
+    if (!digest) return propagate(digest);
     archive.unpacked_digest = *digest;
   }
   Result<std::shared_ptr<ByteSource>> unpacked = (*pass)->finish();
-  if (!unpacked) return std::unexpected(std::move(unpacked.error()));
+  if (!unpacked) return propagate(unpacked);
   archive.stream = std::move(*unpacked);
   packed_end = (*pass)->packed_end();
   // `tar -cz` of nothing is a stream of nothing for some.
@@ -173,10 +173,10 @@ Result<std::shared_ptr<ByteSource>> spool_all(PipeReader& input,
   SpoolWriter writer(spool, input.name());
   while (true) {
     const Result<std::size_t> got = input.read(buffer);
-    if (!got) return std::unexpected(got.error());
+    if (!got) return propagate(got);
     if (*got == 0) return writer.finish();
     const auto piece = std::span(buffer).first(*got);
-    if (Result<void> good = writer.append(piece); !good) return std::unexpected(good.error());
+    if (Result<void> good = writer.append(piece); !good) return propagate(good);
   }
 }
 
@@ -192,7 +192,7 @@ Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
   struct stat status{};
   if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
     Result<PipeReader> input = PipeReader::open(path, wait);
-    if (!input) return std::unexpected(std::move(input.error()));
+    if (!input) return propagate(input);
     return spool_all(*input, options.spool);
   }
   return open_file_source(path, {OnChange::error, options.change_check}, log);
@@ -206,7 +206,7 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   ReadOptions options = given;
   if (!options.spool) options.spool = stream_options.spool;
   const Result<Compression> compression = detect_compression(*packed);
-  if (!compression) return std::unexpected(compression.error());
+  if (!compression) return propagate(compression);
   Archive archive;
   archive.name = packed->name();
   archive.stream = packed;
@@ -219,14 +219,14 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
                                                     stream_options, log, digest_of_unpacked);
       if (kept) {
         if (Result<void> good = check_places(*kept, options.limits); !good) {
-          return std::unexpected(good.error());
+          return propagate(good);
         }
         return std::move(*kept);
       }
     }
     auto found =
         read_in_one_pass(archive, options, stream_options, digest_of_unpacked, packed_end, log);
-    if (!found) return std::unexpected(std::move(found.error()));
+    if (!found) return propagate(found);
     read = std::move(*found);
     // If it is nothing that is read forwards, it may be anything else.
   }
@@ -234,24 +234,24 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   if (!one_pass) {
     const Result<bool> manifest =
         options.manifest_directory ? is_manifest(*archive.stream) : Result<bool>(false);
-    if (!manifest) return std::unexpected(manifest.error());
+    if (!manifest) return propagate(manifest);
     if (*manifest) archive.manifest_directory = *options.manifest_directory;
     Result<ReadMembers> found =
         *manifest ? read_manifest(*archive.stream, archive.manifest_directory, options.limits)
                   : read_members(archive.stream, options, log);
-    if (!found) return std::unexpected(std::move(found.error()));
+    if (!found) return propagate(found);
     read = std::move(*found);
   }
   const PackedArchive whole{packed, *compression, packed_end};
   if (Result<void> good = read_segments(whole, archive.stream, *read, options, stream_options, log);
       !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
   archive.members = std::move(read->members);
   archive.format = std::move(read->format);
   archive.spool = std::move(read->spool);
   if (Result<void> good = check_places(archive, options.limits); !good) {
-    return std::unexpected(good.error());
+    return propagate(good);
   }
   if (one_pass && cache != nullptr) {
     // What is spooled, or of several segments, has no index to keep.
@@ -269,14 +269,14 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
 Result<ArchiveLayer> make_layer(const Archive& archive, const LayerOptions& options,
                                 const StreamOptions& stream_options, LogSink& log) {
   Result<LayerTree> made = make_layer_tree(archive.members, archive.name, options, log);
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) return propagate(made);
   ArchiveLayer layer{std::move(made->layer), made->excluded_count};
   std::shared_ptr<ContentStore> hosts;
   if (!archive.manifest_directory.empty()) {
     Result<std::shared_ptr<ContentStore>> opened =
         open_manifest_files(layer.layer.tree, made->places, archive.manifest_directory,
                             stream_options.change_check, log);
-    if (!opened) return std::unexpected(std::move(opened.error()));
+    if (!opened) return propagate(opened);
     hosts = std::move(*opened);
   }
   layer.layer.contents = std::make_shared<ArchiveContents>(

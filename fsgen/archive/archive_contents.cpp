@@ -40,7 +40,7 @@ Result<ArchiveContents::Bytes> ArchiveContents::bytes_of(NodeNo no) {
       return Bytes{sources_.spool, places_.lies_at(no)};
     case Place::deflated: {
       Result<std::shared_ptr<ByteSource>> source = deflated(no);
-      if (!source) return std::unexpected(std::move(source.error()));
+      if (!source) return propagate(source);
       return Bytes{std::move(*source), 0};
     }
     default:
@@ -145,7 +145,7 @@ Result<bool> ArchiveContents::read_at_once(ContentNo content, std::uint64_t offs
   const auto read_part = [&](std::uint64_t at, std::span<std::byte> part) -> Result<void> {
     if (!all) return {};
     const Result<bool> done = bytes->source->read_at_once(bytes->offset + at, part);
-    if (!done) return std::unexpected(done.error());
+    if (!done) return propagate(done);
     all = *done;
     return {};
   };

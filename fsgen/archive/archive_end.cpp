@@ -32,7 +32,7 @@ Result<std::optional<std::uint64_t>> find_rest(ByteSource& source, std::uint64_t
   while (from < source.size_bytes()) {
     buffer.resize(
         static_cast<std::size_t>(std::min<std::uint64_t>(step, source.size_bytes() - from)));
-    if (Result<void> good = source.read(from, buffer); !good) return std::unexpected(good.error());
+    if (Result<void> good = source.read(from, buffer); !good) return propagate(good);
     const std::size_t zeroes = zeroes_of(buffer);
     from += zeroes;
     if (zeroes < buffer.size()) return from;
@@ -48,7 +48,7 @@ Result<std::optional<std::uint64_t>> find_rest(ForwardReader& stream, std::uint6
   from += unread.size();
   while (true) {
     const Result<std::span<const std::byte>> piece = stream.next();
-    if (!piece) return std::unexpected(piece.error());
+    if (!piece) return propagate(piece);
     if (piece->empty()) return std::nullopt;
     const std::size_t zeroes = zeroes_of(*piece);
     from += zeroes;
@@ -67,7 +67,7 @@ Result<std::optional<std::uint64_t>> end_of_archive(ByteSource& source, bool is_
   constexpr std::size_t kHeaderBytes = 32;
   if (source.size_bytes() < kHeaderBytes) return std::nullopt;
   std::array<std::byte, kHeaderBytes> header{};
-  if (Result<void> good = source.read(0, header); !good) return std::unexpected(good.error());
+  if (Result<void> good = source.read(0, header); !good) return propagate(good);
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
   std::optional<std::uint64_t> end;
   if (text.starts_with(kSevenZip)) {

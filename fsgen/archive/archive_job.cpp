@@ -62,7 +62,7 @@ Result<bool> is_read_in_process(ByteSource& archive) {
       static_cast<std::size_t>(std::min<std::uint64_t>(archive.size_bytes(), block.size()));
   const Bytes start = Bytes(block).first(count);
   if (Result<void> good = archive.read(0, std::span(block).first(count)); !good) {
-    return std::unexpected(good.error());
+    return propagate(good);
   }
   const std::string_view text = text_of(start);
   if (is_tar_header(start) || is_cpio_header(text) || text.starts_with("!<arch>\n")) return true;
@@ -71,7 +71,7 @@ Result<bool> is_read_in_process(ByteSource& archive) {
   const bool is_zip = text.starts_with("PK\3\4") || text.starts_with("PK\5\6");
   if (!is_nothing && !is_zip) return false;
   const Result<bool> is_iso = is_iso9660(archive);
-  if (!is_iso) return std::unexpected(is_iso.error());
+  if (!is_iso) return propagate(is_iso);
   return !*is_iso;
 }
 
@@ -199,14 +199,14 @@ Result<std::optional<ReadMembers>> FoundMembers::finish(Bytes last_word) {
   if (!is_archive) return std::nullopt;
   Result<MemberLog> members = MemberLog::open(std::move(records_));
   if (!members) return nonsense();
-  if (Result<void> good = check(*members); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = check(*members); !good) return propagate(good);
   ReadMembers made;
   made.members = std::move(*members);
   made.format = format;
   made.kind = kind;
   if (rest_offset != 0) made.rest_offset = rest_offset;
   Result<std::shared_ptr<ByteSource>> spooled = spool_.finish();
-  if (!spooled) return std::unexpected(std::move(spooled.error()));
+  if (!spooled) return propagate(spooled);
   made.spool = std::move(*spooled);
   return made;
 }
@@ -218,7 +218,7 @@ Result<std::optional<ReadMembers>> read_members_in_helper(
   FoundMembers found(options, archive->name());
   const Result<std::vector<std::byte>> last_word =
       helper::run_in_helper(options.helper, kArchiveJob, pack_job(options), *archive, found, log);
-  if (!last_word) return std::unexpected(last_word.error());
+  if (!last_word) return propagate(last_word);
   return found.finish(*last_word);
 }
 
@@ -228,7 +228,7 @@ Result<std::vector<std::byte>> serve_archive_job(Bytes bytes, helper::HelperServ
   RemoteSink sink(service);
   Result<std::optional<ReadMembers>> read = read_members_here(
       service.source(), Formats::all, job->options, job->has_spool ? &sink : nullptr, service);
-  if (!read) return std::unexpected(std::move(read.error()));
+  if (!read) return propagate(read);
   std::vector<std::byte> last_word;
   Packer out(last_word);
   out.number(*read ? 1 : 0);

@@ -45,9 +45,9 @@ Result<Opened> open(std::shared_ptr<ByteSource> source, ReadOptions options = {}
   options.helper.path = MKVIRTFS_READER;
   Result<Archive> archive =
       read_archive(std::move(source), options, stream_options, nullptr, null_log());
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   Result<ArchiveLayer> layer = make_layer(*archive, layer_options, stream_options, null_log());
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return Opened{std::move(*archive), std::move(layer->layer)};
 }
 

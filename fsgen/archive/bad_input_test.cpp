@@ -33,9 +33,9 @@ Result<Layer> open(std::string bytes, ReadOptions options = {}) {
   const auto source = std::make_shared<MemorySource>(std::move(bytes), "bad");
   const Result<Archive> archive =
       read_archive(source, options, stream_options(), nullptr, null_log());
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options(), null_log());
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return std::move(layer->layer);
 }
 

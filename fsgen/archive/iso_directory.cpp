@@ -104,7 +104,7 @@ class IsoDirectoryReader {
 };
 
 Result<IsoDirectory> IsoDirectoryReader::run() {
-  if (Result<void> good = take_descriptors(); !good) return std::unexpected(good.error());
+  if (Result<void> good = take_descriptors(); !good) return propagate(good);
   for (const Extent& root : roots_) {
     has_susp_ = false;
     skip_ = 0;
@@ -113,7 +113,7 @@ Result<IsoDirectory> IsoDirectoryReader::run() {
       const Extent directory = pending_.back();
       pending_.pop_back();
       if (Result<void> good = take_directory(directory); !good) {
-        return std::unexpected(good.error());
+        return propagate(good);
       }
     }
   }
@@ -218,7 +218,7 @@ Result<void> IsoDirectoryReader::take_system_use(Bytes record, std::uint64_t at,
   std::set<Continuation> seen;
   while (true) {
     const auto next = take_fields(area, area_offset, made);
-    if (!next) return std::unexpected(next.error());
+    if (!next) return propagate(next);
     if (!*next) return {};
     if (!seen.insert(**next).second || seen.size() > kMostContinuations) {
       return wrong(at, "its Rock Ridge continuation areas form a loop");
@@ -266,7 +266,7 @@ Result<bool> is_iso9660(ByteSource& source) {
   std::array<std::byte, 6> start{};
   constexpr std::uint64_t kAt = kFirstDescriptor * kSectorBytes;
   if (source.size_bytes() < kAt + kSectorBytes) return false;
-  if (Result<void> good = source.read(kAt, start); !good) return std::unexpected(good.error());
+  if (Result<void> good = source.read(kAt, start); !good) return propagate(good);
   return is_descriptor(start);
 }
 

@@ -44,9 +44,9 @@ Result<Opened> open(const std::string& bytes) {
   read_options.helper.path = MKVIRTFS_READER;
   Result<Archive> archive = read_archive(std::make_shared<MemorySource>(bytes, "image"),
                                          read_options, options, nullptr, null_log());
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return Opened{std::move(*archive), std::move(layer->layer)};
 }
 

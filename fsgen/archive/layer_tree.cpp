@@ -224,7 +224,7 @@ Result<Spot> SymlinkWalk::run(std::span<const std::string_view> way) {
       must_be_there_.clear();
     }
     if (Result<void> good = name == ".." ? up() : step(name); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
   }
   return std::move(at_);
@@ -424,7 +424,7 @@ Result<void> Extraction::put(std::uint32_t no, PathKind kind, std::uint32_t targ
 
 Result<void> Extraction::put_link(std::uint32_t no, MemberLog::Position at) {
   const Result<Target> target = find(member_.link_target);
-  if (!target) return std::unexpected(target.error());
+  if (!target) return propagate(target);
   const std::uint32_t found = target->no;
   if (found == no && paths[no].kind == PathKind::file) return {};
   if (found == kNone || paths[found].kind != PathKind::file) {
@@ -475,7 +475,7 @@ Result<std::string> Extraction::settled(const MemberPath& path) {
   const bool is_plain = at == kNone ? options_.below == nullptr : paths[at].is_directory();
   if (is_plain) return path.text();
   Result<Spot> spot = walk(way, /*make=*/false);
-  if (!spot) return std::unexpected(std::move(spot.error()));
+  if (!spot) return propagate(spot);
   return joined(spot->path, path.components.back());
 }
 
@@ -508,7 +508,7 @@ Result<void> Extraction::take(MemberLog::Position at) {
   if (last_parent_ == kNone || directory != last_directory_ ||
       !paths[last_parent_].is_directory()) {
     const Result<std::uint32_t> found = parent();
-    if (!found) return std::unexpected(found.error());
+    if (!found) return propagate(found);
     last_parent_ = *found;
     last_directory_ = directory;
   }
@@ -535,7 +535,7 @@ Result<void> Extraction::resolve_links() {
       chain.push_back(at);
       members_.read(paths[at].target, member_);
       const Result<Target> found = find(member_.link_target);
-      if (!found) return std::unexpected(found.error());
+      if (!found) return propagate(found);
       at = found->no;
     }
     // member_ is the one whose target `at` is.
@@ -563,7 +563,7 @@ Result<void> Extraction::resolve_links() {
       }
       members_.read(paths[no].target, member_);
       Result<Target> found = find(member_.link_target);
-      if (!found) return std::unexpected(found.error());
+      if (!found) return propagate(found);
       // One in a chain of them names another, which becomes a name of what lies below, too.
       std::string target = found->no == kNone ? std::move(found->path) : paths.text(found->no);
       outward_links.push_back({paths.text(no), std::move(target)});
@@ -740,7 +740,7 @@ Result<void> Numbering::add_directory(TreeAssembler& assembler, const Path& path
   } else {
     members_.read(path.target, member_);
     Result<NewNode> made = owned(node_of_member());
-    if (!made) return std::unexpected(std::move(made.error()));
+    if (!made) return propagate(made);
     node = *made;
     node.xattrs = assembler.intern(xattrs_of_member());
     node.lost_xattrs = lost_xattrs_of_member();
@@ -758,7 +758,7 @@ Result<void> Numbering::add_file(TreeAssembler& assembler, const Path& path) {
   }
   members_.read(extraction_.inodes[path.target], member_);
   Result<NewNode> node = owned(node_of_member());
-  if (!node) return std::unexpected(std::move(node.error()));
+  if (!node) return propagate(node);
   node->xattrs = assembler.intern(xattrs_of_member());
   node->lost_xattrs = lost_xattrs_of_member();
   known = assembler.add(path.text(), *node);
@@ -849,7 +849,7 @@ std::vector<NodeNo> Numbering::data_order() const {
 }
 
 Result<LayerTree> Numbering::run() {
-  if (Result<void> good = check_sizes(); !good) return std::unexpected(good.error());
+  if (Result<void> good = check_sizes(); !good) return propagate(good);
   collect_entries();
   node_of_inode_.assign(extraction_.inodes.size(), kNone);
 
@@ -861,7 +861,7 @@ Result<LayerTree> Numbering::run() {
   } else {
     members_.read(extraction_.root, member_);
     Result<NewNode> made = owned(node_of_member());
-    if (!made) return std::unexpected(std::move(made.error()));
+    if (!made) return propagate(made);
     root = *made;
     root_xattrs = xattrs_of_member();
     root.lost_xattrs = lost_xattrs_of_member();
@@ -891,16 +891,16 @@ Result<LayerTree> Numbering::run() {
       }
       if (path.is_directory()) {
         if (Result<void> good = add_directory(assembler, path); !good) {
-          return std::unexpected(std::move(good.error()));
+          return propagate(good);
         }
         directories.push_back(no);
       } else if (Result<void> good = add_file(assembler, path); !good) {
-        return std::unexpected(std::move(good.error()));
+        return propagate(good);
       }
     }
   }
   if (options_.data_order == DataOrder::archive) assembler.set_data_order(data_order());
-  if (Result<void> good = add_overrides(); !good) return std::unexpected(good.error());
+  if (Result<void> good = add_overrides(); !good) return propagate(good);
   made_.layer.outward_links = extraction_.outward_links;
   made_.layer.tree = std::make_shared<const SourceTree>(std::move(assembler).finish());
   return std::move(made_);
@@ -962,11 +962,11 @@ void FilePlaces::add(const Member& member) {
 Result<LayerTree> make_layer_tree(const MemberLog& members, std::string_view name,
                                   const LayerOptions& given, LogSink& log) {
   const Result<ScanRules> rules = ScanRules::make(given.scan);
-  if (!rules) return std::unexpected(rules.error());
+  if (!rules) return propagate(rules);
   LayerOptions options = given;
   options.at = fmt::format("{}", fmt::join(components_of(given.at), "/"));
   Extraction extraction(members, name, options);
-  if (Result<void> good = extraction.run(log); !good) return std::unexpected(good.error());
+  if (Result<void> good = extraction.run(log); !good) return propagate(good);
   return Numbering(members, name, options, *rules, extraction).run();
 }
 

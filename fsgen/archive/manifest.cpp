@@ -73,7 +73,7 @@ class ManifestFiles final : public HostFileTable {
 
   Result<void> add(NodeNo no, const std::string& path, std::uint64_t size_bytes) {
     const Result<UniqueFd> file = directory_.open_file(path);
-    if (!file) return std::unexpected(file.error());
+    if (!file) return propagate(file);
     struct stat status{};
     if (::fstat(file->get(), &status) != 0) {
       return fail_errno(Errc::unreadable, errno, fmt::format("look at {}", path));
@@ -355,7 +355,7 @@ Result<bool> ManifestReader::next_raw_line(std::string& line) {
       piece_at_ = 0;
       if (piece_.empty()) break;
       if (Result<void> good = manifest_.read(read_bytes_, piece_); !good) {
-        return std::unexpected(std::move(good.error()));
+        return propagate(good);
       }
       read_bytes_ += piece_.size();
     }
@@ -444,7 +444,7 @@ Result<void> ManifestReader::append(const Keywords& keywords) {
   if (member_.mode == 0 && keywords.contents) member_.mode = S_IFREG;
   if (Result<void> good = take_attributes(keywords); !good) return good;
   const Result<bool> brings = take_what_it_brings(keywords);
-  if (!brings) return std::unexpected(brings.error());
+  if (!brings) return propagate(brings);
   member_.changes_only = !*brings;
   if (Result<void> good = made_.members.append(member_); !good) return wrong(good.error().what);
   return {};
@@ -530,9 +530,9 @@ Result<bool> ManifestReader::take_contents(const std::string& path,
 Result<ReadMembers> ManifestReader::run() {
   while (true) {
     const Result<bool> any = next_line();
-    if (!any) return std::unexpected(any.error());
+    if (!any) return propagate(any);
     if (!*any) break;
-    if (Result<void> good = take_line(); !good) return std::unexpected(std::move(good.error()));
+    if (Result<void> good = take_line(); !good) return propagate(good);
   }
   made_.format = "mtree manifest";
   return std::move(made_);
@@ -544,7 +544,7 @@ Result<bool> is_manifest(ByteSource& source) {
   std::array<std::byte, kSignature.size()> first{};
   if (source.size_bytes() < first.size()) return false;
   if (Result<void> good = source.read(0, first); !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
   return std::ranges::equal(first, std::as_bytes(std::span(kSignature)));
 }
@@ -552,7 +552,7 @@ Result<bool> is_manifest(ByteSource& source) {
 Result<ReadMembers> read_manifest(ByteSource& manifest, const std::string& directory,
                                   const ReadLimits& limits) {
   const Result<ContentsDirectory> contents = ContentsDirectory::open(directory);
-  if (!contents) return std::unexpected(contents.error());
+  if (!contents) return propagate(contents);
   return ManifestReader(manifest, *contents, limits).run();
 }
 
@@ -560,13 +560,13 @@ Result<std::shared_ptr<ContentStore>> open_manifest_files(
     const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
     const std::string& directory, ChangeCheck check, LogSink& log) {
   Result<ContentsDirectory> contents = ContentsDirectory::open(directory);
-  if (!contents) return std::unexpected(std::move(contents.error()));
+  if (!contents) return propagate(contents);
   const auto files = std::make_shared<ManifestFiles>(std::move(*contents));
   for (NodeNo no = 0; no < places.size(); ++no) {
     if (places.place(no) != Place::host) continue;
     Result<void> good = files->add(no, places.contents(no), tree->node(no).size_bytes);
     if (!good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
   }
   return make_host_files(files, {OnChange::error, check}, log, files->size());

@@ -28,10 +28,10 @@ Result<Layer> open(std::string text, const std::filesystem::path& directory) {
   options.manifest_directory = directory.string();
   const auto source = std::make_shared<MemorySource>(std::move(text), "manifest");
   const Result<Archive> archive = read_archive(source, options, {}, nullptr, null_log());
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   LayerOptions layer_options;
   Result<ArchiveLayer> layer = make_layer(*archive, layer_options, {}, null_log());
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return std::move(layer->layer);
 }
 

@@ -95,7 +95,7 @@ Result<std::string> read_all(ByteSource& source) {
   }
   std::string text(static_cast<std::size_t>(source.size_bytes()), '\0');
   if (Result<void> read = source.read(0, std::as_writable_bytes(std::span(text))); !read) {
-    return std::unexpected(std::move(read.error()));
+    return propagate(read);
   }
   return text;
 }
@@ -154,7 +154,7 @@ class Finder {
   /// The text of a blob, verified.
   Result<std::string> text_of(const Descriptor& descriptor) const {
     const Result<std::shared_ptr<ByteSource>> opened = blob(descriptor);
-    if (!opened) return std::unexpected(opened.error());
+    if (!opened) return propagate(opened);
     Result<std::string> text = read_all(**opened);
     if (!text) return text;
     if (const Digest found = digest_of(*text, descriptor.digest.algorithm);
@@ -175,7 +175,7 @@ class Finder {
 
   Result<Image> of_layout() {
     const Result<std::shared_ptr<ByteSource>> opened = files_.open("index.json");
-    if (!opened) return std::unexpected(opened.error());
+    if (!opened) return propagate(opened);
     if (!*opened) {
       const Result<std::shared_ptr<ByteSource>> docker = files_.open("manifest.json");
       return fail(Errc::unreadable,
@@ -183,27 +183,27 @@ class Finder {
                               docker && *docker ? " (try docker-archive:)" : ""));
     }
     const Result<std::string> text = read_all(**opened);
-    if (!text) return std::unexpected(text.error());
+    if (!text) return propagate(text);
     Result<Document> document = parse_document(*text, (*opened)->name());
-    if (!document) return std::unexpected(std::move(document.error()));
+    if (!document) return propagate(document);
     const auto* index = std::get_if<Index>(&*document);
     if (index == nullptr) {
       return fail(Errc::unreadable, fmt::format("{} is no index of images", (*opened)->name()));
     }
     const Chosen named = choose_by_name(*index);
-    if (!named) return std::unexpected(named.error());
+    if (!named) return propagate(named);
     Descriptor at = **named;
     for (std::size_t depth = 0; depth < kMostIndexDepth; ++depth) {
       const Result<std::string> next = text_of(at);
-      if (!next) return std::unexpected(next.error());
+      if (!next) return propagate(next);
       Result<Document> below = parse_document(*next, blob_name(at));
-      if (!below) return std::unexpected(std::move(below.error()));
+      if (!below) return propagate(below);
       if (const auto* manifest = std::get_if<Manifest>(&*below)) return of_manifest(*manifest);
       const auto& nested = std::get<Index>(*below);
       std::vector<const Descriptor*> all;
       for (const Descriptor& entry : nested.manifests) all.push_back(&entry);
       const Chosen chosen = choose_by_platform(all);
-      if (!chosen) return std::unexpected(chosen.error());
+      if (!chosen) return propagate(chosen);
       at = **chosen;
     }
     return fail(Errc::unreadable, fmt::format("{}: indexes of indexes more than {} deep",
@@ -276,12 +276,12 @@ class Finder {
 
   Result<Image> of_manifest(const Manifest& manifest) {
     const Result<std::string> text = text_of(manifest.config);
-    if (!text) return std::unexpected(text.error());
+    if (!text) return propagate(text);
     Result<Image> image =
         begin(*text, blob_name(manifest.config), to_string(manifest.config.digest));
     if (!image) return image;
     if (Result<void> good = check_layers(manifest.layers.size()); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
     for (std::size_t at = 0; at < manifest.layers.size(); ++at) {
       const Descriptor& layer = manifest.layers[at];
@@ -300,7 +300,7 @@ class Finder {
                                                    shown(), to_string(layer.digest), type));
       }
       Result<std::shared_ptr<ByteSource>> opened = blob(layer);
-      if (!opened) return std::unexpected(std::move(opened.error()));
+      if (!opened) return propagate(opened);
       LayerBlob added{std::move(*opened), layer.digest, std::nullopt};
       if (at < diff_ids_.size()) added.diff_id = diff_ids_[at];
       image->layers.push_back(std::move(added));
@@ -312,7 +312,7 @@ class Finder {
   Result<Image> begin(const std::string& config_text, const std::string& config_name,
                       std::string id) {
     Result<Config> config = parse_config(config_text, config_name);
-    if (!config) return std::unexpected(std::move(config.error()));
+    if (!config) return propagate(config);
     if (platform_ && !fits(*platform_, config->platform)) {
       return fail(Errc::usage, fmt::format("{} is for {}, not for {}", shown(),
                                            to_string(config->platform), to_string(*platform_)));
@@ -341,7 +341,7 @@ class Finder {
 
   Result<Image> of_docker() {
     const Result<std::shared_ptr<ByteSource>> opened = files_.open("manifest.json");
-    if (!opened) return std::unexpected(opened.error());
+    if (!opened) return propagate(opened);
     if (!*opened) {
       const Result<std::shared_ptr<ByteSource>> layout = files_.open("index.json");
       return fail(Errc::unreadable,
@@ -349,17 +349,17 @@ class Finder {
                               files_.name(), layout && *layout ? " (try oci:)" : ""));
     }
     const Result<std::string> text = read_all(**opened);
-    if (!text) return std::unexpected(text.error());
+    if (!text) return propagate(text);
     const Result<std::vector<DockerImage>> images = parse_docker_images(*text, (*opened)->name());
-    if (!images) return std::unexpected(images.error());
+    if (!images) return propagate(images);
     const Result<const DockerImage*> chosen = choose(*images);
-    if (!chosen) return std::unexpected(chosen.error());
+    if (!chosen) return propagate(chosen);
     const DockerImage& from = **chosen;
 
     const Result<std::shared_ptr<ByteSource>> config = file(from.config);
-    if (!config) return std::unexpected(config.error());
+    if (!config) return propagate(config);
     const Result<std::string> config_text = read_all(**config);
-    if (!config_text) return std::unexpected(config_text.error());
+    if (!config_text) return propagate(config_text);
     const std::optional<Digest> named = digest_in(from.config);
     const Digest id = digest_of(*config_text, named ? named->algorithm : DigestAlgorithm::sha256);
     if (named && *named != id) {
@@ -369,11 +369,11 @@ class Finder {
     Result<Image> image = begin(*config_text, (*config)->name(), to_string(id));
     if (!image) return image;
     if (Result<void> good = check_layers(from.layers.size()); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
     for (std::size_t at = 0; at < from.layers.size(); ++at) {
       Result<std::shared_ptr<ByteSource>> layer = file(from.layers[at]);
-      if (!layer) return std::unexpected(std::move(layer.error()));
+      if (!layer) return propagate(layer);
       LayerBlob added{std::move(*layer), std::nullopt, std::nullopt};
       if (from.layers[at].starts_with("blobs/")) added.digest = digest_in(from.layers[at]);
       if (at < diff_ids_.size()) added.diff_id = diff_ids_[at];

@@ -58,12 +58,12 @@ Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const Lo
     return open_directory(path, options.stream.change_check, log);
   }
   Result<std::shared_ptr<ByteSource>> file = archive::open_archive_file(path, options.stream, log);
-  if (!file) return std::unexpected(std::move(file.error()));
+  if (!file) return propagate(file);
   if (!is_lasting(path)) loaded.spool_bytes += (*file)->size_bytes();
   loaded.files.push_back(*file);
   const Result<archive::Archive> tar = archive::read_archive(
       std::move(*file), options.read, options.stream, options.index_cache.get(), log);
-  if (!tar) return std::unexpected(tar.error());
+  if (!tar) return propagate(tar);
   if (const auto facts = stream_facts(*tar->stream)) loaded.spool_bytes += facts->spool_bytes;
   return make_tar_files(tar->stream, index_of(tar->members));
 }
@@ -130,10 +130,10 @@ Result<void> compare_digests(const LayerBlob& blob, bool is_direct) {
 Result<archive::Archive> read_verified(const LayerBlob& blob, const LoadOptions& options,
                                        LogSink& log) {
   const Result<Compression> compression = detect_compression(*blob.bytes);
-  if (!compression) return std::unexpected(compression.error());
+  if (!compression) return propagate(compression);
   const bool is_direct = *compression == Compression::none;
   if (Result<void> good = compare_digests(blob, is_direct); !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
   std::vector<Digest> wanted;
   if (blob.digest) wanted.push_back(*blob.digest);
@@ -157,7 +157,7 @@ Result<archive::Archive> read_verified(const LayerBlob& blob, const LoadOptions&
   // Of damaged bytes anything may be wrong: the digest says it best.
   for (const std::shared_ptr<VerifiedSource>& source : verified) {
     if (Result<void> good = source->verify(); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
   }
   if (!read) return read;
@@ -175,9 +175,9 @@ Result<archive::Archive> read_verified(const LayerBlob& blob, const LoadOptions&
 
 Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, LogSink& log) {
   Result<archive::Archive> read = read_verified(blob, options, log);
-  if (!read) return std::unexpected(std::move(read.error()));
+  if (!read) return propagate(read);
   Result<LayerMarks> marks = take_whiteouts(read->members, read->name, options.layer.unsafe_names);
-  if (!marks) return std::unexpected(std::move(marks.error()));
+  if (!marks) return propagate(marks);
   ReadLayer layer;
   layer.marks = std::move(*marks);
   // Layers are read all at once, so what lies below this one is not known yet. Mostly it says
@@ -186,7 +186,7 @@ Result<ReadLayer> read_layer(const LayerBlob& blob, const LoadOptions& options, 
   layer_options.below = &layer.asked;
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, options.stream, log);
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) return propagate(made);
   layer.layer = std::move(made->layer);
   layer.excluded_count = made->excluded_count;
   if (const std::optional<StreamFacts> facts = stream_facts(*read->stream)) {
@@ -211,7 +211,7 @@ Result<void> lay(ReadLayer& layer, const std::string& name, const LoadOptions& o
     layer_options.below = &view;
     Result<archive::ArchiveLayer> made =
         archive::make_layer(*layer.archive, layer_options, options.stream, log);
-    if (!made) return std::unexpected(std::move(made.error()));
+    if (!made) return propagate(made);
     layer.layer = std::move(made->layer);
     layer.excluded_count = made->excluded_count;
   }
@@ -228,7 +228,7 @@ Result<void> lay_nothing(const std::string& name, const LoadOptions& options, La
   nothing.name = name;
   Result<archive::ArchiveLayer> made =
       archive::make_layer(nothing, options.layer, options.stream, log);
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) return propagate(made);
   return stack.add({std::move(made->layer), "", name});
 }
 
@@ -280,11 +280,11 @@ Result<std::vector<ReadLayer>> LayerReaders::run() {
       parallel_for(blobs_.size(), {.threads = at_once, .doing = "read the layers of an image"},
                    [&](std::size_t at) -> Result<void> {
                      Result<ReadLayer> layer = read(blobs_[at], threads_each);
-                     if (!layer) return std::unexpected(std::move(layer.error()));
+                     if (!layer) return propagate(layer);
                      all[at] = std::move(*layer);
                      return {};
                    });
-  if (!read_all) return std::unexpected(read_all.error());
+  if (!read_all) return propagate(read_all);
   return all;
 }
 
@@ -301,9 +301,9 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   if (!shared.stream.cache) shared.stream.cache = std::make_shared<ChunkCache>();
   LoadedImage loaded;
   const Result<std::unique_ptr<ImageFiles>> files = open_files(name.path, shared, loaded, log);
-  if (!files) return std::unexpected(files.error());
+  if (!files) return propagate(files);
   Result<Image> image = find_image(**files, name, options.platform);
-  if (!image) return std::unexpected(std::move(image.error()));
+  if (!image) return propagate(image);
 
   loaded.name = std::move(image->name);
   loaded.id = std::move(image->id);
@@ -316,7 +316,7 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   }
   Result<std::vector<ReadLayer>> read =
       LayerReaders(image->layers, shared, loaded.packed_bytes, log).run();
-  if (!read) return std::unexpected(std::move(read.error()));
+  if (!read) return propagate(read);
   LayerStack stack;
   const auto refused = [&](Error error) {
     error.what = loaded.name + ": " + error.what;

@@ -143,7 +143,7 @@ Result<LayerMarks> take_whiteouts(MemberLog& members, std::string_view name,
     if (!good || mark == path.components.end()) {
       link_store.resolve(member);
       if (Result<void> kept = rest.append(member); !kept) {
-        return std::unexpected(std::move(kept.error()));
+        return propagate(kept);
       }
       continue;
     }

@@ -85,7 +85,7 @@ void BlockReader::add(std::optional<std::uint32_t> checksum) {
 Result<bool> BlockReader::take_block4() {
   constexpr std::size_t kLeastBytes = 7;
   constexpr std::size_t kFileBytes = 32;
-  if (Result<void> good = read(kLeastBytes); !good) return std::unexpected(good.error());
+  if (Result<void> good = read(kLeastBytes); !good) return propagate(good);
   const auto crc = load_le<std::uint16_t>(header_);
   const auto type = std::to_integer<unsigned>(header_[2]);
   const auto flags = load_le<std::uint16_t>(header_, 3);
@@ -95,7 +95,7 @@ Result<bool> BlockReader::take_block4() {
   const bool is_known = type == 0x73 || is_file || type == 0x7a || type == 0x7b;
   const std::size_t least = is_file ? kFileBytes : kLeastBytes + (has_data ? 4 : 0);
   if (size < least) return wrong("a header is too short");
-  if (Result<void> good = read(size); !good) return std::unexpected(good.error());
+  if (Result<void> good = read(size); !good) return propagate(good);
   // Of the others, which are older, the checksum covers a part.
   if (is_known && (crc32_of(Bytes(header_).subspan(2)) & 0xffff) != crc) {
     return wrong("a header has a wrong checksum");
@@ -110,20 +110,20 @@ Result<bool> BlockReader::take_block4() {
     if (is_large) data_bytes |= std::uint64_t{load_le<std::uint32_t>(header_, kFileBytes)} << 32;
     add(load_le<std::uint32_t>(header_, 16));
   }
-  if (Result<void> good = skip(size, data_bytes); !good) return std::unexpected(good.error());
+  if (Result<void> good = skip(size, data_bytes); !good) return propagate(good);
   return true;
 }
 
 Result<bool> BlockReader::take_block5() {
   constexpr std::uint64_t kCrcBytes = 4;
   constexpr std::uint64_t kLeastBytes = kCrcBytes + 3;
-  if (Result<void> good = read(kLeastBytes); !good) return std::unexpected(good.error());
+  if (Result<void> good = read(kLeastBytes); !good) return propagate(good);
   Unpacker start(Bytes(header_).subspan(kCrcBytes));
   const std::uint64_t size = start.number_up_to(kMostHeader5Bytes);
   const std::uint64_t size_bytes = start.position();
   if (!start.good() || size < 2) return wrong("a header has no length");
   const std::uint64_t whole = kCrcBytes + size_bytes + size;
-  if (Result<void> good = read(whole); !good) return std::unexpected(good.error());
+  if (Result<void> good = read(whole); !good) return propagate(good);
   if (crc32_of(Bytes(header_).subspan(kCrcBytes)) != load_le<std::uint32_t>(header_)) {
     return wrong("a header has a wrong checksum");
   }
@@ -151,14 +151,14 @@ Result<bool> BlockReader::take_block5() {
     }
     add(has_checksum ? std::optional(load_le<std::uint32_t>(header_, at)) : std::nullopt);
   }
-  if (Result<void> good = skip(whole, data_bytes); !good) return std::unexpected(good.error());
+  if (Result<void> good = skip(whole, data_bytes); !good) return propagate(good);
   return true;
 }
 
 Result<Checksums> BlockReader::run() {
   std::vector<std::byte> first(
       static_cast<std::size_t>(std::min<std::uint64_t>(archive_.size_bytes(), kMostBefore)));
-  if (Result<void> good = archive_.read(0, first); !good) return std::unexpected(good.error());
+  if (Result<void> good = archive_.read(0, first); !good) return propagate(good);
   const std::string_view text(reinterpret_cast<const char*>(first.data()), first.size());
   const std::size_t at4 = text.find(kSignature4);
   const std::size_t at5 = text.find(kSignature5);
@@ -169,7 +169,7 @@ Result<Checksums> BlockReader::run() {
   at_ = is_5 ? at5 + kSignature5.size() : at4 + kSignature4.size();
   while (true) {
     const Result<bool> more = is_5 ? take_block5() : take_block4();
-    if (!more) return std::unexpected(more.error());
+    if (!more) return propagate(more);
     if (!*more) return std::move(checksums_);
   }
 }

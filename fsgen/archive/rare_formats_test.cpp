@@ -368,9 +368,9 @@ Result<Layer> open(const std::shared_ptr<ByteSource>& source, bool in_process = 
   read_options.helper.path = MKVIRTFS_READER;
   read_options.in_process = in_process;
   const Result<Archive> archive = read_archive(source, read_options, options, nullptr, null_log());
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return std::move(layer->layer);
 }
 

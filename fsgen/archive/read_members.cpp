@@ -184,28 +184,28 @@ void MemberReader::remark(std::string_view what) {
 
 Result<std::optional<ReadMembers>> MemberReader::run() {
   const Result<bool> known = read_entries();
-  if (!known) return std::unexpected(known.error());
+  if (!known) return propagate(known);
   if (!*known) return std::nullopt;
   if (member_.path.empty() && !may_be_empty()) {
     const Result<bool> empty = is_an_empty_tar();
-    if (!empty) return std::unexpected(empty.error());
+    if (!empty) return propagate(empty);
     if (!*empty) return std::nullopt;
   }
   const char* const format = archive_format_name(handle_->get());
   made_.format = format == nullptr ? "tar" : format;
   made_.kind = kind_of(base_format());
-  if (Result<void> good = read_on(); !good) return std::unexpected(good.error());
+  if (Result<void> good = read_on(); !good) return propagate(good);
   return std::move(made_);
 }
 
 Result<bool> MemberReader::read_entries() {
   if (source_ && formats_ == Formats::all) {
     const Result<bool> is_iso = is_iso9660(*source_);
-    if (!is_iso) return std::unexpected(is_iso.error());
+    if (!is_iso) return propagate(is_iso);
     if (*is_iso) {
       // Before libarchive, which follows continuation areas that form a loop for ever.
       Result<IsoDirectory> read = IsoDirectory::read(*source_, options_.limits.most_members);
-      if (!read) return std::unexpected(std::move(read.error()));
+      if (!read) return propagate(read);
       iso_ = std::move(*read);
     }
   }
@@ -221,13 +221,13 @@ Result<bool> MemberReader::read_entries() {
       const std::string_view where = member_.path.empty() ? "" : "behind it: ";
       return wrong(fmt::format("{}{}", where, handle_->error_text()));
     }
-    if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
-    if (Result<void> good = take(); !good) return std::unexpected(good.error());
+    if (Result<void> good = check_end(); !good) return propagate(good);
+    if (Result<void> good = take(); !good) return propagate(good);
     // Names that are no UTF-8 stay as they are, which is no news here.
     const std::string text = status == ARCHIVE_WARN ? handle_->error_text() : "";
     if (!text.empty() && !text.contains("can't be converted")) remark(text);
   }
-  if (Result<void> good = check_end(); !good) return std::unexpected(good.error());
+  if (Result<void> good = check_end(); !good) return propagate(good);
   // Zeroes to the end, where they end nothing, are of no format to libarchive.
   if (archive_format(handle_->get()) == 0) return is_an_empty_tar();
   return true;
@@ -240,14 +240,14 @@ Result<void> MemberReader::read_on() {
     const ArchiveHandle::End end = handle_->end();
     const Result<std::optional<std::uint64_t>> rest =
         source_ ? find_rest(*source_, end.offset) : find_rest(*stream_, end.offset, end.unread);
-    if (!rest) return std::unexpected(rest.error());
+    if (!rest) return propagate(rest);
     made_.rest_offset = *rest;
     if (!*rest || !is_cpio || (source_ && **rest % kCpioAlignment != 0)) return {};
     stored_.reset();
     handle_ = source_ ? ArchiveHandle::open_cpio(source_, **rest)
                       : ArchiveHandle::open_cpio(*stream_, **rest);
     const Result<bool> known = read_entries();
-    if (!known) return std::unexpected(known.error());
+    if (!known) return propagate(known);
     if (!*known) return {};
   }
 }
@@ -264,7 +264,7 @@ Result<bool> MemberReader::is_an_empty_tar() const {
   constexpr std::uint64_t kLookedAtBytes = std::uint64_t{1} << 20;
   std::vector<std::byte> bytes(
       static_cast<std::size_t>(std::min(source_->size_bytes(), kLookedAtBytes)));
-  if (Result<void> good = source_->read(0, bytes); !good) return std::unexpected(good.error());
+  if (Result<void> good = source_->read(0, bytes); !good) return propagate(good);
   return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
 }
 
@@ -484,13 +484,13 @@ Result<void> MemberReader::take_place() {
       (archive_format(archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_ISO9660;
   if (tier == Tier::zip) {
     const Result<bool> placed = take_zip_place();
-    if (!placed) return std::unexpected(placed.error());
+    if (!placed) return propagate(placed);
     return *placed ? Result<void>() : spool();
   }
   if (tier == Tier::spooled) return spool();
   if (is_iso) {
     const Result<bool> is_plain = is_plain_in_iso();
-    if (!is_plain) return std::unexpected(is_plain.error());
+    if (!is_plain) return propagate(is_plain);
     if (!*is_plain) return spool();
   }
 
@@ -543,7 +543,7 @@ Result<bool> MemberReader::take_zip_place() {
   assert(source_);
   if (!zip_) {
     auto read = ZipDirectory::read(*source_, options_.limits.most_members);
-    if (!read) return std::unexpected(std::move(read.error()));
+    if (!read) return propagate(read);
     zip_ = std::move(*read);
   }
   const ZipDirectory::Member* const where = zip_->find(handle_->data_offset());
@@ -571,7 +571,7 @@ Result<void> MemberReader::take_checksum() {
   if (!source_ || (format != ARCHIVE_FORMAT_RAR && format != ARCHIVE_FORMAT_RAR_V5)) return {};
   if (!checksums_) {
     auto read = read_rar_checksums(*source_, options_.limits.most_members);
-    if (!read) return std::unexpected(std::move(read.error()));
+    if (!read) return propagate(read);
     checksums_ = std::move(*read);
   }
   if (entries_ >= checksums_->size()) return wrong("stands behind the archive's end");
@@ -679,7 +679,7 @@ Result<std::optional<ReadMembers>> read_members_here(const std::shared_ptr<ByteS
 Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                                  const ReadOptions& options, LogSink& log) {
   const Result<bool> here = options.in_process ? Result<bool>(true) : is_read_in_process(*archive);
-  if (!here) return std::unexpected(here.error());
+  if (!here) return propagate(here);
   Result<std::optional<ReadMembers>> made;
   if (*here) {
     SpoolSink spool(options.spool, archive->name());
@@ -687,13 +687,13 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                              options.spool ? &spool : nullptr, log);
     if (made && *made) {
       Result<std::shared_ptr<ByteSource>> spooled = spool.finish();
-      if (!spooled) return std::unexpected(std::move(spooled.error()));
+      if (!spooled) return propagate(spooled);
       (*made)->spool = std::move(*spooled);
     }
   } else {
     made = read_members_in_helper(archive, options, log);
   }
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) return propagate(made);
   if (*made) return std::move(**made);
   // libarchive knows a zip archive by its end alone.
   std::array<std::byte, 4> first{};

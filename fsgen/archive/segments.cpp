@@ -60,22 +60,22 @@ Result<void> SegmentReader::run() {
     // Their readers begin at the end, or know it from the header.
     const Result<std::optional<std::uint64_t>> end =
         end_of_archive(*stream_, read_.kind == ArchiveKind::zip);
-    if (!end) return std::unexpected(end.error());
+    if (!end) return propagate(end);
     if (*end) {
       const Result<std::optional<std::uint64_t>> rest = find_rest(*stream_, **end);
-      if (!rest) return std::unexpected(rest.error());
+      if (!rest) return propagate(rest);
       read_.rest_offset = *rest;
     }
   }
   Result<std::optional<std::uint64_t>> next = find_next(read_.rest_offset, whole_.stream_end);
-  if (!next) return std::unexpected(next.error());
+  if (!next) return propagate(next);
   next_ = *next;
   parts_ = {stream_};
   parts_bytes_ = stream_->size_bytes();
   while (next_) {
     const std::uint64_t offset = *next_;
     const Result<bool> taken = read_.kind == ArchiveKind::cpio ? take_segment(offset) : false;
-    if (!taken) return std::unexpected(taken.error());
+    if (!taken) return propagate(taken);
     if (*taken) continue;
     tell_of_rest(offset, /*is_unpacked=*/false);
     break;
@@ -97,9 +97,9 @@ Result<bool> SegmentReader::take_segment(std::uint64_t offset) {
   Result<std::shared_ptr<ByteSource>> window =
       make_window(whole_.bytes, {offset, whole_.bytes->size_bytes() - offset},
                   fmt::format("{} from byte {} on", whole_.bytes->name(), offset));
-  if (!window) return std::unexpected(std::move(window.error()));
+  if (!window) return propagate(window);
   const Result<Compression> compression = detect_compression(**window);
-  if (!compression) return std::unexpected(compression.error());
+  if (!compression) return propagate(compression);
   if (*compression == Compression::none) return take_plain(offset);
   return take_compressed(*window, offset, *compression);
 }
@@ -109,10 +109,10 @@ Result<bool> SegmentReader::take_plain(std::uint64_t offset) {
   constexpr std::uint64_t kAlignment = 4;
   if (offset % kAlignment != 0) return false;
   auto found = read_cpio_members(whole_.bytes, offset, options_, log_);
-  if (!found) return std::unexpected(std::move(found.error()));
+  if (!found) return propagate(found);
   if (!*found) return false;
   Result<void> good = append((*found)->members, parts_bytes_);
-  if (!good) return std::unexpected(std::move(good.error()));
+  if (!good) return propagate(good);
   parts_.push_back(whole_.bytes);
   parts_bytes_ += whole_.bytes->size_bytes();
   compression_ = Compression::none;
@@ -123,19 +123,19 @@ Result<bool> SegmentReader::take_plain(std::uint64_t offset) {
 Result<bool> SegmentReader::take_compressed(const std::shared_ptr<ByteSource>& window,
                                             std::uint64_t offset, Compression compression) {
   auto pass = open_compressed(window, compression, stream_options_);
-  if (!pass) return std::unexpected(std::move(pass.error()));
+  if (!pass) return propagate(pass);
   auto found = read_members(**pass, window->name(), options_, log_);
-  if (!found) return std::unexpected(std::move(found.error()));
+  if (!found) return propagate(found);
   if (!*found || (*found)->kind != ArchiveKind::cpio) return false;
   Result<std::shared_ptr<ByteSource>> unpacked = (*pass)->finish();
-  if (!unpacked) return std::unexpected(std::move(unpacked.error()));
+  if (!unpacked) return propagate(unpacked);
   Result<void> good = append((*found)->members, parts_bytes_);
-  if (!good) return std::unexpected(std::move(good.error()));
+  if (!good) return propagate(good);
   parts_bytes_ += (*unpacked)->size_bytes();
   parts_.push_back(std::move(*unpacked));
   compression_ = compression;
   const auto next = find_next((*found)->rest_offset, offset + (*pass)->packed_end());
-  if (!next) return std::unexpected(next.error());
+  if (!next) return propagate(next);
   next_ = *next;
   return true;
 }

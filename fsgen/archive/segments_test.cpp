@@ -43,9 +43,9 @@ Result<Opened> open(std::shared_ptr<ByteSource> source, ReadOptions options = {}
   stream_options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
   CollectedLog log;
   Result<Archive> archive = read_archive(std::move(source), options, stream_options, cache, log);
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options, log);
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return Opened{std::move(*archive), std::move(layer->layer), log.take()};
 }
 

@@ -195,7 +195,7 @@ Result<void> TarHeaders::walk(ArchiveHandle& handle) {
     const bool is_global = type == kGlobal;
     if (is_global || type == kExtended || type == kSunExtended) {
       const Result<std::string_view> body = body_of(handle, at, *size);
-      if (!body) return std::unexpected(body.error());
+      if (!body) return propagate(body);
       if (Result<void> good = take_records(*body, is_global); !good) return good;
     }
     at += padded(*size);
@@ -210,7 +210,7 @@ Result<std::string_view> TarHeaders::body_of(ArchiveHandle& handle, std::uint64_
   if (bytes.empty() && size != 0) {
     body_.resize(static_cast<std::size_t>(size));
     if (Result<void> good = handle.read_header(offset, body_); !good) {
-      return std::unexpected(good.error());
+      return propagate(good);
     }
     bytes = body_;
   }

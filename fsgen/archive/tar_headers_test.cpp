@@ -53,9 +53,9 @@ Result<Layer> open(std::string bytes, const ReadOptions& options = {}, LogSink& 
   stream_options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
   const auto source = std::make_shared<MemorySource>(std::move(bytes), "a.tar");
   const Result<Archive> archive = read_archive(source, options, stream_options, nullptr, log);
-  if (!archive) return std::unexpected(archive.error());
+  if (!archive) return propagate(archive);
   Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options, log);
-  if (!layer) return std::unexpected(layer.error());
+  if (!layer) return propagate(layer);
   return std::move(layer->layer);
 }
 

@@ -88,7 +88,7 @@ class Reader {
 Result<std::vector<std::byte>> Reader::bytes(std::uint64_t offset, std::size_t length) {
   if (!holds(offset, length)) return wrong("its directory leads out of it");
   std::vector<std::byte> read(length);
-  if (Result<void> good = archive_.read(offset, read); !good) return std::unexpected(good.error());
+  if (Result<void> good = archive_.read(offset, read); !good) return propagate(good);
   return read;
 }
 
@@ -108,7 +108,7 @@ Result<Stretch> Reader::find_directory() {
   const auto tail_bytes =
       static_cast<std::size_t>(std::min<std::uint64_t>(size, kEndBytes + kMostCommentBytes));
   const Result<std::vector<std::byte>> tail = bytes(size - tail_bytes, tail_bytes);
-  if (!tail) return std::unexpected(tail.error());
+  if (!tail) return propagate(tail);
   for (std::size_t back = kEndBytes; back <= tail_bytes; ++back) {
     const Bytes end = Bytes(*tail).subspan(tail_bytes - back);
     if (load_le<std::uint32_t>(end) != kEndSignature) continue;
@@ -129,7 +129,7 @@ Result<Stretch> Reader::find_directory() {
 Result<Stretch> Reader::find_directory64(std::uint64_t end_at) {
   if (end_at < kLocatorBytes) return wrong("its directory leads out of it");
   const Result<std::vector<std::byte>> locator = bytes(end_at - kLocatorBytes, kLocatorBytes);
-  if (!locator) return std::unexpected(locator.error());
+  if (!locator) return propagate(locator);
   if (load_le<std::uint32_t>(*locator) != kLocatorSignature) {
     return wrong("has no 64-bit end of its directory");
   }
@@ -139,7 +139,7 @@ Result<Stretch> Reader::find_directory64(std::uint64_t end_at) {
   for (const std::uint64_t at : {told, end_at - kLocatorBytes - kEnd64Bytes}) {
     if (at > end_at || !holds(at, kEnd64Bytes)) continue;
     const Result<std::vector<std::byte>> end = bytes(at, kEnd64Bytes);
-    if (!end) return std::unexpected(end.error());
+    if (!end) return propagate(end);
     if (load_le<std::uint32_t>(*end) != kEnd64Signature) continue;
     const std::optional<Stretch> found =
         stretch(at, load_le<std::uint64_t>(*end, 40), load_le<std::uint64_t>(*end, 48));
@@ -187,7 +187,7 @@ Result<std::uint64_t> Reader::check_local(const Entry& entry) {
   }
   const Result<std::vector<std::byte>> local =
       bytes(entry.header_offset, kLocalBytes + entry.name.size());
-  if (!local) return std::unexpected(local.error());
+  if (!local) return propagate(local);
   if (load_le<std::uint32_t>(*local) != kLocalSignature) {
     return wrong(
         fmt::format("member {}, byte {}: there is no header", entry.name, entry.header_offset));
@@ -224,11 +224,11 @@ Result<void> Reader::read(std::unordered_map<std::uint64_t, ZipDirectory::Member
   // The directory of ten million members, each with the longest of names.
   constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{4} << 30;
   const Result<Stretch> where = find_directory();
-  if (!where) return std::unexpected(where.error());
+  if (!where) return propagate(where);
   if (where->length > kMostDirectoryBytes) return wrong("its directory has more than 4 GiB");
   const Result<std::vector<std::byte>> directory =
       bytes(where->offset, static_cast<std::size_t>(where->length));
-  if (!directory) return std::unexpected(directory.error());
+  if (!directory) return propagate(directory);
 
   std::vector<Range> taken;  // headers and bytes
   Bytes rest = *directory;
@@ -259,7 +259,7 @@ Result<void> Reader::read(std::unordered_map<std::uint64_t, ZipDirectory::Member
     if (!shifted) return wrong("its directory leads out of it");
     entry.header_offset = *shifted;
     const Result<std::uint64_t> data = check_local(entry);
-    if (!data) return std::unexpected(data.error());
+    if (!data) return propagate(data);
     const std::uint64_t end = *data + entry.member.packed_bytes;
     if (end > where->offset) {
       return wrong(fmt::format("member {}: lies over the archive's directory", entry.name));
@@ -283,7 +283,7 @@ Result<std::unique_ptr<const ZipDirectory>> ZipDirectory::read(ByteSource& archi
                                                                std::uint64_t most_members) {
   auto directory = std::make_unique<ZipDirectory>();
   if (Result<void> good = Reader(archive, most_members).read(directory->by_data_offset_); !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
   return directory;
 }

@@ -60,7 +60,7 @@ std::span<const OptionRow> rows() {
 
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
-  if (!read) return std::unexpected(std::move(read.error()));
+  if (!read) return propagate(read);
   return [read = std::move(*read)](const PlanRequest& request) {
     Options options = read;
     options.made_at_s = request.made_at_s;
@@ -104,7 +104,7 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   if (reader.flag("no-journal")) options.journal = false;
   const std::span<const std::string> features = values.all("features");
   options.features.assign(features.begin(), features.end());
-  if (Result<void> good = reader.finish(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = reader.finish(); !good) return propagate(good);
   return options;
 }
 

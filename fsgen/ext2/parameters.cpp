@@ -189,8 +189,7 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   parameters.has_journal = options.journal.value_or(ext3);
   parameters.label = options.label;
   parameters.reserved_percent = options.reserved_percent;
-  if (const auto applied = apply_switches(options, parameters); !applied)
-    return std::unexpected(applied.error());
+  if (const auto applied = apply_switches(options, parameters); !applied) return propagate(applied);
   if (ext3 && !parameters.has_journal) {
     return fail(Errc::usage, "--features=^has_journal does not go with --fs=ext3 (try --fs=ext2)");
   }

@@ -69,7 +69,7 @@ class Sizer {
   /// be true there.
   Result<BlockNo> smallest() const {
     auto found = fit([](std::uint64_t) { return std::uint64_t{0}; }, 1);
-    if (!found) return std::unexpected(found.error());
+    if (!found) return propagate(found);
     BlockNo fits = (*found)->layout().block_count();
     BlockNo fails = contents_.data_blocks;
     while (fits - fails > 1) {
@@ -180,10 +180,10 @@ std::uint64_t wanted_free_blocks(const Options& options, std::uint32_t block_byt
 Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
                                           const Options& options) {
   const Result<Parameters> parameters = resolve(options, *tree);
-  if (!parameters) return std::unexpected(parameters.error());
+  if (!parameters) return propagate(parameters);
   Result<std::unique_ptr<const Contents>> contents =
       Contents::make(std::move(tree), *parameters, options.threads);
-  if (!contents) return std::unexpected(std::move(contents.error()));
+  if (!contents) return propagate(contents);
 
   const Sizer sizer(**contents, options);
   const std::uint32_t block_bytes = parameters->block_bytes;
@@ -196,7 +196,7 @@ Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree
     auto volume = sizer.fit(
         [&](std::uint64_t used) { return wanted_free_blocks(options, block_bytes, used); },
         kRoundSizeBytes / block_bytes);
-    if (!volume) return std::unexpected(std::move(volume.error()));
+    if (!volume) return propagate(volume);
     const std::uint64_t size_bytes = (*volume)->layout().block_count() * block_bytes;
     return std::make_shared<Ext2Image>(std::move(*contents), std::move(*volume), size_bytes);
   }
@@ -213,7 +213,7 @@ Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree
   auto volume = sizer.try_blocks(blocks, shortfall);
   if (!volume) {
     const Result<BlockNo> smallest = sizer.smallest();
-    if (!smallest) return std::unexpected(smallest.error());
+    if (!smallest) return propagate(smallest);
     return fail(Errc::does_not_fit,
                 fmt::format("--size={} is too small; the smallest size that fits is {} ({})",
                             *options.size_bytes, *smallest * block_bytes,

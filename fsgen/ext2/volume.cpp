@@ -40,14 +40,13 @@ Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const Sou
                                                        unsigned threads) {
   auto contents = std::make_unique<Contents>(std::move(tree), parameters);
   if (Result<void> planned = contents->directories.plan(threads); !planned) {
-    return std::unexpected(std::move(planned.error()));
+    return propagate(planned);
   }
   contents->collect_sparse_files();
-  if (const auto checked = contents->check_limits(); !checked)
-    return std::unexpected(checked.error());
+  if (const auto checked = contents->check_limits(); !checked) return propagate(checked);
   if (contents->directories.needs_large_dir()) contents->parameters.large_dir = true;
   Result<Xattrs> xattrs = Xattrs::make(*contents->tree, parameters);
-  if (!xattrs) return std::unexpected(std::move(xattrs.error()));
+  if (!xattrs) return propagate(xattrs);
   contents->xattrs = std::move(*xattrs);
   for (NodeNo no = 0; no < contents->tree->node_count(); ++no) {
     contents->data_blocks += contents->blocks_of(no).data_blocks();

@@ -177,7 +177,7 @@ Result<Xattrs> Xattrs::make(const SourceTree& tree, const Parameters& parameters
     std::uint32_t total = 0;
     for (const Xattr& xattr : tree.xattrs(no)) {
       Result<Attribute> attribute = to_attribute(xattr, path);
-      if (!attribute) return std::unexpected(std::move(attribute.error()));
+      if (!attribute) return propagate(attribute);
       total += attribute->bytes();
       attributes.push_back(std::move(*attribute));
     }

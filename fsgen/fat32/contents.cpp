@@ -392,7 +392,7 @@ Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const Sou
                                                        const Options& options) {
   auto contents = std::make_unique<Contents>(std::move(tree), options);
   if (Result<void> built = ContentsBuilder(*contents).build(); !built) {
-    return std::unexpected(std::move(built.error()));
+    return propagate(built);
   }
   contents->count_clusters();
   return contents;

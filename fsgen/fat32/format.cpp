@@ -107,7 +107,7 @@ std::optional<TimeZone> parse_time_zone(std::string_view text) {
 
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
-  if (!read) return std::unexpected(std::move(read.error()));
+  if (!read) return propagate(read);
   return [read = std::move(*read)](const PlanRequest& request) {
     Options options = read;
     options.made_at_s = request.made_at_s;
@@ -163,7 +163,7 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
     options.volume_id = parse_volume_id(*text);
     if (!options.volume_id) reader.refuse("uuid", *text, "is not a FAT volume id (1234-ABCD)");
   }
-  if (Result<void> good = reader.finish(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = reader.finish(); !good) return propagate(good);
   return options;
 }
 

@@ -59,7 +59,7 @@ class Sizer {
   };
 
   Result<Sized> choose() const {
-    if (Result<void> root = check_root(); !root) return std::unexpected(std::move(root.error()));
+    if (Result<void> root = check_root(); !root) return propagate(root);
     return options_.size_bytes ? choose_in(*options_.size_bytes) : choose_free();
   }
 
@@ -445,15 +445,15 @@ std::string volume_id_text(std::uint32_t id) {
 
 Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
                                           const Options& given) {
-  if (Result<void> good = check(given); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = check(given); !good) return propagate(good);
   Options options = given;
   Result<std::string> label = checked_label(given.label);
-  if (!label) return std::unexpected(std::move(label.error()));
+  if (!label) return propagate(label);
   options.label = std::move(*label);
   Result<std::unique_ptr<const Contents>> contents = Contents::make(std::move(tree), options);
-  if (!contents) return std::unexpected(std::move(contents.error()));
+  if (!contents) return propagate(contents);
   const Result<Sizer::Sized> sized = Sizer(**contents, options).choose();
-  if (!sized) return std::unexpected(sized.error());
+  if (!sized) return propagate(sized);
   const std::uint32_t id =
       options.volume_id ? *options.volume_id : derived_id(**contents, sized->layout);
   return std::make_shared<FatImage>(std::move(*contents), sized->layout, id, sized->size_bytes);

@@ -295,21 +295,20 @@ Result<std::optional<std::vector<std::byte>>> Conversation::take(Message& messag
     default:
       taken = nonsense();
   }
-  if (!taken) return std::unexpected(std::move(taken.error()));
+  if (!taken) return propagate(taken);
   return std::nullopt;
 }
 
 Result<std::vector<std::byte>> Conversation::run(std::string_view kind,
                                                  std::span<const std::byte> job) {
-  if (Result<void> good = start(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = start(); !good) return propagate(good);
   made_progress(0);
-  if (Result<void> good = send_job(kind, job); !good)
-    return std::unexpected(std::move(good.error()));
+  if (Result<void> good = send_job(kind, job); !good) return propagate(good);
   Message message;
   while (true) {
     if (const Outcome got = socket_->receive(message); got != Outcome::done) return broken(got);
     Result<std::optional<std::vector<std::byte>>> last = take(message);
-    if (!last) return std::unexpected(std::move(last.error()));
+    if (!last) return propagate(last);
     if (*last) return std::move(**last);
   }
 }

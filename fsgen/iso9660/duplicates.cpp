@@ -39,7 +39,7 @@ Result<Digest> digest_of(const SourceTree& tree, NodeNo no, ContentStore& store,
     for (at = run.offset; at < run.end();) {
       const auto piece = buffer.first(std::min<std::uint64_t>(run.end() - at, buffer.size()));
       Result<void> read = store.read(ContentNo{no}, at, piece);
-      if (!read) return std::unexpected(std::move(read.error()));
+      if (!read) return propagate(read);
       digest.update(piece);
       at += piece.size();
     }
@@ -67,7 +67,7 @@ Result<std::vector<Duplicate>> find_duplicates(const SourceTree& tree, ContentSt
     alike.clear();
     for (std::size_t at = first; at < end && end - first > 1; ++at) {
       const Result<Digest> digest = digest_of(tree, by_size[at].second, store, buffer);
-      if (!digest) return std::unexpected(digest.error());
+      if (!digest) return propagate(digest);
       alike.push_back({*digest, by_size[at].second});
     }
     std::ranges::sort(alike);

@@ -93,14 +93,14 @@ void read_volume_fields(const OptionValues& values, OptionReader& reader, Option
 
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
-  if (!read) return std::unexpected(std::move(read.error()));
+  if (!read) return propagate(read);
   return [read = std::move(*read), dedupe = values.has("dedupe")](
              const PlanRequest& request) -> Result<std::shared_ptr<const Image>> {
     Options options = read;
     options.made_at_s = request.made_at_s;
     if (dedupe) {
       Result<std::vector<Duplicate>> duplicates = find_duplicates(*request.tree, *request.contents);
-      if (!duplicates) return std::unexpected(std::move(duplicates.error()));
+      if (!duplicates) return propagate(duplicates);
       options.duplicates = std::move(*duplicates);
     }
     return plan(request.tree, options);
@@ -142,7 +142,7 @@ Result<Options> read_options(std::string_view /*name*/, const OptionValues& valu
     }
   }
   options.pad = reader.flag("pad");
-  if (Result<void> good = reader.finish(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = reader.finish(); !good) return propagate(good);
   return options;
 }
 

@@ -465,18 +465,18 @@ class HierarchyBuilder {
     relocate_ = relocate;
     for (std::uint32_t d = 0; d < directories; ++d) {
       Result<void> good = name(d, named[d]);
-      if (!good) return std::unexpected(std::move(good.error()));
+      if (!good) return propagate(good);
     }
     made_->directories_ = std::move(named);
     find_parents();
     if (relocate) {
       Result<void> good = move_deep_ones();
-      if (!good) return std::unexpected(std::move(good.error()));
+      if (!good) return propagate(good);
     }
-    if (Result<void> good = number(); !good) return std::unexpected(std::move(good.error()));
+    if (Result<void> good = number(); !good) return propagate(good);
     for (std::uint32_t d = 0; d < made_->directories_.size(); ++d) {
       Result<void> good = size(d);
-      if (!good) return std::unexpected(std::move(good.error()));
+      if (!good) return propagate(good);
     }
     made_->positions_.shrink_to_fit();
     made_->records_.shrink_to_fit();

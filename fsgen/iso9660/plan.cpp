@@ -159,15 +159,15 @@ Result<void> place(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
   volume.path_tables_end = static_cast<std::uint32_t>(at);
   Result<std::uint32_t> end = primary.place(volume.path_tables_end);
   if (end && joliet != nullptr) end = joliet->place(*end);
-  if (!end) return std::unexpected(std::move(end.error()));
+  if (!end) return propagate(end);
   at = *end;
   if (boot.catalog) volume.catalog = static_cast<std::uint32_t>(at++);
 
   const Result<std::vector<NodeNo>> nodes = boot_nodes(*volume.tree, boot);
-  if (!nodes) return std::unexpected(nodes.error());
+  if (!nodes) return propagate(nodes);
   Result<FilePlaces> files = FilePlaces::make(*volume.tree, static_cast<std::uint32_t>(at),
                                               volume.options.duplicates, *nodes, boot.files);
-  if (!files) return std::unexpected(std::move(files.error()));
+  if (!files) return propagate(files);
   volume.files = std::move(*files);
 
   std::uint64_t blocks = std::max<std::uint64_t>(volume.files.end_block(), kFewestBlocks);
@@ -189,7 +189,7 @@ Result<void> place(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
     placement.tail_offset = blocks * kBlockBytes;
     placement.image_bytes = volume.image_bytes;
     Result<std::vector<Patch>> patches = boot.patches(placement);
-    if (!patches) return std::unexpected(std::move(patches.error()));
+    if (!patches) return propagate(patches);
     volume.patches = std::move(*patches);
     std::erase_if(volume.patches, [](const Patch& patch) { return patch.bytes.empty(); });
     std::ranges::sort(volume.patches, {}, &Patch::offset);
@@ -229,39 +229,39 @@ std::optional<std::string> parse_volume_time(std::string_view text) {
 
 Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
                                           const Options& options) {
-  if (Result<void> good = check(options); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = check(options); !good) return propagate(good);
   Volume volume;
   volume.tree = std::move(tree);
   volume.options = options;
   Result<std::string> label = label_of(*volume.tree, options);
-  if (!label) return std::unexpected(std::move(label.error()));
+  if (!label) return propagate(label);
   volume.label = std::move(*label);
   volume.time_digits = options.volume_time ? *options.volume_time
                        : options.made_at_s ? volume_time_digits({*options.made_at_s, 0})
                                            : volume_time_digits(volume.tree->newest_mtime());
   if (Result<void> good = check_files(*volume.tree, options.level); !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
 
   Result<std::unique_ptr<Hierarchy>> primary =
       Hierarchy::make_primary(*volume.tree, options.level, options.deep);
-  if (!primary) return std::unexpected(std::move(primary.error()));
+  if (!primary) return propagate(primary);
   std::unique_ptr<Hierarchy> joliet;
   if (options.joliet != Joliet::none) {
     constexpr std::size_t kStandardUnits = 64;
     constexpr std::size_t kLongerUnits = 103;
     Result<std::unique_ptr<Hierarchy>> made = Hierarchy::make_joliet(
         *volume.tree, options.joliet == Joliet::longer ? kLongerUnits : kStandardUnits);
-    if (!made) return std::unexpected(std::move(made.error()));
+    if (!made) return propagate(made);
     joliet = std::move(*made);
   }
   if (Result<void> good = place(volume, **primary, joliet.get()); !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
   volume.primary = std::move(*primary);
   volume.joliet = std::move(joliet);
   if (Result<void> good = fill_fields(volume); !good) {
-    return std::unexpected(std::move(good.error()));
+    return propagate(good);
   }
   return std::make_shared<IsoImage>(std::move(volume));
 }

@@ -55,7 +55,7 @@ class BitInput {
         input_.consume(piece_size_);
         piece_size_ = 0;
         const auto there = input_.peek();
-        if (!there) return std::unexpected(there.error());
+        if (!there) return propagate(there);
         if (there->empty()) return std::nullopt;
         piece_ = *there;
         piece_size_ = there->size();
@@ -208,7 +208,7 @@ Result<void> Bzip2Decoder::begin(const Point& point) {
   any_stream_ = true;
   if (point.bits == 0) return {};
   const auto skipped = bits_.take(8 - point.bits);
-  if (!skipped) return std::unexpected(skipped.error());
+  if (!skipped) return propagate(skipped);
   return {};
 }
 
@@ -221,11 +221,11 @@ Result<void> Bzip2Decoder::decode_more(std::span<std::byte> out, std::size_t& do
       step = begin_block();
     } else {
       const Result<std::size_t> count = decode_block(out.subspan(done));
-      if (!count) return std::unexpected(count.error());
+      if (!count) return propagate(count);
       done += *count;
       unpacked_ += *count;
     }
-    if (!step) return std::unexpected(step.error());
+    if (!step) return propagate(step);
   }
   return {};
 }
@@ -233,7 +233,7 @@ Result<void> Bzip2Decoder::decode_more(std::span<std::byte> out, std::size_t& do
 Result<void> Bzip2Decoder::read_stream_header() {
   const std::uint64_t at = bits_.position() / 8;
   const auto header = bits_.take(32);
-  if (!header) return std::unexpected(header.error());
+  if (!header) return propagate(header);
   constexpr std::uint64_t kMagic = 0x425a6830;  // "BZh0"; the digit is 1 to 9
   if (*header && **header > kMagic && **header <= kMagic + 9) {
     any_stream_ = true;
@@ -254,7 +254,7 @@ Result<void> Bzip2Decoder::begin_block() {
   std::uint64_t magic = std::exchange(next_magic_, 0);
   if (magic == 0) {
     const auto read = bits_.take(kMagicBits);
-    if (!read) return std::unexpected(read.error());
+    if (!read) return propagate(read);
     if (!*read) return bits_.damaged("it ends before a block");
     magic = **read;
   }
@@ -270,7 +270,7 @@ Result<void> Bzip2Decoder::begin_block() {
     if (!told) return told;
   }
   const auto crc = bits_.take(32);
-  if (!crc) return std::unexpected(crc.error());
+  if (!crc) return propagate(crc);
   if (!*crc) return bits_.damaged("it ends in a block");
   block_crc_ = static_cast<std::uint32_t>(**crc);
   stream_crc_ = std::rotl(stream_crc_, 1) ^ block_crc_;
@@ -278,7 +278,7 @@ Result<void> Bzip2Decoder::begin_block() {
   stream_.append(kBlockMagic, kMagicBits);
   stream_.append(block_crc_, 32);
   const Result<bool> collected = collect_block();
-  if (!collected) return std::unexpected(collected.error());
+  if (!collected) return propagate(collected);
   if (!*collected) return bits_.damaged("it ends in a block");
   begin_decoding();
   state_ = State::block;
@@ -287,7 +287,7 @@ Result<void> Bzip2Decoder::begin_block() {
 
 Result<void> Bzip2Decoder::end_stream() {
   const auto crc = bits_.take(32);
-  if (!crc) return std::unexpected(crc.error());
+  if (!crc) return propagate(crc);
   if (!*crc) return bits_.damaged("it ends in the trailer of a stream");
   if (knows_stream_crc_ && stream_crc_ != **crc) {
     return bits_.damaged("the checksum of a stream is wrong");
@@ -302,7 +302,7 @@ Result<bool> Bzip2Decoder::collect_block() {
   int known = 0;           // how many of them are from behind where this began
   while (stream_.size() < kMostBlockBytes) {
     const auto byte = bits_.take(8);
-    if (!byte) return std::unexpected(byte.error());
+    if (!byte) return propagate(byte);
     if (!*byte) return false;
     stream_.append(**byte, 8);
     last = last << 8 | **byte;
@@ -372,7 +372,7 @@ Result<std::unique_ptr<Decoder>> make_bzip2_decoder(const DecoderInput& input, c
   }
   auto decoder = std::make_unique<Bzip2Decoder>(input, point, observer);
   const Result<void> begun = decoder->begin(point);
-  if (!begun) return std::unexpected(begun.error());
+  if (!begun) return propagate(begun);
   return decoder;
 }
 

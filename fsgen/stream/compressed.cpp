@@ -85,7 +85,7 @@ Result<Compression> detect_compression(ByteSource& source) {
   const auto size =
       static_cast<std::size_t>(std::min<std::uint64_t>(source.size_bytes(), start.size()));
   const Result<void> read = source.read(0, std::as_writable_bytes(std::span(start)).first(size));
-  if (!read) return std::unexpected(read.error());
+  if (!read) return propagate(read);
   const std::string_view bytes(start.data(), size);
   for (const Magic& magic : kMagics) {
     if (bytes.starts_with(magic.bytes)) return magic.compression;
@@ -116,7 +116,7 @@ Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> pac
                                                  std::span<const std::byte> index,
                                                  const StreamOptions& options) {
   Result<StreamIndex> parsed = parse_index(index, packed->size_bytes(), packed->name());
-  if (!parsed) return std::unexpected(std::move(parsed.error()));
+  if (!parsed) return propagate(parsed);
   const DecoderInput input = decoder_input(std::move(packed), parsed->compression, options);
   if (parsed->passing) return make_rebuilt_source(input, std::move(*parsed), options);
   return make_indexed_source(input, std::move(*parsed), options);
@@ -127,7 +127,7 @@ Result<std::shared_ptr<ByteSource>> make_deflate_member(std::shared_ptr<ByteSour
                                                         std::uint32_t crc32, std::string name,
                                                         const StreamOptions& options) {
   auto window = make_window(std::move(archive), packed, std::move(name));
-  if (!window) return std::unexpected(std::move(window.error()));
+  if (!window) return propagate(window);
   const DecoderInput input = decoder_input(std::move(*window), Compression::deflate, options);
   if (size_bytes > ChunkCache::kChunkBytes) {
     return std::make_shared<DeflateMember>(input, size_bytes, crc32, options);

@@ -34,7 +34,7 @@ Result<std::span<const std::byte>> PackedInput::peek() {
     const auto count =
         static_cast<std::size_t>(std::min<std::uint64_t>(piece_bytes_, size_bytes - next_offset_));
     const Result<void> result = source_->read(next_offset_, {buffer_.get(), count});
-    if (!result) return std::unexpected(result.error());
+    if (!result) return propagate(result);
     next_offset_ += count;
     begin_ = 0;
     end_ = count;
@@ -56,7 +56,7 @@ Result<std::optional<std::vector<std::byte>>> PackedInput::take(std::size_t coun
   std::vector<std::byte> bytes;
   while (bytes.size() < count) {
     const auto there = peek();
-    if (!there) return std::unexpected(there.error());
+    if (!there) return propagate(there);
     if (there->empty()) return std::nullopt;
     const auto part = there->first(std::min(there->size(), count - bytes.size()));
     bytes.insert(bytes.end(), part.begin(), part.end());
@@ -67,7 +67,7 @@ Result<std::optional<std::vector<std::byte>>> PackedInput::take(std::size_t coun
 
 Result<std::optional<std::byte>> PackedInput::take_byte() {
   const auto there = peek();
-  if (!there) return std::unexpected(there.error());
+  if (!there) return propagate(there);
   if (there->empty()) return std::nullopt;
   const std::byte byte = there->front();
   consume(1);
@@ -76,7 +76,7 @@ Result<std::optional<std::byte>> PackedInput::take_byte() {
 
 Result<std::size_t> PackedInput::look(std::span<std::byte> out) {
   const auto there = peek();
-  if (!there) return std::unexpected(there.error());
+  if (!there) return propagate(there);
   std::size_t count = std::min(out.size(), there->size());
   std::ranges::copy(there->first(count), out.begin());
   if (count == out.size() || position() + count == source_->size_bytes()) return count;
@@ -85,7 +85,7 @@ Result<std::size_t> PackedInput::look(std::span<std::byte> out) {
   const auto rest = static_cast<std::size_t>(
       std::min<std::uint64_t>(out.size() - count, source_->size_bytes() - at - count));
   const Result<void> read = source_->read(at + count, out.subspan(count, rest));
-  if (!read) return std::unexpected(read.error());
+  if (!read) return propagate(read);
   return count + rest;
 }
 

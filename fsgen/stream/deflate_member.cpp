@@ -9,7 +9,7 @@ namespace mkvirtfs {
 
 Result<void> DeflateMember::read(std::uint64_t offset, std::span<std::byte> out) {
   const Result<ByteSource*> source = indexed();
-  if (!source) return std::unexpected(source.error());
+  if (!source) return propagate(source);
   return (*source)->read(offset, out);
 }
 
@@ -33,9 +33,9 @@ Result<ByteSource*> DeflateMember::indexed() {
   if (!indexed_) {
     // A member that is damaged is decoded again by the next read: it may have been the disk.
     auto pass = begin_pass(input_, options_, Expected{size_bytes_, crc32_});
-    if (!pass) return std::unexpected(std::move(pass.error()));
+    if (!pass) return propagate(pass);
     auto source = (*pass)->finish();
-    if (!source) return std::unexpected(std::move(source.error()));
+    if (!source) return propagate(source);
     indexed_ = std::move(*source);
     indexed_now_.store(indexed_.get(), std::memory_order_release);
   }

@@ -81,7 +81,7 @@ Result<bool> FileSource::read_at_once(std::uint64_t offset, std::span<std::byte>
   }
   // Whatever is wrong is said there.
   const Result<void> result = read(offset, out);
-  if (!result) return std::unexpected(result.error());
+  if (!result) return propagate(result);
   return true;
 }
 

@@ -25,7 +25,7 @@ Result<std::size_t> ForwardReader::read(std::span<std::byte> out) {
   if (out.empty()) return 0;
   if (rest_.empty()) {
     const auto more = make_more();
-    if (!more) return std::unexpected(more.error());
+    if (!more) return propagate(more);
     rest_ = *more;
   }
   const std::size_t count = std::min(out.size(), rest_.size());
@@ -39,7 +39,7 @@ Result<std::uint64_t> ForwardReader::skip(std::uint64_t count) {
   while (left > 0) {
     if (rest_.empty()) {
       const auto more = make_more();
-      if (!more) return std::unexpected(more.error());
+      if (!more) return propagate(more);
       if (more->empty()) break;
       rest_ = *more;
     }

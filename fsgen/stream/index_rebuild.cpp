@@ -44,7 +44,7 @@ Result<std::unique_ptr<IndexRebuild>> IndexRebuild::make(const DecoderInput& str
   options.spool->release(spool_bytes);
   rebuild->spool_ = std::make_unique<PackedSpool>(options.spool, name, options.index_memory_bytes);
   Result<std::shared_ptr<ByteSource>> frames = rebuild->spool_->source();
-  if (!frames) return std::unexpected(std::move(frames.error()));
+  if (!frames) return propagate(frames);
   rebuild->points_input_.packed = std::move(*frames);
   rebuild->points_input_.compression = Compression::zstd;
   return rebuild;
@@ -133,12 +133,12 @@ void IndexRebuild::go_on() noexcept {
 Result<void> IndexRebuild::pass_over_all() {
   if (!spool_) builder_.add({}, {});
   Result<std::unique_ptr<Decoder>> decoder = make_forward_decoder(stream_, *this);
-  if (!decoder) return std::unexpected(std::move(decoder.error()));
+  if (!decoder) return propagate(decoder);
   decoder_ = std::move(*decoder);
   const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
   while (!is_ending_.load(std::memory_order_relaxed)) {
     const Result<std::size_t> count = decode({buffer.get(), kPieceBytes});
-    if (!count) return std::unexpected(count.error());
+    if (!count) return propagate(count);
     if (*count > 0) {
       if (Result<void> taken = take({buffer.get(), *count}); !taken) return taken;
       let_readers_go_first();
@@ -155,7 +155,7 @@ Result<std::size_t> IndexRebuild::decode(std::span<std::byte> bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     const Result<std::size_t> count = decoder_->decode(bytes.subspan(done));
-    if (!count) return std::unexpected(count.error());
+    if (!count) return propagate(count);
     if (*count == 0) break;
     done += *count;
   }

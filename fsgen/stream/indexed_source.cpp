@@ -112,7 +112,7 @@ Result<void> IndexedSource::read(std::uint64_t offset, std::span<std::byte> out)
   while (!out.empty()) {
     const std::uint64_t no = offset / ChunkCache::kChunkBytes;
     const Result<ChunkRef> chunk = this->chunk(no, false);
-    if (!chunk) return std::unexpected(chunk.error());
+    if (!chunk) return propagate(chunk);
     const auto bytes =
         (*chunk)->bytes().subspan(static_cast<std::size_t>(offset - chunk_offset(no)));
     const std::size_t count = std::min(bytes.size(), out.size());
@@ -269,7 +269,7 @@ Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Stand
   const std::uint64_t offset = chunk_offset(no);
   if (!standing.decoder) {
     Result<Standing> begun = begin_at(offset);
-    if (!begun) return std::unexpected(std::move(begun.error()));
+    if (!begun) return propagate(begun);
     standing = std::move(*begun);
   }
   std::shared_ptr<Chunk> passed;  // what is not kept is decoded into this
@@ -281,13 +281,13 @@ Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Stand
       if (!passed) passed = store_.new_chunk(ChunkCache::kChunkBytes);
       const Result<void> decoded = decode(
           standing, passed->bytes().first(chunk_bytes(at_no) - static_cast<std::size_t>(skip)));
-      if (!decoded) return std::unexpected(decoded.error());
+      if (!decoded) return propagate(decoded);
       continue;
     }
     std::shared_ptr<Chunk> chunk = store_.new_chunk(chunk_bytes(at_no));
     const auto bytes = chunk->bytes();
     const Result<void> decoded = decode(standing, bytes);
-    if (!decoded) return std::unexpected(decoded.error());
+    if (!decoded) return propagate(decoded);
     if (crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()) !=
         index_.chunk_crc32[static_cast<std::size_t>(at_no)]) {
       return fail(Errc::io,
@@ -306,7 +306,7 @@ Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out)
   bool is_new = false;
   while (!out.empty()) {
     const Result<std::size_t> count = standing.decoder->decode(out);
-    if (!count) return std::unexpected(count.error());
+    if (!count) return propagate(count);
     if (*count == 0) {
       // The end of a stretch, behind which the next one begins.
       const StreamIndex::Entry next = entry_before(standing.at);
@@ -317,7 +317,7 @@ Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out)
                                           index_.unpacked_bytes));
       }
       Result<Standing> begun = begin_at(standing.at);
-      if (!begun) return std::unexpected(std::move(begun.error()));
+      if (!begun) return propagate(begun);
       begun->read_on = standing.read_on;
       standing = std::move(*begun);
       is_new = true;
@@ -344,7 +344,7 @@ Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) 
     state = std::move(*unpacked_state);
   }
   Result<std::unique_ptr<Decoder>> decoder = make_decoder(input_, entry.point, state);
-  if (!decoder) return std::unexpected(std::move(decoder.error()));
+  if (!decoder) return propagate(decoder);
   return Standing{std::move(*decoder), entry.point.unpacked, 0};
 }
 
@@ -383,7 +383,7 @@ Result<std::shared_ptr<ByteSource>> make_rebuilt_source(const DecoderInput& stre
                                                         StreamIndex index,
                                                         const StreamOptions& options) {
   Result<std::unique_ptr<IndexRebuild>> rebuild = IndexRebuild::make(stream, index, options);
-  if (!rebuild) return std::unexpected(std::move(rebuild.error()));
+  if (!rebuild) return propagate(rebuild);
   const DecoderInput input = (*rebuild)->input();
   return std::make_shared<IndexedSource>(
       input, std::move(index), options.cache ? options.cache : std::make_shared<ChunkCache>(),

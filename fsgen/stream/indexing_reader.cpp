@@ -50,7 +50,7 @@ Result<Plan> make_plan(DecoderInput& input, const StreamOptions& options) {
       break;
     case Compression::xz: {
       const Result<XzBlocks> blocks = find_xz_blocks(input, options.index_memory_bytes);
-      if (!blocks) return std::unexpected(blocks.error());
+      if (!blocks) return propagate(blocks);
       const std::vector<Point>& points = blocks->points;
       for (std::size_t i = 0; i < points.size(); ++i) {
         const std::uint64_t end =
@@ -67,7 +67,7 @@ Result<Plan> make_plan(DecoderInput& input, const StreamOptions& options) {
     }
     case Compression::zstd: {
       const Result<ZstdFrames> frames = find_zstd_frames(*input.packed);
-      if (!frames) return std::unexpected(frames.error());
+      if (!frames) return propagate(frames);
       // Not all frames say how long they are.
       const std::uint64_t most_bytes = most_stretch_bytes(options);
       if (frames->largest_packed_bytes > most_bytes / 4 ||
@@ -117,7 +117,7 @@ class Producer final : public StreamObserver {
 
   Result<void> begin(const DecoderInput& input) {
     Result<std::unique_ptr<Decoder>> decoder = make_forward_decoder(input, *this);
-    if (!decoder) return std::unexpected(std::move(decoder.error()));
+    if (!decoder) return propagate(decoder);
     decoder_ = std::move(*decoder);
     builder_.add({}, {});
     return {};
@@ -169,7 +169,7 @@ Result<void> Producer::decode(Piece& piece) {
   while (piece.size < kPieceBytes) {
     const Result<std::size_t> count =
         decoder_->decode({piece.bytes.get() + piece.size, kPieceBytes - piece.size});
-    if (!count) return std::unexpected(count.error());
+    if (!count) return propagate(count);
     if (*count == 0) {
       piece.is_last = true;
       return {};
@@ -402,7 +402,7 @@ Result<void> AheadReader::spool(const Piece& piece) {
 Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
   while (true) {
     const auto more = next();
-    if (!more) return std::unexpected(more.error());
+    if (!more) return propagate(more);
     if (more->empty()) break;
   }
   StreamIndex index;
@@ -415,7 +415,7 @@ Result<std::shared_ptr<ByteSource>> AheadReader::finish() {
   // What is short is decoded from its beginning again.
   if (spool_ && unpacked_ > most_stretch_bytes(options_)) {
     Result<PackedSpool::Frames> frames = spool_->finish();
-    if (!frames) return std::unexpected(std::move(frames.error()));
+    if (!frames) return propagate(frames);
     input.packed = std::move(frames->packed);
     input.compression = Compression::zstd;
     input.zstd_workspace = nullptr;
@@ -451,10 +451,10 @@ Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
                                                    const std::optional<Expected>& expected) {
   DecoderInput own_input = input;
   Result<Plan> plan = make_plan(own_input, options);
-  if (!plan) return std::unexpected(std::move(plan.error()));
+  if (!plan) return propagate(plan);
   auto reader = std::make_unique<AheadReader>(own_input, options, expected, std::move(*plan));
   const Result<void> begun = reader->begin();
-  if (!begun) return std::unexpected(begun.error());
+  if (!begun) return propagate(begun);
   return reader;
 }
 

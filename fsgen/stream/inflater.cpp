@@ -221,7 +221,7 @@ Result<void> Inflater<Engine>::begin(const Point& point, std::span<const std::by
   unsigned value = 0;
   if (point.bits != 0) {
     const auto byte = input_.take_byte();
-    if (!byte) return std::unexpected(byte.error());
+    if (!byte) return propagate(byte);
     if (!*byte) return input_.damaged("it ends there");
     value = std::to_integer<unsigned>(**byte) >> (8 - point.bits);
   }
@@ -236,7 +236,7 @@ Result<void> Inflater<Engine>::decode_more(std::span<std::byte> out, std::size_t
   while (done < out.size() && state_ != State::ended) {
     if (state_ == State::between_members) {
       const Result<bool> more = begin_member();
-      if (!more) return std::unexpected(more.error());
+      if (!more) return propagate(more);
       state_ = *more ? State::body : State::ended;
       continue;
     }
@@ -250,7 +250,7 @@ template <class Engine>
 Result<bool> Inflater<Engine>::begin_member() {
   const std::uint64_t member_at = input_.position();
   const auto there = input_.peek();
-  if (!there) return std::unexpected(there.error());
+  if (!there) return propagate(there);
   if (there->empty()) {
     if (members_ == 0) return input_.damaged("it is empty");
     return false;
@@ -260,7 +260,7 @@ Result<bool> Inflater<Engine>::begin_member() {
   // As gzip does: what follows the last member and is no member is left alone.
   for (; got < start.size(); ++got) {
     const auto byte = input_.take_byte();
-    if (!byte) return std::unexpected(byte.error());
+    if (!byte) return propagate(byte);
     if (!*byte) break;
     start[got] = **byte;
     if (members_ > 0 && ((got == 0 && start[0] != kMagic0) || (got == 1 && start[1] != kMagic1))) {
@@ -275,11 +275,11 @@ Result<bool> Inflater<Engine>::begin_member() {
     return input_.damaged("a gzip header of an unknown kind");
   }
   const Result<void> fields = read_header_fields(flags);
-  if (!fields) return std::unexpected(fields.error());
+  if (!fields) return propagate(fields);
   if (observer_ != nullptr) {
     const Result<void> told = observer_->point(
         {.unpacked = unpacked_, .packed = member_at, .bits = 0, .kind = kMember}, {});
-    if (!told) return std::unexpected(told.error());
+    if (!told) return propagate(told);
   }
   ++members_;
   member_begin_ = unpacked_;
@@ -292,24 +292,24 @@ Result<void> Inflater<Engine>::read_header_fields(unsigned flags) {
   constexpr std::string_view kEnds = "it ends in the header of a gzip member";
   const auto take = [&](std::size_t count) -> Result<std::vector<std::byte>> {
     auto bytes = input_.take(count);
-    if (!bytes) return std::unexpected(bytes.error());
+    if (!bytes) return propagate(bytes);
     if (!*bytes) return input_.damaged(kEnds);
     return std::move(**bytes);
   };
   // Time, extra flags, system.
-  if (const auto bytes = take(6); !bytes) return std::unexpected(bytes.error());
+  if (const auto bytes = take(6); !bytes) return propagate(bytes);
   if ((flags & kFlagExtra) != 0) {
     const auto length = take(2);
-    if (!length) return std::unexpected(length.error());
+    if (!length) return propagate(length);
     const auto extra = take(load_le<std::uint16_t>(*length));
-    if (!extra) return std::unexpected(extra.error());
+    if (!extra) return propagate(extra);
   }
   for (const unsigned text : {kFlagName, kFlagComment}) {
     if ((flags & text) == 0) continue;
     if (const Result<void> skipped = skip_text(); !skipped) return skipped;
   }
   if ((flags & kFlagHeaderCrc) != 0) {
-    if (const auto bytes = take(2); !bytes) return std::unexpected(bytes.error());
+    if (const auto bytes = take(2); !bytes) return propagate(bytes);
   }
   return {};
 }
@@ -318,7 +318,7 @@ template <class Engine>
 Result<void> Inflater<Engine>::skip_text() {
   while (true) {
     const auto byte = input_.take_byte();
-    if (!byte) return std::unexpected(byte.error());
+    if (!byte) return propagate(byte);
     if (!*byte) return input_.damaged("it ends in the header of a gzip member");
     if (**byte == std::byte{0}) return {};
   }
@@ -327,7 +327,7 @@ Result<void> Inflater<Engine>::skip_text() {
 template <class Engine>
 Result<void> Inflater<Engine>::inflate_some(std::span<std::byte> out, std::size_t& done) {
   const auto there = input_.peek();
-  if (!there) return std::unexpected(there.error());
+  if (!there) return propagate(there);
   // At the end of the input, too: the engine may hold bits that unpack to more without another
   // byte.
   const Step step = engine_.step(*there, out.first(std::min(out.size(), kMostOut)));
@@ -368,7 +368,7 @@ Result<void> Inflater<Engine>::end_member() {
   }
   state_ = State::between_members;
   const auto trailer = input_.take(8);
-  if (!trailer) return std::unexpected(trailer.error());
+  if (!trailer) return propagate(trailer);
   if (!*trailer) return input_.damaged("it ends in the trailer of a gzip member");
   if (observer_ != nullptr) {
     observer_->checksum(unpacked_, input_.position(), load_le<std::uint32_t>(**trailer, 4),
@@ -389,13 +389,13 @@ Result<std::unique_ptr<Decoder>> make_inflater(const DecoderInput& input, const 
     assert(point.kind == kMember);
     auto inflater = std::make_unique<Inflater<BlockwiseInflate>>(input, point, observer);
     if (Result<void> begun = inflater->begin(point, state); !begun) {
-      return std::unexpected(std::move(begun.error()));
+      return propagate(begun);
     }
     return inflater;
   }
   auto inflater = std::make_unique<Inflater<FastInflate>>(input, point, observer);
   if (Result<void> begun = inflater->begin(point, state); !begun) {
-    return std::unexpected(std::move(begun.error()));
+    return propagate(begun);
   }
   return inflater;
 }

@@ -91,13 +91,13 @@ Result<void> Lz4Decoder::decode_more(std::span<std::byte> out, std::size_t& done
 Result<void> Lz4Decoder::begin_frame() {
   std::array<std::byte, kWordBytes> word{};
   const Result<std::size_t> count = input_.look(word);
-  if (!count) return std::unexpected(count.error());
+  if (!count) return propagate(count);
   const auto magic = load_le<std::uint32_t>(word);
   if (*count == word.size() && is_magic(magic)) {
     any_frame_ = true;
     state_ = magic == kLegacyMagic ? State::legacy : State::frame;
     if (state_ == State::frame) return {};
-    if (const auto taken = input_.take(word.size()); !taken) return std::unexpected(taken.error());
+    if (const auto taken = input_.take(word.size()); !taken) return propagate(taken);
     return {};
   }
   // The beginning of a magic number is a frame that is cut off; anything else is left alone.
@@ -116,7 +116,7 @@ Result<void> Lz4Decoder::begin_frame() {
 
 Result<void> Lz4Decoder::decode_frame(std::span<std::byte> out, std::size_t& done) {
   const auto there = input_.peek();
-  if (!there) return std::unexpected(there.error());
+  if (!there) return propagate(there);
   std::size_t used = there->size();
   std::size_t count = out.size();
   const std::size_t status =
@@ -135,7 +135,7 @@ Result<void> Lz4Decoder::decode_frame(std::span<std::byte> out, std::size_t& don
 Result<void> Lz4Decoder::read_legacy_block() {
   std::array<std::byte, kWordBytes> word{};
   const Result<std::size_t> count = input_.look(word);
-  if (!count) return std::unexpected(count.error());
+  if (!count) return propagate(count);
   const auto packed_bytes = load_le<std::uint32_t>(word);
   const bool is_none = packed_bytes == 0 || packed_bytes > LZ4_COMPRESSBOUND(kLegacyBlockBytes);
   if (*count < word.size() || is_none) {
@@ -146,9 +146,9 @@ Result<void> Lz4Decoder::read_legacy_block() {
     state_ = *count == word.size() && is_magic(packed_bytes) ? State::between_frames : State::ended;
     return {};
   }
-  if (const auto taken = input_.take(word.size()); !taken) return std::unexpected(taken.error());
+  if (const auto taken = input_.take(word.size()); !taken) return propagate(taken);
   const auto packed = input_.take(packed_bytes);
-  if (!packed) return std::unexpected(packed.error());
+  if (!packed) return propagate(packed);
   if (!*packed) return input_.damaged("it ends in the middle of a frame");
   legacy_block_.resize(kLegacyBlockBytes);
   const int size =

@@ -74,7 +74,7 @@ class LzwDecoder final : public Decoder {
 Result<void> LzwDecoder::read_header() {
   constexpr std::size_t kHeaderBytes = 3;
   const auto header = input_.take(kHeaderBytes);
-  if (!header) return std::unexpected(header.error());
+  if (!header) return propagate(header);
   if (!*header) return input_.damaged("it ends in its header");
   const auto flags = std::to_integer<unsigned>((**header)[2]);
   if ((**header)[0] != std::byte{0x1f} || (**header)[1] != std::byte{0x9d}) {
@@ -98,7 +98,7 @@ Result<std::optional<unsigned>> LzwDecoder::next_code() {
     group_bits_ = 0;
     for (unsigned i = 0; i < width_; ++i) {
       const auto byte = input_.take_byte();
-      if (!byte) return std::unexpected(byte.error());
+      if (!byte) return propagate(byte);
       if (!*byte) break;
       group_[i] = **byte;
       group_bits_ += 8;
@@ -155,7 +155,7 @@ Result<void> LzwDecoder::decode_more(std::span<std::byte> out, std::size_t& done
     while (stacked_ > 0 && done < out.size()) out[done++] = stack_[--stacked_];
     if (stacked_ > 0) break;
     const Result<std::optional<unsigned>> code = next_code();
-    if (!code) return std::unexpected(code.error());
+    if (!code) return propagate(code);
     if (!*code) {
       ended_ = true;
     } else if (clears_ && **code == kClearCode) {

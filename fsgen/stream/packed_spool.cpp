@@ -45,7 +45,7 @@ Result<void> PackedSpool::append(std::span<const std::byte> bytes) {
 
 Result<PackedSpool::Frames> PackedSpool::finish() {
   auto packed = writer_.finish();
-  if (!packed) return std::unexpected(std::move(packed.error()));
+  if (!packed) return propagate(packed);
   return Frames{std::move(*packed), builder_.take_entries()};
 }
 

@@ -75,7 +75,7 @@ class SpoolSource final : public ByteSource {
     const HostReader::AtOnce outcome = reader_.read_at_once(fd(), memo_, offset, out);
     if (outcome != HostReader::AtOnce::failed) return outcome == HostReader::AtOnce::done;
     const Result<void> result = read(offset, out);
-    if (!result) return std::unexpected(result.error());
+    if (!result) return propagate(result);
     return true;
   }
   bool is_at_hand(Range range) override { return reader_.is_at_hand(fd(), memo_, range); }
@@ -104,13 +104,13 @@ std::uint64_t SpoolWriter::size_bytes() const noexcept { return file_->size_byte
 Result<void> SpoolWriter::open_file() {
   if (file_->fd) return {};
   Result<UniqueFd> fd = file_->space->make_file();
-  if (!fd) return std::unexpected(std::move(fd.error()));
+  if (!fd) return propagate(fd);
   file_->fd = std::make_shared<const UniqueFd>(std::move(*fd));
   return {};
 }
 
 Result<std::shared_ptr<ByteSource>> SpoolWriter::source() {
-  if (const Result<void> opened = open_file(); !opened) return std::unexpected(opened.error());
+  if (const Result<void> opened = open_file(); !opened) return propagate(opened);
   return std::make_shared<SpoolSource>(file_);
 }
 

@@ -140,7 +140,7 @@ Result<void> LzmaDecoder::begin_stream(Compression compression, bool is_forward)
 
 Result<void> LzmaDecoder::begin_block(std::uint8_t check) {
   const auto first = input_.peek();
-  if (!first) return std::unexpected(first.error());
+  if (!first) return propagate(first);
   if (first->empty() || first->front() == std::byte{0}) return input_.damaged("no block is there");
   block_.version = 1;
   block_.check = static_cast<lzma_check>(check);
@@ -148,7 +148,7 @@ Result<void> LzmaDecoder::begin_block(std::uint8_t check) {
   block_.header_size =
       lzma_block_header_size_decode(std::to_integer<std::uint32_t>(first->front()));
   const auto header = input_.take(block_.header_size);
-  if (!header) return std::unexpected(header.error());
+  if (!header) return propagate(header);
   if (!*header) return input_.damaged("it ends in the header of a block");
   lzma_ret status = lzma_block_header_decode(
       &block_, nullptr, reinterpret_cast<const std::uint8_t*>((*header)->data()));
@@ -165,7 +165,7 @@ Result<void> LzmaDecoder::decode_more(std::span<std::byte> out, std::size_t& don
   lzma_.avail_out = out.size();
   while (lzma_.avail_out > 0 && !end_) {
     const auto there = input_.peek();
-    if (!there) return std::unexpected(there.error());
+    if (!there) return propagate(there);
     lzma_.next_in = reinterpret_cast<const std::uint8_t*>(there->data());
     lzma_.avail_in = there->size();
     const lzma_ret status = lzma_code(&lzma_, there->empty() ? LZMA_FINISH : LZMA_RUN);
@@ -187,9 +187,9 @@ Result<void> LzmaDecoder::end_stream() {
     constexpr std::uint64_t kWordBytes = 4;
     const Result<std::uint64_t> zeroes =
         next_ == Compression::xz ? skip_padding() : Result<std::uint64_t>(0);
-    if (!zeroes) return std::unexpected(zeroes.error());
+    if (!zeroes) return propagate(zeroes);
     const Result<bool> more = is_at_stream();
-    if (!more) return std::unexpected(more.error());
+    if (!more) return propagate(more);
     if (*more && *zeroes % kWordBytes == 0) return begin_stream(next_, is_forward_);
   }
   end_ = end;
@@ -204,7 +204,7 @@ Result<bool> LzmaDecoder::is_at_stream() {
   std::array<char, 6> bytes{};
   const Result<std::size_t> count =
       input_.look(std::as_writable_bytes(std::span(bytes)).first(magic.size()));
-  if (!count) return std::unexpected(count.error());
+  if (!count) return propagate(count);
   return *count != 0 && magic.starts_with(std::string_view(bytes.data(), *count));
 }
 
@@ -212,7 +212,7 @@ Result<std::uint64_t> LzmaDecoder::skip_padding() {
   std::uint64_t zeroes = 0;
   while (true) {
     const auto there = input_.peek();
-    if (!there) return std::unexpected(there.error());
+    if (!there) return propagate(there);
     const auto other =
         std::ranges::find_if(*there, [](std::byte byte) { return byte != std::byte{}; });
     const auto count = static_cast<std::size_t>(other - there->begin());
@@ -231,7 +231,7 @@ Result<std::unique_ptr<Decoder>> make_lzma_decoder(const DecoderInput& input, co
   const bool is_block = input.compression == Compression::xz && point.packed != 0;
   const Result<void> begun = is_block ? decoder->begin_block(point.kind)
                                       : decoder->begin_stream(input.compression, is_forward);
-  if (!begun) return std::unexpected(begun.error());
+  if (!begun) return propagate(begun);
   return decoder;
 }
 
@@ -257,7 +257,7 @@ Result<XzBlocks> find_xz_blocks(const DecoderInput& input, std::uint64_t most_me
           static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), size_bytes - at));
       if (const Result<void> read = input.packed->read(at, std::span(piece).first(count)); !read) {
         clean_up();
-        return std::unexpected(read.error());
+        return propagate(read);
       }
       at += count;
       lzma.next_in = reinterpret_cast<const std::uint8_t*>(piece.data());

@@ -59,7 +59,7 @@ enum class Next : std::uint8_t { frame, end, other };
 Result<Next> look_for_frame(PackedInput& input) {
   std::array<std::byte, 4> bytes{};
   const Result<std::size_t> count = input.look(bytes);
-  if (!count) return std::unexpected(count.error());
+  if (!count) return propagate(count);
   if (*count == 0) return Next::end;
   const auto begins_as = [&](std::uint32_t magic, std::uint32_t mask) {
     const std::uint32_t known = *count == bytes.size() ? UINT32_MAX : (1U << (8 * *count)) - 1;
@@ -111,10 +111,10 @@ Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& don
   ZSTD_outBuffer to{out.data(), out.size(), 0};
   while (to.pos < to.size) {
     const auto there = input_.peek();
-    if (!there) return std::unexpected(there.error());
+    if (!there) return propagate(there);
     if (!inside_frame_ && any_frame_) {
       const Result<Next> next = look_for_frame(input_);
-      if (!next) return std::unexpected(next.error());
+      if (!next) return propagate(next);
       if (*next != Next::frame) break;
     }
     if (there->empty() && !inside_frame_) break;
@@ -122,7 +122,7 @@ Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& don
     if (!inside_frame_ && observer_ != nullptr) {
       const Result<void> told = observer_->point(
           {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = kFrame}, {});
-      if (!told) return std::unexpected(told.error());
+      if (!told) return propagate(told);
     }
     ZSTD_inBuffer from{there->data(), there->size(), 0};
     const std::size_t before = to.pos;
@@ -217,10 +217,10 @@ Result<void> WorkspaceDecoder::decode_more(std::span<std::byte> out, std::size_t
   ZSTD_outBuffer to{out.data(), out.size(), 0};
   while (to.pos < to.size) {
     const auto there = input_.peek();
-    if (!there) return std::unexpected(there.error());
+    if (!there) return propagate(there);
     if (!inside_frame_ && any_frame_) {
       const Result<Next> next = look_for_frame(input_);
-      if (!next) return std::unexpected(next.error());
+      if (!next) return propagate(next);
       if (*next != Next::frame) break;
     }
     if (there->empty() && !inside_frame_) break;
@@ -283,7 +283,7 @@ Result<ZstdFrames> find_zstd_frames(ByteSource& packed) {
     const auto count =
         static_cast<std::size_t>(std::min<std::uint64_t>(header.size(), size_bytes - at));
     if (const Result<void> read = packed.read(at, std::span(header).first(count)); !read) {
-      return std::unexpected(read.error());
+      return propagate(read);
     }
     const auto magic = load_le<std::uint32_t>(header);
     if ((magic & 0xfffffff0U) == kSkippableMagic) {
@@ -304,7 +304,7 @@ Result<ZstdFrames> find_zstd_frames(ByteSource& packed) {
       std::array<std::byte, 4> block{};
       if (at >= size_bytes || size_bytes - at < 3) return frames;
       if (const Result<void> read = packed.read(at, std::span(block).first(3)); !read) {
-        return std::unexpected(read.error());
+        return propagate(read);
       }
       const auto word = load_le<std::uint32_t>(block);
       constexpr std::uint32_t kRunLengthBlock = 1;

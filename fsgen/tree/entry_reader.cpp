@@ -81,7 +81,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   if (entry.mount_point && !S_ISDIR(status.stx_mode)) return entry;
   if (!settings_.outputs.empty() && is_run_output(name, status)) return entry;
   if (settings_.sync != nullptr && !entry.mount_point && synced_device_ != device_of(status)) {
-    if (const auto synced = sync(name, status); !synced) return std::unexpected(synced.error());
+    if (const auto synced = sync(name, status); !synced) return propagate(synced);
   }
 
   RecordHead& head = entry.head;
@@ -111,7 +111,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   found_acl_ = !settings_.xattrs;
   if (settings_.xattrs) {
     const auto set = read_xattrs(name, status);
-    if (!set) return std::unexpected(set.error());
+    if (!set) return propagate(set);
     head.xattrs = *set;
   }
 
@@ -122,7 +122,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
       if (status.stx_blocks * kStatUnit < status.stx_size ||
           status.stx_size >= kLeastPreallocatedBytes) {
         if (const auto found = find_data_runs(name, status, entry); !found) {
-          return std::unexpected(found.error());
+          return propagate(found);
         }
       }
       break;

@@ -267,7 +267,7 @@ class LayerMerger {
     const Layer& layer = placed_[no].layer;
     for (const std::string& path : layer.whiteouts) {
       const Result<std::uint32_t> at = mark_at(placed_path(no, path));
-      if (!at) return std::unexpected(at.error());
+      if (!at) return propagate(at);
       if (path.empty()) {
         return wrong(no, "a whiteout of the root: there is no such thing");
       }
@@ -276,14 +276,14 @@ class LayerMerger {
     }
     for (const std::string& path : layer.opaque_directories) {
       const Result<std::uint32_t> at = mark_at(placed_path(no, path));
-      if (!at) return std::unexpected(at.error());
+      if (!at) return propagate(at);
       auto& layers = marks_[*at].opaque;
       if (layers.empty() || layers.back() != no) layers.push_back(no);
     }
     for (const OutwardLink& link : layer.outward_links) {
       std::string path = placed_path(no, link.path);
       const Result<std::uint32_t> at = mark_at(path);
-      if (!at) return std::unexpected(at.error());
+      if (!at) return propagate(at);
       const std::size_t slash = link.path.rfind('/');
       const std::string_view parent = slash == std::string::npos
                                           ? std::string_view{}
@@ -306,7 +306,7 @@ class LayerMerger {
     for (const std::string_view name : ways_[layer]) {
       path = joined(path, name);
       const Result<Found> found = find(path, layer);
-      if (!found) return std::unexpected(found.error());
+      if (!found) return propagate(found);
       if (!found->exists()) return {};
       if (found->leaf) {
         const char* what = node_of(*found->leaf).is_symlink() ? "symlink" : "file";
@@ -322,7 +322,7 @@ class LayerMerger {
     for (Link& link : links_) {
       if (link.layer != layer) continue;
       const Result<Found> found = find(link.target, layer);
-      if (!found) return std::unexpected(found.error());
+      if (!found) return propagate(found);
       if (!found->leaf) {
         return wrong(layer, fmt::format("{} is a hard link to {}, which is {}", link.path,
                                         link.target, found->exists() ? "a directory" : "nowhere"));
@@ -337,7 +337,7 @@ class LayerMerger {
     for (const AttributeOverride& change : placed_[layer].layer.overrides) {
       const std::string path = placed_path(layer, change.path);
       const Result<Found> found = find(path, layer + 1);
-      if (!found) return std::unexpected(found.error());
+      if (!found) return propagate(found);
       if (!found->exists()) {
         if (change.is_optional) continue;
         return wrong(layer,
@@ -702,7 +702,7 @@ Result<Layer> merge_layers(std::vector<PlacedLayer> layers) {
   LayerStack stack;
   for (PlacedLayer& layer : layers) {
     if (Result<void> good = stack.add(std::move(layer)); !good) {
-      return std::unexpected(std::move(good.error()));
+      return propagate(good);
     }
   }
   return std::move(stack).merge();

@@ -223,10 +223,10 @@ Result<UniqueFd> open_root(const std::string& path, int flags) {
 Result<Scan> scan_directory(const std::string& path, const ScanOptions& options, LogSink& log,
                             const ScanTuning& tuning) {
   const auto rules = ScanRules::make(options);
-  if (!rules) return std::unexpected(rules.error());
+  if (!rules) return propagate(rules);
   const ConfinedOpener opener(!options.one_file_system, tuning.use_openat2);
   auto root = open_root(path, O_PATH);
-  if (!root) return std::unexpected(root.error());
+  if (!root) return propagate(root);
   auto listed = opener.open(root->get(), ".", O_RDONLY | O_DIRECTORY);
   if (!listed) {
     return fail_errno(Errc::unreadable, listed.error(), fmt::format("list the directory {}", path));
@@ -236,14 +236,14 @@ Result<Scan> scan_directory(const std::string& path, const ScanOptions& options,
     log.write(LogLevel::debug, "this host has no openat2(2): paths are walked step by step");
   }
   auto walk = walk_directory(std::move(*listed), path, options, *rules, opener, tuning);
-  if (!walk) return std::unexpected(walk.error());
+  if (!walk) return propagate(walk);
   if (!walk->own_directories) {
     log.write(LogLevel::debug,
               "this host refuses unshare(2), or a thread: extended attributes are asked for "
               "through /proc");
   }
   auto numbered = number(*walk, path);
-  if (!numbered) return std::unexpected(numbered.error());
+  if (!numbered) return propagate(numbered);
 
   Scan scan;
   scan.report = std::move(walk->report);

@@ -31,8 +31,8 @@ Result<ScanRules> ScanRules::make(const ScanOptions& options) {
       return fail(Errc::usage, fmt::format("the pattern \"{}\" names nothing", rule.glob));
     }
   }
-  if (auto checked = check(options.uid_map); !checked) return std::unexpected(checked.error());
-  if (auto checked = check(options.gid_map); !checked) return std::unexpected(checked.error());
+  if (auto checked = check(options.uid_map); !checked) return propagate(checked);
+  if (auto checked = check(options.gid_map); !checked) return propagate(checked);
   if ((options.mode_mask & ~07777) != 0) {
     return fail(Errc::usage, fmt::format("the mode mask {:o} is beyond 7777", options.mode_mask));
   }

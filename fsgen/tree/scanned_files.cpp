@@ -58,7 +58,7 @@ Result<UniqueFd> ScannedFiles::open(ContentNo file) const {
   for (const bool from_root : {false, true}) {
     const auto directory = open_directory(node.parent, from_root);
     auto opened = directory ? opener_.open((*directory)->get(), name.c_str(), O_RDONLY | O_NONBLOCK)
-                            : std::unexpected(directory.error());
+                            : propagate(directory);
     if (opened) return std::move(*opened);
     os_errno = opened.error();
     if (os_errno != ENOENT) break;
@@ -81,7 +81,7 @@ std::expected<ScannedFiles::Handle, int> ScannedFiles::open_directory(std::uint3
   if (names.empty()) return start;
   std::ranges::reverse(names);
   auto fd = opener_.open_chain(start->get(), names, O_PATH);
-  if (!fd) return std::unexpected(fd.error());
+  if (!fd) return propagate(fd);
   auto handle = std::make_shared<const UniqueFd>(std::move(*fd));
   keep(directory, handle);
   return handle;

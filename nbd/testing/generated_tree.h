@@ -54,7 +54,7 @@ class GeneratedTree final : public ExportTree {
   Result<Export> open(std::string_view asked) override {
     ++opens;
     auto entry = find(asked);
-    if (!entry) return std::unexpected(entry.error());
+    if (!entry) return propagate(entry);
     return Export{std::move(entry->name), "",
                   std::make_shared<MemoryDevice>(std::vector<std::byte>(512))};
   }

@@ -39,13 +39,13 @@ void put_file(const std::string& path, Bytes bytes, Bytes behind) {
 /// All entries, and the head; fails when anything is wrong.
 Result<std::pair<BaseHead, std::vector<BaseEntry>>> read_all(const std::string& overlay) {
   auto reader = BaseManifestReader::open(overlay);
-  if (!reader) return std::unexpected(std::move(reader.error()));
+  if (!reader) return propagate(reader);
   FUZZ_REQUIRE(*reader);
   std::vector<BaseEntry> entries;
   while (true) {
     BaseEntry entry;
     const Result<bool> got = (*reader)->next(entry);
-    if (!got) return std::unexpected(got.error());
+    if (!got) return propagate(got);
     if (!*got) break;
     FUZZ_REQUIRE(entry.source < (*reader)->head().sources.size());
     host_path_of(entry, (*reader)->head().sources[entry.source]);

@@ -98,7 +98,7 @@ Result<Planner> configure(std::string_view /*name*/, const OptionValues& values)
   reader.text("label", label);
   reader.choice<bool>("toy-case", {{"keep", false}, {"upper", true}}, upper);
   if (label.size() > kBlockBytes - kMagic.size()) reader.refuse("label", label, "is too long");
-  if (Result<void> good = reader.finish(); !good) return std::unexpected(std::move(good.error()));
+  if (Result<void> good = reader.finish(); !good) return propagate(good);
   if (upper) {
     for (char& c : label) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   }

@@ -37,7 +37,7 @@ Result<Bytes> copy(HelperService& service, std::span<const std::byte> job) {
   Bytes bytes;
   for (std::uint64_t at = 0; at < source->size_bytes(); at += bytes.size()) {
     bytes.resize(std::min<std::uint64_t>(kPiece, source->size_bytes() - at));
-    if (Result<void> good = source->read(at, bytes); !good) return std::unexpected(good.error());
+    if (Result<void> good = source->read(at, bytes); !good) return propagate(good);
     service.add_data(bytes);
   }
   service.add_records(bytes_of("one "));

@@ -28,7 +28,7 @@ class MemorySource final : public ByteSource {
   }
   Result<bool> read_at_once(std::uint64_t offset, std::span<std::byte> out) override {
     const Result<void> result = read(offset, out);
-    if (!result) return std::unexpected(result.error());
+    if (!result) return propagate(result);
     return true;
   }
   bool is_at_hand(Range) override { return true; }
