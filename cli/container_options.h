@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cli/command.h"
-#include "fsgen/archive/oci_document.h"
+#include "fsgen/oci/document.h"
 #include "support/error.h"
 
 namespace mkvirtfs::cli {

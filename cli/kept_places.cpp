@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "cli/source_loader.h"
-#include "fsgen/tree/scan_rules.h"
+#include "fsgen/tree/entry_rules.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -49,7 +49,7 @@ std::uint64_t mount_of(const fs::path& path) {
 
 /// Whether the scan of `root` shows the directory at `path` below it.
 bool is_shown(const fs::path& root, const fs::path& path, const ScanOptions& scan,
-              const ScanRules& rules) {
+              const EntryRules& rules) {
   std::string directory;
   fs::path at = root;
   for (const fs::path& name : path) {
@@ -63,7 +63,7 @@ bool is_shown(const fs::path& root, const fs::path& path, const ScanOptions& sca
 
 /// The root of the source that shows the directory, the path of which is resolved.
 std::optional<fs::path> source_around(const SourceOptions& part, const ScanOptions& scan,
-                                      const ScanRules& rules, const fs::path& directory) {
+                                      const EntryRules& rules, const fs::path& directory) {
   for (const PlacedSource& placed : part.sources) {
     if (!is_directory_source(placed.source)) continue;
     fs::path root = resolved(placed.source);
@@ -78,7 +78,7 @@ std::optional<fs::path> source_around(const SourceOptions& part, const ScanOptio
 Result<void> check_outside_source(const SourceOptions& part, std::span<const KeptPlace> places) {
   const Result<ScanOptions> scan = part.scan_options();
   if (!scan) return propagate(scan);
-  const Result<ScanRules> rules = ScanRules::make(*scan);
+  const Result<EntryRules> rules = EntryRules::make(scan->entries);
   if (!rules) return propagate(rules);
   for (const KeptPlace& place : places) {
     const fs::path path = resolved(place.path);

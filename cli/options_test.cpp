@@ -74,12 +74,12 @@ class Variable {
 TEST_CASE("without options everything is as documented") {
   const ScanOptions scan = scan_options({});
   CHECK(scan.one_file_system);
-  CHECK(scan.rules.empty());
-  CHECK(scan.mode_mask == 07777);
-  CHECK(scan.xattrs);
+  CHECK(scan.entries.rules.empty());
+  CHECK(scan.entries.mode_mask == 07777);
+  CHECK(scan.entries.xattrs);
   CHECK_FALSE(scan.skip_unreadable);
-  CHECK_FALSE(scan.newest_mtime_s);
-  CHECK_FALSE(scan.owner_uid);
+  CHECK_FALSE(scan.entries.newest_mtime_s);
+  CHECK_FALSE(scan.entries.owner_uid);
   CHECK(Parsed({}).source.change_rules().on_change == OnChange::error);
   CHECK(Parsed({}).source.words().value() == std::vector<PlacedSource>{{"the-source", ""}});
   const ext2::Options image = ext2_options({});
@@ -94,34 +94,35 @@ TEST_CASE("rules keep the order of the command line, whichever option they came 
   const ScanOptions options = scan_options({"--exclude=a", "--include", "b", "--include=c",
                                             "--exclude", "d", "--fs=ext4", "--include=e"});
   std::string order;
-  for (const PathRule& rule : options.rules) order += (rule.include ? '+' : '-') + rule.glob;
+  for (const PathRule& rule : options.entries.rules)
+    order += (rule.include ? '+' : '-') + rule.glob;
   CHECK(order == "-a+b+c-d+e");
 }
 
 TEST_CASE("owners and id maps are numbers or names") {
   const ScanOptions both = scan_options({"--owner=root:7"});
-  CHECK(both.owner_uid == 0);
-  CHECK(both.owner_gid == 7);
+  CHECK(both.entries.owner_uid == 0);
+  CHECK(both.entries.owner_gid == 7);
   const ScanOptions group = scan_options({"--owner", ":4294967294"});
-  CHECK_FALSE(group.owner_uid);
-  CHECK(group.owner_gid == 4294967294);
+  CHECK_FALSE(group.entries.owner_uid);
+  CHECK(group.entries.owner_gid == 4294967294);
   const ScanOptions maps =
       scan_options({"--map-uid=1000:0", "--map-uid", "100000:1:65535", "--map-gid=5:6:1"});
-  REQUIRE(maps.uid_map.size() == 2);
-  CHECK(maps.uid_map[0].from == 1000);
-  CHECK(maps.uid_map[0].to == 0);
-  CHECK(maps.uid_map[0].count == 1);
-  CHECK(maps.uid_map[1].from == 100000);
-  CHECK(maps.uid_map[1].count == 65535);
-  REQUIRE(maps.gid_map.size() == 1);
+  REQUIRE(maps.entries.uid_map.size() == 2);
+  CHECK(maps.entries.uid_map[0].from == 1000);
+  CHECK(maps.entries.uid_map[0].to == 0);
+  CHECK(maps.entries.uid_map[0].count == 1);
+  CHECK(maps.entries.uid_map[1].from == 100000);
+  CHECK(maps.entries.uid_map[1].count == 65535);
+  REQUIRE(maps.entries.gid_map.size() == 1);
 }
 
 TEST_CASE("all other options arrive") {
   const ScanOptions scan = scan_options({"--mode-mask=0755", "--no-one-file-system", "--no-xattrs",
                                          "--skip-unreadable", "--threads=3"});
-  CHECK(scan.mode_mask == 0755);
+  CHECK(scan.entries.mode_mask == 0755);
   CHECK_FALSE(scan.one_file_system);
-  CHECK_FALSE(scan.xattrs);
+  CHECK_FALSE(scan.entries.xattrs);
   CHECK(scan.skip_unreadable);
   CHECK(scan.threads == 3);
   CHECK(Parsed({"--on-change=zero"}).source.change_rules().on_change == OnChange::zero);
@@ -310,7 +311,7 @@ TEST_CASE("mappings that overlap are both named") {
 TEST_CASE("SOURCE_DATE_EPOCH clamps the tree's times and dates the file system") {
   {
     const Variable epoch("SOURCE_DATE_EPOCH", "1700000000");
-    CHECK(scan_options({}).newest_mtime_s == 1700000000);
+    CHECK(scan_options({}).entries.newest_mtime_s == 1700000000);
     CHECK(source_date_epoch().value() == 1700000000);
   }
   for (const char* bad : {"yesterday", "-1", "1.5", " 1", "99999999999999999999"}) {

@@ -18,7 +18,7 @@
 
 #include "block/overlay_snapshot.h"
 #include "block/page_cache.h"
-#include "fsgen/tree/confined_open.h"
+#include "support/confined_open.h"
 #include "support/sha256.h"
 #include "support/unique_fd.h"
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "cli/source_base.h"
-#include "fsgen/archive/oci_image.h"
+#include "fsgen/oci/image.h"
 #include "fsgen/tree/merge.h"
 #include "support/message.h"
 
@@ -125,8 +125,8 @@ Result<PreparedImage> prepare(std::span<const SourceOptions* const> parts,
   for (const SourceOptions* part : parts) {
     Result<ScanOptions> options = part->scan_options();
     if (!options) return propagate(options);
-    options->lists_lost_xattrs = options->xattrs;
-    if (!image.holds().xattrs) options->xattrs = false;
+    options->entries.lists_lost_xattrs = options->entries.xattrs;
+    if (!image.holds().xattrs) options->entries.xattrs = false;
     scan_options.push_back(std::move(*options));
   }
   const Result<Planner> planner = image.planner();

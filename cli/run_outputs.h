@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "fsgen/tree/scan.h"
+#include "fsgen/host/scan.h"
 #include "support/log.h"
 
 namespace mkvirtfs::cli {

@@ -13,7 +13,7 @@
 
 #include "cli/empty_values.h"
 #include "cli/prepared_image.h"
-#include "fsgen/archive/oci_image.h"
+#include "fsgen/oci/image.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {

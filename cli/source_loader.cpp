@@ -12,9 +12,9 @@
 #include "block/host_files.h"
 #include "block/overlay_snapshot.h"
 #include "fsgen/archive/archive.h"
-#include "fsgen/archive/oci_load.h"
+#include "fsgen/host/source_sync.h"
+#include "fsgen/oci/load.h"
 #include "fsgen/stream/compressed.h"
-#include "fsgen/tree/source_sync.h"
 #include "support/text.h"
 #include "support/unique_fd.h"
 
@@ -105,7 +105,7 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
                             is_regular ? settings->index_cache.get() : nullptr, log);
   if (!read) return propagate(read);
   archive::LayerOptions layer_options = settings->layer;
-  layer_options.scan = scan;
+  layer_options.entries = scan.entries;
   // Whether something below has what they name, merging finds out.
   layer_options.outward_links = true;
   layer_options.below = below;
@@ -139,7 +139,7 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Plac
   if (!platform) return propagate(platform);
   load_options.platform = std::move(*platform);
   load_options.verify_direct = options.container().verify_direct();
-  load_options.layer.scan = scan;
+  load_options.layer.entries = scan.entries;
   load_options.layer.below = below;
   load_options.layer.at = placed.at;
   Result<oci::LoadedImage> image = oci::load_image(name, load_options, log);

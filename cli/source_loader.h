@@ -8,9 +8,9 @@
 
 #include "cli/source_base.h"
 #include "cli/source_options.h"
+#include "fsgen/host/scan.h"
 #include "fsgen/tree/layer.h"
 #include "fsgen/tree/layers_below.h"
-#include "fsgen/tree/scan.h"
 #include "support/error.h"
 #include "support/log.h"
 

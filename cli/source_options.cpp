@@ -51,14 +51,14 @@ Result<void> parse_owner(const std::string& text, ScanOptions& options) {
     return fail(Errc::usage, fmt::format("--owner={} names neither user nor group", text));
   }
   if (!user.empty()) {
-    options.owner_uid = parse_id(user, false);
-    if (!options.owner_uid) {
+    options.entries.owner_uid = parse_id(user, false);
+    if (!options.entries.owner_uid) {
       return fail(Errc::usage, fmt::format("--owner={}: there is no user {} here", text, user));
     }
   }
   if (!group.empty()) {
-    options.owner_gid = parse_id(group, true);
-    if (!options.owner_gid) {
+    options.entries.owner_gid = parse_id(group, true);
+    if (!options.entries.owner_gid) {
       return fail(Errc::usage, fmt::format("--owner={}: there is no group {} here", text, group));
     }
   }
@@ -246,9 +246,9 @@ std::vector<PathRule> SourceOptions::rules() const {
 Result<ScanOptions> SourceOptions::scan_options() const {
   if (Result<void> good = archive_.check(); !good) return propagate(good);
   ScanOptions options;
-  options.rules = rules();
+  options.entries.rules = rules();
   options.one_file_system = !no_one_file_system_;
-  options.xattrs = !no_xattrs_;
+  options.entries.xattrs = !no_xattrs_;
   options.skip_unreadable = skip_unreadable_;
   options.threads = threads_;
   if (!owner_.empty()) {
@@ -260,22 +260,22 @@ Result<ScanOptions> SourceOptions::scan_options() const {
   if (!uid_map) return propagate(uid_map);
   Result<std::vector<IdMapping>> gid_map = parse_mappings("--map-gid", gid_map_);
   if (!gid_map) return propagate(gid_map);
-  options.uid_map = std::move(*uid_map);
-  options.gid_map = std::move(*gid_map);
+  options.entries.uid_map = std::move(*uid_map);
+  options.entries.gid_map = std::move(*gid_map);
   if (!mode_mask_.empty()) {
     const auto mask = parse_number<std::uint16_t>(mode_mask_, 8);
     if (!mask || *mask > 07777) {
       return fail(Errc::usage,
                   fmt::format("--mode-mask={} is not an octal number up to 7777", mode_mask_));
     }
-    options.mode_mask = *mask;
+    options.entries.mode_mask = *mask;
   }
   if (const auto platform = container_.platform(); !platform) {
     return propagate(platform);
   }
   const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
   if (!epoch) return propagate(epoch);
-  options.newest_mtime_s = *epoch;
+  options.entries.newest_mtime_s = *epoch;
   const auto sync = sync_within();
   if (!sync) return propagate(sync);
   options.sync_within = *sync;

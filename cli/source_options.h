@@ -13,7 +13,7 @@
 #include "cli/command.h"
 #include "cli/container_options.h"
 #include "cli/run_outputs.h"
-#include "fsgen/tree/scan.h"
+#include "fsgen/host/scan.h"
 #include "support/error.h"
 
 namespace mkvirtfs::cli {

@@ -76,12 +76,12 @@ std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed
                                        Compression compression, const IndexCache& cache,
                                        const ReadOptions& options,
                                        const StreamOptions& stream_options, LogSink& log,
-                                       std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
+                                       std::optional<DigestAlgorithm> digest_of_unpacked) {
   std::optional<KeptIndex> kept = cache.find(*packed, options.reading());
   if (!kept || kept->compression != compression) return std::nullopt;
-  std::optional<oci::Digest> digest;
+  std::optional<Digest> digest;
   if (digest_of_unpacked) {
-    const Result<oci::Digest> parsed = oci::parse_digest(kept->unpacked_digest);
+    const Result<Digest> parsed = parse_digest(kept->unpacked_digest);
     if (!parsed || parsed->algorithm != *digest_of_unpacked) return std::nullopt;
     digest = *parsed;
   }
@@ -105,11 +105,10 @@ std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed
 /// The bytes of a pass, hashed as they go by.
 class HashedReader final : public ForwardReader {
  public:
-  HashedReader(ForwardReader& pass, oci::DigestAlgorithm algorithm)
-      : pass_(pass), hash_(algorithm) {}
+  HashedReader(ForwardReader& pass, DigestAlgorithm algorithm) : pass_(pass), hash_(algorithm) {}
 
   /// Reads what is left.
-  Result<oci::Digest> finish() {
+  Result<Digest> finish() {
     while (true) {
       const Result<std::span<const std::byte>> more = next();
       if (!more) return propagate(more);
@@ -126,15 +125,14 @@ class HashedReader final : public ForwardReader {
 
  private:
   ForwardReader& pass_;
-  oci::Hasher hash_;
+  Hasher hash_;
 };
 
 /// A compressed archive that can be read forwards, in one pass; nullopt: `archive.stream` is what
 /// it unpacks to, to be looked at again. The digest goes into `archive`, too.
 Result<std::optional<ReadMembers>> read_in_one_pass(
     Archive& archive, const ReadOptions& options, const StreamOptions& stream_options,
-    std::optional<oci::DigestAlgorithm> digest_of_unpacked, std::uint64_t& packed_end,
-    LogSink& log) {
+    std::optional<DigestAlgorithm> digest_of_unpacked, std::uint64_t& packed_end, LogSink& log) {
   Result<std::unique_ptr<IndexingReader>> pass =
       open_compressed(archive.stream, archive.compression, stream_options);
   if (!pass) return propagate(pass);
@@ -144,7 +142,7 @@ Result<std::optional<ReadMembers>> read_in_one_pass(
   Result<std::optional<ReadMembers>> found = read_members(reader, archive.name, options, log);
   if (!found) return found;
   if (hashed) {
-    const Result<oci::Digest> digest = hashed->finish();
+    const Result<Digest> digest = hashed->finish();
     if (!digest) return propagate(digest);
     archive.unpacked_digest = *digest;
   }
@@ -201,7 +199,7 @@ Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& given,
                              const StreamOptions& stream_options, const IndexCache* cache,
                              LogSink& given_log,
-                             std::optional<oci::DigestAlgorithm> digest_of_unpacked) {
+                             std::optional<DigestAlgorithm> digest_of_unpacked) {
   RemarksLog log(given_log);
   ReadOptions options = given;
   if (!options.spool) options.spool = stream_options.spool;

@@ -8,10 +8,10 @@
 
 #include "fsgen/archive/index_cache.h"
 #include "fsgen/archive/layer_tree.h"
-#include "fsgen/archive/oci_digest.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/compressed.h"
+#include "fsgen/stream/digest.h"
 #include "fsgen/tree/layer.h"
 #include "support/error.h"
 #include "support/log.h"
@@ -42,7 +42,7 @@ struct Archive {
   std::string manifest_directory;  ///< of an mtree manifest: where its contents are
   bool from_kept_index = false;    ///< nothing had to be unpacked
   /// Of `stream`, if it was asked for and the archive is compressed.
-  std::optional<oci::Digest> unpacked_digest;
+  std::optional<Digest> unpacked_digest;
 };
 
 /// Reads an archive, compressed or not. The pass that finds the members makes the index of a
@@ -56,8 +56,7 @@ struct Archive {
 /// Errors: as of read_members(), and of fsgen/stream/compressed.h.
 Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptions& options,
                              const StreamOptions& stream_options, const IndexCache* cache,
-                             LogSink& log,
-                             std::optional<oci::DigestAlgorithm> digest_of_unpacked = {});
+                             LogSink& log, std::optional<DigestAlgorithm> digest_of_unpacked = {});
 
 struct ArchiveLayer {
   Layer layer;

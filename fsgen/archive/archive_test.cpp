@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "block/host_files.h"
+#include "fsgen/host/scan.h"
 #include "fsgen/stream/file_source.h"
 #include "fsgen/stream/testing/stream_data.h"
-#include "fsgen/tree/scan.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"

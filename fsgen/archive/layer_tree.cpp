@@ -14,7 +14,7 @@
 #include <tuple>
 #include <utility>
 
-#include "fsgen/tree/scan_rules.h"
+#include "fsgen/tree/entry_rules.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::archive {
@@ -29,6 +29,8 @@ constexpr std::size_t kMostXattrValueBytes = 65536;
 constexpr std::uint32_t kMostMajor = (1u << 12) - 1;
 constexpr std::uint32_t kMostMinor = (1u << 20) - 1;
 constexpr std::size_t kMostNameBytes = 255;
+constexpr std::uint16_t kDirectoryPermissions = 0755;
+constexpr std::uint16_t kFilePermissions = 0644;
 constexpr std::uint32_t kNoId = std::numeric_limits<std::uint32_t>::max();
 
 enum class PathKind : std::uint8_t {
@@ -600,7 +602,7 @@ Result<void> Extraction::run(LogSink& log) {
 class Numbering {
  public:
   Numbering(const MemberLog& members, std::string_view name, const LayerOptions& options,
-            const ScanRules& rules, Extraction& extraction)
+            const EntryRules& rules, Extraction& extraction)
       : members_(members),
         name_(name),
         options_(options),
@@ -614,6 +616,7 @@ class Numbering {
   void collect_entries();
   /// The attributes of `member_` as the image shall have them.
   NewNode node_of_member() const;
+  NewNode with_rules(EntryAttributes attributes) const;
   NewNode implied_directory() const;
   std::vector<Xattr> xattrs_of_member() const;
   /// The names of `member_`'s attributes that no file can have, until the next call.
@@ -630,7 +633,7 @@ class Numbering {
   const MemberLog& members_;
   const std::string name_;
   const LayerOptions& options_;
-  const ScanRules& rules_;
+  const EntryRules& rules_;
   const Paths& paths_;
   Extraction& extraction_;
 
@@ -656,28 +659,25 @@ void Numbering::collect_entries() {
   for (std::uint32_t no = 1; no < paths_.size(); ++no) entries_[next[paths_[no].parent]++] = no;
 }
 
+NewNode Numbering::with_rules(EntryAttributes attributes) const {
+  rules_.apply(attributes);
+  NewNode node;
+  node.mode = attributes.mode;
+  node.uid = attributes.uid;
+  node.gid = attributes.gid;
+  node.mtime = attributes.mtime;
+  return node;
+}
+
 NewNode Numbering::node_of_member() const {
-  constexpr std::uint16_t kDirectoryPermissions = 0755;
-  constexpr std::uint16_t kFilePermissions = 0644;
-  RecordHead head;
-  head.mode = member_.mode;
+  std::uint16_t mode = member_.mode;
   if (!member_.has_permissions) {
-    const bool is_directory = S_ISDIR(member_.mode);
-    head.mode = static_cast<std::uint16_t>(
-        (member_.mode & S_IFMT) | (is_directory ? kDirectoryPermissions : kFilePermissions));
+    mode = static_cast<std::uint16_t>((mode & S_IFMT) |
+                                      (S_ISDIR(mode) ? kDirectoryPermissions : kFilePermissions));
   }
   // Symlinks have no permissions; Linux shows all of them.
-  if (S_ISLNK(head.mode)) head.mode = S_IFLNK | 0777;
-  head.uid = member_.uid;
-  head.gid = member_.gid;
-  head.mtime_s = member_.mtime.seconds;
-  head.mtime_ns = member_.mtime.nanoseconds;
-  rules_.apply(head);
-  NewNode node;
-  node.mode = head.mode;
-  node.uid = head.uid;
-  node.gid = head.gid;
-  node.mtime = {head.mtime_s, head.mtime_ns};
+  if (S_ISLNK(mode)) mode = S_IFLNK | 0777;
+  NewNode node = with_rules({mode, member_.uid, member_.gid, member_.mtime});
   if (S_ISREG(node.mode)) {
     node.size_bytes = member_.size_bytes;
     node.sparse = member_.is_sparse;
@@ -689,20 +689,12 @@ NewNode Numbering::node_of_member() const {
 }
 
 NewNode Numbering::implied_directory() const {
-  RecordHead head;
-  head.mode = S_IFDIR | 0755;
-  rules_.apply(head);
-  NewNode node;
-  node.mode = head.mode;
-  node.uid = head.uid;
-  node.gid = head.gid;
-  node.mtime = {head.mtime_s, head.mtime_ns};
-  return node;
+  return with_rules({S_IFDIR | kDirectoryPermissions, 0, 0, {}});
 }
 
 std::vector<Xattr> Numbering::xattrs_of_member() const {
   std::vector<Xattr> set;
-  if (!options_.scan.xattrs) return set;
+  if (!options_.entries.xattrs) return set;
   for (const auto& [name, value] : member_.xattrs) {
     if (!XattrRules::keeps_name(name)) continue;
     Xattr xattr{std::string(name), std::string(value)};
@@ -713,7 +705,7 @@ std::vector<Xattr> Numbering::xattrs_of_member() const {
 
 std::string_view Numbering::lost_xattrs_of_member() {
   lost_xattrs_.clear();
-  if (!options_.scan.lists_lost_xattrs) return {};
+  if (!options_.entries.lists_lost_xattrs) return {};
   for (const auto& [name, value] : member_.xattrs) {
     if (XattrRules::is_linux_name(name)) continue;
     if (!lost_xattrs_.empty()) lost_xattrs_ += ", ";
@@ -788,13 +780,8 @@ Result<void> Numbering::add_overrides() {
     const bool good = path.parse(member_.path, options_.unsafe_names).has_value();
     assert(good);
     static_cast<void>(good);
-    RecordHead head;
-    head.mode = member_.mode;
-    head.uid = member_.uid;
-    head.gid = member_.gid;
-    head.mtime_s = member_.mtime.seconds;
-    head.mtime_ns = member_.mtime.nanoseconds;
-    rules_.apply(head);
+    EntryAttributes attributes{member_.mode, member_.uid, member_.gid, member_.mtime};
+    rules_.apply(attributes);
     AttributeOverride change;
     Result<std::string> settled = extraction_.settled(path);
     if (!settled) {
@@ -806,11 +793,11 @@ Result<void> Numbering::add_overrides() {
     change.type = static_cast<std::uint16_t>(member_.mode & S_IFMT);
     change.is_optional = member_.is_optional;
     if (member_.has_permissions) {
-      change.permissions = static_cast<std::uint16_t>(head.mode & 07777);
+      change.permissions = static_cast<std::uint16_t>(attributes.mode & 07777);
     }
-    if (member_.has_uid) change.uid = head.uid;
-    if (member_.has_gid) change.gid = head.gid;
-    if (member_.has_mtime) change.mtime = Timestamp{head.mtime_s, head.mtime_ns};
+    if (member_.has_uid) change.uid = attributes.uid;
+    if (member_.has_gid) change.gid = attributes.gid;
+    if (member_.has_mtime) change.mtime = attributes.mtime;
     made_.layer.overrides.push_back(std::move(change));
   }
   return {};
@@ -961,7 +948,7 @@ void FilePlaces::add(const Member& member) {
 
 Result<LayerTree> make_layer_tree(const MemberLog& members, std::string_view name,
                                   const LayerOptions& given, LogSink& log) {
-  const Result<ScanRules> rules = ScanRules::make(given.scan);
+  const Result<EntryRules> rules = EntryRules::make(given.entries);
   if (!rules) return propagate(rules);
   LayerOptions options = given;
   options.at = fmt::format("{}", fmt::join(components_of(given.at), "/"));

@@ -9,9 +9,9 @@
 
 #include "fsgen/archive/member_log.h"
 #include "fsgen/archive/member_path.h"
+#include "fsgen/tree/entry_rules.h"
 #include "fsgen/tree/layer.h"
 #include "fsgen/tree/layers_below.h"
-#include "fsgen/tree/scan.h"
 #include "support/error.h"
 #include "support/log.h"
 
@@ -24,7 +24,7 @@ enum class DataOrder : std::uint8_t {
 };
 
 struct LayerOptions {
-  ScanOptions scan;  ///< the part that is not about looking at a host
+  EntryOptions entries;
   UnsafeNames unsafe_names = UnsafeNames::error;
   DataOrder data_order = DataOrder::archive;
   /// Hard links to what the archive does not hold go to Layer::outward_links: somebody will look

@@ -307,13 +307,13 @@ TEST_CASE(
   members.add(member).file("g");
   CHECK_THAT(members.refusal(), Catch::Contains("member f belongs to 4294967295:0"));
   LayerOptions options;
-  options.scan.owner_uid = 7;
+  options.entries.owner_uid = 7;
   CHECK(members.good(options).layer.tree->find_path("f")->uid == 7);
   options = {};
-  options.scan.uid_map = {{4294967295, 8, 1}};
+  options.entries.uid_map = {{4294967295, 8, 1}};
   CHECK(members.good(options).layer.tree->find_path("f")->uid == 8);
   options = {};
-  options.scan.rules = {{false, "f"}};
+  options.entries.rules = {{false, "f"}};
   CHECK(paths_of(members.good(options)) == "g@0");
 }
 
@@ -331,9 +331,9 @@ TEST_CASE("extended attributes that ext cannot hold by name are counted and name
   CHECK(tree.lost_xattrs(2) == "");
   CHECK(tree.xattrs(tree.node(1).xattrs).size() == 1);
   LayerOptions options;
-  options.scan.xattrs = false;
+  options.entries.xattrs = false;
   CHECK(members.good(options).layer.tree->lost_xattrs(1) != "");
-  options.scan.lists_lost_xattrs = false;
+  options.entries.lists_lost_xattrs = false;
   CHECK(members.good(options).layer.tree->lost_xattrs(1) == "");
 }
 
@@ -378,11 +378,11 @@ TEST_CASE("rules and owners apply as to a directory") {
   file.xattrs = {{"user.note", "x"}, {"btrfs.compression", "zstd"}};
   members.add(file).file("a/drop").directory("b").file("b/x").link("c", "b/x");
   LayerOptions options;
-  options.scan.rules = {{false, "drop"}, {false, "b/"}};
-  options.scan.owner_uid = 7;
-  options.scan.gid_map = {{1001, 8, 1}};
-  options.scan.mode_mask = 0755;
-  options.scan.newest_mtime_s = 1'000'000'000;
+  options.entries.rules = {{false, "drop"}, {false, "b/"}};
+  options.entries.owner_uid = 7;
+  options.entries.gid_map = {{1001, 8, 1}};
+  options.entries.mode_mask = 0755;
+  options.entries.newest_mtime_s = 1'000'000'000;
   const LayerTree made = members.good(options);
   CHECK(paths_of(made) == "a/ c@0 a/keep@0");
   CHECK(made.excluded_count == 2);
@@ -392,7 +392,7 @@ TEST_CASE("rules and owners apply as to a directory") {
   CHECK(kept.gid == 8);
   CHECK(kept.mtime() == Timestamp{1'000'000'000, 0});
   CHECK(made.layer.tree->xattrs(kept.xattrs).size() == 1);
-  options.scan.xattrs = false;
+  options.entries.xattrs = false;
   CHECK(members.good(options).layer.tree->find_path("a/keep")->xattrs == 0);
 }
 

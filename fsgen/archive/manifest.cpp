@@ -19,8 +19,8 @@
 
 #include "block/host_files.h"
 #include "fsgen/archive/host_ids.h"
-#include "fsgen/tree/confined_open.h"
 #include "support/arithmetic.h"
+#include "support/confined_open.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::archive {

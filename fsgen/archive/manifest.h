@@ -5,6 +5,7 @@
 #include <string>
 
 #include "block/content.h"
+#include "block/host_files.h"
 #include "fsgen/archive/layer_tree.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"

@@ -9,10 +9,10 @@
 #include <utility>
 
 #include "fsgen/archive/archive.h"
+#include "fsgen/host/scan.h"
 #include "fsgen/stream/testing/stream_data.h"
 #include "fsgen/tree/listing.h"
 #include "fsgen/tree/merge.h"
-#include "fsgen/tree/scan.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
@@ -229,7 +229,7 @@ TEST_CASE("what is left out of an image is not missed by a manifest") {
   const Result<Archive> archive = read_archive(source, options, {}, nullptr, null_log());
   REQUIRE(archive);
   LayerOptions layer_options;
-  layer_options.scan.rules = {{false, "*.log"}, {false, "var/"}};
+  layer_options.entries.rules = {{false, "*.log"}, {false, "var/"}};
   const Result<ArchiveLayer> layer = make_layer(*archive, layer_options, {}, null_log());
   REQUIRE(layer);
   std::vector<std::string> changed;

@@ -5,9 +5,14 @@
 #include <utility>
 #include <vector>
 
-#include "fsgen/tree/scan.h"
-
 namespace mkvirtfs {
+
+/// Ids `from` .. `from + count - 1` become `to` ..; ids in no mapping stay.
+struct IdMapping {
+  std::uint32_t from = 0;
+  std::uint32_t to = 0;
+  std::uint32_t count = 1;
+};
 
 /// User or group ids of the host as the image has them: the first mapping that holds an id decides.
 class IdMap {

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/tree/source_differences.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <catch2/catch.hpp>
 
 #include <cstddef>
@@ -14,11 +10,7 @@
 #include <utility>
 
 #include "fsgen/tree/merge.h"
-#include "fsgen/tree/scan.h"
 #include "fsgen/tree/tree_builder.h"
-#include "support/log.h"
-#include "support/unique_fd.h"
-#include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
@@ -96,31 +88,6 @@ TEST_CASE("layers keep what they lose") {
         "dropped d loses its chattr flags: no dump (d)\n"
         "dropped plain loses its chattr flags: compressed (c)\n" +
             std::string(kListed.substr(kListed.find("dropped d/both"))));
-}
-
-TEST_CASE("chattr flags of host files are seen by the scan's own statx") {
-  const TempDir dir("/var/tmp");
-  write_file(dir / "file", "x");
-  const UniqueFd file(::open((dir / "file").c_str(), O_RDONLY | O_CLOEXEC));
-  REQUIRE(file);
-  int flags = 0;
-  const bool has_flags = ::ioctl(file.get(), FS_IOC_GETFLAGS, &flags) == 0;
-  flags |= FS_NODUMP_FL;
-  if (!has_flags || ::ioctl(file.get(), FS_IOC_SETFLAGS, &flags) != 0) {
-    WARN("this file system has no chattr flags");
-    return;
-  }
-  struct statx status{};
-  REQUIRE(::statx(file.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) == 0);
-  if ((status.stx_attributes & STATX_ATTR_NODUMP) == 0) {
-    WARN("statx(2) tells no chattr flags of this file system");
-    return;
-  }
-  const Result<Scan> scan = scan_directory(dir.path().string(), {}, null_log());
-  REQUIRE(scan);
-  Lines lines;
-  CHECK(list_source_differences(*scan->tree, lines));
-  CHECK(lines.text == "dropped file loses its chattr flags: no dump (d)\n");
 }
 
 }  // namespace mkvirtfs

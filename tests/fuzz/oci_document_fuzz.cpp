@@ -8,8 +8,8 @@
 #include <string_view>
 #include <variant>
 
-#include "fsgen/archive/oci_document.h"
-#include "fsgen/archive/oci_image.h"
+#include "fsgen/oci/document.h"
+#include "fsgen/oci/image.h"
 #include "fuzz_require.h"
 
 using namespace mkvirtfs;

@@ -18,7 +18,7 @@
 #include <system_error>
 #include <vector>
 
-#include "fsgen/tree/confined_open.h"
+#include "support/confined_open.h"
 #include "support/text.h"
 #include "tests/support/privileges.h"
 

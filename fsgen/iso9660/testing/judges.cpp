@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "block/host_files.h"
-#include "fsgen/tree/scan.h"
+#include "fsgen/host/scan.h"
 #include "support/log.h"
 #include "support/text.h"
 #include "tests/support/foreign_tools.h"
@@ -158,7 +158,7 @@ std::string differences_by_bsdtar(const std::shared_ptr<const Image>& image,
                                "-xpPf", (place / "image").string()});
   if (bsdtar.status != 0) return printable(bsdtar.output);
   ScanOptions options;
-  options.xattrs = false;
+  options.entries.xattrs = false;
   const Result<Scan> scan = scan_directory(out.string(), options, null_log());
   if (!scan) return scan.error().what;
   const SourceTree& tree = *source.tree;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/archive/oci_load.h"
+#include "fsgen/oci/load.h"
 
 #include <catch2/catch.hpp>
 
@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
-#include "fsgen/archive/oci_whiteouts.h"
+#include "fsgen/oci/whiteouts.h"
 #include "fsgen/tree/listing.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
@@ -620,7 +620,7 @@ TEST_CASE("an image without layers is an empty directory") {
   const TempDir dir("/var/tmp");
   ImageWriter(dir.path()).finish({});
   LoadOptions options;
-  options.layer.scan.owner_uid = 5;
+  options.layer.entries.owner_uid = 5;
   const Result<LoadedImage> image =
       load_image({Form::oci, dir.path().string(), ""}, options, null_log());
   INFO((image ? "" : image.error().what));

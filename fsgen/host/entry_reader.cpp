@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/entry_reader.h"
+#include "fsgen/host/entry_reader.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -86,10 +86,6 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
 
   RecordHead& head = entry.head;
   head.mode = status.stx_mode;
-  head.uid = status.stx_uid;
-  head.gid = status.stx_gid;
-  head.mtime_s = status.stx_mtime.tv_sec;
-  head.mtime_ns = status.stx_mtime.tv_nsec;
   const FileIdentity identity = identity_of(status);
   head.inode = identity.inode;
   head.file_mtime_ns = identity.mtime_ns;
@@ -139,7 +135,16 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
     default:
       break;
   }
-  settings_.rules.apply(head);
+  EntryAttributes attributes{status.stx_mode,
+                             status.stx_uid,
+                             status.stx_gid,
+                             {status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec}};
+  settings_.rules.apply(attributes);
+  head.mode = attributes.mode;
+  head.uid = attributes.uid;
+  head.gid = attributes.gid;
+  head.mtime_s = attributes.mtime.seconds;
+  head.mtime_ns = attributes.mtime.nanoseconds;
   return entry;
 }
 

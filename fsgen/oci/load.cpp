@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/archive/oci_load.h"
+#include "fsgen/oci/load.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -9,8 +9,9 @@
 #include <utility>
 
 #include "fsgen/archive/archive.h"
-#include "fsgen/archive/oci_whiteouts.h"
+#include "fsgen/oci/whiteouts.h"
 #include "fsgen/stream/chunk_cache.h"
+#include "fsgen/stream/verified_source.h"
 #include "fsgen/tree/merge.h"
 #include "support/message.h"
 #include "support/parallel.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/source_sync.h"
+#include "fsgen/host/source_sync.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "fsgen/tree/scan.h"
+#include "fsgen/host/scan.h"
 #include "support/unique_fd.h"
 #include "tests/support/temp_dir.h"
 

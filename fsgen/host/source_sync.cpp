@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/source_sync.h"
+#include "fsgen/host/source_sync.h"
 
 #include <fmt/format.h>
 #include <linux/magic.h>

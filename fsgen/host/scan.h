@@ -9,28 +9,12 @@
 #include <vector>
 
 #include "block/host_files.h"
+#include "fsgen/tree/entry_rules.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 #include "support/log.h"
 
 namespace mkvirtfs {
-
-/// One `--exclude` or `--include`. The first rule that matches a path decides; what none matches is
-/// taken. `glob` is matched against the path below the root when it holds a '/' (so "/tmp" is the
-/// root's tmp alone), else against the name alone. '*' and '?' stay inside one component, '**'
-/// crosses them: see glob.h. With a '/' at its end it matches directories only. An excluded
-/// directory is not entered.
-struct PathRule {
-  bool include = false;
-  std::string glob;
-};
-
-/// Ids `from` .. `from + count - 1` become `to` ..; ids in no mapping stay.
-struct IdMapping {
-  std::uint32_t from = 0;
-  std::uint32_t to = 0;
-  std::uint32_t count = 1;
-};
 
 /// A file that the very run writes which scans: what stands in it is no part of the tree. Named by
 /// identities, because it can be met on other ways than its path.
@@ -48,21 +32,10 @@ struct ScanOptions {
   /// Enter no mount point, neither of another file system nor of the same: what is a directory
   /// stays as an empty one, what is a file is left out. The report counts them.
   bool one_file_system = true;
-  std::vector<PathRule> rules;
-  std::optional<std::uint32_t> owner_uid;  ///< wins over the mappings
-  std::optional<std::uint32_t> owner_gid;
-  std::vector<IdMapping> uid_map;  ///< the first that holds an id; for the ids in ACLs too
-  std::vector<IdMapping> gid_map;
-  std::uint16_t mode_mask = 07777;  ///< permission bits that survive
-  bool xattrs = true;               ///< which are kept: see XattrRules
-  /// Those of an archive that no file system of Linux can have are counted and listed, whatever
-  /// becomes of the others.
-  bool lists_lost_xattrs = true;
+  EntryOptions entries;
   /// Take what can be read, count the rest in the report, instead of failing. A directory that can
   /// not be listed stays as an empty one, everything else is left out.
   bool skip_unreadable = false;
-  /// Later mtimes become this one (SOURCE_DATE_EPOCH).
-  std::optional<std::int64_t> newest_mtime_s;
   std::vector<RunOutput> outputs;  ///< left out
   /// Have each file system of the source written back before its files are looked at, so that later
   /// writes through mappings are seen; the scan fails when one takes longer.

@@ -9,9 +9,9 @@
 
 #include "fsgen/archive/index_cache.h"
 #include "fsgen/archive/layer_tree.h"
-#include "fsgen/archive/oci_document.h"
-#include "fsgen/archive/oci_image.h"
 #include "fsgen/archive/read_members.h"
+#include "fsgen/oci/document.h"
+#include "fsgen/oci/image.h"
 #include "fsgen/stream/compressed.h"
 #include "fsgen/tree/layer.h"
 #include "support/error.h"

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "fsgen/tree/confined_open.h"
-#include "fsgen/tree/scan.h"
-#include "fsgen/tree/scan_records.h"
-#include "fsgen/tree/scan_rules.h"
+#include "fsgen/host/scan.h"
+#include "fsgen/host/scan_records.h"
+#include "fsgen/tree/entry_rules.h"
 #include "fsgen/tree/xattr_pool.h"
+#include "support/confined_open.h"
 #include "support/error.h"
 #include "support/unique_fd.h"
 
@@ -58,7 +58,7 @@ struct WalkResult {
 /// Looks at everything below `root`, a descriptor that can be listed, in parallel. `name` is what
 /// messages call it. Fails as scan_directory() does.
 Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
-                                  const ScanOptions& options, const ScanRules& rules,
+                                  const ScanOptions& options, const EntryRules& rules,
                                   const ConfinedOpener& opener, const ScanTuning& tuning);
 
 /// scan_directory() for tests.

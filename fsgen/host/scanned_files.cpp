@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/scanned_files.h"
+#include "fsgen/host/scanned_files.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/archive/oci_document.h"
+#include "fsgen/oci/document.h"
 
 #include <fmt/format.h>
 #include <sys/utsname.h>
@@ -159,6 +159,10 @@ class Reader {
 };
 
 }  // namespace
+
+std::string blob_path(const Digest& digest) {
+  return fmt::format("blobs/{}/{}", name_of(digest.algorithm), hex_of(digest));
+}
 
 Result<Platform> parse_platform(std::string_view text) {
   std::array<std::string, 3> parts;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/scan_walk.h"
+#include "fsgen/host/scan_walk.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -23,9 +23,9 @@
 #include <system_error>
 #include <utility>
 
-#include "fsgen/tree/entry_reader.h"
-#include "fsgen/tree/read_access.h"
-#include "fsgen/tree/source_sync.h"
+#include "fsgen/host/entry_reader.h"
+#include "fsgen/host/read_access.h"
+#include "fsgen/host/source_sync.h"
 #include "support/message.h"
 #include "support/mutex.h"
 #include "support/parallel.h"
@@ -132,11 +132,11 @@ class Troubles {
 /// What all workers share: the stack of tasks, and what came out so far.
 class Walk {
  public:
-  Walk(const ScanOptions& scan_options, const ScanRules& scan_rules, const ConfinedOpener& confined,
-       const ScanTuning& scan_tuning, UniqueFd root);
+  Walk(const ScanOptions& scan_options, const EntryRules& scan_rules,
+       const ConfinedOpener& confined, const ScanTuning& scan_tuning, UniqueFd root);
 
   const ScanOptions& options;
-  const ScanRules& rules;
+  const EntryRules& rules;
   const ConfinedOpener& opener;
   const ScanTuning& tuning;
   const ReadAccess access;
@@ -191,7 +191,7 @@ std::size_t most_open_directories_of(const ScanTuning& tuning) {
   return static_cast<std::size_t>(std::min(limit.rlim_cur / 2, kMost));
 }
 
-Walk::Walk(const ScanOptions& scan_options, const ScanRules& scan_rules,
+Walk::Walk(const ScanOptions& scan_options, const EntryRules& scan_rules,
            const ConfinedOpener& confined, const ScanTuning& scan_tuning, UniqueFd root_fd)
     : options(scan_options),
       rules(scan_rules),
@@ -292,7 +292,7 @@ class Worker {
   Worker(Walk& walk, std::uint32_t number)
       : walk_(walk),
         number_(number),
-        reader_({walk.rules, walk.opener, walk.access, walk.options.xattrs,
+        reader_({walk.rules, walk.opener, walk.access, walk.options.entries.xattrs,
                  !walk.options.one_file_system, walk.root_device, walk.options.outputs,
                  walk.sync.get(), walk.options.keep_facts}),
         listing_(kListingBufferBytes) {}
@@ -341,7 +341,7 @@ void Worker::run(bool may_change_directory) noexcept {
     // Leaves the working directory that the threads of a process share.
     if (may_change_directory && walk_.tuning.use_own_directory && ::unshare(CLONE_FS) == 0) {
       reader_.use_own_directory();
-    } else if (walk_.options.xattrs && ::access("/proc/self/fd", F_OK) != 0) {
+    } else if (walk_.options.entries.xattrs && ::access("/proc/self/fd", F_OK) != 0) {
       walk_.give_up({Errc::unsupported, errno,
                      "extended attributes cannot be read where unshare(2) is refused and /proc is "
                      "missing (try without them)"});
@@ -570,7 +570,7 @@ WalkCounts& WalkCounts::operator+=(const WalkCounts& more) noexcept {
 }
 
 Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
-                                  const ScanOptions& options, const ScanRules& rules,
+                                  const ScanOptions& options, const EntryRules& rules,
                                   const ConfinedOpener& opener, const ScanTuning& tuning) {
   Walk walk(options, rules, opener, tuning, std::move(root));
   std::vector<WalkTask> first(1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/confined_open.h"
+#include "support/confined_open.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

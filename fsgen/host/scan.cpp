@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // From a host directory to a SourceTree: the walk (scan_walk.h) finds everything, in any order;
 // here its records are numbered.
-#include "fsgen/tree/scan.h"
+#include "fsgen/host/scan.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -15,11 +15,11 @@
 #include <unordered_map>
 #include <utility>
 
-#include "fsgen/tree/confined_open.h"
-#include "fsgen/tree/scan_records.h"
-#include "fsgen/tree/scan_rules.h"
-#include "fsgen/tree/scan_walk.h"
-#include "fsgen/tree/scanned_files.h"
+#include "fsgen/host/scan_records.h"
+#include "fsgen/host/scan_walk.h"
+#include "fsgen/host/scanned_files.h"
+#include "fsgen/tree/entry_rules.h"
+#include "support/confined_open.h"
 
 namespace mkvirtfs {
 namespace {
@@ -222,7 +222,7 @@ Result<UniqueFd> open_root(const std::string& path, int flags) {
 
 Result<Scan> scan_directory(const std::string& path, const ScanOptions& options, LogSink& log,
                             const ScanTuning& tuning) {
-  const auto rules = ScanRules::make(options);
+  const auto rules = EntryRules::make(options.entries);
   if (!rules) return propagate(rules);
   const ConfinedOpener opener(!options.one_file_system, tuning.use_openat2);
   auto root = open_root(path, O_PATH);

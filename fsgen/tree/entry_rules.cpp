@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/scan_rules.h"
+#include "fsgen/tree/entry_rules.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -25,7 +25,7 @@ Result<void> check(const std::vector<IdMapping>& mappings) {
 
 }  // namespace
 
-Result<ScanRules> ScanRules::make(const ScanOptions& options) {
+Result<EntryRules> EntryRules::make(const EntryOptions& options) {
   for (const PathRule& rule : options.rules) {
     if (rule.glob.find_first_not_of('/') == std::string::npos) {
       return fail(Errc::usage, fmt::format("the pattern \"{}\" names nothing", rule.glob));
@@ -36,10 +36,10 @@ Result<ScanRules> ScanRules::make(const ScanOptions& options) {
   if ((options.mode_mask & ~07777) != 0) {
     return fail(Errc::usage, fmt::format("the mode mask {:o} is beyond 7777", options.mode_mask));
   }
-  return ScanRules(options);
+  return EntryRules(options);
 }
 
-ScanRules::ScanRules(const ScanOptions& options)
+EntryRules::EntryRules(const EntryOptions& options)
     : owner_uid_(options.owner_uid),
       owner_gid_(options.owner_gid),
       uids_(options.uid_map),
@@ -59,7 +59,7 @@ ScanRules::ScanRules(const ScanOptions& options)
   }
 }
 
-bool ScanRules::takes(std::string_view directory, std::string_view name, bool is_directory) const {
+bool EntryRules::takes(std::string_view directory, std::string_view name, bool is_directory) const {
   std::string path;
   for (const Rule& rule : rules_) {
     if (rule.directories_only && !is_directory) continue;
@@ -72,14 +72,15 @@ bool ScanRules::takes(std::string_view directory, std::string_view name, bool is
   return true;
 }
 
-void ScanRules::apply(RecordHead& head) const noexcept {
-  head.uid = owner_uid_ ? *owner_uid_ : uids_(head.uid);
-  head.gid = owner_gid_ ? *owner_gid_ : gids_(head.gid);
+void EntryRules::apply(EntryAttributes& attributes) const noexcept {
+  attributes.uid = owner_uid_ ? *owner_uid_ : uids_(attributes.uid);
+  attributes.gid = owner_gid_ ? *owner_gid_ : gids_(attributes.gid);
   // A symlink's permissions mean nothing and are 0777 everywhere.
-  if (!S_ISLNK(head.mode)) head.mode &= static_cast<std::uint16_t>(S_IFMT | mode_mask_);
-  if (newest_mtime_s_ && head.mtime_s >= *newest_mtime_s_) {
-    head.mtime_s = *newest_mtime_s_;
-    head.mtime_ns = 0;
+  if (!S_ISLNK(attributes.mode)) {
+    attributes.mode &= static_cast<std::uint16_t>(S_IFMT | mode_mask_);
+  }
+  if (newest_mtime_s_ && attributes.mtime.seconds >= *newest_mtime_s_) {
+    attributes.mtime = {*newest_mtime_s_, 0};
   }
 }
 

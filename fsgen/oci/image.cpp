@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/archive/oci_image.h"
+#include "fsgen/oci/image.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "fsgen/stream/file_source.h"
-#include "fsgen/tree/confined_open.h"
+#include "support/confined_open.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::oci {

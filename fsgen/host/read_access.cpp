@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/read_access.h"
+#include "fsgen/host/read_access.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

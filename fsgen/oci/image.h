@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "block/host_files.h"
-#include "fsgen/archive/oci_digest.h"
-#include "fsgen/archive/oci_document.h"
+#include "fsgen/oci/document.h"
 #include "fsgen/stream/byte_source.h"
+#include "fsgen/stream/digest.h"
 #include "support/error.h"
 #include "support/log.h"
 

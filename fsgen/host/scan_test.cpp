@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/scan.h"
+#include "fsgen/host/scan.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <grp.h>
+#include <linux/fs.h>
 #include <rapidcheck.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -24,8 +26,8 @@
 #include <thread>
 #include <vector>
 
+#include "fsgen/host/scan_walk.h"
 #include "fsgen/tree/listing.h"
-#include "fsgen/tree/scan_walk.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
@@ -262,7 +264,7 @@ TEST_CASE("outputs of the run are no part of the tree") {
   CHECK(read_through(*scanned.files, *scanned.tree, "kept") == "old");
 
   // What is excluded anyway changes no time of the image's.
-  options.rules = {{false, "/sub"}};
+  options.entries.rules = {{false, "/sub"}};
   CHECK_FALSE(scan(dir / "src", options).report.outputs_met[0]);
 }
 
@@ -405,7 +407,7 @@ TEST_CASE("rules take and leave out") {
   }
   const auto left = [&](std::vector<PathRule> rules, std::uint64_t excluded) {
     ScanOptions options;
-    options.rules = std::move(rules);
+    options.entries.rules = std::move(rules);
     const Scan scanned = scan(dir.path(), options);
     CHECK(scanned.report.excluded_count == excluded);
     return names_of(*scanned.tree);
@@ -418,9 +420,9 @@ TEST_CASE("rules take and leave out") {
   CHECK(left({{true, "doc/"}, {true, "doc/file"}, {false, "**"}}, 7) == "doc\ndoc/file\n");
 
   ScanOptions options;
-  options.rules = {{false, "/"}};
+  options.entries.rules = {{false, "/"}};
   CHECK(error_of(dir.path(), options).code == Errc::usage);
-  options.rules = {{false, ""}};
+  options.entries.rules = {{false, ""}};
   CHECK(error_of(dir.path(), options).code == Errc::usage);
 }
 
@@ -447,10 +449,10 @@ TEST_CASE("owners, modes and times are changed as asked, inside ACLs too") {
   const TempDir dir;
   materialise(built, dir.path());
   ScanOptions options;
-  options.uid_map = {{1000, 100000, 10}, {1005, 1, 1}, {0, 5, 1}};
-  options.gid_map = {{2000, 2, 1}};
-  options.mode_mask = 0755;
-  options.newest_mtime_s = 2000;
+  options.entries.uid_map = {{1000, 100000, 10}, {1005, 1, 1}, {0, 5, 1}};
+  options.entries.gid_map = {{2000, 2, 1}};
+  options.entries.mode_mask = 0755;
+  options.entries.newest_mtime_s = 2000;
   CHECK(listing_of(dir.path(), options) ==
         "dir . mode=0755 owner=100000:0 mtime=2000\n"
         "file a mode=0755 owner=100005:2 mtime=1000.000000500 size=0 system.posix_acl_access="
@@ -459,21 +461,21 @@ TEST_CASE("owners, modes and times are changed as asked, inside ACLs too") {
         "symlink l mode=0777 owner=7:2 mtime=2000 to=a\n");
 
   options = {};
-  options.owner_uid = 0;
-  options.owner_gid = 33;
-  options.xattrs = false;
+  options.entries.owner_uid = 0;
+  options.entries.owner_gid = 33;
+  options.entries.xattrs = false;
   CHECK(listing_of(dir.path(), options) ==
         "dir . mode=0755 owner=0:33 mtime=2000.000000001\n"
         "file a mode=6777 owner=0:33 mtime=1000.000000500 size=0\n"
         "symlink l mode=0777 owner=0:33 mtime=2001.000000007 to=a\n");
 
   options = {};
-  options.uid_map = {{4294967295, 0, 2}};
+  options.entries.uid_map = {{4294967295, 0, 2}};
   CHECK(error_of(dir.path(), options).code == Errc::usage);
-  options.uid_map = {{0, 0, 0}};
+  options.entries.uid_map = {{0, 0, 0}};
   CHECK(error_of(dir.path(), options).code == Errc::usage);
-  options.uid_map = {};
-  options.mode_mask = 010000;
+  options.entries.uid_map = {};
+  options.entries.mode_mask = 010000;
   CHECK(error_of(dir.path(), options).code == Errc::usage);
 }
 
@@ -520,7 +522,7 @@ TEST_CASE("what can not be read is an error that names it all, or is counted") {
   for (const bool xattrs : {true, false}) {
     for (const bool use_own_directory : {true, false}) {
       ScanOptions options;
-      options.xattrs = xattrs;
+      options.entries.xattrs = xattrs;
       ScanTuning tuning;
       tuning.use_own_directory = use_own_directory;
       CAPTURE(xattrs, use_own_directory);
@@ -790,4 +792,27 @@ TEST_CASE("a directory that is swapped for a symlink leads nowhere") {
     }
   }
   stop = true;
+}
+
+TEST_CASE("chattr flags of host files are seen by the scan's own statx") {
+  const TempDir dir("/var/tmp");
+  write_file(dir / "file", "x");
+  const UniqueFd file(::open((dir / "file").c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(file);
+  int flags = 0;
+  const bool has_flags = ::ioctl(file.get(), FS_IOC_GETFLAGS, &flags) == 0;
+  flags |= FS_NODUMP_FL;
+  if (!has_flags || ::ioctl(file.get(), FS_IOC_SETFLAGS, &flags) != 0) {
+    WARN("this file system has no chattr flags");
+    return;
+  }
+  struct statx status{};
+  REQUIRE(::statx(file.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) == 0);
+  if ((status.stx_attributes & STATX_ATTR_NODUMP) == 0) {
+    WARN("statx(2) tells no chattr flags of this file system");
+    return;
+  }
+  const Result<Scan> scan = scan_directory(dir.path().string(), {}, null_log());
+  REQUIRE(scan);
+  CHECK(scan->tree->find_path("file")->unshown == unshown::kNoDump);
 }

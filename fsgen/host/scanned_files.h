@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "block/host_files.h"
-#include "fsgen/tree/confined_open.h"
 #include "fsgen/tree/source_tree.h"
+#include "support/confined_open.h"
 #include "support/mutex.h"
 #include "support/unique_fd.h"
 

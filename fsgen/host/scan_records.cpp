@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/tree/scan_records.h"
+#include "fsgen/host/scan_records.h"
 
 #include <sys/mman.h>
 

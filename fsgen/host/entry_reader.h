@@ -11,12 +11,13 @@
 #include <vector>
 
 #include "block/extent.h"
-#include "fsgen/tree/confined_open.h"
-#include "fsgen/tree/read_access.h"
-#include "fsgen/tree/scan_records.h"
-#include "fsgen/tree/scan_rules.h"
-#include "fsgen/tree/source_sync.h"
+#include "fsgen/host/read_access.h"
+#include "fsgen/host/scan.h"
+#include "fsgen/host/scan_records.h"
+#include "fsgen/host/source_sync.h"
+#include "fsgen/tree/entry_rules.h"
 #include "fsgen/tree/xattr_pool.h"
+#include "support/confined_open.h"
 
 struct statx;
 
@@ -31,7 +32,7 @@ namespace mkvirtfs {
 class EntryReader {
  public:
   struct Settings {
-    const ScanRules& rules;
+    const EntryRules& rules;
     const ConfinedOpener& opener;
     const ReadAccess& access;
     bool xattrs = true;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/archive/oci_whiteouts.h"
+#include "fsgen/oci/whiteouts.h"
 
 #include <fmt/format.h>
 

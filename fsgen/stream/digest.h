@@ -4,22 +4,20 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <variant>
 
-#include "fsgen/stream/byte_source.h"
 #include "support/error.h"
 #include "support/sha256.h"
 
-namespace mkvirtfs::oci {
+namespace mkvirtfs {
 
-/// The algorithms that are registered (OCI Image Specification, descriptor.md).
+/// The algorithms that the OCI Image Specification registers (descriptor.md).
 enum class DigestAlgorithm : std::uint8_t { sha256, sha512 };
 
-/// What blobs are named by: "sha256:" and 64 digits, or "sha512:" and 128.
+/// What blobs of container images are named by: "sha256:" and 64 digits, or "sha512:" and 128.
 struct Digest {
   DigestAlgorithm algorithm = DigestAlgorithm::sha256;
   std::array<std::byte, 64> bytes{};  ///< of SHA-256 the first half; the rest is zeroes
@@ -30,8 +28,9 @@ struct Digest {
 /// Errors: Errc::unreadable for what is no digest, Errc::unsupported for other algorithms.
 Result<Digest> parse_digest(std::string_view text);
 std::string to_string(const Digest& digest);
-/// Where a layout has the blob: "blobs/sha256/...".
-std::string blob_path(const Digest& digest);
+/// The digits alone.
+std::string hex_of(const Digest& digest);
+std::string_view name_of(DigestAlgorithm algorithm);
 
 Digest digest_of(std::string_view bytes, DigestAlgorithm algorithm = DigestAlgorithm::sha256);
 
@@ -47,16 +46,4 @@ class Hasher {
   std::variant<Sha256, Sha512> state_;
 };
 
-/// The bytes of another source, hashed as they are read from the beginning to the end; what is read
-/// again or out of order passes through. Any thread, like all sources.
-class VerifiedSource : public ByteSource {
- public:
-  /// Hashes what was not read yet, and compares. Errc::unreadable names both digests. What was
-  /// found stays.
-  virtual Result<void> verify() = 0;
-};
-
-std::shared_ptr<VerifiedSource> make_verified(std::shared_ptr<ByteSource> source,
-                                              const Digest& wanted);
-
-}  // namespace mkvirtfs::oci
+}  // namespace mkvirtfs

@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "fsgen/archive/oci_digest.h"
+#include "fsgen/stream/digest.h"
 #include "support/error.h"
 
 // The JSON of container images: OCI Image Specification 1.1 (image-index.md, manifest.md,
@@ -36,6 +36,9 @@ Result<Platform> parse_platform(std::string_view text);
 std::string to_string(const Platform& platform);
 /// Linux on this machine's processor.
 Platform host_platform();
+
+/// Where a layout has the blob: "blobs/sha256/...".
+std::string blob_path(const Digest& digest);
 
 /// What names a blob.
 struct Descriptor {
