@@ -15,7 +15,6 @@
 namespace mkvirtfs::ext2 {
 namespace {
 
-constexpr std::size_t kMostBlockBytes = 4096;
 constexpr std::uint64_t kSuperblockOffset = 1024;
 
 std::string_view name_of(Variant variant) noexcept {
@@ -163,76 +162,27 @@ Ext2Image::Place Ext2Image::place_of(BlockNo block) const {
   return place;
 }
 
-Extent Ext2Image::extent_at(std::uint64_t offset) const {
+Region Ext2Image::region_at(std::uint64_t offset) const {
   const std::uint64_t bytes = block_bytes();
+  const std::uint64_t block_count = volume_->layout().block_count();
   const BlockNo block = offset / bytes;
-  Extent extent;
-  extent.offset = block * bytes;
-  if (block >=
-      volume_->layout().block_count()) {  // behind the file system: what a given size has left over
-    extent.length = size_bytes_ - extent.offset;
-    return extent;
+  if (block >= block_count) {  // behind the file system: what a given size has left over
+    return Region::empty({block_count * bytes, size_bytes_ - block_count * bytes});
   }
   const Place place = place_of(block);
-  extent.length = place.blocks * bytes;
-  if (place.zero) return extent;
-  if (place.kind != Kind::file_data) {
-    extent.kind = ExtentKind::computed;
-    return extent;
-  }
-  const std::uint64_t size = contents_->tree->node(place.owner).size_bytes;
+  const Range range = blocks_at(block, place.blocks);
+  if (place.zero) return Region::empty(range);
+  if (place.kind != Kind::file_data) return Region::computed(range);
   const std::uint64_t from = place.index * bytes;
-  const std::uint64_t data = std::min(extent.length, size - from);
-  if (offset - extent.offset >= data) {  // in the last block, behind the file's end
-    extent.offset += data;
-    extent.length -= data;
-    return extent;
-  }
-  extent.kind = ExtentKind::content;
-  extent.length = data;
-  extent.content = ContentNo{place.owner};
-  extent.content_offset = from;
-  return extent;
+  const std::uint64_t size = contents_->tree->node(place.owner).size_bytes;
+  return {.kind = Region::Kind::file,
+          .range = range,
+          .data_bytes = std::min(range.length, size - from),
+          .file = place.owner,
+          .file_offset = from};
 }
 
-void Ext2Image::map(Range range, ExtentSink& sink) const {
-  assert(range.end() <= size_bytes_);
-  Extent pending;  // neighbours of one kind are told as one, but for those that name a file
-  std::uint64_t at = range.offset;
-  while (at < range.end()) {
-    const Extent extent = extent_at(at).clipped(at, range.end());
-    at = extent.end();
-    const bool joins =
-        pending.length > 0 && pending.kind == extent.kind && extent.kind != ExtentKind::content;
-    if (joins) {
-      pending.length += extent.length;
-      continue;
-    }
-    if (pending.length > 0 && !sink.extent(pending)) return;
-    pending = extent;
-  }
-  if (pending.length > 0) sink.extent(pending);
-}
-
-void Ext2Image::compute(std::uint64_t offset, std::span<std::byte> out) const {
-  const std::uint32_t bytes = block_bytes();
-  std::array<std::byte, kMostBlockBytes> scratch;
-  while (!out.empty()) {
-    const BlockNo block = offset / bytes;
-    const std::size_t skip = offset % bytes;
-    const std::size_t length = std::min<std::size_t>(bytes - skip, out.size());
-    if (length == bytes) {
-      write_block(block, out.first(bytes));
-    } else {
-      write_block(block, std::span(scratch).first(bytes));
-      std::memcpy(out.data(), scratch.data() + skip, length);
-    }
-    offset += length;
-    out = out.subspan(length);
-  }
-}
-
-void Ext2Image::write_block(BlockNo block, std::span<std::byte> out) const {
+void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const {
   const Place place = place_of(block);
   const auto index = static_cast<std::uint32_t>(place.index);
   const InodeNumbers& numbers = contents_->numbers;
@@ -350,12 +300,6 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
       return "free";
   }
   std::unreachable();
-}
-
-std::uint64_t Ext2Image::described_end(std::uint64_t offset) const {
-  const BlockNo block = offset / block_bytes();
-  if (block >= volume_->layout().block_count()) return size_bytes_;
-  return (block + place_of(block).blocks) * block_bytes();
 }
 
 std::string Ext2Image::volume_id() const { return to_string(volume_->parameters().uuid); }

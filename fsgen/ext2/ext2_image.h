@@ -7,30 +7,37 @@
 #include <string>
 #include <vector>
 
-#include "block/image.h"
 #include "fsgen/ext2/volume.h"
+#include "fsgen/image/region_image.h"
 
 namespace mkvirtfs::ext2 {
 
-/// A placed volume seen as an Image: tells for every byte whether it is a hole, computed metadata
-/// or a file's. Immutable; nothing but the placement is stored.
-class Ext2Image final : public Image {
+/// A placed volume seen as an image. Immutable; nothing but the placement is stored.
+class Ext2Image final : public RegionImage {
  public:
   Ext2Image(std::unique_ptr<const Contents> contents, std::unique_ptr<const Volume> volume,
             std::uint64_t size_bytes);
 
   std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
   std::uint32_t block_bytes() const noexcept override { return volume_->parameters().block_bytes; }
-  void map(Range range, ExtentSink& sink) const override;
-  void compute(std::uint64_t offset, std::span<std::byte> out) const override;
   std::string describe(std::uint64_t offset) const override;
-  std::uint64_t described_end(std::uint64_t offset) const override;
   std::string volume_id() const override;
   std::vector<ImageFact> facts() const override;
   std::string remark() const override;
   void differences(DifferenceSink& sink) const override;
 
-  const Volume& volume() const noexcept { return *volume_; }
+  const SourceTree& tree() const noexcept override { return *contents_->tree; }
+  /// Where targets of symlinks and, of directories, the htree stand, too.
+  DataPlacement data_at(std::string_view path) const override;
+  /// "superblock" and "group_descriptors" by the group that has the copy; "block_bitmap",
+  /// "inode_bitmap" and "inode_table" by group; "inode" by its number; "attribute_blocks",
+  /// "journal".
+  std::vector<Range> structure(std::string_view name, std::uint64_t number) const override;
+  std::span<const std::string_view> structure_names() const noexcept override;
+
+ protected:
+  Region region_at(std::uint64_t offset) const override;
+  void write_block(std::uint64_t block, std::span<std::byte> out) const override;
 
  private:
   /// What a block is, for the writer and for the reader of `inspect`.
@@ -67,8 +74,15 @@ class Ext2Image final : public Image {
   Place place_in_packed_metadata(SpaceNo space) const;
   Place place_in_files(SpaceNo space) const;
   Place inode_table_place(GroupNo group, std::uint32_t index) const;
-  Extent extent_at(std::uint64_t offset) const;
-  void write_block(BlockNo block, std::span<std::byte> out) const;
+
+  Range blocks_at(BlockNo first, std::uint64_t count) const noexcept {
+    return {first * block_bytes(), count * block_bytes()};
+  }
+  std::vector<DataPlacement::Run> runs_of(const InodeBlocks& blocks,
+                                          std::uint64_t size_bytes) const;
+  std::vector<Range> ranges_of(SpaceNo start, std::uint64_t count) const;
+  std::optional<Range> inode_range(std::uint64_t number) const;
+  std::vector<Range> group_structure(std::string_view name, GroupNo group) const;
 
   std::unique_ptr<const Contents> contents_;
   std::unique_ptr<const Volume> volume_;

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// What an ext volume needs depends on its size, and its size on what it needs: descriptors on the
+// number of groups, mapping blocks on where group metadata cuts a file. So the contents are
+// measured once, and sizes are tried: a volume of so many blocks is placed, which takes a pass over
+// the nodes; what does not fit says how many blocks lack, and the next try has as many more.
 #include "fsgen/ext2/plan.h"
 
 #include <ext2fs/ext2fs.h>
@@ -10,16 +15,14 @@
 
 #include "fsgen/ext2/ext2_image.h"
 #include "fsgen/ext2/volume.h"
+#include "fsgen/image/size_search.h"
 #include "support/arithmetic.h"
 #include "support/text.h"
 
 namespace mkvirtfs::ext2 {
 namespace {
 
-constexpr std::uint64_t kDefaultFreePercent = 10;
-constexpr std::uint64_t kLeastDefaultFreeBytes = 64u << 20;
 constexpr std::uint64_t kSpareInodes = 1024;
-constexpr std::uint64_t kRoundSizeBytes = 1u << 20;  // images without a given size are whole MiB
 constexpr std::uint64_t kLeastBlocksOfAJournal =
     2048;  // a smaller file system has none (ext2fs_default_journal_size)
 constexpr std::uint64_t kMostInodes = std::numeric_limits<std::uint32_t>::max();
@@ -70,15 +73,11 @@ class Sizer {
   Result<BlockNo> smallest() const {
     auto found = fit([](std::uint64_t) { return std::uint64_t{0}; }, 1);
     if (!found) return propagate(found);
-    BlockNo fits = (*found)->layout().block_count();
-    BlockNo fails = contents_.data_blocks;
-    while (fits - fails > 1) {
-      const BlockNo middle = fails + (fits - fails) / 2;
-      std::uint64_t shortfall = 0;
-      (middle > parameters_.first_data_block() && try_blocks(middle, shortfall) ? fits : fails) =
-          middle;
-    }
-    return fits;
+    return smallest_that_holds<BlockNo>(
+        contents_.data_blocks, (*found)->layout().block_count(), [&](BlockNo blocks) {
+          std::uint64_t shortfall = 0;
+          return blocks > parameters_.first_data_block() && try_blocks(blocks, shortfall);
+        });
   }
 
   BlockNo most_blocks() const noexcept {
@@ -162,23 +161,10 @@ class Sizer {
   std::uint64_t inodes_;
 };
 
-std::uint64_t wanted_free_blocks(const Options& options, std::uint32_t block_bytes,
-                                 std::uint64_t used_blocks) {
-  const auto percent = [&](std::uint64_t of_hundred) {
-    return used_blocks / 100 * of_hundred + used_blocks % 100 * of_hundred / 100;
-  };
-  const auto bytes = [&](std::uint64_t count) {
-    return ceil_div<std::uint64_t>(count, block_bytes);
-  };
-  if (!options.free) return std::max(percent(kDefaultFreePercent), bytes(kLeastDefaultFreeBytes));
-  if (const auto* given = std::get_if<FreePercent>(&*options.free)) return percent(given->percent);
-  return bytes(std::get<FreeBytes>(*options.free).bytes);
-}
-
 }  // namespace
 
-Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
-                                          const Options& options) {
+Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
+                                                 const Options& options) {
   const Result<Parameters> parameters = resolve(options, *tree);
   if (!parameters) return propagate(parameters);
   Result<std::unique_ptr<const Contents>> contents =
@@ -193,9 +179,9 @@ Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree
   }
 
   if (!options.size_bytes) {
-    auto volume = sizer.fit(
-        [&](std::uint64_t used) { return wanted_free_blocks(options, block_bytes, used); },
-        kRoundSizeBytes / block_bytes);
+    auto volume =
+        sizer.fit([&](std::uint64_t used) { return free_units(options.free, used, block_bytes); },
+                  kRoundSizeBytes / block_bytes);
     if (!volume) return propagate(volume);
     const std::uint64_t size_bytes = (*volume)->layout().block_count() * block_bytes;
     return std::make_shared<Ext2Image>(std::move(*contents), std::move(*volume), size_bytes);
@@ -214,10 +200,7 @@ Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree
   if (!volume) {
     const Result<BlockNo> smallest = sizer.smallest();
     if (!smallest) return propagate(smallest);
-    return fail(Errc::does_not_fit,
-                fmt::format("--size={} is too small; the smallest size that fits is {} ({})",
-                            *options.size_bytes, *smallest * block_bytes,
-                            human_size(*smallest * block_bytes)));
+    return size_too_small(*options.size_bytes, *smallest * block_bytes);
   }
   return std::make_shared<Ext2Image>(std::move(*contents), std::move(volume), *options.size_bytes);
 }

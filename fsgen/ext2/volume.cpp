@@ -183,13 +183,13 @@ SpaceNo Volume::place_blocks(std::span<const BlockRun> runs, SpaceNo start) cons
 
 void Volume::place() {
   SpaceNo at = layout_.packed_end();
-  directory_starts_.reserve(contents_.directories.count() + 1);
+  directory_starts_.reserve(contents_.directories.count());
   for (std::uint32_t d = 0; d < contents_.directories.count(); ++d) {
-    directory_starts_.push_back(at);
+    directory_starts_.add(at);
     const BlockRun run{0, contents_.directories.block_count(d), 0};
     at = place_blocks(std::span(&run, 1), at);
   }
-  directory_starts_.push_back(at);
+  directory_starts_.finish(at);
   xattrs_start_ = at;
   at += contents_.xattrs.block_count();
   journal_start_ = at;
@@ -199,13 +199,13 @@ void Volume::place() {
   }
   files_start_ = at;
   const std::uint32_t node_count = contents_.tree->node_count();
-  node_starts_.reserve(node_count + 1);
+  node_starts_.reserve(node_count);
   for (std::uint32_t position = 0; position < node_count; ++position) {
-    node_starts_.push_back(at);
+    node_starts_.add(at);
     const InodeBlocks blocks = contents_.blocks_of(contents_.sequence.at(position));
     at = place_blocks(blocks.runs(), at);
   }
-  node_starts_.push_back(at);
+  node_starts_.finish(at);
   used_end_ = at;
 }
 
@@ -255,16 +255,16 @@ SpaceNo Volume::region_end(Region region) const noexcept {
 InodeBlocks Volume::blocks_of_directory(std::uint32_t directory) const noexcept {
   InodeBlocks blocks;
   blocks.dense.count = contents_.directories.block_count(directory);
-  blocks.start = directory_starts_[directory];
-  blocks.mapping_blocks = directory_starts_[directory + 1] - blocks.start - blocks.dense.count;
+  blocks.start = directory_starts_.begin_of(directory);
+  blocks.mapping_blocks = directory_starts_.end_of(directory) - blocks.start - blocks.dense.count;
   return blocks;
 }
 
 InodeBlocks Volume::blocks_of_node(NodeNo no) const noexcept {
   InodeBlocks blocks = contents_.blocks_of(no);
   const std::uint32_t position = contents_.sequence.position_of(no);
-  blocks.start = node_starts_[position];
-  blocks.mapping_blocks = node_starts_[position + 1] - blocks.start - blocks.data_blocks();
+  blocks.start = node_starts_.begin_of(position);
+  blocks.mapping_blocks = node_starts_.end_of(position) - blocks.start - blocks.data_blocks();
   return blocks;
 }
 
@@ -277,15 +277,11 @@ InodeBlocks Volume::blocks_of_journal() const noexcept {
 }
 
 std::uint32_t Volume::directory_at(SpaceNo space) const noexcept {
-  return static_cast<std::uint32_t>(std::ranges::upper_bound(directory_starts_, space) -
-                                    directory_starts_.begin()) -
-         1;
+  return directory_starts_.thing_at(space);
 }
 
 NodeNo Volume::node_at(SpaceNo space) const noexcept {
-  // Of nodes that begin there all but the last have no blocks.
-  const auto after = std::ranges::upper_bound(node_starts_, space);
-  return contents_.sequence.at(static_cast<std::uint32_t>(after - node_starts_.begin()) - 1);
+  return contents_.sequence.at(node_starts_.thing_at(space));
 }
 
 std::uint32_t Volume::used_inodes(GroupNo group) const noexcept {

@@ -11,6 +11,7 @@
 #include "fsgen/ext2/inode_numbers.h"
 #include "fsgen/ext2/parameters.h"
 #include "fsgen/ext2/xattrs.h"
+#include "fsgen/image/start_table.h"
 #include "fsgen/tree/sequence.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
@@ -142,8 +143,8 @@ class Volume {
   SpaceNo files_start_ = 0;
   SpaceNo used_end_ = 0;
   GroupNo first_blank_group_ = 0;
-  std::vector<SpaceNo> directory_starts_;            // one more than there are directories
-  std::vector<SpaceNo> node_starts_;                 // by position in the sequence, and the end
+  StartTable<SpaceNo> directory_starts_;
+  StartTable<SpaceNo> node_starts_;                  // by position in the sequence
   std::vector<std::uint32_t> directories_in_group_;  // only groups with inodes in use
 };
 

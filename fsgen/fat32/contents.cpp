@@ -410,6 +410,19 @@ void Contents::count_clusters() {
   }
 }
 
+std::optional<std::uint32_t> Contents::find(std::uint32_t directory,
+                                            std::string_view name) const noexcept {
+  const Directory& here = directories_[directory];
+  const mkvirtfs::Directory& source = tree_->directories()[here.source];
+  const Entry* const entry = tree_->find(source, name);
+  if (entry == nullptr) return std::nullopt;
+  const auto entry_no = static_cast<std::uint32_t>(entry - tree_->entries(source).data());
+  const std::span<const Item> items = items_of(here);  // in the order of the tree's entries
+  const auto item = std::ranges::lower_bound(items, entry_no, {}, &Item::entry);
+  if (item == items.end() || item->entry != entry_no) return std::nullopt;
+  return here.first_item + static_cast<std::uint32_t>(item - items.begin());
+}
+
 std::string_view Contents::raw_name(const Directory& directory, const Item& item) const noexcept {
   const mkvirtfs::Directory& source = tree_->directories()[directory.source];
   return tree_->name(source, tree_->entries(source)[item.entry]);

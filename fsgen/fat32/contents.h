@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -97,6 +99,8 @@ class Contents {
   NodeNo node_of_directory(std::uint32_t directory) const noexcept {
     return tree_->directories()[directories_[directory].source].node;
   }
+  /// The number, counted over all directories, of the item that the source names so in this one.
+  std::optional<std::uint32_t> find(std::uint32_t directory, std::string_view name) const noexcept;
   /// The name that the source has, as raw bytes.
   std::string_view raw_name(const Directory& directory, const Item& item) const noexcept;
   LongName name(const Directory& directory, const Item& item) const noexcept;

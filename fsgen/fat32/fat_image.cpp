@@ -13,14 +13,6 @@
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::fat32 {
-namespace {
-
-constexpr std::size_t kMostSectorBytes = 4096;
-constexpr std::uint32_t kFirstCopy = 6;  // of the reserved sectors, 0 to 2 and 6 to 8 are in use
-constexpr std::uint32_t kCopied = 3;
-
-}  // namespace
-
 FatImage::FatImage(std::unique_ptr<const Contents> contents, const Layout& layout,
                    std::uint32_t volume_id, std::uint64_t size_bytes)
     : contents_(std::move(contents)),
@@ -39,8 +31,8 @@ FatImage::Place FatImage::place_of(std::uint64_t offset) const noexcept {
   if (offset < fats) {
     place = {Kind::reserved, 0, fats, sector_bytes, 0};
     if (layout.width != Width::fat32) return place;
-    place.end = kFirstCopy * sector_bytes;
-    place.data_end = kCopied * sector_bytes;
+    place.end = kBackupSector * sector_bytes;
+    place.data_end = kBackedUpSectors * sector_bytes;
     if (offset < place.end) return place;
     place.start = place.end;
     place.data_end += place.end;
@@ -77,80 +69,19 @@ FatImage::Place FatImage::place_of(std::uint64_t offset) const noexcept {
   return {Kind::behind, layout.size_bytes(), size_bytes_, layout.size_bytes(), 0};
 }
 
-Extent FatImage::file_extent(const Place& place, std::uint64_t offset) const {
-  const NodeNo node = contents_->items()[place.which].target;
-  const std::uint64_t at = offset - place.start;
-  Extent extent;
-  Range dense;
-  const auto runs = contents_->tree().data_runs(node, dense);
-  const auto after = std::ranges::upper_bound(runs, at, {}, &Range::offset);
-  if (after != runs.begin() && std::prev(after)->end() > at) {
-    const Range& run = *std::prev(after);
-    extent.kind = ExtentKind::content;
-    extent.offset = place.start + run.offset;
-    extent.length = run.length;
-    extent.content = ContentNo{node};
-    extent.content_offset = run.offset;
-    return extent;
-  }
-  extent.offset = place.start + (after == runs.begin() ? 0 : std::prev(after)->end());
-  extent.length = (after == runs.end() ? place.end : place.start + after->offset) - extent.offset;
-  return extent;
-}
-
-Extent FatImage::extent_at(std::uint64_t offset) const {
+Region FatImage::region_at(std::uint64_t offset) const {
   const Place place = place_of(offset);
-  if (place.kind == Kind::file) return file_extent(place, offset);
-  Extent extent;
-  if (offset < place.data_end) {
-    extent.kind = ExtentKind::computed;
-    extent.offset = place.start;
-    extent.length = place.data_end - place.start;
-  } else {
-    extent.offset = place.data_end;
-    extent.length = place.end - place.data_end;
-  }
-  return extent;
+  const Range range{place.start, place.end - place.start};
+  const std::uint64_t data_bytes = place.data_end - place.start;
+  if (place.kind != Kind::file) return Region::computed(range, data_bytes);
+  return {.kind = Region::Kind::file,
+          .range = range,
+          .data_bytes = data_bytes,
+          .file = contents_->items()[place.which].target,
+          .has_holes = true};
 }
 
-void FatImage::map(Range range, ExtentSink& sink) const {
-  assert(range.end() <= size_bytes_);
-  Extent pending;  // neighbours of one kind are told as one, but for those that name a file
-  std::uint64_t at = range.offset;
-  while (at < range.end()) {
-    const Extent extent = extent_at(at).clipped(at, range.end());
-    at = extent.end();
-    const bool joins =
-        pending.length > 0 && pending.kind == extent.kind && extent.kind != ExtentKind::content;
-    if (joins) {
-      pending.length += extent.length;
-      continue;
-    }
-    if (pending.length > 0 && !sink.extent(pending)) return;
-    pending = extent;
-  }
-  if (pending.length > 0) sink.extent(pending);
-}
-
-void FatImage::compute(std::uint64_t offset, std::span<std::byte> out) const {
-  const std::uint32_t bytes = volume_.layout().sector_bytes;
-  std::array<std::byte, kMostSectorBytes> scratch;
-  while (!out.empty()) {
-    const std::uint64_t sector = offset / bytes;
-    const std::size_t skip = offset % bytes;
-    const std::size_t length = std::min<std::size_t>(bytes - skip, out.size());
-    if (length == bytes) {
-      write_sector(sector, out.first(bytes));
-    } else {
-      write_sector(sector, std::span(scratch).first(bytes));
-      std::memcpy(out.data(), scratch.data() + skip, length);
-    }
-    offset += length;
-    out = out.subspan(length);
-  }
-}
-
-void FatImage::write_sector(std::uint64_t sector, std::span<std::byte> out) const {
+void FatImage::write_block(std::uint64_t sector, std::span<std::byte> out) const {
   const std::uint64_t offset = sector * out.size();
   const Place place = place_of(offset);
   const auto index = static_cast<std::uint32_t>((offset - place.start) / out.size());
@@ -186,17 +117,15 @@ std::string FatImage::item_path(std::uint32_t item) const {
   return contents_->path(directory_of_item(item), contents_->items()[item].entry);
 }
 
-std::uint64_t FatImage::described_end(std::uint64_t offset) const { return place_of(offset).end; }
-
 std::string FatImage::describe(std::uint64_t offset) const {
   const Layout& layout = volume_.layout();
   const Place place = place_of(offset);
   const std::uint64_t sector = offset / layout.sector_bytes;
   switch (place.kind) {
     case Kind::reserved: {
-      const bool copy = sector >= kFirstCopy && sector < kFirstCopy + kCopied;
+      const bool copy = sector >= kBackupSector && sector < kBackupSector + kBackedUpSectors;
       if (sector != 0 && layout.width != Width::fat32) return "reserved";
-      switch (copy ? sector - kFirstCopy : sector) {
+      switch (copy ? sector - kBackupSector : sector) {
         case 0:
           return copy ? "copy of the boot sector" : "boot sector";
         case 1:

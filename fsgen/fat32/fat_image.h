@@ -7,30 +7,34 @@
 #include <string>
 #include <vector>
 
-#include "block/image.h"
 #include "fsgen/fat32/volume.h"
+#include "fsgen/image/region_image.h"
 
 namespace mkvirtfs::fat32 {
 
-/// A placed volume seen as an Image: tells for every byte whether it is a hole, computed metadata
-/// or a file's. Immutable; nothing but the placement is stored.
-class FatImage final : public Image {
+/// A placed volume seen as an image. Immutable; nothing but the placement is stored.
+class FatImage final : public RegionImage {
  public:
   FatImage(std::unique_ptr<const Contents> contents, const Layout& layout, std::uint32_t volume_id,
            std::uint64_t size_bytes);
 
   std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
   std::uint32_t block_bytes() const noexcept override { return volume_.layout().sector_bytes; }
-  void map(Range range, ExtentSink& sink) const override;
-  void compute(std::uint64_t offset, std::span<std::byte> out) const override;
   std::string describe(std::uint64_t offset) const override;
-  std::uint64_t described_end(std::uint64_t offset) const override;
   std::string volume_id() const override { return volume_id_text(volume_.volume_id()); }
   std::vector<ImageFact> facts() const override;
   std::string remark() const override;
   void differences(DifferenceSink& sink) const override;
 
-  const Volume& volume() const noexcept { return volume_; }
+  const SourceTree& tree() const noexcept override { return contents_->tree(); }
+  DataPlacement data_at(std::string_view path) const override;
+  /// "boot_sector" and "fsinfo" 0 and, of FAT32, 1: the copies; "fat" 0 and 1; "root_directory".
+  std::vector<Range> structure(std::string_view name, std::uint64_t number) const override;
+  std::span<const std::string_view> structure_names() const noexcept override;
+
+ protected:
+  Region region_at(std::uint64_t offset) const override;
+  void write_block(std::uint64_t sector, std::span<std::byte> out) const override;
 
  private:
   enum class Kind : std::uint8_t { reserved, fat, root_directory, directory, file, unused, behind };
@@ -47,9 +51,7 @@ class FatImage final : public Image {
   /// What FAT itself can not hold; false when the sink wants no more.
   bool list_format_differences(DifferenceSink& sink) const;
   Place place_of(std::uint64_t offset) const noexcept;
-  Extent extent_at(std::uint64_t offset) const;
-  Extent file_extent(const Place& place, std::uint64_t offset) const;
-  void write_sector(std::uint64_t sector, std::span<std::byte> out) const;
+  DataPlacement data_of_directory(std::uint32_t directory) const;
   std::uint32_t directory_of_item(std::uint32_t item) const noexcept;
   std::string item_path(std::uint32_t item) const;
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <utility>
 
+#include "fsgen/image/size_search.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::fat32 {
@@ -108,17 +109,13 @@ Layout layout_of_clusters(const Shape& shape, std::uint32_t cluster_count) noexc
 std::optional<Layout> layout_in_sectors(const Shape& shape, std::uint64_t sectors) noexcept {
   // More clusters never take fewer sectors. One more than any width has shows that they do not fill
   // the sectors.
-  std::uint32_t fits = 0;
-  auto fails = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(sectors * shape.sector_bytes / shape.cluster_bytes,
-                              most_clusters(Width::fat32) + 1) +
-      1);
-  while (fails - fits > 1) {
-    const std::uint32_t middle = fits + (fails - fits) / 2;
-    (layout_of_clusters(shape, middle).total_sectors() <= sectors ? fits : fails) = middle;
-  }
-  if (fits == 0) return std::nullopt;
-  return layout_of_clusters(shape, fits);
+  const auto most = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+      sectors * shape.sector_bytes / shape.cluster_bytes, most_clusters(Width::fat32) + 1));
+  const std::uint32_t too_many = smallest_that_holds(0u, most + 1, [&](std::uint32_t clusters) {
+    return layout_of_clusters(shape, clusters).total_sectors() > sectors;
+  });
+  if (too_many == 1) return std::nullopt;
+  return layout_of_clusters(shape, too_many - 1);
 }
 
 std::optional<Layout> floppy_layout(std::uint64_t size_bytes) noexcept {

@@ -17,6 +17,12 @@ inline constexpr std::uint32_t kMostSlots = 65536;  ///< of one directory: 2 MiB
 inline constexpr std::uint32_t kMostAutoCluster = 32768;
 inline constexpr std::uint32_t kMostCluster = 65536;
 
+// Reserved sectors in use: the boot sector is 0, and FAT32 has more, and copies of them.
+inline constexpr std::uint32_t kInfoSector = 1;
+inline constexpr std::uint32_t kSecondBootSector = 2;  ///< of the old three-sector boot code
+inline constexpr std::uint32_t kBackupSector = 6;      ///< where the copies begin
+inline constexpr std::uint32_t kBackedUpSectors = 3;
+
 /// The legal numbers of clusters (fatgen103, "FAT Type Determination").
 std::uint32_t least_clusters(Width width) noexcept;
 std::uint32_t most_clusters(Width width) noexcept;

@@ -14,6 +14,7 @@
 #include "fsgen/fat32/fat_image.h"
 #include "fsgen/fat32/layout.h"
 #include "fsgen/fat32/volume.h"
+#include "fsgen/image/size_search.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 #include "support/sha256.h"
@@ -23,9 +24,6 @@ namespace mkvirtfs::fat32 {
 namespace {
 
 constexpr std::uint64_t kMi = 1u << 20;
-constexpr std::uint64_t kRoundSizeBytes = kMi;  // images without a given size are whole MiB
-constexpr std::uint64_t kDefaultFreePercent = 10;
-constexpr std::uint64_t kLeastDefaultFreeBytes = 64 * kMi;
 constexpr std::uint64_t kFat12Below = 16 * kMi;
 constexpr std::uint64_t kFat16Below = 512 * kMi;
 constexpr std::uint32_t kUsualRootEntries = 512;
@@ -251,25 +249,14 @@ class Sizer {
       const std::vector<Width> order = widths(size_bytes);
       return too_big(*std::ranges::max_element(order));
     }
-    return fail(Errc::does_not_fit,
-                fmt::format("--size={} is too small; the smallest size that fits is {}", size_bytes,
-                            shown(*smallest)));
+    return size_too_small(size_bytes, *smallest);
   }
 
   // Without a given size.
 
   std::uint64_t free_clusters(Width width, std::uint32_t cluster_bytes, std::uint64_t used) const {
-    const auto percent = [&](std::uint64_t of_hundred) {
-      return used / 100 * of_hundred + used % 100 * of_hundred / 100;
-    };
-    if (!options_.free) {
-      if (width == Width::fat12) return percent(kDefaultFreePercent);
-      return std::max(percent(kDefaultFreePercent), kLeastDefaultFreeBytes / cluster_bytes);
-    }
-    if (const auto* given = std::get_if<FreePercent>(&*options_.free)) {
-      return percent(given->percent);
-    }
-    return ceil_div<std::uint64_t>(std::get<FreeBytes>(*options_.free).bytes, cluster_bytes);
+    return free_units(options_.free, used, cluster_bytes,
+                      width == Width::fat12 ? 0 : kLeastDefaultFreeBytes);
   }
 
   /// The volume with clusters of this size; nullopt when it can not be.
@@ -443,8 +430,8 @@ std::string volume_id_text(std::uint32_t id) {
   return fmt::format("{:04X}-{:04X}", id >> 16, id & 0xFFFF);
 }
 
-Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
-                                          const Options& given) {
+Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
+                                                 const Options& given) {
   if (Result<void> good = check(given); !good) return propagate(good);
   Options options = given;
   Result<std::string> label = checked_label(given.label);

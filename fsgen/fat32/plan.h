@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "block/image.h"
 #include "fsgen/image/free_space.h"
+#include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
@@ -78,7 +78,7 @@ struct Options {
 ///
 /// Errors: Errc::usage for options that contradict each other or the width; Errc::does_not_fit with
 /// the path and the limit for what the format can not hold, or with the smallest size that fits.
-Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
-                                          const Options& options);
+Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
+                                                 const Options& options);
 
 }  // namespace mkvirtfs::fat32

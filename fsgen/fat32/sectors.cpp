@@ -15,9 +15,6 @@
 namespace mkvirtfs::fat32 {
 namespace {
 
-constexpr std::uint32_t kInfoSector = 1;
-constexpr std::uint32_t kSecondBootSector = 2;  // of the old three-sector boot code
-constexpr std::uint32_t kBackup = 6;            // where copies of these three begin
 constexpr std::uint8_t kExtendedBootSignature = 0x29;
 
 // Attributes of a directory entry.
@@ -67,7 +64,7 @@ void write_boot_sector(const Volume& volume, std::span<std::byte> out) {
     store_le(out, 0x24, layout.fat_sectors);
     store_le(out, 0x2C, volume.chain_start(0));
     store_le(out, 0x30, static_cast<std::uint16_t>(kInfoSector));
-    store_le(out, 0x32, static_cast<std::uint16_t>(kBackup));
+    store_le(out, 0x32, static_cast<std::uint16_t>(kBackupSector));
     at = 0x40;
   }
   out[at] = layout.is_floppy() ? std::byte{0x00} : std::byte{0x80};  // the BIOS's drive number
@@ -303,7 +300,7 @@ class SlotWriter {
 void write_reserved_sector(const Volume& volume, std::uint32_t sector, std::span<std::byte> out) {
   std::ranges::fill(out, std::byte{0});
   if (sector != 0 && volume.layout().width != Width::fat32) return;
-  switch (sector < kBackup ? sector : sector - kBackup) {
+  switch (sector < kBackupSector ? sector : sector - kBackupSector) {
     case 0:
       write_boot_sector(volume, out);
       break;

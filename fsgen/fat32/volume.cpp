@@ -44,10 +44,10 @@ Volume::Volume(const Contents& contents, const Layout& layout, std::uint32_t vol
     : contents_(contents), layout_(layout), volume_id_(volume_id), items_(item_sequence(contents)) {
   const auto directories = contents.directories();
   const auto items = contents.items();
-  starts_.reserve(directories.size() + items.size() + 1);
+  starts_.reserve(directories.size() + items.size());
   ClusterNo at = kFirstCluster;
   const auto place = [&](std::uint64_t bytes) {
-    starts_.push_back(at);
+    starts_.add(at);
     at += static_cast<ClusterNo>(ceil_div<std::uint64_t>(bytes, layout.cluster_bytes));
   };
   // The root has a cluster even when it is empty; FAT12 and FAT16 keep it elsewhere.
@@ -60,15 +60,8 @@ Volume::Volume(const Contents& contents, const Layout& layout, std::uint32_t vol
   for (std::uint32_t position = 0; position < items.size(); ++position) {
     place(contents.size_bytes(items[items_.at(position)]));
   }
-  starts_.push_back(at);
+  starts_.finish(at);
   assert(at <= layout.cluster_end());
-}
-
-std::uint32_t Volume::chain_at(ClusterNo cluster) const noexcept {
-  assert(cluster >= kFirstCluster && cluster < used_end());
-  // Of chains that begin there all but the last are empty.
-  return static_cast<std::uint32_t>(std::ranges::upper_bound(starts_, cluster) - starts_.begin()) -
-         1;
 }
 
 }  // namespace mkvirtfs::fat32

@@ -8,6 +8,7 @@
 
 #include "fsgen/fat32/contents.h"
 #include "fsgen/fat32/layout.h"
+#include "fsgen/image/start_table.h"
 #include "fsgen/tree/sequence.h"
 
 namespace mkvirtfs::fat32 {
@@ -25,7 +26,7 @@ class Volume {
   std::uint32_t volume_id() const noexcept { return volume_id_; }
 
   /// One past the last cluster in use.
-  ClusterNo used_end() const noexcept { return starts_.back(); }
+  ClusterNo used_end() const noexcept { return starts_.end(); }
   std::uint32_t free_clusters() const noexcept { return layout_.cluster_end() - used_end(); }
 
   /// Chains as they stand: directories by their number, then items. Many are empty: directories'
@@ -40,14 +41,14 @@ class Volume {
   std::uint32_t item_of_chain(std::uint32_t chain) const noexcept {
     return items_.at(chain - first_item_chain());
   }
-  ClusterNo chain_start(std::uint32_t chain) const noexcept { return starts_[chain]; }
-  ClusterNo chain_end(std::uint32_t chain) const noexcept { return starts_[chain + 1]; }
+  ClusterNo chain_start(std::uint32_t chain) const noexcept { return starts_.begin_of(chain); }
+  ClusterNo chain_end(std::uint32_t chain) const noexcept { return starts_.end_of(chain); }
   /// The chain that a cluster in use belongs to.
-  std::uint32_t chain_at(ClusterNo cluster) const noexcept;
+  std::uint32_t chain_at(ClusterNo cluster) const noexcept { return starts_.thing_at(cluster); }
 
   /// First cluster as a directory entry names it: 0 for no bytes, and for the root.
   ClusterNo entry_cluster(std::uint32_t chain) const noexcept {
-    return chain == 0 || chain_start(chain) == chain_end(chain) ? 0 : chain_start(chain);
+    return chain == 0 || starts_.is_empty(chain) ? 0 : chain_start(chain);
   }
 
  private:
@@ -55,7 +56,7 @@ class Volume {
   Layout layout_;
   std::uint32_t volume_id_;
   Sequence items_;
-  std::vector<ClusterNo> starts_;  // one more than there are chains
+  StartTable<ClusterNo> starts_;  // of the chains
 };
 
 /// Clusters that the contents take in a volume of this width and cluster size.

@@ -9,8 +9,8 @@
 #include <string_view>
 
 #include "block/content.h"
-#include "block/image.h"
 #include "fsgen/image/option_row.h"
+#include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
@@ -29,7 +29,8 @@ struct PlanRequest {
 };
 
 /// A format with its options set: makes the plan. Errors are those of the format's plan().
-using Planner = std::function<Result<std::shared_ptr<const Image>>(const PlanRequest& request)>;
+using Planner =
+    std::function<Result<std::shared_ptr<const PlannedImage>>(const PlanRequest& request)>;
 
 /// What a file system of the format can show of a tree. What it cannot, the image reports as
 /// differences.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Volume descriptors (ECMA-119, 8), and which block is what.
+// Volume descriptors (ECMA-119, 8).
 #include <algorithm>
 #include <cstring>
 #include <string_view>
@@ -47,9 +47,12 @@ void put_time(std::span<std::byte> out, std::size_t at, std::string_view digits)
   std::ranges::copy(std::as_bytes(std::span(digits)), out.subspan(at).begin());
 }
 
-void write_volume_descriptor(const Volume& volume, bool joliet, std::span<std::byte> out) {
+}  // namespace
+
+void write_volume_descriptor(const Volume& volume, const Hierarchy& hierarchy,
+                             std::span<std::byte> out) {
+  const bool joliet = hierarchy.is_joliet();
   put_head(out, joliet ? DescriptorType::supplementary : DescriptorType::primary);
-  const Hierarchy& hierarchy = joliet ? *volume.joliet : *volume.primary;
   const auto field = [&](Field which) -> std::string_view {
     return (joliet ? volume.joliet_fields : volume.fields)[std::to_underlying(which)];
   };
@@ -78,8 +81,6 @@ void write_volume_descriptor(const Volume& volume, bool joliet, std::span<std::b
   out[881] = std::byte{1};                 // version of the structure
 }
 
-/// El Torito's, with the address of the catalogue; the catalogue is a patch of whoever has boot
-/// code.
 void write_boot_record(const Volume& volume, std::span<std::byte> out) {
   put_head(out, DescriptorType::boot_record);
   constexpr std::string_view kSystem = "EL TORITO SPECIFICATION";
@@ -87,29 +88,6 @@ void write_boot_record(const Volume& volume, std::span<std::byte> out) {
   store_le(out, 71, volume.catalog);
 }
 
-}  // namespace
-
-void write_metadata_block(const Volume& volume, std::uint32_t block, std::span<std::byte> out) {
-  if (block < volume.path_tables[0]) {
-    if (block == kSystemBlocks) {
-      write_volume_descriptor(volume, false, out);
-    } else if (block == volume.boot_record) {
-      write_boot_record(volume, out);
-    } else if (block == volume.joliet_descriptor) {
-      write_volume_descriptor(volume, true, out);
-    } else {
-      put_head(out, DescriptorType::terminator);
-    }
-  } else if (block < volume.path_tables_end) {
-    std::size_t table = volume.joliet ? 3 : 1;
-    while (block < volume.path_tables[table]) --table;
-    const Hierarchy& hierarchy = table >= 2 ? *volume.joliet : *volume.primary;
-    hierarchy.write_path_table(block - volume.path_tables[table], table % 2 == 1, out);
-  } else if (block < volume.primary->end_block()) {
-    volume.primary->write_block(block, volume.files, out);
-  } else {
-    volume.joliet->write_block(block, volume.files, out);
-  }
-}
+void write_terminator(std::span<std::byte> out) { put_head(out, DescriptorType::terminator); }
 
 }  // namespace mkvirtfs::iso9660

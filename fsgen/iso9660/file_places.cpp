@@ -51,10 +51,10 @@ Result<FilePlaces> FilePlaces::make(const SourceTree& tree, std::uint32_t first_
     at += blocks;
   }
   places.sequence_ = data_sequence(tree);
-  places.starts_.reserve(std::size_t{tree.node_count()} + 1);
+  places.starts_.reserve(tree.node_count());
   for (std::uint32_t position = 0; position < tree.node_count(); ++position) {
     const NodeNo no = places.sequence_.at(position);
-    places.starts_.push_back(static_cast<std::uint32_t>(at));
+    places.starts_.add(static_cast<std::uint32_t>(at));
     const Node& node = tree.node(no);
     if (!node.is_regular()) continue;
     if (places.duplicate_of(no) != nullptr) continue;
@@ -63,7 +63,7 @@ Result<FilePlaces> FilePlaces::make(const SourceTree& tree, std::uint32_t first_
     if (blocks > kMostBlocks || at > kMostBlocks - blocks) return too_large(no);
     at += blocks;
   }
-  places.starts_.push_back(static_cast<std::uint32_t>(at));
+  places.starts_.finish(static_cast<std::uint32_t>(at));
   return places;
 }
 
@@ -74,24 +74,24 @@ const Duplicate* FilePlaces::duplicate_of(NodeNo no) const noexcept {
 
 std::uint32_t FilePlaces::block_of(NodeNo no) const noexcept {
   if (const Duplicate* duplicate = duplicate_of(no)) {
-    return starts_[sequence_.position_of(duplicate->original)];
+    return starts_.begin_of(sequence_.position_of(duplicate->original));
   }
   const auto boot = std::ranges::find(boot_, no, &Run::node);
   if (boot != boot_.end()) return boot->block;
   const std::uint32_t position = sequence_.position_of(no);
-  return starts_[position] == starts_[position + 1] ? 0 : starts_[position];
+  return starts_.is_empty(position) ? 0 : starts_.begin_of(position);
 }
 
 std::optional<FilePlaces::Run> FilePlaces::run_at(std::uint32_t block) const noexcept {
-  if (block < starts_.front()) {
+  if (block < starts_.begin()) {
     const auto boot = std::ranges::find_if(boot_, [&](const Run& run) {
       return block >= run.block && block - run.block < run.blocks;
     });
     return boot == boot_.end() ? std::nullopt : std::optional(*boot);
   }
-  const auto after = std::ranges::upper_bound(starts_, block);
-  const auto position = static_cast<std::uint32_t>(std::distance(starts_.begin(), after)) - 1;
-  return Run{sequence_.at(position), starts_[position], starts_[position + 1] - starts_[position]};
+  const std::uint32_t position = starts_.thing_at(block);
+  const std::uint32_t start = starts_.begin_of(position);
+  return Run{sequence_.at(position), start, starts_.end_of(position) - start};
 }
 
 }  // namespace mkvirtfs::iso9660

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "fsgen/image/start_table.h"
 #include "fsgen/iso9660/plan.h"
 #include "fsgen/tree/sequence.h"
 #include "fsgen/tree/source_tree.h"
@@ -36,14 +37,14 @@ class FilePlaces {
   std::optional<Run> run_at(std::uint32_t block) const noexcept;
 
   std::uint32_t first_block() const noexcept { return first_block_; }
-  std::uint32_t end_block() const noexcept { return starts_.back(); }
+  std::uint32_t end_block() const noexcept { return starts_.end(); }
 
  private:
   const Duplicate* duplicate_of(NodeNo no) const noexcept;  // nullptr: it is none
 
   std::uint32_t first_block_ = 0;
   Sequence sequence_;                  // of the nodes
-  std::vector<std::uint32_t> starts_;  // by position in it, and the end
+  StartTable<std::uint32_t> starts_;   // by position in it
   std::vector<Run> boot_;              // sorted by block
   std::vector<Duplicate> duplicates_;  // sorted by node
 };

@@ -95,7 +95,7 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
   if (!read) return propagate(read);
   return [read = std::move(*read), dedupe = values.has("dedupe")](
-             const PlanRequest& request) -> Result<std::shared_ptr<const Image>> {
+             const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
     Options options = read;
     options.made_at_s = request.made_at_s;
     if (dedupe) {

@@ -407,16 +407,14 @@ void Hierarchy::write_continuations(std::uint32_t number, std::uint32_t index,
   }
 }
 
-void Hierarchy::write_block(std::uint32_t block, const FilePlaces& files,
+void Hierarchy::write_block(std::uint32_t directory, std::uint32_t index, const FilePlaces& files,
                             std::span<std::byte> out) const {
   std::ranges::fill(out, std::byte{0});
-  const std::uint32_t number = directory_at(block);
-  const Directory& directory = directories_[number];
-  const std::uint32_t index = block - directory.block;
-  if (index < directory.blocks) {
-    write_records(number, index, files, out);
+  const std::uint32_t record_blocks = directories_[directory].blocks;
+  if (index < record_blocks) {
+    write_records(directory, index, files, out);
   } else {
-    write_continuations(number, index - directory.blocks, out);
+    write_continuations(directory, index - record_blocks, out);
   }
 }
 

@@ -74,8 +74,9 @@ class Hierarchy {
 
   // All fill the whole of `out`, one block, and may run on any thread.
 
-  /// A block of a directory or of its continuations.
-  void write_block(std::uint32_t block, const FilePlaces& files, std::span<std::byte> out) const;
+  /// Block `index` of a directory, counted over its records and then its continuations.
+  void write_block(std::uint32_t directory, std::uint32_t index, const FilePlaces& files,
+                   std::span<std::byte> out) const;
   void write_path_table(std::uint32_t index, bool big_endian, std::span<std::byte> out) const;
   /// The root's record as the volume descriptor has it: 34 bytes.
   void write_root_record(std::span<std::byte> out) const;

@@ -4,10 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cassert>
-#include <cstring>
-#include <iterator>
 #include <string>
 #include <utility>
 
@@ -16,169 +13,155 @@
 namespace mkvirtfs::iso9660 {
 namespace {
 
-constexpr std::uint64_t offset_of(std::uint32_t block) {
-  return std::uint64_t{block} * kBlockBytes;
+constexpr Range bytes_of(std::uint64_t first_block, std::uint64_t end_block) {
+  return {first_block * kBlockBytes, (end_block - first_block) * kBlockBytes};
 }
 
 }  // namespace
 
-Extent IsoImage::file_extent(const FilePlaces::Run& run, std::uint64_t offset) const {
-  const std::uint64_t start = offset_of(run.block);
-  const std::uint64_t at = offset - start;
-  Extent extent;
-  Range dense;
-  const auto runs = volume_.tree->data_runs(run.node, dense);
-  const auto after = std::ranges::upper_bound(runs, at, {}, &Range::offset);
-  if (after != runs.begin() && std::prev(after)->end() > at) {
-    const Range& data = *std::prev(after);
-    extent.kind = ExtentKind::content;
-    extent.offset = start + data.offset;
-    extent.length = data.length;
-    extent.content = ContentNo{run.node};
-    extent.content_offset = data.offset;
-    return extent;
-  }
-  extent.offset = start + (after == runs.begin() ? 0 : std::prev(after)->end());
-  extent.length =
-      (after == runs.end() ? offset_of(run.block + run.blocks) : start + after->offset) -
-      extent.offset;
-  return extent;
-}
-
-Extent IsoImage::extent_at(std::uint64_t offset) const {
-  const auto stretch = [](ExtentKind kind, std::uint64_t begin, std::uint64_t end) {
-    Extent extent;
-    extent.kind = kind;
-    extent.offset = begin;
-    extent.length = end - begin;
-    return extent;
+IsoImage::Place IsoImage::place_before_directories(std::uint32_t block) const noexcept {
+  const auto alone = [&](Kind kind, std::uint32_t which = 0) -> Place {
+    return {kind, block, block + 1, which};
   };
-  const std::uint64_t metadata = offset_of(kSystemBlocks);
-  const std::uint64_t behind_metadata = offset_of(metadata_end());
-  if (offset < metadata) return stretch(ExtentKind::hole, 0, metadata);
-  if (offset < behind_metadata) return stretch(ExtentKind::computed, metadata, behind_metadata);
-  const std::uint64_t files = offset_of(volume_.files.first_block());
-  if (offset < files) return stretch(ExtentKind::hole, behind_metadata, files);
-  const std::uint64_t behind_files = offset_of(volume_.files.end_block());
-  if (offset >= behind_files) return stretch(ExtentKind::hole, behind_files, size_bytes());
-  const auto block = static_cast<std::uint32_t>(offset / kBlockBytes);
-  const auto run = volume_.files.run_at(block);
-  if (!run) return stretch(ExtentKind::hole, offset_of(block), offset_of(block + 1));
-  return file_extent(*run, offset);
+  if (block < kSystemBlocks) return {Kind::system_area, 0, kSystemBlocks};
+  if (block == kSystemBlocks) return alone(Kind::primary_descriptor);
+  if (block == volume_.boot_record) return alone(Kind::boot_record);
+  if (block == volume_.joliet_descriptor) return alone(Kind::joliet_descriptor);
+  if (block == volume_.terminator) return alone(Kind::terminator);
+  std::uint32_t table = volume_.joliet ? 3 : 1;
+  while (block < volume_.path_tables[table]) --table;
+  return alone(Kind::path_table, table);
 }
 
-Extent IsoImage::patched(const Extent& extent, std::uint64_t offset) const {
-  const auto after = std::ranges::upper_bound(volume_.patches, offset, {}, &Patch::offset);
-  if (after != volume_.patches.begin()) {
-    const Patch& patch = *std::prev(after);
-    if (offset - patch.offset < patch.bytes.size()) {
-      Extent memory;
-      memory.kind = ExtentKind::memory;
-      memory.offset = patch.offset;
-      memory.length = patch.bytes.size();
-      memory.memory = patch.bytes.data();
-      return memory;
-    }
-  }
-  if (after == volume_.patches.end() || after->offset >= extent.end()) return extent;
-  return extent.clipped(offset, after->offset);
-}
-
-void IsoImage::map(Range range, ExtentSink& sink) const {
-  assert(range.end() <= size_bytes());
-  Extent pending;  // neighbours of one kind are told as one, but for those that name a file
-  std::uint64_t at = range.offset;
-  while (at < range.end()) {
-    const Extent extent = patched(extent_at(at), at).clipped(at, range.end());
-    at = extent.end();
-    const bool joins = pending.length > 0 && pending.kind == extent.kind &&
-                       extent.kind != ExtentKind::content && extent.kind != ExtentKind::memory;
-    if (joins) {
-      pending.length += extent.length;
-      continue;
-    }
-    if (pending.length > 0 && !sink.extent(pending)) return;
-    pending = extent;
-  }
-  if (pending.length > 0) sink.extent(pending);
-}
-
-void IsoImage::compute(std::uint64_t offset, std::span<std::byte> out) const {
-  std::array<std::byte, kBlockBytes> scratch;
-  while (!out.empty()) {
-    const auto block = static_cast<std::uint32_t>(offset / kBlockBytes);
-    const std::size_t skip = offset % kBlockBytes;
-    const std::size_t length = std::min<std::size_t>(kBlockBytes - skip, out.size());
-    if (length == kBlockBytes) {
-      write_metadata_block(volume_, block, out.first(kBlockBytes));
-    } else {
-      write_metadata_block(volume_, block, scratch);
-      std::memcpy(out.data(), scratch.data() + skip, length);
-    }
-    offset += length;
-    out = out.subspan(length);
-  }
-}
-
-std::string IsoImage::describe_directory(const Hierarchy& hierarchy, std::uint32_t block) const {
+IsoImage::Place IsoImage::place_in(const Hierarchy& hierarchy, std::uint32_t block) const noexcept {
   const std::uint32_t number = hierarchy.directory_at(block);
   const Hierarchy::Directory& directory = hierarchy.directories()[number];
-  const std::uint32_t index = block - directory.block;
-  const std::string of = fmt::format("{}directory /{}", hierarchy.is_joliet() ? "Joliet " : "",
-                                     hierarchy.path(number));
-  return index < directory.blocks
-             ? fmt::format("{}, block {}", of, index)
-             : fmt::format("{}, continuations {}", of, index - directory.blocks);
+  const std::uint32_t records_end = directory.block + directory.blocks;
+  if (block < records_end) {
+    return {Kind::directory, directory.block, records_end, number, &hierarchy};
+  }
+  return {Kind::directory, records_end, records_end + directory.continuation_blocks, number,
+          &hierarchy};
+}
+
+IsoImage::Place IsoImage::place_of(std::uint64_t at) const noexcept {
+  if (at >= volume_.end) return {Kind::behind, volume_.end, size_bytes() / kBlockBytes};
+  const auto block = static_cast<std::uint32_t>(at);
+  if (block < volume_.path_tables_end) return place_before_directories(block);
+  if (block < volume_.primary->end_block()) return place_in(*volume_.primary, block);
+  if (block < metadata_end()) return place_in(*volume_.joliet, block);
+  if (volume_.catalog != 0 && block == volume_.catalog) return {Kind::catalog, block, at + 1};
+  if (block >= volume_.files.end_block()) {
+    return {Kind::padding, volume_.files.end_block(), volume_.end};
+  }
+  const auto run = volume_.files.run_at(block);
+  if (!run) return {Kind::padding, block, at + 1};  // between boot files
+  return {Kind::file, run->block, std::uint64_t{run->block} + run->blocks, run->node};
+}
+
+Region IsoImage::region_at(std::uint64_t offset) const {
+  const Place place = place_of(offset / kBlockBytes);
+  const Range range = bytes_of(place.start, place.end);
+  switch (place.kind) {
+    case Kind::system_area:
+    case Kind::catalog:
+    case Kind::padding:
+    case Kind::behind:
+      return Region::empty(range);
+    case Kind::primary_descriptor:
+    case Kind::boot_record:
+    case Kind::joliet_descriptor:
+    case Kind::terminator:
+    case Kind::path_table:
+    case Kind::directory:
+      return Region::computed(range);
+    case Kind::file:
+      return {.kind = Region::Kind::file,
+              .range = range,
+              .data_bytes = volume_.tree->node(place.which).size_bytes,
+              .file = place.which,
+              .has_holes = true};
+  }
+  std::unreachable();
+}
+
+void IsoImage::write_block(std::uint64_t block, std::span<std::byte> out) const {
+  const Place place = place_of(block);
+  switch (place.kind) {
+    case Kind::primary_descriptor:
+      write_volume_descriptor(volume_, *volume_.primary, out);
+      return;
+    case Kind::boot_record:
+      write_boot_record(volume_, out);
+      return;
+    case Kind::joliet_descriptor:
+      write_volume_descriptor(volume_, *volume_.joliet, out);
+      return;
+    case Kind::terminator:
+      write_terminator(out);
+      return;
+    case Kind::path_table: {
+      const Hierarchy& hierarchy = place.which >= 2 ? *volume_.joliet : *volume_.primary;
+      const std::uint64_t index = block - volume_.path_tables[place.which];
+      hierarchy.write_path_table(static_cast<std::uint32_t>(index), place.which % 2 == 1, out);
+      return;
+    }
+    case Kind::directory: {
+      const std::uint64_t index = block - place.hierarchy->directories()[place.which].block;
+      place.hierarchy->write_block(place.which, static_cast<std::uint32_t>(index), volume_.files,
+                                   out);
+      return;
+    }
+    case Kind::system_area:
+    case Kind::catalog:
+    case Kind::file:
+    case Kind::padding:
+    case Kind::behind:
+      assert(false && "not a computed block");
+      std::ranges::fill(out, std::byte{0});
+      return;
+  }
 }
 
 std::string IsoImage::describe(std::uint64_t offset) const {
-  const auto block = static_cast<std::uint32_t>(offset / kBlockBytes);
-  if (block < kSystemBlocks) return "system area";
-  if (block == kSystemBlocks) return "primary volume descriptor";
-  if (block == volume_.boot_record) return "boot record";
-  if (block == volume_.joliet_descriptor) return "Joliet volume descriptor";
-  if (block == volume_.terminator) return "volume descriptor set terminator";
-  if (block < volume_.path_tables_end) {
-    std::size_t table = volume_.joliet ? 3 : 1;
-    while (block < volume_.path_tables[table]) --table;
-    return fmt::format("{}path table {}, block {}", table >= 2 ? "Joliet " : "",
-                       table % 2 == 0 ? "L" : "M", block - volume_.path_tables[table]);
-  }
-  if (block < volume_.primary->end_block()) return describe_directory(*volume_.primary, block);
-  if (block < metadata_end()) return describe_directory(*volume_.joliet, block);
-  if (volume_.catalog != 0 && block == volume_.catalog) return "boot catalogue";
-  if (block >= volume_.end) return "behind the volume";
-  if (block >= volume_.files.first_block() && block < volume_.files.end_block()) {
-    if (const auto run = volume_.files.run_at(block)) {
-      return fmt::format("file /{} at {}", volume_.tree->path(run->node),
-                         offset - offset_of(run->block));
+  const std::uint64_t block = offset / kBlockBytes;
+  const Place place = place_of(block);
+  switch (place.kind) {
+    case Kind::system_area:
+      return "system area";
+    case Kind::primary_descriptor:
+      return "primary volume descriptor";
+    case Kind::boot_record:
+      return "boot record";
+    case Kind::joliet_descriptor:
+      return "Joliet volume descriptor";
+    case Kind::terminator:
+      return "volume descriptor set terminator";
+    case Kind::path_table:
+      return fmt::format("{}path table {}, block {}", place.which >= 2 ? "Joliet " : "",
+                         place.which % 2 == 0 ? "L" : "M",
+                         block - volume_.path_tables[place.which]);
+    case Kind::directory: {
+      const Hierarchy::Directory& directory = place.hierarchy->directories()[place.which];
+      const std::string of =
+          fmt::format("{}directory /{}", place.hierarchy->is_joliet() ? "Joliet " : "",
+                      place.hierarchy->path(place.which));
+      const std::uint64_t index = block - directory.block;
+      return index < directory.blocks
+                 ? fmt::format("{}, block {}", of, index)
+                 : fmt::format("{}, continuations {}", of, index - directory.blocks);
     }
+    case Kind::catalog:
+      return "boot catalogue";
+    case Kind::file:
+      return fmt::format("file /{} at {}", volume_.tree->path(place.which),
+                         offset - place.start * kBlockBytes);
+    case Kind::padding:
+      return "padding";
+    case Kind::behind:
+      return "behind the volume";
   }
-  return "padding";
-}
-
-std::uint64_t IsoImage::described_end(std::uint64_t offset) const {
-  const auto block = static_cast<std::uint32_t>(offset / kBlockBytes);
-  if (block < kSystemBlocks) return offset_of(kSystemBlocks);
-  if (block >= volume_.end) return size_bytes();
-  if (block >= volume_.files.end_block()) return offset_of(volume_.end);
-  if (block >= volume_.files.first_block()) {
-    const auto run = volume_.files.run_at(block);
-    return offset_of(run ? run->block + run->blocks : block + 1);
-  }
-  const auto directory_end = [&](const Hierarchy& hierarchy) {
-    const Hierarchy::Directory& directory = hierarchy.directories()[hierarchy.directory_at(block)];
-    const std::uint32_t records_end = directory.block + directory.blocks;
-    return offset_of(block < records_end ? records_end
-                                         : records_end + directory.continuation_blocks);
-  };
-  if (block >= volume_.path_tables_end && block < volume_.primary->end_block()) {
-    return directory_end(*volume_.primary);
-  }
-  if (block >= volume_.path_tables_end && block < metadata_end()) {
-    return directory_end(*volume_.joliet);
-  }
-  return offset_of(block + 1);
+  std::unreachable();
 }
 
 std::string IsoImage::volume_id() const {
@@ -220,7 +203,7 @@ std::vector<ImageFact> IsoImage::facts() const {
       {"joliet_left_out_count", joliet != nullptr ? joliet->left_out_count() : 0},
       {"duplicate_file_count", std::uint64_t{options.duplicates.size()}},
       {"first_file_block", std::uint64_t{volume_.files.first_block()}},
-      {"patch_count", std::uint64_t{volume_.patches.size()}},
+      {"patch_count", std::uint64_t{0}},
   };
 }
 

@@ -130,17 +130,16 @@ Result<void> fill_fields(Volume& volume) {
 Result<std::vector<NodeNo>> boot_nodes(const SourceTree& tree, const Boot& boot) {
   std::vector<NodeNo> nodes;
   for (const Boot::File& file : boot.files) {
-    const Node* node = tree.find_path(file.path);
-    if (node == nullptr || !node->is_regular() || node->size_bytes == 0) {
+    const std::optional<NodeNo> no = find_node(tree, file.path);
+    if (!no || !tree.node(*no).is_regular() || tree.node(*no).size_bytes == 0) {
       return fail(Errc::does_not_fit,
                   fmt::format("{} is not a file with bytes in the source, and cannot be booted",
                               file.path));
     }
-    const auto no = static_cast<NodeNo>(node - tree.nodes().data());
-    if (std::ranges::find(nodes, no) != nodes.end()) {
+    if (std::ranges::find(nodes, *no) != nodes.end()) {
       return fail(Errc::usage, fmt::format("{} is a boot file twice", file.path));
     }
-    nodes.push_back(no);
+    nodes.push_back(*no);
   }
   return nodes;
 }
@@ -178,32 +177,6 @@ Result<void> place(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
   }
   volume.end = static_cast<std::uint32_t>(blocks);
   volume.image_bytes = blocks * kBlockBytes + tail;
-
-  if (boot.patches) {
-    Placement placement;
-    placement.catalog_block = volume.catalog;
-    for (const NodeNo no : *nodes) {
-      placement.files.push_back({volume.files.block_of(no), volume.tree->node(no).size_bytes});
-    }
-    placement.volume_blocks = volume.end;
-    placement.tail_offset = blocks * kBlockBytes;
-    placement.image_bytes = volume.image_bytes;
-    Result<std::vector<Patch>> patches = boot.patches(placement);
-    if (!patches) return propagate(patches);
-    volume.patches = std::move(*patches);
-    std::erase_if(volume.patches, [](const Patch& patch) { return patch.bytes.empty(); });
-    std::ranges::sort(volume.patches, {}, &Patch::offset);
-    std::uint64_t done = 0;
-    for (const Patch& patch : volume.patches) {
-      if (patch.offset < done || patch.offset > volume.image_bytes ||
-          patch.bytes.size() > volume.image_bytes - patch.offset) {
-        return fail(Errc::usage, fmt::format("a patch of {} bytes at {} lies over another one, or "
-                                             "behind the image's end at {}",
-                                             patch.bytes.size(), patch.offset, volume.image_bytes));
-      }
-      done = patch.offset + patch.bytes.size();
-    }
-  }
   return {};
 }
 
@@ -227,8 +200,8 @@ std::optional<std::string> parse_volume_time(std::string_view text) {
   return is_volume_time(digits) ? std::optional(std::move(digits)) : std::nullopt;
 }
 
-Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
-                                          const Options& options) {
+Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
+                                                 const Options& options) {
   if (Result<void> good = check(options); !good) return propagate(good);
   Volume volume;
   volume.tree = std::move(tree);

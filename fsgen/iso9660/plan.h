@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "block/image.h"
+#include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
@@ -44,28 +43,9 @@ inline constexpr std::size_t kFields = 8;
 std::string_view name_of(Field field) noexcept;
 std::optional<Field> parse_field(std::string_view name) noexcept;
 
-/// Where things stand in a placed volume, in blocks of 2048 bytes.
-struct Placement {
-  struct File {
-    std::uint32_t block = 0;
-    std::uint64_t size_bytes = 0;
-  };
-  std::uint32_t catalog_block = 0;  ///< 0: none was asked for
-  std::vector<File> files;          ///< of Boot::files, in their order
-  std::uint32_t volume_blocks = 0;  ///< without the tail
-  std::uint64_t tail_offset = 0;    ///< bytes; where Boot::tail_bytes begin
-  std::uint64_t image_bytes = 0;
-};
-
-/// Bytes that stand at `offset` of the image instead of what the volume has there.
-struct Patch {
-  std::uint64_t offset = 0;
-  std::vector<std::byte> bytes;
-};
-
-/// What boot code needs of a plan, without being known to it: a boot record with a catalogue, files
-/// at low addresses, room behind the volume, and the last word on the image's bytes once everything
-/// has its place (boot information tables, the system area, partition tables).
+/// What ISO 9660 has of boot code's own: a boot record with a catalogue, files at low addresses,
+/// room behind the volume. What they hold (the catalogue, boot information tables, the system area,
+/// partition tables) is patched into the planned image: see fsgen/image/patched_image.h.
 struct Boot {
   struct File {
     std::string path;  ///< of a regular file that is not empty, below the root
@@ -74,8 +54,6 @@ struct Boot {
   std::vector<File> files;       ///< stand before all others, in this order
   bool catalog = false;          ///< an El Torito boot record, and a block for its catalogue
   std::uint64_t tail_bytes = 0;  ///< behind the volume: appended partitions, a second GPT
-  /// Called once, when all is placed. Patches lie inside the image and do not touch each other.
-  std::function<Result<std::vector<Patch>>(const Placement&)> patches;
 };
 
 /// Of two nodes with the same bytes: `node` shares the extent of `original`, which is less.
@@ -118,7 +96,7 @@ std::optional<std::string> parse_volume_time(std::string_view text);
 ///
 /// Errors: Errc::usage for options that contradict each other or the format; Errc::does_not_fit
 /// with the path and the limit for what the format can not hold.
-Result<std::shared_ptr<const Image>> plan(std::shared_ptr<const SourceTree> tree,
-                                          const Options& options);
+Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
+                                                 const Options& options);
 
 }  // namespace mkvirtfs::iso9660

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "fsgen/image/patched_image.h"
 #include "fsgen/iso9660/duplicates.h"
 #include "fsgen/iso9660/testing/judges.h"
 #include "fsgen/tree/tree_builder.h"
@@ -22,15 +23,13 @@
 using namespace mkvirtfs;
 using iso9660::Boot;
 using iso9660::Options;
-using iso9660::Patch;
-using iso9660::Placement;
 
 namespace {
 
 constexpr std::uint64_t kBlock = 2048;
 constexpr std::uint64_t kGi = std::uint64_t{1} << 30;
 
-std::shared_ptr<const Image> planned(const BuiltTree& built, const Options& options) {
+std::shared_ptr<const PlannedImage> planned(const BuiltTree& built, const Options& options) {
   auto image = iso9660::plan(built.tree, options);
   if (!image) FAIL(image.error().what);
   return *image;
@@ -273,7 +272,7 @@ TEST_CASE("the preset for cloud-init wants its files, and sets the label") {
              Catch::Contains("--label=other does not go with --preset=cidata"));
 }
 
-TEST_CASE("boot code has the last word") {
+TEST_CASE("boot files stand first, and boot code has the last word") {
   const BuiltTree built = TreeBuilder{}
                               .patterned_file("a", 10000)
                               .patterned_file("boot/loader", 5000)
@@ -283,50 +282,54 @@ TEST_CASE("boot code has the last word") {
   options.boot.files = {{"boot/loader", 1}, {"efi.img", 512}};
   options.boot.catalog = true;
   options.boot.tail_bytes = 5000;
-  Placement placement;
-  options.boot.patches = [&](const Placement& at) -> Result<std::vector<Patch>> {
-    placement = at;
-    const auto bytes = [](std::size_t size, int value) {
-      return std::vector<std::byte>(size, static_cast<std::byte>(value));
-    };
-    return std::vector<Patch>{{at.files[0].block * kBlock + 8, bytes(56, 1)},
-                              {0, bytes(432, 2)},
-                              {at.catalog_block * kBlock, bytes(kBlock, 3)},
-                              {at.tail_offset, bytes(100, 4)}};
-  };
   const auto image = planned(built, options);
-  REQUIRE(placement.files.size() == 2);
-  CHECK(placement.files[0].size_bytes == 5000);
-  CHECK(placement.files[1].block % 512 == 0);
-  CHECK(placement.image_bytes == image->size_bytes());
-  CHECK(placement.tail_offset + 3 * kBlock == image->size_bytes());
+  const DataPlacement loader_at = image->data_at("boot/loader");
+  REQUIRE(loader_at.runs.size() == 1);
+  CHECK(loader_at.size_bytes == 5000);
+  const std::uint64_t loader_offset = *loader_at.find(0);
+  const std::uint64_t efi_offset = *image->data_at("efi.img").find(0);
+  CHECK(loader_offset < efi_offset);
+  CHECK(efi_offset < *image->data_at("a").find(0));
+  CHECK(efi_offset % (512 * kBlock) == 0);
+  const std::vector<Range> catalogue = image->structure("boot_catalogue");
+  REQUIRE(catalogue.size() == 1);
+  CHECK(catalogue.front().length == kBlock);
+  const std::vector<Range> tail = image->structure(structures::kTail);
+  REQUIRE(tail.size() == 1);
+  CHECK(tail.front().length == 3 * kBlock);
+  CHECK(tail.front().end() == image->size_bytes());
+  CHECK(image->structure(structures::kVolume) == std::vector<Range>{{0, tail.front().offset}});
+  // The catalogue's address is in the boot record.
+  const std::vector<Range> record_at = image->structure("boot_record");
+  REQUIRE(record_at == std::vector<Range>{{17 * kBlock, kBlock}});
+  const auto record = read(image, built, record_at.front().offset, kBlock);
+  CHECK(text(std::span(record).subspan(7, 23)) == "EL TORITO SPECIFICATION");
+  CHECK(load_le<std::uint32_t>(record, 71) * kBlock == catalogue.front().offset);
+
+  const auto bytes = [](std::size_t size, int value) {
+    return std::vector<std::byte>(size, static_cast<std::byte>(value));
+  };
+  const auto booting = patched(image, {{loader_offset + 8, bytes(56, 1), "boot information table"},
+                                       {0, bytes(432, 2), "boot code"},
+                                       {catalogue.front().offset, bytes(kBlock, 3), "catalogue"},
+                                       {tail.front().offset, bytes(100, 4), "appended"}});
+  REQUIRE(booting);
   const auto value_at = [&](std::uint64_t offset) {
-    return std::to_integer<int>(read(image, built, offset, 1)[0]);
+    return std::to_integer<int>(read(*booting, built, offset, 1)[0]);
   };
   CHECK(value_at(0) == 2);
   CHECK(value_at(431) == 2);
   CHECK(value_at(432) == 0);
-  CHECK(value_at(placement.catalog_block * kBlock + kBlock - 1) == 3);
-  CHECK(value_at(placement.tail_offset + 99) == 4);
-  CHECK(value_at(placement.tail_offset + 100) == 0);
-  const auto loader = read(image, built, placement.files[0].block * kBlock, 5000);
+  CHECK(value_at(catalogue.front().end() - 1) == 3);
+  CHECK(value_at(tail.front().offset + 99) == 4);
+  CHECK(value_at(tail.front().offset + 100) == 0);
+  const auto loader = read(*booting, built, loader_offset, 5000);
   std::vector<std::byte> want(5000);
-  const auto no =
-      static_cast<NodeNo>(built.tree->find_path("boot/loader") - built.tree->nodes().data());
+  const auto no = *find_node(*built.tree, "boot/loader");
   REQUIRE(built.store->read(ContentNo{no}, 0, want));
-  CHECK(std::equal(want.begin(), want.begin() + 8, loader.begin()));
-  CHECK(loader[8] == std::byte{1});
-  CHECK(loader[63] == std::byte{1});
-  CHECK(std::equal(want.begin() + 64, want.end(), loader.begin() + 64));
-  // The catalogue's address is in the boot record.
-  const auto record = read(image, built, 17 * kBlock, kBlock);
-  CHECK(text(std::span(record).subspan(7, 23)) == "EL TORITO SPECIFICATION");
-  CHECK(load_le<std::uint32_t>(record, 71) == placement.catalog_block);
+  std::fill_n(want.begin() + 8, 56, std::byte{1});
+  CHECK(loader == want);
 
-  options.boot.patches = [](const Placement&) -> Result<std::vector<Patch>> {
-    return std::vector<Patch>{{0, std::vector<std::byte>(2)}, {1, std::vector<std::byte>(1)}};
-  };
-  CHECK_THAT(error_of(built, options), Catch::Contains("lies over another one"));
   options.boot.files = {{"boot", 1}};
   CHECK_THAT(error_of(built, options), Catch::Contains("boot is not a file with bytes"));
 }

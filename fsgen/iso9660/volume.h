@@ -46,11 +46,16 @@ struct Volume {
   std::uint32_t end = 0;  ///< of the volume, padding included, tail not
 
   std::uint64_t image_bytes = 0;
-  std::vector<Patch> patches;  ///< sorted by offset
 };
 
-/// Any block before the files that is not a hole: descriptors, path tables, directories. Fills the
-/// whole of `out`, one block; may run on any thread.
-void write_metadata_block(const Volume& volume, std::uint32_t block, std::span<std::byte> out);
+// Descriptors. All fill the whole of `out`, one block, and may run on any thread.
+
+/// The primary or the supplementary (Joliet's) volume descriptor; `hierarchy` is one of the
+/// volume's.
+void write_volume_descriptor(const Volume& volume, const Hierarchy& hierarchy,
+                             std::span<std::byte> out);
+/// El Torito's, with the address of the catalogue.
+void write_boot_record(const Volume& volume, std::span<std::byte> out);
+void write_terminator(std::span<std::byte> out);
 
 }  // namespace mkvirtfs::iso9660

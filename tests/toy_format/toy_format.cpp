@@ -8,71 +8,79 @@
 #include <vector>
 
 #include "fsgen/image/option_reader.h"
+#include "fsgen/image/region_image.h"
+#include "fsgen/image/start_table.h"
+#include "support/arithmetic.h"
 
 namespace mkvirtfs::toy {
 namespace {
 
 constexpr std::uint32_t kBlockBytes = 512;
 constexpr std::string_view kMagic = "TOY ";
+constexpr std::string_view kLabel = "label";
 
-struct PlacedFile {
-  std::uint64_t offset = 0;
-  std::uint64_t length = 0;
-  ContentNo content{};
-};
-
-class ToyImage final : public Image {
+class ToyImage final : public RegionImage {
  public:
-  ToyImage(const SourceTree& tree, std::string label) : label_(std::move(label)) {
-    for (NodeNo number = 0; number < tree.node_count(); ++number) {
-      const Node& node = tree.node(number);
-      if (!node.is_regular() || node.size_bytes == 0) continue;
-      files_.push_back({size_bytes_, node.size_bytes, ContentNo{number}});
-      size_bytes_ += (node.size_bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+  ToyImage(std::shared_ptr<const SourceTree> tree, std::string label)
+      : tree_(std::move(tree)), label_(std::move(label)) {
+    std::uint64_t block = 1;
+    for (NodeNo number = 0; number < tree_->node_count(); ++number) {
+      starts_.add(block);
+      const Node& node = tree_->node(number);
+      if (node.is_regular()) block += ceil_div<std::uint64_t>(node.size_bytes, kBlockBytes);
     }
+    starts_.finish(block);
   }
 
-  std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
+  std::uint64_t size_bytes() const noexcept override { return starts_.end() * kBlockBytes; }
   std::uint32_t block_bytes() const noexcept override { return kBlockBytes; }
-
-  void map(Range range, ExtentSink& sink) const override {
-    const auto emit = [&](const Extent& extent) {
-      if (extent.end() <= range.offset || extent.offset >= range.end()) return true;
-      return sink.extent(extent.clipped(std::max(extent.offset, range.offset), range.end()));
-    };
-    if (!emit({.offset = 0, .length = kBlockBytes, .kind = ExtentKind::computed})) return;
-    for (const PlacedFile& file : files_) {
-      if (!emit({.offset = file.offset,
-                 .length = file.length,
-                 .kind = ExtentKind::content,
-                 .content = file.content})) {
-        return;
-      }
-      const std::uint64_t end = file.offset + file.length;
-      const std::uint64_t rest = (kBlockBytes - end % kBlockBytes) % kBlockBytes;
-      if (rest != 0 && !emit({.offset = end, .length = rest})) return;
-    }
-  }
-
-  void compute(std::uint64_t offset, std::span<std::byte> out) const override {
-    std::array<char, kBlockBytes> block{};
-    const std::string text = std::string(kMagic) + label_;
-    std::ranges::copy(text, block.begin());
-    std::memcpy(out.data(), block.data() + offset, out.size());
-  }
-
   std::string describe(std::uint64_t offset) const override {
     return offset < kBlockBytes ? "label" : "file data";
   }
   std::string volume_id() const override { return label_; }
   std::vector<ImageFact> facts() const override {
-    return {{"file_count", std::uint64_t{files_.size()}}};
+    const auto files = std::ranges::count_if(
+        tree_->nodes(), [](const Node& node) { return node.is_regular() && node.size_bytes != 0; });
+    return {{"file_count", static_cast<std::uint64_t>(files)}};
+  }
+
+  const SourceTree& tree() const noexcept override { return *tree_; }
+  DataPlacement data_at(std::string_view path) const override {
+    const std::optional<NodeNo> no = find_node(*tree_, path);
+    if (!no || !tree_->node(*no).is_regular()) return {};
+    if (starts_.is_empty(*no)) return {.kind = DataPlacement::Kind::no_bytes};
+    const std::uint64_t size = tree_->node(*no).size_bytes;
+    return {DataPlacement::Kind::stored, size, {{0, {starts_.begin_of(*no) * kBlockBytes, size}}}};
+  }
+  std::vector<Range> structure(std::string_view name, std::uint64_t /*number*/) const override {
+    if (name != kLabel) return {};
+    return {{0, kBlockBytes}};
+  }
+  std::span<const std::string_view> structure_names() const noexcept override {
+    return std::span(&kLabel, 1);
+  }
+
+ protected:
+  Region region_at(std::uint64_t offset) const override {
+    if (offset < kBlockBytes) return Region::computed({0, kBlockBytes});
+    const NodeNo file = starts_.thing_at(offset / kBlockBytes);
+    const std::uint64_t begin = starts_.begin_of(file) * kBlockBytes;
+    return {.kind = Region::Kind::file,
+            .range = {begin, starts_.end_of(file) * kBlockBytes - begin},
+            .data_bytes = tree_->node(file).size_bytes,
+            .file = file,
+            .has_holes = true};
+  }
+  void write_block(std::uint64_t /*block*/, std::span<std::byte> out) const override {
+    std::ranges::fill(out, std::byte{0});
+    const std::string text = std::string(kMagic) + label_;
+    std::memcpy(out.data(), text.data(), text.size());
   }
 
  private:
+  std::shared_ptr<const SourceTree> tree_;
   std::string label_;
-  std::uint64_t size_bytes_ = kBlockBytes;
-  std::vector<PlacedFile> files_;
+  StartTable<std::uint64_t> starts_;  // blocks, by node
 };
 
 constexpr std::array<FormatName, 1> kNames{{{"toy", ""}}};
@@ -102,8 +110,8 @@ Result<Planner> configure(std::string_view /*name*/, const OptionValues& values)
   if (upper) {
     for (char& c : label) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   }
-  return [label](const PlanRequest& request) -> Result<std::shared_ptr<const Image>> {
-    return std::make_shared<ToyImage>(*request.tree, label);
+  return [label](const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
+    return std::make_shared<ToyImage>(request.tree, label);
   };
 }
 
