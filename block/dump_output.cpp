@@ -15,18 +15,14 @@
 #include <memory>
 #include <utility>
 
+#include "support/path.h"
+
 namespace mkvirtfs {
 namespace {
 
 std::unexpected<Error> exists(const std::string& path) {
   return std::unexpected(
       Error{Errc::io, EEXIST, fmt::format("{} exists already (--force replaces it)", path)});
-}
-
-std::string directory_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
 }
 
 /// Where a descriptor can be found by name; "" when /proc is not there.

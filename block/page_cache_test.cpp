@@ -6,47 +6,16 @@
 #include <sys/mman.h>
 
 #include <array>
-#include <atomic>
 #include <catch2/catch.hpp>
-#include <cerrno>
 #include <string>
 
 #include "block/host_files.h"
-#include "block/overlay_store.h"
+#include "block/testing/deaf_file_system.h"
 #include "block/testing/directory_table.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
-
-/// A file system that knows no RWF_NOWAIT, and calls itself what the test says.
-class DeafFileSystem final : public FileOperations {
- public:
-  explicit DeafFileSystem(long magic) : magic_(magic) {}
-
-  ssize_t pread(int fd, std::span<std::byte> out, std::uint64_t offset) override {
-    ++plain_reads;
-    return FileOperations::pread(fd, out, offset);
-  }
-  ssize_t pread_nowait(int, std::span<std::byte>, std::uint64_t) override {
-    ++nowait_reads;
-    errno = EOPNOTSUPP;
-    return -1;
-  }
-  int fstatfs(int, struct statfs& status) override {
-    ++type_questions;
-    status = {};
-    status.f_type = magic_;
-    return 0;
-  }
-
-  std::atomic<int> plain_reads = 0;
-  std::atomic<int> nowait_reads = 0;
-  std::atomic<int> type_questions = 0;
-
- private:
-  const long magic_;
-};
 
 std::span<std::byte> bytes_of(std::string& text) { return std::as_writable_bytes(std::span(text)); }
 
@@ -66,7 +35,7 @@ TEST_CASE("a file system without RWF_NOWAIT is one whose reads may wait") {
   write_file(dir / "b", "abcdefghij");
   for (const long magic : kFileSystemsThatWait) {
     CAPTURE(magic);
-    DeafFileSystem files(magic);
+    testing::DeafFileSystem files(magic);
     HostReader reader(files);
     const UniqueFd a = open_file(dir / "a");
     const UniqueFd b = open_file(dir / "b");
@@ -99,7 +68,7 @@ TEST_CASE("tmpfs and ramfs never wait, with RWF_NOWAIT or without") {
   write_file(dir / "a", "0123456789");
   for (const long magic : kFileSystemsInMemory) {
     CAPTURE(magic);
-    DeafFileSystem files(magic);
+    testing::DeafFileSystem files(magic);
     HostReader reader(files);
     const UniqueFd a = open_file(dir / "a");
     HostReader::Memo memo;
@@ -141,7 +110,7 @@ TEST_CASE("a store on a file system without RWF_NOWAIT leaves every read to a jo
   auto table = std::make_shared<testing::DirectoryTable>(dir.path());
   const ContentNo a = table->add("a");
   const ContentNo b = table->add("b");
-  DeafFileSystem files(FUSE_SUPER_MAGIC);
+  testing::DeafFileSystem files(FUSE_SUPER_MAGIC);
   const auto store = make_host_files(table, OnChange::error, null_log(), 100, files);
   std::string text(4, '?');
   CHECK(store->read_at_once(a, 0, bytes_of(text)) == false);
@@ -156,22 +125,6 @@ TEST_CASE("a store on a file system without RWF_NOWAIT leaves every read to a jo
   CHECK(table->opened == 2);
   REQUIRE(store->read(b, 2, bytes_of(text)));
   CHECK(text == "cdef");
-}
-
-TEST_CASE("an overlay on a file system without RWF_NOWAIT leaves every read to a job") {
-  const TempDir dir;
-  write_file(dir / "overlay", std::string(8192, 'x'));
-  const long magic = GENERATE(long{FUSE_SUPER_MAGIC}, long{TMPFS_MAGIC});
-  DeafFileSystem files(magic);
-  OverlayStore store(open_file(dir / "overlay"), 4096, "an overlay", files);
-  const bool in_memory = magic == TMPFS_MAGIC;
-  std::string text(4, '?');
-  CHECK(store.read_at_once(OverlayStore::kContent, 0, bytes_of(text)) == in_memory);
-  CHECK(text == (in_memory ? "xxxx" : "????"));
-  CHECK(store.is_at_hand(OverlayStore::kContent, 0, 4096) == in_memory);
-  CHECK(store.keeps_fetched(OverlayStore::kContent) == in_memory);
-  REQUIRE(store.read(OverlayStore::kContent, 0, bytes_of(text)));
-  CHECK(text == "xxxx");
 }
 
 }  // namespace mkvirtfs

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "block/overlay_snapshot.h"
+#include "block/overlay/snapshot.h"
 #include "block/page_cache.h"
 #include "support/confined_open.h"
 #include "support/sha256.h"

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "block/base_manifest.h"
-#include "block/overlay_header.h"
+#include "block/overlay/base_manifest.h"
+#include "block/overlay/header.h"
 #include "cli/source_base.h"
 #include "support/error.h"
 #include "support/log.h"

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 
 namespace mkvirtfs::cli {
 

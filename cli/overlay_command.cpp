@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "block/base_manifest.h"
-#include "block/overlay.h"
-#include "block/overlay_file.h"
+#include "block/overlay/base_manifest.h"
+#include "block/overlay/overlay.h"
+#include "block/overlay/file.h"
 #include "cli/command.h"
 #include "cli/json_text.h"
 #include "cli/overlay_base.h"

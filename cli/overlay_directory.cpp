@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <set>
 
-#include "block/overlay_snapshot.h"
+#include "block/overlay/snapshot.h"
 #include "nbd/export_tree.h"
 
 namespace mkvirtfs::cli {

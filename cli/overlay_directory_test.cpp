@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 #include "block/testing/computed_extent.h"
 #include "cli/command_line.h"
 #include "cli/overlay_options.h"

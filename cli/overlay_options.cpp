@@ -16,14 +16,14 @@
 #include <utility>
 #include <vector>
 
-#include "block/overlay_file.h"
-#include "block/overlay_snapshot.h"
+#include "block/overlay/file.h"
 #include "block/resized_device.h"
 #include "cli/overlay_directory.h"
 #include "cli/source_base.h"
 #include "fsgen/tree/glob.h"
 #include "support/message.h"
 #include "support/mutex.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 #include "cli/command.h"
 #include "cli/overlay_base.h"
 #include "nbd/overlay_exports.h"

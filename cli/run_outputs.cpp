@@ -8,7 +8,7 @@
 #include <memory>
 #include <utility>
 
-#include "block/overlay_snapshot.h"
+#include "support/path.h"
 
 namespace mkvirtfs::cli {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "block/base_manifest.h"
+#include "block/overlay/base_manifest.h"
 #include "block/content.h"
 #include "block/image.h"
 #include "fsgen/stream/byte_source.h"

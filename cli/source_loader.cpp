@@ -10,11 +10,11 @@
 #include <utility>
 
 #include "block/host_files.h"
-#include "block/overlay_snapshot.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/host/source_sync.h"
 #include "fsgen/oci/load.h"
 #include "fsgen/stream/compressed.h"
+#include "support/path.h"
 #include "support/text.h"
 #include "support/unique_fd.h"
 

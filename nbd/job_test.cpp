@@ -6,7 +6,7 @@
 #include <set>
 #include <stdexcept>
 
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 #include "nbd/allocation_depth.h"
 #include "nbd/session.h"
 #include "nbd/testing/extent_device.h"

@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 #include "nbd/export_tree.h"
 #include "support/error.h"
 #include "support/mutex.h"

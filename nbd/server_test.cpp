@@ -28,7 +28,7 @@
 #include <thread>
 
 #include "block/host_files.h"
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 #include "block/testing/computed_extent.h"
 #include "block/testing/directory_table.h"
 #include "block/testing/waiting_file_system.h"

@@ -4,6 +4,7 @@
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 #include "support/error.h"
+#include "support/path.h"
 #include "support/sha256.h"
 #include "support/text.h"
 
@@ -22,6 +23,14 @@ TEST_CASE("sizes are parsed as people write them") {
   }
   CHECK(human_size(1536u << 20) == "1.5 GiB");
   CHECK(human_size(17) == "17 bytes");
+}
+
+TEST_CASE("the directory of a path") {
+  CHECK(directory_of("a/b") == "a");
+  CHECK(directory_of("a/b/") == "a/b");
+  CHECK(directory_of("b") == ".");
+  CHECK(directory_of("/b") == "/");
+  CHECK(directory_of("/a/b") == "/a");
 }
 
 TEST_CASE("hostile names become one harmless line") {

@@ -29,9 +29,9 @@ def linked_rooms():
     """{folder: folders that it links}, from the CMakeLists.txt of the rooms."""
     folders = {}
     links = {}
-    for file in sorted(root.glob("*/CMakeLists.txt")) + sorted(root.glob("fsgen/*/CMakeLists.txt")):
+    for file in sorted(root.glob("*/CMakeLists.txt")) + sorted(root.glob("*/*/CMakeLists.txt")):
         folder = str(file.parent.relative_to(root))
-        if folder in ("tests", "examples", "bench"):
+        if folder.split("/")[0] in ("build", "tests", "examples", "bench"):
             continue
         text = re.sub(r"#[^\n]*", "", file.read_text())
         room = re.search(r"\bmkvirtfs_room\((.*?)\)", text, re.DOTALL)

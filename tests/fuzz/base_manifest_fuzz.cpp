@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "../support/temp_dir.h"
-#include "block/base_manifest.h"
+#include "block/overlay/base_manifest.h"
 #include "fuzz_require.h"
 #include "support/sha256.h"
 #include "support/unique_fd.h"

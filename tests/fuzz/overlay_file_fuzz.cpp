@@ -28,9 +28,9 @@
 #include <vector>
 
 #include "../support/temp_dir.h"
-#include "block/overlay.h"
-#include "block/overlay_file.h"
-#include "block/overlay_snapshot.h"
+#include "block/overlay/file.h"
+#include "block/overlay/overlay.h"
+#include "block/overlay/snapshot.h"
 #include "fuzz_require.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <cassert>
 #include <utility>
 
-#include "block/overlay_snapshot.h"
+#include "block/overlay/snapshot.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs {

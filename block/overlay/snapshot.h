@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "block/overlay_file.h"
+#include "block/overlay/file.h"
 #include "support/error.h"
 
 namespace mkvirtfs {
@@ -22,7 +22,6 @@ std::string unfinished_overlay_path(const std::string& path);
 std::string overlay_of_layer_path(std::string_view path);
 std::string overlay_of_unfinished_path(std::string_view path);
 
-std::string directory_of(const std::string& path);
 /// Whether the file has that name.
 bool is_named(int fd, const std::string& path);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay_file.h"
+#include "block/overlay/file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -16,13 +16,14 @@
 #include <string_view>
 #include <utility>
 
-#include "block/base_manifest.h"
-#include "block/overlay_layer.h"
-#include "block/overlay_snapshot.h"
+#include "block/overlay/base_manifest.h"
+#include "block/overlay/layer.h"
+#include "block/overlay/snapshot.h"
 #include "block/page_cache.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 #include "support/open_file.h"
+#include "support/path.h"
 #include "support/sha256.h"
 
 namespace mkvirtfs {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay_layer.h"
+#include "block/overlay/layer.h"
 
 #include <algorithm>
 #include <utility>

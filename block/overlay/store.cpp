@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay_store.h"
+#include "block/overlay/store.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

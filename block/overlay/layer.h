@@ -7,10 +7,10 @@
 #include <memory>
 #include <span>
 
-#include "block/block_states.h"
 #include "block/device.h"
-#include "block/overlay_file.h"
-#include "block/overlay_store.h"
+#include "block/overlay/block_states.h"
+#include "block/overlay/file.h"
+#include "block/overlay/store.h"
 #include "support/error.h"
 
 namespace mkvirtfs {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay_header.h"
+#include "block/overlay/header.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <cassert>
 #include <cstring>
 
-#include "block/overlay_layer.h"
+#include "block/overlay/layer.h"
 #include "block/page_cache.h"
 #include "support/byte_order.h"
 #include "support/sha256.h"

@@ -12,11 +12,11 @@
 #include <utility>
 #include <vector>
 
-#include "block/block_states.h"
 #include "block/device.h"
 #include "block/file_operations.h"
-#include "block/overlay_header.h"
-#include "block/overlay_store.h"
+#include "block/overlay/block_states.h"
+#include "block/overlay/header.h"
+#include "block/overlay/store.h"
 #include "support/error.h"
 #include "support/mutex.h"
 

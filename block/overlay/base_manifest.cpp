@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/base_manifest.h"
+#include "block/overlay/base_manifest.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -14,9 +14,10 @@
 #include <type_traits>
 #include <utility>
 
-#include "block/overlay_snapshot.h"
+#include "block/overlay/snapshot.h"
 #include "block/page_cache.h"
 #include "support/byte_order.h"
+#include "support/path.h"
 #include "support/sha256.h"
 #include "support/unique_fd.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/base_manifest.h"
+#include "block/overlay/base_manifest.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay.h"
+#include "block/overlay/overlay.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "block/overlay_file.h"
+#include "block/overlay/file.h"
 #include "block/testing/faulty_device.h"
 #include "block/testing/waiting_file_system.h"
 #include "tests/support/temp_dir.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay_snapshot.h"
+#include "block/overlay/snapshot.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -12,8 +12,9 @@
 #include <optional>
 #include <utility>
 
-#include "block/base_manifest.h"
+#include "block/overlay/base_manifest.h"
 #include "support/open_file.h"
+#include "support/path.h"
 
 namespace mkvirtfs {
 namespace {
@@ -83,11 +84,6 @@ std::string overlay_of_layer_path(std::string_view path) {
 std::string overlay_of_unfinished_path(std::string_view path) {
   if (!path.ends_with(kUnfinished)) return {};
   return std::string(path.substr(0, path.size() - kUnfinished.size()));
-}
-
-std::string directory_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
 bool is_named(int fd, const std::string& path) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/block_states.h"
+#include "block/overlay/block_states.h"
 
 #include <algorithm>
 #include <bit>

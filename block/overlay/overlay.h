@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "block/block_states.h"
 #include "block/device.h"
-#include "block/overlay_file.h"
-#include "block/overlay_layer.h"
-#include "block/overlay_store.h"
+#include "block/overlay/block_states.h"
+#include "block/overlay/file.h"
+#include "block/overlay/layer.h"
+#include "block/overlay/store.h"
 #include "support/error.h"
 #include "support/mutex.h"
 

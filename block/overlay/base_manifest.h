@@ -13,7 +13,7 @@
 
 #include "block/file_facts.h"
 #include "block/file_operations.h"
-#include "block/overlay_header.h"
+#include "block/overlay/header.h"
 #include "support/error.h"
 
 // What the files below a kept overlay were when it was made: its base manifest, FILE.base

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "block/overlay_file.h"
+#include "block/overlay/file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -24,9 +24,9 @@
 #include <utility>
 #include <vector>
 
-#include "block/base_manifest.h"
-#include "block/overlay.h"
-#include "block/overlay_snapshot.h"
+#include "block/overlay/base_manifest.h"
+#include "block/overlay/overlay.h"
+#include "block/overlay/snapshot.h"
 #include "block/page_cache.h"
 #include "block/resized_device.h"
 #include "block/testing/computed_extent.h"
