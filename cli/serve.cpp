@@ -498,7 +498,7 @@ Result<void> Serve::check(const std::vector<Address>& addresses) const {
   if (!nbd::is_valid_export_name(export_name_)) {
     return fail(Errc::usage, fmt::format("--exportname={} cannot be an export's name (no empty, . "
                                          "or .. components, UTF-8, up to {} bytes)",
-                                         export_name_, nbd::kLongestString));
+                                         export_name_, kLongestExportText));
   }
   if (single_client_ && !(unix_path_.empty() && addresses.empty() && command_.empty())) {
     return fail(Errc::usage, "--single serves standard input alone: no -U, -p, --listen or --run");

@@ -4,7 +4,7 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-set(library_rooms support block overlay nbd)
+set(library_rooms support block overlay exports nbd)
 set(headers_dir ${CMAKE_INSTALL_INCLUDEDIR}/mkvirtfs)
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mkvirtfs-nbd)
 

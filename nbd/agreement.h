@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/feature_set.h"
 #include "nbd/reply.h"

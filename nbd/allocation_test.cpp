@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "nbd/testing/extent_device.h"
+#include "block/testing/extent_device.h"
 
 namespace mkvirtfs::nbd {
 namespace {

@@ -19,10 +19,10 @@
 #include <fmt/format.h>
 
 #include "block/testing/computed_extent.h"
+#include "block/testing/memory_device.h"
 #include "nbd/list_hier.h"
 #include "nbd/server.h"
 #include "nbd/session.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/socket_client.h"
 
 // Attacks that concern the server as a whole, by the numbers of docs/nbd-support.md. Those on one

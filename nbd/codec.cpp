@@ -3,7 +3,6 @@
 
 #include <cerrno>
 
-#include "nbd/export_tree.h"
 #include "support/message.h"
 #include "support/text.h"
 

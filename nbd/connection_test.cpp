@@ -13,8 +13,8 @@
 #include <deque>
 #include <thread>
 
-#include "nbd/testing/extent_device.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/extent_device.h"
+#include "block/testing/memory_device.h"
 #include "nbd/testing/socket_client.h"
 
 // A connection in a poll loop of the test's own, on the test's own thread.

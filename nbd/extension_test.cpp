@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "block/testing/extent_device.h"
 #include "nbd/allocation.h"
-#include "nbd/testing/extent_device.h"
 #include "nbd/testing/wire.h"
 
 namespace mkvirtfs::nbd {

@@ -3,9 +3,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "block/testing/memory_device.h"
 #include "nbd/list_hier.h"
 #include "nbd/session.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 
 namespace mkvirtfs::nbd {

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "block/device.h"
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 #include "support/error.h"
 
 namespace mkvirtfs::nbd {

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "nbd/testing/memory_device.h"
+#include "block/testing/memory_device.h"
 
 namespace mkvirtfs::nbd {
 namespace {

@@ -7,11 +7,11 @@
 #include <stdexcept>
 
 #include "block/overlay/overlay.h"
+#include "block/testing/extent_device.h"
+#include "block/testing/gated_device.h"
+#include "block/testing/memory_device.h"
 #include "nbd/allocation_depth.h"
 #include "nbd/session.h"
-#include "nbd/testing/extent_device.h"
-#include "nbd/testing/gated_device.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 
 // Requests that would have to wait for a disk are laid aside; everything else passes them.

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/protocol.h"
 #include "nbd/tls_channel.h"

@@ -9,10 +9,10 @@
 
 #include <fmt/format.h>
 
+#include "block/testing/memory_device.h"
+#include "exports/testing/generated_tree.h"
 #include "nbd/list_hier.h"
 #include "nbd/server.h"
-#include "nbd/testing/generated_tree.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/tls_party.h"
 #include "nbd/testing/wire.h"
 #include "support/text.h"

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "exports/export_tree.h"
 #include "nbd/codec.h"
-#include "nbd/export_tree.h"
 
 namespace mkvirtfs::nbd {
 namespace {

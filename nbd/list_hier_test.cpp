@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
-#include "nbd/testing/generated_tree.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/memory_device.h"
+#include "exports/testing/generated_tree.h"
 #include "nbd/testing/wire.h"
 
 namespace mkvirtfs::nbd {

@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "exports/export_tree.h"
 #include "nbd/agreement.h"
 #include "nbd/batch.h"
 #include "nbd/codec.h"
-#include "nbd/export_tree.h"
 #include "nbd/extension.h"
 #include "nbd/feature_set.h"
 #include "nbd/job.h"

@@ -8,8 +8,8 @@
 
 #include <fmt/format.h>
 
-#include "nbd/testing/gated_device.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/gated_device.h"
+#include "block/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 
 namespace mkvirtfs::nbd {

@@ -141,6 +141,9 @@ enum class WireError : std::uint32_t {
 
 // NOLINTEND(performance-enum-size)
 
+/// The longest string, in bytes ("Values", string).
+inline constexpr std::size_t kLongestString = 4096;
+
 // Our limits, where the protocol leaves the choice to the server.
 
 /// The longest payload of a command or reply, advertised in INFO_BLOCK_SIZE. Clients may assume 32

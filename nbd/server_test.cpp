@@ -31,10 +31,10 @@
 #include "block/overlay/overlay.h"
 #include "block/testing/computed_extent.h"
 #include "block/testing/directory_table.h"
+#include "block/testing/extent_device.h"
+#include "block/testing/gated_device.h"
+#include "block/testing/memory_device.h"
 #include "block/testing/waiting_file_system.h"
-#include "nbd/testing/extent_device.h"
-#include "nbd/testing/gated_device.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/socket_client.h"
 #include "tests/support/temp_dir.h"
 

@@ -4,8 +4,8 @@
 #include <catch2/catch.hpp>
 #include <numeric>
 
+#include "block/testing/memory_device.h"
 #include "nbd/session.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 #include "tests/support/allocations.h"
 

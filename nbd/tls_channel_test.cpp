@@ -7,7 +7,7 @@
 #include <optional>
 #include <random>
 
-#include "nbd/testing/memory_device.h"
+#include "block/testing/memory_device.h"
 #include "nbd/testing/tls_party.h"
 #include "support/byte_order.h"
 

@@ -11,9 +11,9 @@
 #include <stdexcept>
 #include <thread>
 
+#include "block/testing/extent_device.h"
+#include "block/testing/memory_device.h"
 #include "nbd/server.h"
-#include "nbd/testing/extent_device.h"
-#include "nbd/testing/memory_device.h"
 #include "nbd/testing/socket_client.h"
 #include "nbd/testing/tls_party.h"
 

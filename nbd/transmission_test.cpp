@@ -11,9 +11,9 @@
 #include <stdexcept>
 
 #include "block/testing/computed_extent.h"
-#include "nbd/testing/extent_device.h"
-#include "nbd/testing/gated_device.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/extent_device.h"
+#include "block/testing/gated_device.h"
+#include "block/testing/memory_device.h"
 #include "nbd/testing/wire.h"
 #include "tests/support/allocations.h"
 

@@ -26,7 +26,11 @@
 // reader that shares nothing with the server's encoders but the numbers. It throws at the first
 // byte that breaks the protocol.
 
+namespace mkvirtfs::testing {}
+
 namespace mkvirtfs::nbd::testing {
+
+using namespace mkvirtfs::testing;  // the devices of the rooms below
 
 /// Bytes that others can be put behind.
 class Bytes : public std::vector<std::byte> {

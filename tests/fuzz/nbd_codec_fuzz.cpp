@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <span>
 
+#include "exports/export_tree.h"
 #include "fuzz_require.h"
 #include "nbd/codec.h"
-#include "nbd/export_tree.h"
 #include "support/text.h"
 
 using namespace mkvirtfs;

@@ -9,9 +9,9 @@
 #include <memory>
 #include <vector>
 
-#include "nbd/export_tree.h"
-#include "nbd/testing/extent_device.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/extent_device.h"
+#include "block/testing/memory_device.h"
+#include "exports/export_tree.h"
 
 // What the NBD fuzz targets serve: small devices that have everything a map can say.
 

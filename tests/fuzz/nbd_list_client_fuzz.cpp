@@ -12,8 +12,8 @@
 #include <span>
 #include <string>
 
+#include "exports/export_tree.h"
 #include "fuzz_require.h"
-#include "nbd/export_tree.h"
 #include "nbd/list_client.h"
 #include "support/text.h"
 

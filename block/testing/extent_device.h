@@ -21,7 +21,7 @@
 #include "block/content.h"
 #include "block/device.h"
 
-namespace mkvirtfs::nbd::testing {
+namespace mkvirtfs::testing {
 
 /// One host file as a ContentStore: whatever `content` is asked for, it is that file. It tells a
 /// change by size and mtime, as a real store does. Tests only.
@@ -178,4 +178,4 @@ class ExtentDevice final : public BlockDevice {
   std::vector<std::shared_ptr<ContentStore>> stores_;
 };
 
-}  // namespace mkvirtfs::nbd::testing
+}  // namespace mkvirtfs::testing

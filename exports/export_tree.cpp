@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 
 #include <fmt/format.h>
 
@@ -14,11 +14,8 @@
 #include "support/mutex.h"
 #include "support/text.h"
 
-namespace mkvirtfs::nbd {
+namespace mkvirtfs {
 namespace {
-
-constexpr std::uint64_t kLargestExport = (std::uint64_t{1} << 63) - 1;
-constexpr std::uint32_t kLargestMinimumBlock = 65536;
 
 bool has_control_character(std::string_view text) noexcept {
   return std::ranges::any_of(text, [](char c) {
@@ -27,8 +24,8 @@ bool has_control_character(std::string_view text) noexcept {
   });
 }
 
-bool is_protocol_string(std::string_view text) noexcept {
-  return text.size() <= kLongestString && is_valid_utf8(text) && !has_control_character(text);
+bool is_line_of_text(std::string_view text) noexcept {
+  return text.size() <= kLongestExportText && is_valid_utf8(text) && !has_control_character(text);
 }
 
 /// A name in a message: a client can make it thousands of bytes long.
@@ -37,19 +34,19 @@ std::string shortened(std::string_view name) {
   return name.size() <= kMost ? std::string(name) : std::string(name.substr(0, kMost)) + "...";
 }
 
-/// Whether NBD can have a device of that shape.
+/// Whether an export can have a device of that shape.
 Result<void> check_geometry(const Geometry& geometry) {
-  if (geometry.size_bytes > kLargestExport) {
-    return fail(Errc::does_not_fit, fmt::format("the export is {} bytes; NBD ends at {}",
-                                                geometry.size_bytes, kLargestExport));
+  if (geometry.size_bytes > kLargestExportBytes) {
+    return fail(Errc::does_not_fit, fmt::format("the export is {} bytes; exports end at {}",
+                                                geometry.size_bytes, kLargestExportBytes));
   }
   const std::uint32_t block_bytes = geometry.minimum_block_bytes;
-  if (!std::has_single_bit(block_bytes) || block_bytes > kLargestMinimumBlock ||
+  if (!std::has_single_bit(block_bytes) || block_bytes > kLargestMinimumBlockBytes ||
       geometry.size_bytes % block_bytes != 0) {
     return fail(Errc::does_not_fit,
-                fmt::format("the export is {} bytes in blocks of at least {}; NBD has whole blocks "
-                            "of a power of two up to {}",
-                            geometry.size_bytes, block_bytes, kLargestMinimumBlock));
+                fmt::format("the export is {} bytes in blocks of at least {}; exports have whole "
+                            "blocks of a power of two up to {}",
+                            geometry.size_bytes, block_bytes, kLargestMinimumBlockBytes));
   }
   return {};
 }
@@ -222,13 +219,13 @@ Result<std::shared_ptr<ExportTree>> make_tree(
       return fail(Errc::usage,
                   fmt::format("\"{}\" cannot be the name of an export: it takes at most {} bytes "
                               "of UTF-8, with no empty, \".\" or \"..\" component",
-                              shown, kLongestString));
+                              shown, kLongestExportText));
     }
-    if (!is_protocol_string(added.description)) {
+    if (!is_line_of_text(added.description)) {
       return fail(Errc::usage,
                   fmt::format("the description of export \"{}\" is not a line of at most {} bytes "
                               "of UTF-8",
-                              shown, kLongestString));
+                              shown, kLongestExportText));
     }
     if (!tree->add(added, devices.empty() ? nullptr : devices[i])) {
       return fail(Errc::usage, fmt::format("two exports have the name \"{}\"", shown));
@@ -251,7 +248,7 @@ std::string behind_name(std::string_view name) { return std::string(name) + '\x0
 
 bool is_valid_export_name(std::string_view name) noexcept {
   if (name.empty()) return true;
-  if (!is_protocol_string(name)) return false;
+  if (!is_line_of_text(name)) return false;
   while (true) {
     const std::size_t slash = name.find('/');
     const std::string_view component = name.substr(0, slash);
@@ -297,4 +294,4 @@ Result<std::shared_ptr<ExportTree>> make_single_export(std::shared_ptr<BlockDevi
   return make_fixed_exports(exports);
 }
 
-}  // namespace mkvirtfs::nbd
+}  // namespace mkvirtfs

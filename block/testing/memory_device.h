@@ -13,7 +13,7 @@
 #include "block/device.h"
 #include "block/testing/computed_extent.h"
 
-namespace mkvirtfs::nbd::testing {
+namespace mkvirtfs::testing {
 
 /// Serves a vector of bytes: all of it is one memory extent. Tests only.
 class MemoryDevice final : public BlockDevice {
@@ -109,4 +109,4 @@ inline std::vector<std::byte> pattern_bytes(std::size_t size) {
   return bytes;
 }
 
-}  // namespace mkvirtfs::nbd::testing
+}  // namespace mkvirtfs::testing

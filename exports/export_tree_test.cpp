@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -7,10 +7,10 @@
 #include <stdexcept>
 #include <thread>
 
-#include "nbd/testing/gated_device.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/gated_device.h"
+#include "block/testing/memory_device.h"
 
-namespace mkvirtfs::nbd {
+namespace mkvirtfs {
 namespace {
 
 std::shared_ptr<BlockDevice> small_device(std::size_t size = 512) {
@@ -275,4 +275,4 @@ TEST_CASE("a list of exports that can not be served is refused", "[export_tree]"
   CHECK_THAT(tree.error().what, Catch::Contains("\"disk\""));
 }
 
-}  // namespace mkvirtfs::nbd
+}  // namespace mkvirtfs

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "nbd/overlay_exports.h"
+#include "exports/overlay_exports.h"
 
 #include <fmt/format.h>
 
 #include <utility>
 
-namespace mkvirtfs::nbd {
+namespace mkvirtfs {
 namespace {
 
 /// What two trees say of one name.
@@ -350,4 +350,4 @@ Result<void> OverlayExports::discard(const std::string& name) {
   return {};
 }
 
-}  // namespace mkvirtfs::nbd
+}  // namespace mkvirtfs

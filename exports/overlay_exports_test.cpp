@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "nbd/overlay_exports.h"
+#include "exports/overlay_exports.h"
 
 #include <catch2/catch.hpp>
 #include <memory>
@@ -7,10 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "nbd/allocation_depth.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/memory_device.h"
 
-namespace mkvirtfs::nbd {
+namespace mkvirtfs {
 namespace {
 
 using Bytes = std::vector<std::byte>;
@@ -251,23 +250,6 @@ TEST_CASE("snapshots on a disk are exports of the next tree, over the image they
   CHECK(first_byte(open(*exports, "b")) == 2);
 }
 
-TEST_CASE("qemu:allocation-depth tells which layer holds what") {
-  const auto exports = writable();
-  const Export base = open(*exports, "base");
-  REQUIRE(base.device->write(4096, filled(8192, 9)));
-  std::vector<StatusRun> runs;
-  const auto context = make_allocation_depth();
-  context->append_status(*base.device, {0, 64 << 10}, {100, 100}, runs);
-  CHECK(runs == std::vector<StatusRun>{
-                    {{0, 4096}, 2}, {{4096, 8192}, 1}, {{12'288, (64 << 10) - 12'288}, 2}});
-  runs.clear();
-  context->append_status(*base.device, {0, 64 << 10}, {2, 100}, runs);
-  CHECK(runs == std::vector<StatusRun>{{{0, 4096}, 2}, {{4096, 8192}, 1}});
-  runs.clear();
-  context->append_status(*base.device, {5000, 100}, {100, 1}, runs);
-  CHECK(runs == std::vector<StatusRun>{{{5000, 100}, 1}});
-}
-
 TEST_CASE("no lock is held while an overlay is made, branched or removed", "[point5]") {
   // All on one thread: a call that waited for another's would not come back.
   OverlayExports* tree = nullptr;
@@ -353,4 +335,4 @@ TEST_CASE("clones that are being made count, and one that cannot be made does no
   CHECK_FALSE(exports.open("job-1"));
 }
 
-}  // namespace mkvirtfs::nbd
+}  // namespace mkvirtfs

@@ -13,7 +13,7 @@
 #include "block/device.h"
 #include "block/testing/computed_extent.h"
 
-namespace mkvirtfs::nbd::testing {
+namespace mkvirtfs::testing {
 
 /// A disk as an embedder writes one who overrides nothing that need not be overridden. Its gate is
 /// open at first; while it is closed, each call waits there. Any thread. Tests only.
@@ -114,4 +114,4 @@ class GatedDevice final : public BlockDevice {
   Geometry geometry_;
 };
 
-}  // namespace mkvirtfs::nbd::testing
+}  // namespace mkvirtfs::testing

@@ -12,10 +12,10 @@
 
 #include <fmt/format.h>
 
-#include "nbd/export_tree.h"
-#include "nbd/testing/memory_device.h"
+#include "block/testing/memory_device.h"
+#include "exports/export_tree.h"
 
-namespace mkvirtfs::nbd::testing {
+namespace mkvirtfs::testing {
 
 /// The exports wide/disk-000000 and so on, of which nothing is stored. Tests only.
 class GeneratedTree final : public ExportTree {
@@ -74,4 +74,4 @@ class GeneratedTree final : public ExportTree {
   const std::size_t count_;
 };
 
-}  // namespace mkvirtfs::nbd::testing
+}  // namespace mkvirtfs::testing
