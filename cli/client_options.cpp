@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "cli/parse_number.h"
-#include "nbd/feature_set.h"
-#include "nbd/peer.h"
+#include "nbd/server/feature_set.h"
+#include "net/peer.h"
 
 namespace mkvirtfs::cli {
 
@@ -73,9 +73,9 @@ Result<void> ClientOptions::apply(nbd::ServerOptions& options) const {
     return fail(Errc::usage, "--allow alone refuses nobody (add --deny=any)");
   }
   if (!deny_.empty()) {
-    Result<nbd::PeerRules> rules = nbd::PeerRules::parse(allow_, deny_);
+    Result<net::PeerRules> rules = net::PeerRules::parse(allow_, deny_);
     if (!rules) return fail(Errc::usage, "--allow, --deny: " + rules.error().what);
-    options.admits = [rules = std::move(*rules)](const nbd::Peer& peer) {
+    options.admits = [rules = std::move(*rules)](const net::Peer& peer) {
       return rules.admits(peer);
     };
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cli/command.h"
-#include "nbd/server.h"
+#include "nbd/server/server.h"
 #include "support/error.h"
 
 namespace mkvirtfs::cli {

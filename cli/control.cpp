@@ -23,7 +23,7 @@ std::unexpected<Error> client_gone() { return fail(Errc::bad_peer, "the client h
 
 class Control {
  public:
-  Control(std::shared_ptr<nbd::OverlayExports> writable, std::function<std::string()> statistics)
+  Control(std::shared_ptr<OverlayExports> writable, std::function<std::string()> statistics)
       : writable_(std::move(writable)), statistics_(std::move(statistics)) {}
 
   Result<void> answer(const std::string& text, const ControlServer::Tell& tell,
@@ -53,7 +53,7 @@ class Control {
 
  private:
   Result<void> list(const ControlServer::Tell& tell) const {
-    for (const nbd::OverlayExports::Named& named : writable_->overlays()) {
+    for (const OverlayExports::Named& named : writable_->overlays()) {
       const Json object =
           Json::object().set("name", named.name).set("written_bytes", named.overlay->used_bytes());
       if (!tell(object.one_line())) return client_gone();
@@ -99,13 +99,13 @@ class Control {
     return {};
   }
 
-  const std::shared_ptr<nbd::OverlayExports> writable_;
+  const std::shared_ptr<OverlayExports> writable_;
   const std::function<std::string()> statistics_;
 };
 
 }  // namespace
 
-ControlServer::Handler make_control(std::shared_ptr<nbd::OverlayExports> writable,
+ControlServer::Handler make_control(std::shared_ptr<OverlayExports> writable,
                                     std::function<std::string()> statistics) {
   return [control = Control(std::move(writable), std::move(statistics))](
              const std::string& request, const ControlServer::Tell& tell,

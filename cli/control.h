@@ -6,13 +6,13 @@
 #include <string>
 
 #include "cli/control_server.h"
-#include "nbd/overlay_exports.h"
+#include "exports/overlay_exports.h"
 
 namespace mkvirtfs::cli {
 
 /// What `mkvirtfs ctl` can ask of a running server. `writable` is null when nothing can be written;
 /// `statistics` tells them as one line of JSON.
-ControlServer::Handler make_control(std::shared_ptr<nbd::OverlayExports> writable,
+ControlServer::Handler make_control(std::shared_ptr<OverlayExports> writable,
                                     std::function<std::string()> statistics);
 
 }  // namespace mkvirtfs::cli

@@ -24,7 +24,7 @@
 #include <vector>
 
 #include "cli/json_text.h"
-#include "nbd/listener.h"
+#include "net/listener.h"
 #include "support/message.h"
 #include "support/text.h"
 #include "support/thread.h"
@@ -225,7 +225,7 @@ bool send_all(int fd, std::string_view text) {
 }  // namespace
 
 struct ControlServer::State {
-  State(nbd::Listener its_listener, UniqueFd its_end, Handler its_handler)
+  State(net::Listener its_listener, UniqueFd its_end, Handler its_handler)
       : listener(std::move(its_listener)),
         end(std::move(its_end)),
         handler(std::move(its_handler)) {}
@@ -306,7 +306,7 @@ struct ControlServer::State {
     return false;
   }
 
-  nbd::Listener listener;
+  net::Listener listener;
   UniqueFd end;  // an eventfd; readable: all threads are to end
   const Handler handler;
   std::atomic<bool> ending = false;
@@ -317,7 +317,7 @@ struct ControlServer::State {
 };
 
 Result<ControlServer> ControlServer::start(const std::string& path, Handler handler) {
-  Result<nbd::Listener> listener = nbd::Listener::on_unix(path);
+  Result<net::Listener> listener = net::Listener::on_unix(path);
   if (!listener) return propagate(listener);
   UniqueFd end(::eventfd(0, EFD_CLOEXEC));
   if (!end) return fail_errno(errno, "make an eventfd");

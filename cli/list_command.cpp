@@ -6,7 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/json_text.h"
-#include "nbd/list_client.h"
+#include "nbd/client/list_client.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -33,7 +33,7 @@ class Lines {
   std::string text_;
 };
 
-std::string json_of(const nbd::ExportEntry& entry) {
+std::string json_of(const ExportEntry& entry) {
   return Json::object()
       .set("name", entry.name)
       .set("export", entry.is_export)
@@ -43,7 +43,7 @@ std::string json_of(const nbd::ExportEntry& entry) {
 }
 
 /// "tools/", "tools/b  ext2 image of b"; the default export without a name is "".
-std::string line_of(const nbd::ExportEntry& entry) {
+std::string line_of(const ExportEntry& entry) {
   const std::string name = entry.name.empty() ? R"("")" : printable(entry.name);
   std::string line;
   if (entry.is_export) {
@@ -73,9 +73,9 @@ class List final : public Command {
 Result<int> List::run(const Streams& streams) {
   const Result<nbd::ServerAddress> server = nbd::parse_uri(uri_);
   if (!server) return propagate(server);
-  std::shared_ptr<const nbd::TlsCredentials> credentials;
+  std::shared_ptr<const net::TlsCredentials> credentials;
   if (server->tls) {
-    auto loaded = nbd::TlsCredentials::load_client(*server->tls);
+    auto loaded = net::TlsCredentials::load_client(*server->tls);
     if (!loaded) return propagate(loaded);
     credentials = *std::move(loaded);
   }
@@ -84,7 +84,7 @@ Result<int> List::run(const Streams& streams) {
   Lines lines(streams.out);
   const auto unwritable = [] { return fail(Errc::io, "the list cannot be written"); };
   bool first = true;
-  const auto show = [&](const nbd::ExportEntry& entry) -> Result<void> {
+  const auto show = [&](const ExportEntry& entry) -> Result<void> {
     const bool written =
         json_ ? lines.add((first ? "[\n" : ",\n") + json_of(entry)) : lines.add(line_of(entry));
     first = false;

@@ -13,7 +13,7 @@
 #include <set>
 
 #include "block/overlay/snapshot.h"
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -64,7 +64,7 @@ std::optional<std::string> export_of_overlay_file(std::string_view file_name) {
     at += 2;
   }
   // Whatever is not written as we write it is not ours.
-  if (!nbd::is_valid_export_name(name)) return std::nullopt;
+  if (!is_valid_export_name(name)) return std::nullopt;
   const Result<std::string> again = overlay_file_name(name);
   if (!again || *again != std::string(file_name).append(kSuffix)) return std::nullopt;
   return name;

@@ -15,7 +15,7 @@
 #include "block/testing/computed_extent.h"
 #include "cli/command_line.h"
 #include "cli/overlay_options.h"
-#include "nbd/overlay_exports.h"
+#include "exports/overlay_exports.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::cli {
@@ -178,7 +178,7 @@ TEST_CASE("to open an overlay does not wait for the id of another's image", "[po
   REQUIRE(options.check(2));
   const auto slow = std::make_shared<HookedDevice>();
   const auto other = std::make_shared<HookedDevice>();
-  const auto below = nbd::make_fixed_exports({{"slow", "", slow}, {"other", "", other}});
+  const auto below = make_fixed_exports({{"slow", "", slow}, {"other", "", other}});
   REQUIRE(below);
   LogOfTest log;
   const auto exports = options.make_exports(*below, log);

@@ -240,7 +240,7 @@ BaseGuard::Rules OverlayOptions::base_rules() const {
   return rules;
 }
 
-void OverlayOptions::keep_temporary(nbd::OverlayExports::Options& options,
+void OverlayOptions::keep_temporary(OverlayExports::Options& options,
                                     const Overlay::Options& limits) const {
   const auto make_store = [in_memory = where_ == kMemory,
                            directory = temporary_directory()](std::uint64_t size_bytes) {
@@ -269,7 +269,7 @@ void OverlayOptions::keep_temporary(nbd::OverlayExports::Options& options,
   };
 }
 
-Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
+Result<void> OverlayOptions::keep_on_disk(OverlayExports::Options& options,
                                           const Overlay::Options& limits,
                                           const std::string& main_export, LogSink& log) const {
   options.make_overlay = [self = *this, limits, main_export, ids = std::make_shared<BaseIds>(),
@@ -332,14 +332,14 @@ Result<void> OverlayOptions::keep_on_disk(nbd::OverlayExports::Options& options,
   return {};
 }
 
-Result<std::shared_ptr<nbd::OverlayExports>> OverlayOptions::make_exports(
-    std::shared_ptr<nbd::ExportTree> below, LogSink& log) const {
-  nbd::OverlayExports::Options options;
+Result<std::shared_ptr<OverlayExports>> OverlayOptions::make_exports(
+    std::shared_ptr<ExportTree> below, LogSink& log) const {
+  OverlayExports::Options options;
   const Overlay::Options limits{.most_bytes = size_or_any(most_bytes_)};
   if (!is_persistent()) {
     keep_temporary(options, limits);
   } else {
-    const Result<nbd::ExportEntry> main_export = below->find("");
+    const Result<ExportEntry> main_export = below->find("");
     if (!main_export) return propagate(main_export);
     if (Result<void> kept = keep_on_disk(options, limits, main_export->name, log); !kept) {
       return propagate(kept);
@@ -356,7 +356,7 @@ Result<std::shared_ptr<nbd::OverlayExports>> OverlayOptions::make_exports(
   }
   // Without --rw only clones are written.
   options.only_clones = !writable_ && where_.empty();
-  return std::make_shared<nbd::OverlayExports>(std::move(below), std::move(options));
+  return std::make_shared<OverlayExports>(std::move(below), std::move(options));
 }
 
 }  // namespace mkvirtfs::cli

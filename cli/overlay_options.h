@@ -10,7 +10,7 @@
 #include "block/overlay/overlay.h"
 #include "cli/command.h"
 #include "cli/overlay_base.h"
-#include "nbd/overlay_exports.h"
+#include "exports/overlay_exports.h"
 #include "support/error.h"
 #include "support/log.h"
 
@@ -34,16 +34,16 @@ class OverlayOptions {
   /// The exports of `below` with overlays; the values are those of check(), which succeeded.
   /// Overlays on the disk that can not be opened are told to clients and to `log`, which lives
   /// longer.
-  Result<std::shared_ptr<nbd::OverlayExports>> make_exports(std::shared_ptr<nbd::ExportTree> below,
-                                                            LogSink& log) const;
+  Result<std::shared_ptr<OverlayExports>> make_exports(std::shared_ptr<ExportTree> below,
+                                                       LogSink& log) const;
 
  private:
   class BaseIds;
 
   /// Each export has a file of its own in a directory.
   bool is_directory() const;
-  void keep_temporary(nbd::OverlayExports::Options& options, const Overlay::Options& limits) const;
-  Result<void> keep_on_disk(nbd::OverlayExports::Options& options, const Overlay::Options& limits,
+  void keep_temporary(OverlayExports::Options& options, const Overlay::Options& limits) const;
+  Result<void> keep_on_disk(OverlayExports::Options& options, const Overlay::Options& limits,
                             const std::string& main_export, LogSink& log) const;
   /// Where the overlay of an export is, when it is persistent; `main_export` is the one that has
   /// the file of --overlay=FILE itself.

@@ -39,11 +39,12 @@
 #include "cli/statistics_text.h"
 #include "cli/stop_watcher.h"
 #include "cli/tls_options.h"
-#include "nbd/allocation_depth.h"
-#include "nbd/export_tree.h"
-#include "nbd/extension.h"
-#include "nbd/list_hier.h"
-#include "nbd/server.h"
+#include "exports/export_tree.h"
+#include "nbd/server/allocation_depth.h"
+#include "nbd/server/extension.h"
+#include "nbd/server/list_hier.h"
+#include "nbd/server/server.h"
+#include "net/listener.h"
 #include "support/log.h"
 #include "support/message.h"
 #include "support/mutex.h"
@@ -62,7 +63,7 @@ struct TcpAddress {
   std::uint16_t port = 0;
 };
 struct VsockAddress {
-  std::uint32_t cid = nbd::kAnyCid;
+  std::uint32_t cid = net::kAnyCid;
   std::uint32_t port = 0;
 };
 using Address = std::variant<TcpAddress, VsockAddress>;
@@ -73,7 +74,7 @@ std::optional<VsockAddress> parse_vsock(std::string_view text) {
   const auto port =
       parse_number<std::uint32_t>(colon == std::string_view::npos ? text : text.substr(colon + 1));
   const auto cid = colon == std::string_view::npos
-                       ? std::optional<std::uint32_t>(nbd::kAnyCid)
+                       ? std::optional<std::uint32_t>(net::kAnyCid)
                        : parse_number<std::uint32_t>(text.substr(0, colon));
   if (!port || !cid) return std::nullopt;
   return VsockAddress{*cid, *port};
@@ -242,8 +243,8 @@ class Serve final : public Command {
 
   /// What clients are offered, and that part of it which they can write to; null when none is.
   struct Exports {
-    std::shared_ptr<nbd::ExportTree> tree;
-    std::shared_ptr<nbd::OverlayExports> writable;
+    std::shared_ptr<ExportTree> tree;
+    std::shared_ptr<OverlayExports> writable;
   };
 
   Result<std::vector<Address>> addresses() const;
@@ -257,7 +258,7 @@ class Serve final : public Command {
   Result<Exports> make_exports(const ServedSources& sources, Stopper& stopper, LogSink& log) const;
   /// Nothing without --ctl. `server` must outlive it.
   Result<std::optional<ControlServer>> start_control(
-      const std::shared_ptr<nbd::OverlayExports>& writable, const nbd::Server& server) const;
+      const std::shared_ptr<OverlayExports>& writable, const nbd::Server& server) const;
   /// Starts the command of --run, or prints the URIs.
   Result<std::optional<Child>> announce(const nbd::Server& server, const Listening& listening,
                                         const std::vector<std::string>& names,
@@ -363,7 +364,7 @@ Result<std::vector<Address>> Serve::addresses() const {
   if (vsock_) {
     const auto port = port_.empty() ? kNbdPort : parse_number<std::uint32_t>(port_);
     if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port of vsock", port_));
-    addresses.push_back(VsockAddress{nbd::kAnyCid, *port});
+    addresses.push_back(VsockAddress{net::kAnyCid, *port});
   } else if (!port_.empty()) {
     const auto port = parse_number<std::uint16_t>(port_);
     if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port (0 to 65535)", port_));
@@ -495,7 +496,7 @@ LogLevel Serve::log_level() const {
 }
 
 Result<void> Serve::check(const std::vector<Address>& addresses) const {
-  if (!nbd::is_valid_export_name(export_name_)) {
+  if (!is_valid_export_name(export_name_)) {
     return fail(Errc::usage, fmt::format("--exportname={} cannot be an export's name (no empty, . "
                                          "or .. components, UTF-8, up to {} bytes)",
                                          export_name_, kLongestExportText));
@@ -569,8 +570,7 @@ Result<ServedSources> Serve::parse_sources() {
 
 Result<Serve::Exports> Serve::make_exports(const ServedSources& sources, Stopper& stopper,
                                            LogSink& log) const {
-  Result<std::shared_ptr<nbd::ExportTree>> tree =
-      sources.make_exports(log, stopper.cancels_sources());
+  Result<std::shared_ptr<ExportTree>> tree = sources.make_exports(log, stopper.cancels_sources());
   if (!tree) return propagate(tree);
   Exports exports{.tree = std::move(*tree), .writable = nullptr};
   if (overlay_.wanted()) {
@@ -580,7 +580,7 @@ Result<Serve::Exports> Serve::make_exports(const ServedSources& sources, Stopper
   }
   if (overlay_.is_file()) {
     // A fault of the file is reported to the user who starts the server, not to its first client.
-    if (const Result<nbd::Export> opened = exports.tree->open(""); !opened) {
+    if (const Result<Export> opened = exports.tree->open(""); !opened) {
       return propagate(opened);
     }
   }
@@ -588,7 +588,7 @@ Result<Serve::Exports> Serve::make_exports(const ServedSources& sources, Stopper
 }
 
 Result<std::optional<ControlServer>> Serve::start_control(
-    const std::shared_ptr<nbd::OverlayExports>& writable, const nbd::Server& server) const {
+    const std::shared_ptr<OverlayExports>& writable, const nbd::Server& server) const {
   if (control_socket_.empty()) return std::nullopt;
   Result<ControlServer> started =
       ControlServer::start(control_socket_, make_control(writable, [&server] {

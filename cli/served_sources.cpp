@@ -170,7 +170,7 @@ SourceWord parse_source_word(std::string_view word) {
   parsed.word = word;
   const std::size_t equals = word.find('=');
   if (equals == std::string_view::npos || equals == 0 ||
-      !nbd::is_valid_export_name(word.substr(0, equals))) {
+      !is_valid_export_name(word.substr(0, equals))) {
     parsed.directory = word;
     return parsed;
   }
@@ -290,9 +290,9 @@ Result<void> ServedSources::check_outside(std::span<const KeptPlace> places) con
   return {};
 }
 
-Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(
+Result<std::shared_ptr<ExportTree>> ServedSources::make_exports(
     LogSink& log, const std::atomic<bool>* cancel) const {
-  std::vector<nbd::LazyExport> exports;
+  std::vector<LazyExport> exports;
   if (plain_ != nullptr) {
     Result<PreparedImage> prepared = prepare_image(*plain_, *plain_image_, log, cancel);
     if (!prepared) return propagate(prepared);
@@ -311,7 +311,7 @@ Result<std::shared_ptr<nbd::ExportTree>> ServedSources::make_exports(
                          return propagate(prepared);
                        }});
   }
-  return nbd::make_lazy_exports(exports);
+  return make_lazy_exports(exports);
 }
 
 }  // namespace mkvirtfs::cli

@@ -11,7 +11,7 @@
 #include "cli/image_options.h"
 #include "cli/kept_places.h"
 #include "cli/source_options.h"
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 #include "support/error.h"
 #include "support/log.h"
 
@@ -54,8 +54,8 @@ class ServedSources {
   /// What is plain is scanned and planned now, and stays so; the others are when a client needs
   /// them, and are no more than their words before. What a build has to say goes to `log`, which
   /// outlives the tree, as does `cancel`, which ends the wait for a source that is a pipe.
-  Result<std::shared_ptr<nbd::ExportTree>> make_exports(
-      LogSink& log, const std::atomic<bool>* cancel = nullptr) const;
+  Result<std::shared_ptr<ExportTree>> make_exports(LogSink& log,
+                                                   const std::atomic<bool>* cancel = nullptr) const;
 
  private:
   struct Named;

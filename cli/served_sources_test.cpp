@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "compose/formats.h"
-#include "nbd/export_tree.h"
+#include "exports/export_tree.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::cli {
@@ -56,7 +56,7 @@ std::string error_of(const Result<ServedSources>& sources) {
 }
 
 /// The text of an ext image's label, from its first superblock.
-std::string label_of(const nbd::Export& exported) {
+std::string label_of(const Export& exported) {
   std::array<std::byte, 16> label{};
   REQUIRE(exported.device->read(1024 + 120, label));
   const std::string raw(reinterpret_cast<const char*>(label.data()), label.size());
@@ -127,7 +127,7 @@ TEST_CASE("shared options are defaults that a source's own replace") {
   CHECK(own->description == "ext2 image of one");
   CHECK(own->device->geometry().size_bytes < 40 << 20);
 
-  const auto has = [](const nbd::Export& exported, std::string_view name) {
+  const auto has = [](const Export& exported, std::string_view name) {
     std::vector<std::byte> bytes(exported.device->geometry().size_bytes);
     REQUIRE(exported.device->read(0, bytes));
     return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()).find(name) !=
@@ -190,7 +190,7 @@ TEST_CASE("plain sources, and those of one name, are laid over each other") {
   REQUIRE(named);
   CHECK(plain->description == "ext2 image of one and 2 more");
   CHECK(label_of(*named) == "A");
-  const auto count = [](const nbd::Export& exported, std::string_view what) {
+  const auto count = [](const Export& exported, std::string_view what) {
     std::string bytes(exported.device->geometry().size_bytes, '\0');
     REQUIRE(exported.device->read(0, std::as_writable_bytes(std::span(bytes))));
     std::size_t times = 0;

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "nbd/statistics.h"
+#include "nbd/server/statistics.h"
 
 namespace mkvirtfs::cli {
 

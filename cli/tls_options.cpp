@@ -48,7 +48,7 @@ Result<TlsOptions::Tls> TlsOptions::load() const {
     return fail(Errc::usage, "--tls-verify-peer needs --tls-certificates=DIR or --tls-psk=FILE");
   }
   if (!has_files) return Tls{};
-  auto credentials = nbd::TlsCredentials::load({.certificates_directory = certificates_,
+  auto credentials = net::TlsCredentials::load({.certificates_directory = certificates_,
                                                 .psk_file = keys_,
                                                 .verify_peer = verify_peer_,
                                                 .priority = priority_});

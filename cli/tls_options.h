@@ -5,8 +5,8 @@
 #include <string>
 
 #include "cli/command.h"
-#include "nbd/tls_credentials.h"
-#include "nbd/tls_mode.h"
+#include "nbd/server/tls_mode.h"
+#include "net/tls_credentials.h"
 #include "support/error.h"
 
 namespace mkvirtfs::cli {
@@ -18,7 +18,7 @@ class TlsOptions {
 
   struct Tls {
     nbd::TlsMode mode = nbd::TlsMode::off;
-    std::shared_ptr<const nbd::TlsCredentials> credentials;  ///< null when it is off
+    std::shared_ptr<const net::TlsCredentials> credentials;  ///< null when it is off
   };
   /// Reads the files. Errc::usage for what is malformed or contradictory.
   Result<Tls> load() const;
@@ -27,7 +27,7 @@ class TlsOptions {
   std::string mode_;
   std::string certificates_;
   std::string keys_;
-  std::string priority_ = nbd::kDefaultTlsPriority;
+  std::string priority_ = net::kDefaultTlsPriority;
   bool verify_peer_ = false;
 };
 

@@ -5,13 +5,19 @@
 # mkvirtfs_room(NAME HEADERS h... SOURCES cpp... USES target... PRIVATE_USES target... TESTS x_test.cpp...
 #               [OPTIMISE_TESTS])
 #
-# Makes the static library `mkvirtfs_NAME`, its public header set, and the test program `NAME_test`
+# Makes the static library `mkvirtfs_NAME` (without SOURCES an interface over USES), its public header set, and the test program `NAME_test`
 # from the tests that stand beside the sources. OPTIMISE_TESTS is for tests that compute much
 # themselves.
 function(mkvirtfs_room name)
   cmake_parse_arguments(ROOM "OPTIMISE_TESTS" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
   set(target mkvirtfs_${name})
-  add_library(${target} STATIC ${ROOM_SOURCES})
+  if(ROOM_SOURCES)
+    set(seen PUBLIC)
+    add_library(${target} STATIC ${ROOM_SOURCES})
+  else()
+    set(seen INTERFACE)
+    add_library(${target} INTERFACE)
+  endif()
   # Every room is seen through a private directory of links, so that only linked rooms resolve.
   file(RELATIVE_PATH room_path ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   set(include_root ${PROJECT_BINARY_DIR}/include/${name})
@@ -35,9 +41,12 @@ function(mkvirtfs_room name)
   # The base directory of the headers is that of the links, not this one: an include of <error.h> must
   # not find ours.
   list(TRANSFORM ROOM_HEADERS PREPEND ${include_root}/${room_path}/)
-  target_sources(${target} PUBLIC FILE_SET HEADERS BASE_DIRS ${include_root} FILES ${ROOM_HEADERS})
+  target_sources(${target} ${seen} FILE_SET HEADERS BASE_DIRS ${include_root} FILES ${ROOM_HEADERS})
   set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
-  target_link_libraries(${target} PUBLIC ${ROOM_USES} PRIVATE ${ROOM_PRIVATE_USES})
+  target_link_libraries(${target} ${seen} ${ROOM_USES})
+  if(ROOM_PRIVATE_USES)
+    target_link_libraries(${target} PRIVATE ${ROOM_PRIVATE_USES})
+  endif()
   if(MKVIRTFS_TESTS AND ROOM_TESTS)
     add_executable(${name}_test ${ROOM_TESTS})
     if(NOT ROOM_OPTIMISE_TESTS)

@@ -4,7 +4,7 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-set(library_rooms support block overlay exports nbd)
+set(library_rooms support block overlay exports net nbd_wire nbd_server nbd_client nbd)
 set(headers_dir ${CMAKE_INSTALL_INCLUDEDIR}/mkvirtfs)
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mkvirtfs-nbd)
 

@@ -12,6 +12,7 @@
 
 #include "block/device.h"
 #include "block/testing/computed_extent.h"
+#include "support/testing/bytes.h"
 
 namespace mkvirtfs::testing {
 
@@ -100,13 +101,5 @@ class WritableDevice final : public BlockDevice {
  private:
   Geometry geometry_;
 };
-
-/// `size` bytes that differ from block to block and from byte to byte.
-inline std::vector<std::byte> pattern_bytes(std::size_t size) {
-  std::vector<std::byte> bytes(size);
-  for (std::size_t i = 0; i < size; ++i)
-    bytes[i] = static_cast<std::byte>((i * 7 + i / 512 * 31) & 0xFF);
-  return bytes;
-}
 
 }  // namespace mkvirtfs::testing

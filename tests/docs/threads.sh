@@ -33,7 +33,7 @@ started=$(sources | grep -vE '^support/thread\.h$' |
   xargs grep -nE 'std::jthread|std::async|pthread_create|std::thread *[({]|std::thread [a-z_]+[({]' || true)
 [[ ! $started ]] || fail "threads are started by start_thread() (support/thread.h), not here:
 $started"
-counted=$(sources | grep -vE '^(support/parallel|nbd/eager_wait)\.cpp$' | xargs grep -n 'hardware_concurrency' || true)
+counted=$(sources | grep -vE '^(support/parallel|net/eager_wait)\.cpp$' | xargs grep -n 'hardware_concurrency' || true)
 [[ ! $counted ]] || fail "thread_count() (support/parallel.h) counts processors, not this:
 $counted"
 exit $status

@@ -9,7 +9,7 @@
 
 #include "exports/export_tree.h"
 #include "fuzz_require.h"
-#include "nbd/codec.h"
+#include "nbd/wire/codec.h"
 #include "support/text.h"
 
 using namespace mkvirtfs;

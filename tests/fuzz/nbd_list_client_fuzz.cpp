@@ -14,7 +14,7 @@
 
 #include "exports/export_tree.h"
 #include "fuzz_require.h"
-#include "nbd/list_client.h"
+#include "nbd/client/list_client.h"
 #include "support/text.h"
 
 using namespace mkvirtfs;

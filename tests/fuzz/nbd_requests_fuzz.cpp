@@ -12,8 +12,8 @@
 #include <span>
 
 #include "fuzz_require.h"
-#include "nbd/session.h"
-#include "nbd/testing/wire.h"
+#include "nbd/server/session.h"
+#include "nbd/server/testing/memory_driver.h"
 #include "nbd_fuzz_exports.h"
 #include "support/byte_order.h"
 

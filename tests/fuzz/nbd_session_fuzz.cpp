@@ -9,9 +9,9 @@
 #include <span>
 
 #include "fuzz_require.h"
-#include "nbd/list_hier.h"
-#include "nbd/session.h"
-#include "nbd/testing/wire.h"
+#include "nbd/server/list_hier.h"
+#include "nbd/server/session.h"
+#include "nbd/server/testing/memory_driver.h"
 #include "nbd_fuzz_exports.h"
 
 using namespace mkvirtfs;

@@ -50,7 +50,7 @@ contains "$(completed 'mkvirtfs ')" 'serve dump inspect list'
 headers=$prefix/include/mkvirtfs
 [[ -f $headers/nbd/server.h && -f $headers/block/device.h && -f $headers/support/error.h ]] ||
   fail "headers are missing"
-[[ ! -e $headers/nbd/tls_gnutls.h && ! -e $headers/nbd/testing ]] || fail "a private header is there"
+[[ ! -e $headers/net/tls_gnutls.h && ! -e $headers/nbd/server/testing ]] || fail "a private header is there"
 if grep -rnE 'gnutls/|gnutls_|libext2fs|fmt/' "$headers"; then fail "a public header shows a foreign type"; fi
 if grep -rlF "$build" "$prefix/lib" "$prefix/include" --include='*.cmake' --include='*.pc' --include='*.h'; then
   fail "an installed file knows the build tree"
