@@ -3,11 +3,12 @@
 
 #include <fmt/format.h>
 
+#include "fsgen/tree/node_limits.h"
+
 namespace mkvirtfs::archive {
 namespace {
 
-// linux/limits.h: NAME_MAX and PATH_MAX without the NUL.
-constexpr std::size_t kMostNameBytes = 255;
+// linux/limits.h: PATH_MAX without the NUL.
 constexpr std::size_t kMostPathBytes = 4095;
 
 }  // namespace

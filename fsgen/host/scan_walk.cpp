@@ -26,6 +26,7 @@
 #include "fsgen/host/entry_reader.h"
 #include "fsgen/host/read_access.h"
 #include "fsgen/host/source_sync.h"
+#include "fsgen/tree/node_limits.h"
 #include "support/message.h"
 #include "support/mutex.h"
 #include "support/parallel.h"
@@ -34,7 +35,6 @@
 namespace mkvirtfs {
 namespace {
 
-constexpr std::size_t kMostNameBytes = 255;
 constexpr std::size_t kMostNamedTroubles = 100;
 constexpr std::size_t kMostPathBytesInMessages = 4096;
 constexpr unsigned kMostThreads = 16;  // more only meet on the kernel's locks

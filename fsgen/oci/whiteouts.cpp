@@ -9,6 +9,9 @@
 #include <map>
 #include <utility>
 
+#include "fsgen/tree/symlink_way.h"
+#include "fsgen/tree/tree_path.h"
+
 namespace mkvirtfs::oci {
 namespace {
 
@@ -28,10 +31,6 @@ bool has_marks(const MemberLog& members) {
     if (member.path.find(kWhiteout) != std::string_view::npos) return true;
   }
   return false;
-}
-
-std::string joined(std::span<const std::string_view> components) {
-  return fmt::format("{}", fmt::join(components, "/"));
 }
 
 /// What AUFS keeps of files with several names: regular files in .wh..wh.plnk of the root, to which
@@ -112,16 +111,23 @@ std::vector<std::string> named_directories(const MemberLog& members,
   return named;
 }
 
-/// The components of a path or of a symlink's target; no empty ones, no ".".
-std::vector<std::string_view> components_of(std::string_view path) {
-  std::vector<std::string_view> components;
-  while (!path.empty()) {
-    const std::size_t slash = path.find('/');
-    const std::string_view component = path.substr(0, slash);
-    path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
-    if (!component.empty() && component != ".") components.push_back(component);
+bool is_mark(std::string_view component) { return component.starts_with(kWhiteout); }
+
+/// What a member with a mark in its path says; nullopt: it is what AUFS keeps for itself.
+Result<std::optional<LayerMark>> mark_of(std::span<const std::string_view> components,
+                                         std::string_view member) {
+  const auto mark = std::ranges::find_if(components, is_mark);
+  const auto parents = components.first(static_cast<std::size_t>(mark - components.begin()));
+  const bool is_last = std::next(mark) == components.end();
+  if (*mark == kOpaque && is_last) return LayerMark{join_path(parents), true};
+  if (mark->starts_with(kMeta)) return std::nullopt;
+  const std::string_view hidden = mark->substr(kWhiteout.size());
+  if (!is_last || hidden.empty() || hidden == "." || hidden == "..") {
+    return fail(
+        Errc::unreadable,
+        fmt::format("{} is no whiteout that can be: .wh.NAME says that NAME is gone", member));
   }
-  return components;
+  return LayerMark{join_path(join_path(parents), hidden), false};
 }
 
 }  // namespace
@@ -136,34 +142,16 @@ Result<LayerMarks> take_whiteouts(MemberLog& members, std::string_view name,
   MemberPath path;
   for (MemberLog::Position at = 0; at < members.end();) {
     at = members.read(at, member);
-    const auto is_mark = [](std::string_view part) { return part.starts_with(kWhiteout); };
-    // A path that can not be is told of by who makes the tree.
-    const bool good = path.parse(member.path, unsafe_names).has_value();
-    const auto mark = good ? std::ranges::find_if(path.components, is_mark) : path.components.end();
-    if (!good || mark == path.components.end()) {
+    // Whatever makes the tree reports a path that cannot be.
+    const bool is_good = path.parse(member.path, unsafe_names).has_value();
+    if (!is_good || std::ranges::none_of(path.components, is_mark)) {
       link_store.resolve(member);
-      if (Result<void> kept = rest.append(member); !kept) {
-        return propagate(kept);
-      }
+      if (Result<void> kept = rest.append(member); !kept) return propagate(kept);
       continue;
     }
-    const auto parents =
-        std::span(path.components).first(static_cast<std::size_t>(mark - path.components.begin()));
-    const bool is_last = std::next(mark) == path.components.end();
-    if (*mark == kOpaque && is_last) {
-      marks.marks.push_back({joined(parents), true});
-      continue;
-    }
-    if (mark->starts_with(kMeta)) continue;
-    const std::string_view hidden = mark->substr(kWhiteout.size());
-    if (!is_last || hidden.empty() || hidden == "." || hidden == "..") {
-      return fail(Errc::unreadable,
-                  fmt::format("{}: {} is no whiteout that can be: .wh.NAME says that NAME is gone",
-                              name, member.path));
-    }
-    std::string gone = joined(parents);
-    if (!gone.empty()) gone += '/';
-    marks.marks.push_back({gone.append(hidden), false});
+    Result<std::optional<LayerMark>> mark = mark_of(path.components, member.path);
+    if (!mark) return propagate(name, mark);
+    if (*mark) marks.marks.push_back(std::move(**mark));
   }
   members = std::move(rest);
   marks.named_directories = named_directories(members, marks.marks, unsafe_names);
@@ -185,37 +173,23 @@ Standing MarkedView::look(std::string_view path) const {
 Result<std::optional<std::string>> MarkedView::directory_of(std::string_view path,
                                                             const LayerMarks& marks,
                                                             LayerSymlinks symlinks) const {
-  std::vector<std::string_view> rest = components_of(path);
-  std::ranges::reverse(rest);
+  SymlinkWay way(components_of(path));
   std::string at;
-  int links = 0;
-  while (!rest.empty()) {
-    const std::string_view name = rest.back();
-    rest.pop_back();
+  while (!way.at_end()) {
+    const std::string_view name = way.take();
     if (name == "..") {
-      const std::size_t slash = at.rfind('/');
-      at.resize(slash == std::string::npos ? 0 : slash);
+      at.resize(parent_path(at).size());
       continue;
     }
     const std::size_t parent_bytes = at.size();
-    if (!at.empty()) at += '/';
-    at += name;
+    at = join_path(at, name);
     if (std::ranges::binary_search(marks.named_directories, at)) continue;
     const Standing there = look(at);
     if (there.kind == Standing::Kind::symlink) {
-      if (symlinks == LayerSymlinks::error) {
-        return fail(Errc::unreadable,
-                    fmt::format("lies below {}, which is a symlink to {} in the layers before "
-                                "(--layer-symlinks=follow or replace)",
-                                at, there.target));
-      }
-      if (++links > kMostSymlinksOnAWay) {
-        return fail(Errc::unreadable,
-                    fmt::format("lies below {}, from where symlinks lead on without an end", at));
-      }
+      if (symlinks == LayerSymlinks::error) return refused_symlink(at, there.target);
+      if (!way.count_symlink()) return endless_symlinks(at);
       at.resize(there.target.starts_with('/') ? 0 : parent_bytes);
-      const std::vector<std::string_view> way = components_of(there.target);
-      rest.insert(rest.end(), way.rbegin(), way.rend());
+      way.lead_on(components_of(there.target));
       continue;
     }
     if (there.kind != Standing::Kind::directory) return std::nullopt;
@@ -226,9 +200,7 @@ Result<std::optional<std::string>> MarkedView::directory_of(std::string_view pat
 Result<void> MarkedView::settle(const LayerMarks& marks, std::string_view name,
                                 LayerSymlinks symlinks) {
   for (const LayerMark& mark : marks.marks) {
-    const std::size_t slash = mark.is_opaque ? mark.path.size() : mark.path.rfind('/');
-    const std::string_view parent =
-        std::string_view(mark.path).substr(0, slash == std::string::npos ? 0 : slash);
+    const std::string_view parent = mark.is_opaque ? mark.path : parent_path(mark.path);
     std::string path = mark.path;
     if (symlinks != LayerSymlinks::replace && !parent.empty()) {
       Result<std::optional<std::string>> found = directory_of(parent, marks, symlinks);
@@ -237,11 +209,9 @@ Result<void> MarkedView::settle(const LayerMarks& marks, std::string_view name,
                     fmt::format("{}: the whiteout of {} {}", name, mark.path, found.error().what));
       }
       if (!*found) continue;  // nothing of the layers below is there
-      path = std::move(**found);
-      if (!mark.is_opaque) {
-        if (!path.empty()) path += '/';
-        path += std::string_view(mark.path).substr(slash + 1);
-      }
+      path = mark.is_opaque
+                 ? std::move(**found)
+                 : join_path(**found, std::string_view(mark.path).substr(parent.size() + 1));
     }
     (mark.is_opaque ? opaque_ : whiteouts_).insert(std::move(path));
   }

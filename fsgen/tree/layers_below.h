@@ -33,7 +33,4 @@ enum class LayerSymlinks : std::uint8_t {
   error,    ///< refused
 };
 
-/// As many symlinks on one way as the kernel follows (path_resolution(7)).
-inline constexpr int kMostSymlinksOnAWay = 40;
-
 }  // namespace mkvirtfs

@@ -44,8 +44,6 @@ bool is_valid_place(std::string_view at);
 /// layer and path.
 Result<Layer> merge_layers(std::vector<PlacedLayer> layers);
 
-class LayerMerger;
-
 /// The same, layer by layer: the next one can be made by what is there so far. After an error there
 /// is nothing more to do with it. Filled by one thread; look() is for any.
 class LayerStack final : public LayersBelow {
@@ -61,7 +59,9 @@ class LayerStack final : public LayersBelow {
   Result<Layer> merge() &&;
 
  private:
-  std::unique_ptr<LayerMerger> merger_;
+  struct Layers;
+
+  std::unique_ptr<Layers> layers_;
 };
 
 }  // namespace mkvirtfs

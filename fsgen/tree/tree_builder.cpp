@@ -10,24 +10,13 @@
 #include <utility>
 
 #include "fsgen/tree/memory_contents.h"
+#include "fsgen/tree/node_limits.h"
+#include "fsgen/tree/tree_path.h"
 #include "support/arithmetic.h"
 #include "support/text.h"
 
 namespace mkvirtfs {
 namespace {
-
-// The kernel's own bounds (limits.h: NAME_MAX, PATH_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX; dev_t).
-constexpr std::size_t kMostNameBytes = 255;
-constexpr std::size_t kMostTargetBytes = 4095;
-constexpr std::size_t kMostXattrNameBytes = 255;
-constexpr std::size_t kMostXattrValueBytes = 65536;
-constexpr std::uint32_t kMostMajor = (1u << 12) - 1;
-constexpr std::uint32_t kMostMinor = (1u << 20) - 1;
-
-std::string_view parent_of(std::string_view path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string_view::npos ? std::string_view{} : path.substr(0, slash);
-}
 
 std::string_view name_of(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 
@@ -111,7 +100,7 @@ std::optional<std::string> TreeBuilder::objection_to_hard_links() const {
 
 TreeBuilder::Item& TreeBuilder::add(std::string_view path, std::uint16_t mode) {
   assert(!objection_to(path, mode));
-  for (std::string_view parent = parent_of(path); !parent.empty(); parent = parent_of(parent)) {
+  for (std::string_view parent = parent_path(path); !parent.empty(); parent = parent_path(parent)) {
     const auto [at, is_new] = items_.try_emplace(std::string(parent));
     if (!is_new) break;
     at->second.mode = S_IFDIR | 0755;
@@ -228,7 +217,7 @@ BuiltTree TreeBuilder::build() const {
   std::unordered_map<std::string_view, std::vector<std::string_view>> children;
   for (const auto& [path, item] : items_) {
     assert(!objection_to(item));
-    if (!path.empty()) children[parent_of(path)].push_back(path);
+    if (!path.empty()) children[parent_path(path)].push_back(path);
   }
 
   const auto new_node = [](const Item& item) {

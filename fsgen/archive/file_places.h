@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fsgen/archive/member_log.h"
+#include "fsgen/tree/source_tree.h"
+
+namespace mkvirtfs::archive {
+
+/// Where the bytes of a tree's regular files lie: a few bytes a node. Immutable once filled; any
+/// thread may read.
+class FilePlaces {
+ public:
+  struct Deflated {
+    std::uint64_t offset = 0;
+    std::uint64_t packed_bytes = 0;
+    std::uint32_t crc32 = 0;
+  };
+  /// A sparse file: its data runs lie one behind the other, or with the holes between them.
+  struct Sparse {
+    std::uint64_t offset = 0;
+    std::vector<std::uint64_t> skipped;  ///< a data run: how many bytes are stored before it
+  };
+
+  Place place(NodeNo no) const noexcept { return place_[no]; }
+  bool is_sparse(NodeNo no) const noexcept { return sparse_place_[no]; }
+  /// Of what is stored or spooled and not sparse.
+  std::uint64_t offset(NodeNo no) const noexcept { return where_[no]; }
+  /// Of anything: where its first byte lies.
+  std::uint64_t lies_at(NodeNo no) const noexcept;
+  const Sparse& sparse(NodeNo no) const noexcept { return sparse_[where_[no]]; }
+  const Deflated& deflated(NodeNo no) const noexcept { return deflated_[where_[no]]; }
+  const std::string& contents(NodeNo no) const noexcept { return contents_[where_[no]]; }
+
+  /// The place of the next node: of `member`'s bytes.
+  void add(const Member& member);
+  void add_nowhere();
+  void reserve(std::size_t nodes);
+
+  std::size_t size() const noexcept { return place_.size(); }
+
+ private:
+  std::vector<Place> place_;
+  std::vector<bool> sparse_place_;
+  std::vector<std::uint64_t> where_;  // stored: the offset; else an index below
+  std::vector<Sparse> sparse_;
+  std::vector<Deflated> deflated_;
+  std::vector<std::string> contents_;
+};
+
+}  // namespace mkvirtfs::archive
