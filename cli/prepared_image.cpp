@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "cli/source_base.h"
-#include "fsgen/oci/image.h"
+#include "fsgen/oci/image_name.h"
 #include "fsgen/tree/merge.h"
 #include "support/message.h"
 

@@ -13,7 +13,7 @@
 
 #include "cli/empty_values.h"
 #include "cli/prepared_image.h"
-#include "fsgen/oci/image.h"
+#include "fsgen/oci/image_name.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {

@@ -39,9 +39,9 @@ std::size_t depth_of(std::string_view text) {
 }
 
 /// Takes values out of one document, and remembers the first thing that was wrong with it.
-class Reader {
+class DocumentReader {
  public:
-  explicit Reader(std::string_view name) : name_(name) {}
+  explicit DocumentReader(std::string_view name) : name_(name) {}
 
   /// A discarded value when it is no JSON.
   Json parse(std::string_view text) {
@@ -158,6 +158,48 @@ class Reader {
   std::optional<Error> error_;
 };
 
+enum class DocumentKind : std::uint8_t { index, manifest };
+
+/// nullopt when it is neither: the reader has the error.
+std::optional<DocumentKind> kind_of(const Json& json, DocumentReader& reader) {
+  const bool is_index = DocumentReader::find(json, "manifests") != nullptr;
+  // Go writes an empty list as null, too: an image may have no layers.
+  const bool is_manifest = json.is_object() && json.contains("layers") &&
+                           (DocumentReader::find(json, "layers") != nullptr || !is_index);
+  if (is_index != is_manifest) return is_index ? DocumentKind::index : DocumentKind::manifest;
+  if (is_index) {
+    // Taken for the one and for the other it may be two images: refused, as the specification says.
+    reader.wrong("is an index and a manifest at once");
+  } else if (DocumentReader::find(json, "fsLayers") != nullptr) {
+    reader.wrong("is a manifest of schema 1, which nobody makes any more; only schema 2 is known",
+                 Errc::unsupported);
+  } else {
+    reader.wrong("is neither an index nor a manifest of an image");
+  }
+  return std::nullopt;
+}
+
+Index read_index(const Json& json, DocumentReader& reader) {
+  Index index;
+  for (const Json& entry : reader.array(json, "manifests", true)) {
+    index.manifests.push_back(reader.descriptor(entry));
+  }
+  return index;
+}
+
+Manifest read_manifest(const Json& json, DocumentReader& reader) {
+  Manifest manifest;
+  if (const Json* config = DocumentReader::find(json, "config")) {
+    manifest.config = reader.descriptor(*config);
+  } else {
+    reader.wrong("names no configuration");
+  }
+  for (const Json& entry : reader.array(json, "layers", false)) {
+    manifest.layers.push_back(reader.descriptor(entry));
+  }
+  return manifest;
+}
+
 }  // namespace
 
 std::string blob_path(const Digest& digest) {
@@ -216,61 +258,29 @@ Platform host_platform() {
 }
 
 Result<Document> parse_document(std::string_view text, std::string_view name) {
-  Reader reader(name);
+  DocumentReader reader(name);
   const Json json = reader.parse(text);
   if (!reader.good()) return reader.error();
-  const bool is_index = Reader::find(json, "manifests") != nullptr;
-  // Go writes an empty list as null, too: an image may have no layers.
-  const bool is_manifest = json.is_object() && json.contains("layers") &&
-                           (Reader::find(json, "layers") != nullptr || !is_index);
-  // Who is taken for the one and for the other may be two images: refused, as the specification
-  // says.
-  if (is_index == is_manifest) {
-    if (is_index) {
-      reader.wrong("is an index and a manifest at once");
-    } else if (Reader::find(json, "fsLayers") != nullptr) {
-      reader.wrong("is a manifest of schema 1, which nobody makes any more; only schema 2 is known",
-                   Errc::unsupported);
-    } else {
-      reader.wrong("is neither an index nor a manifest of an image");
-    }
-    return reader.error();
-  }
-  const Json* version = Reader::find(json, "schemaVersion");
+  const std::optional<DocumentKind> kind = kind_of(json, reader);
+  if (!kind) return reader.error();
+  const Json* version = DocumentReader::find(json, "schemaVersion");
   if (version == nullptr || *version != 2) {
     reader.wrong("is not of schema version 2", Errc::unsupported);
   }
-  Document document;
-  if (is_index) {
-    Index index;
-    for (const Json& entry : reader.array(json, "manifests", true)) {
-      index.manifests.push_back(reader.descriptor(entry));
-    }
-    document = std::move(index);
-  } else {
-    Manifest manifest;
-    if (const Json* config = Reader::find(json, "config")) {
-      manifest.config = reader.descriptor(*config);
-    } else {
-      reader.wrong("names no configuration");
-    }
-    for (const Json& entry : reader.array(json, "layers", false)) {
-      manifest.layers.push_back(reader.descriptor(entry));
-    }
-    document = std::move(manifest);
-  }
+  Document document = *kind == DocumentKind::index ? Document(read_index(json, reader))
+                                                   : Document(read_manifest(json, reader));
   if (!reader.good()) return reader.error();
   return document;
 }
 
 Result<Config> parse_config(std::string_view text, std::string_view name) {
-  Reader reader(name);
+  DocumentReader reader(name);
   const Json json = reader.parse(text);
   if (!reader.good()) return reader.error();
   Config config;
   if (!json.is_object()) reader.wrong("is no configuration of an image");
   config.platform = reader.platform(json);
-  if (const Json* files = Reader::find(json, "rootfs")) {
+  if (const Json* files = DocumentReader::find(json, "rootfs")) {
     for (const std::string& id : reader.texts(*files, "diff_ids", !files->contains("diff_ids"))) {
       config.diff_ids.push_back(reader.digest(id));
     }
@@ -280,7 +290,7 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
 }
 
 Result<std::vector<DockerImage>> parse_docker_images(std::string_view text, std::string_view name) {
-  Reader reader(name);
+  DocumentReader reader(name);
   const Json json = reader.parse(text);
   if (!reader.good()) return reader.error();
   std::vector<DockerImage> images;

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The layers of an image are read at once, each as if nothing lay below it, and then laid over each
+// other, the lowest first. Where a layer leaves out parents of its members, what lies below decides
+// where they lead: such a layer remembers the paths that it asked for, and is made once more when
+// one of them is a symlink or a file below.
 #include "fsgen/oci/load.h"
 
 #include <fmt/format.h>
@@ -9,6 +13,8 @@
 #include <utility>
 
 #include "fsgen/archive/archive.h"
+#include "fsgen/oci/find_image.h"
+#include "fsgen/oci/image_files.h"
 #include "fsgen/oci/whiteouts.h"
 #include "fsgen/stream/chunk_cache.h"
 #include "fsgen/stream/verified_source.h"
@@ -30,9 +36,9 @@ TarIndex index_of(const archive::MemberLog& members) {
   for (archive::MemberLog::Position at = 0; at < members.end();) {
     at = members.read(at, member);
     if (member.is_hard_link) {
-      index.add_link(member.path, member.link_target, /*is_symlink=*/false);
+      index.add_hard_link(member.path, member.link_target);
     } else if (S_ISLNK(member.mode)) {
-      index.add_link(member.path, member.link_target, /*is_symlink=*/true);
+      index.add_symlink(member.path, member.link_target);
     } else if (S_ISREG(member.mode) && !member.is_sparse &&
                (member.place == archive::Place::stored ||
                 member.place == archive::Place::nowhere)) {
@@ -289,6 +295,25 @@ Result<std::vector<ReadLayer>> LayerReaders::run() {
   return all;
 }
 
+/// The layers that were read, one over the other; counts in `loaded` what they cost.
+Result<Layer> merge_read(std::vector<ReadLayer>& layers, const ContainerImage& image,
+                         const LoadOptions& options, LoadedImage& loaded, LogSink& log) {
+  LayerStack stack;
+  for (std::size_t at = 0; at < layers.size(); ++at) {
+    ReadLayer& layer = layers[at];
+    Result<void> good = lay(layer, image.layers[at].bytes->name(), options, stack, log);
+    if (!good) return propagate(good);
+    loaded.index_bytes += layer.index_bytes;
+    loaded.spool_bytes += layer.spool_bytes;
+    loaded.excluded_count += layer.excluded_count;
+  }
+  if (layers.empty()) {
+    Result<void> good = lay_nothing(loaded.name, options, stack, log);
+    if (!good) return propagate(good);
+  }
+  return std::move(stack).merge();
+}
+
 }  // namespace
 
 Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options, LogSink& log) {
@@ -303,7 +328,7 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   LoadedImage loaded;
   const Result<std::unique_ptr<ImageFiles>> files = open_files(name.path, shared, loaded, log);
   if (!files) return propagate(files);
-  Result<Image> image = find_image(**files, name, options.platform);
+  Result<ContainerImage> image = find_image(**files, name, options.platform);
   if (!image) return propagate(image);
 
   loaded.name = std::move(image->name);
@@ -318,25 +343,8 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   Result<std::vector<ReadLayer>> read =
       LayerReaders(image->layers, shared, loaded.packed_bytes, log).run();
   if (!read) return propagate(read);
-  LayerStack stack;
-  const auto refused = [&](Error error) {
-    error.what = loaded.name + ": " + error.what;
-    return std::unexpected(std::move(error));
-  };
-  for (std::size_t at = 0; at < read->size(); ++at) {
-    ReadLayer& layer = (*read)[at];
-    Result<void> good = lay(layer, image->layers[at].bytes->name(), shared, stack, log);
-    if (!good) return refused(std::move(good.error()));
-    loaded.index_bytes += layer.index_bytes;
-    loaded.spool_bytes += layer.spool_bytes;
-    loaded.excluded_count += layer.excluded_count;
-  }
-  if (read->empty()) {
-    Result<void> good = lay_nothing(loaded.name, shared, stack, log);
-    if (!good) return refused(std::move(good.error()));
-  }
-  Result<Layer> merged = std::move(stack).merge();
-  if (!merged) return refused(std::move(merged.error()));
+  Result<Layer> merged = merge_read(*read, *image, shared, loaded, log);
+  if (!merged) return propagate(loaded.name, merged);
   loaded.layer = std::move(*merged);
   return loaded;
 }

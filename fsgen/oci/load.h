@@ -11,7 +11,7 @@
 #include "fsgen/archive/layer_tree.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/oci/document.h"
-#include "fsgen/oci/image.h"
+#include "fsgen/oci/image_name.h"
 #include "fsgen/stream/compressed.h"
 #include "fsgen/tree/layer.h"
 #include "support/error.h"

@@ -9,7 +9,7 @@
 #include <variant>
 
 #include "fsgen/oci/document.h"
-#include "fsgen/oci/image.h"
+#include "fsgen/oci/image_name.h"
 #include "fuzz_require.h"
 
 using namespace mkvirtfs;

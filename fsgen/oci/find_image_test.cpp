@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/oci/image.h"
+#include "fsgen/oci/find_image.h"
 
 #include <catch2/catch.hpp>
 
@@ -92,7 +92,7 @@ ImageName docker_name(std::string reference = "") {
 }
 Platform platform(std::string_view text) { return parse_platform(text).value(); }
 
-std::string text_of(const Image& image) {
+std::string text_of(const ContainerImage& image) {
   std::string text;
   for (const LayerBlob& layer : image.layers) {
     std::string bytes(layer.bytes->size_bytes(), '?');
@@ -104,7 +104,7 @@ std::string text_of(const Image& image) {
 
 std::string layers_of(const ImageFiles& files, const ImageName& name,
                       const std::optional<Platform>& on_platform = std::nullopt) {
-  const Result<Image> image = find_image(files, name, on_platform);
+  const Result<ContainerImage> image = find_image(files, name, on_platform);
   INFO((image ? std::string() : image.error().what));
   REQUIRE(image);
   return text_of(*image);
@@ -112,7 +112,7 @@ std::string layers_of(const ImageFiles& files, const ImageName& name,
 
 std::string error_of(const ImageFiles& files, const ImageName& name,
                      const std::optional<Platform>& on_platform = std::nullopt) {
-  const Result<Image> image = find_image(files, name, on_platform);
+  const Result<ContainerImage> image = find_image(files, name, on_platform);
   REQUIRE_FALSE(image);
   CHECK(image.error().what.find('\n') == std::string::npos);
   return image.error().what;
@@ -167,7 +167,7 @@ TEST_CASE("a layout has its layers in order, and names them by reference") {
   CHECK(layers_of(layout, oci_name("@1")) == "other ");
   CHECK(error_of(layout, oci_name()) ==
         "test has several images: latest, localhost/b:v2 (try oci:test:NAME)");
-  const Image image = find_image(layout, oci_name("latest"), std::nullopt).value();
+  const ContainerImage image = find_image(layout, oci_name("latest"), std::nullopt).value();
   CHECK(image.name == "test:latest");
   CHECK(to_string(image.platform) == "linux/amd64");
   CHECK(image.layers[1].digest == digest_of("high"));
@@ -341,7 +341,7 @@ TEST_CASE("what docker save wrote is read by tag") {
   CHECK(layers_of(save, docker_name("docker.io/library/app:1")) == "low high ");
   CHECK(layers_of(save, docker_name("host:5000/app:latest")) == "low high ");
   CHECK(layers_of(save, docker_name("@1")) == "blob ");
-  const Image image = find_image(save, docker_name("@1"), std::nullopt).value();
+  const ContainerImage image = find_image(save, docker_name("@1"), std::nullopt).value();
   CHECK(image.layers[0].digest == digest_of("blob"));
   CHECK_FALSE(find_image(save, docker_name("@0"), std::nullopt)->layers[0].digest);
   CHECK(error_of(save, docker_name()) ==
@@ -367,11 +367,11 @@ TEST_CASE("what docker save wrote is read by tag") {
 TEST_CASE("files of a tar are found through links, and never outside") {
   TarIndex index;
   index.add_file("./a/layer.tar", {100, 10});
-  index.add_link("b/layer.tar", "../a/layer.tar", true);
-  index.add_link("c/hard", "b/layer.tar", false);
-  index.add_link("d", "/a//layer.tar", true);
-  index.add_link("loop", "loop", true);
-  index.add_link("out", "../../../a/layer.tar", true);
+  index.add_symlink("b/layer.tar", "../a/layer.tar");
+  index.add_hard_link("c/hard", "b/layer.tar");
+  index.add_symlink("d", "/a//layer.tar");
+  index.add_symlink("loop", "loop");
+  index.add_symlink("out", "../../../a/layer.tar");
   index.add_file("../outside", {0, 1});
   index.add_file("twice", {1, 1});
   index.add_file("twice", {2, 2});
