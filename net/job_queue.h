@@ -18,6 +18,12 @@ namespace mkvirtfs::net {
 /// other. An address that is only compared, and a name.
 using LaneKey = std::pair<const void*, std::string>;
 
+/// A task that may wait, with its lane.
+class LaneTask : public Task {
+ public:
+  virtual LaneKey lane() const = 0;
+};
+
 /// Runs tasks that wait, for devices or for exports to be opened, on a limited number of threads. A
 /// lane is what they wait for, and no lane's tasks wait for those of another: each that has some
 /// has a thread at least, beyond the limit if need be; the threads that are left go round.

@@ -19,6 +19,7 @@
 #include "nbd/server/statistics.h"
 #include "nbd/server/tls_mode.h"
 #include "net/eager_wait.h"
+#include "net/served_client.h"
 #include "net/tls_channel.h"
 #include "net/tls_credentials.h"
 #include "support/unique_fd.h"
@@ -85,10 +86,7 @@ class Connection {
 
   /// How long a call with Patience::linger stays when there is nothing to do.
   static constexpr std::chrono::milliseconds kLinger{10};
-  enum class Patience : std::uint8_t {
-    none,    ///< never waits for the client
-    linger,  ///< waits a little: a busy client saves its thread the way through a poll loop
-  };
+  using Patience = net::Patience;
 
   /// The tree lives longer, also than the jobs. `linger`: calls with that patience will be made;
   /// the calling threads have SIGPIPE blocked then, because sendfile() can not be told to keep it

@@ -32,7 +32,7 @@ struct CarriedBytes {
 ///
 /// Keeps its device alive, but not the tree that it opens an export of, and knows nothing of its
 /// session, which may be gone when it is done.
-class Job {
+class Job final : public net::LaneTask {
  public:
   /// The most that a job carries.
   static constexpr std::size_t kMostCarriedBytes = 1U << 20;
@@ -59,13 +59,13 @@ class Job {
       : work_(Work::open), exports_(&exports), name_(std::move(name)) {}
 
   /// What it waits for: the device, or an export that is opened.
-  net::LaneKey lane() const {
+  net::LaneKey lane() const override {
     return work_ == Work::open ? net::LaneKey(exports_, name_)
                                : net::LaneKey(device_.get(), std::string());
   }
 
   /// Does it, once. Throws nothing: what a device throws becomes a failure.
-  void run() noexcept;
+  void run() noexcept override;
   /// Of a job that was run: result() is what the device threw.
   bool has_thrown() const noexcept { return has_thrown_; }
 

@@ -134,7 +134,7 @@ class Server {
   void request_stop_at_once() noexcept;
 
  private:
-  class Implementation;
+  struct Implementation;
   explicit Server(std::unique_ptr<Implementation> implementation);
   std::unique_ptr<Implementation> implementation_;
 };
