@@ -22,7 +22,7 @@ namespace {
 
 std::unexpected<Error> exists(const std::string& path) {
   return std::unexpected(
-      Error{Errc::io, EEXIST, fmt::format("{} exists already (--force replaces it)", path)});
+      Error{Errc::io, EEXIST, fmt::format("{} exists already", path), {}, {{"force"}}});
 }
 
 /// Where a descriptor can be found by name; "" when /proc is not there.
@@ -85,8 +85,7 @@ Result<void> DumpOutput::open_path(const DumpFile& where, std::uint64_t size_byt
   }
   if (!overwrite_ && S_ISBLK(status.st_mode)) {
     return std::unexpected(
-        Error{Errc::io, EEXIST,
-              fmt::format("{} is a block device (--force writes over it)", where.path)});
+        Error{Errc::io, EEXIST, fmt::format("{} is a block device", where.path), {}, {{"force"}}});
   }
   if (!overwrite_) return exists(where.path);
   if (S_ISBLK(status.st_mode)) return open_block_device(size_bytes);
@@ -118,8 +117,9 @@ Result<void> DumpOutput::open_block_device(std::uint64_t size_bytes) {
     return fail_errno(errno, fmt::format("ask the size of {}", name_));
   }
   if (room_bytes < size_bytes) {
-    return fail(Errc::no_space, fmt::format("{} has {} bytes, the image {} (see --size)", name_,
-                                            room_bytes, size_bytes));
+    return fail(Errc::no_space,
+                fmt::format("{} has {} bytes, the image {}", name_, room_bytes, size_bytes),
+                {{"size"}});
   }
   return {};
 }

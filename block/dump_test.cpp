@@ -22,6 +22,7 @@
 #include "block/testing/patchwork_device.h"
 #include "support/sha256.h"
 #include "support/unique_fd.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/no_threads.h"
 #include "tests/support/privileges.h"
 #include "tests/support/temp_dir.h"
@@ -246,7 +247,7 @@ TEST_CASE("what stands in the way is not touched without being told to") {
     const Result<DumpSummary> summary = dump(device, to_file(out / name));
     REQUIRE_FALSE(summary);
     CHECK(summary.error().os_errno == EEXIST);
-    CHECK_THAT(summary.error().what, Catch::Contains("exists already (--force"));
+    CHECK_THAT(hinted_text(summary.error()), Catch::EndsWith("exists already [force]"));
   }
   for (const bool overwrite : {false, true}) {
     const Result<DumpSummary> summary = dump(device, to_file(out / "directory", overwrite));

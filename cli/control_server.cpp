@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/error_text.h"
 #include "cli/json_text.h"
 #include "net/listener.h"
 #include "support/message.h"
@@ -155,7 +156,7 @@ class Answer final : public Task {
     try {
       const Result<void> done = answer();
       send(done ? Json::object().set("done", true).one_line() + '\n'
-                : error_line(done.error().what));
+                : error_line(error_text(done.error())));
     } catch (...) {
       // There is no memory for an answer: the client sees that it has no end.
     }

@@ -14,6 +14,7 @@
 
 #include "cli/command.h"
 #include "cli/empty_values.h"
+#include "cli/error_text.h"
 #include "cli/version.h"
 #include "support/message.h"
 #include "support/text.h"
@@ -47,13 +48,13 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
       make_commands(program, formats, argc > 1 ? argv[1] : "");
   Result<std::vector<std::string>> words =
       separate_empty_values(program, {argv + std::min(argc, 1), argv + argc});
-  if (!words) return tell_failure(streams, kWrongUsage, words.error().what);
+  if (!words) return tell_failure(streams, kWrongUsage, error_text(words.error()));
   const Result<OptionSet::Parsed> parsed = program.parse(std::move(*words));
   if (!parsed) {
     std::string about = "mkvirtfs";
     for (const OptionSet* named : program.named_subcommands()) about += " " + named->name();
     return tell_failure(streams, kWrongUsage,
-                        fmt::format("{} (see {} --help)", parsed.error().what, about));
+                        fmt::format("{} (see {} --help)", error_text(parsed.error()), about));
   }
   if (*parsed == OptionSet::Parsed::help) return print(streams.out, program.help()) ? 0 : kFailed;
   if (*parsed == OptionSet::Parsed::version) {
@@ -63,7 +64,7 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
     if (!command->chosen()) continue;
     const Result<int> status = command->run(streams);
     if (status) return *status;
-    return tell_failure(streams, exit_status(status.error().code), status.error().what);
+    return tell_failure(streams, exit_status(status.error().code), error_text(status.error()));
   }
   print(streams.err, program.help());
   return kWrongUsage;

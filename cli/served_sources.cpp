@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cli/empty_values.h"
+#include "cli/error_text.h"
 #include "cli/prepared_image.h"
 #include "fsgen/oci/image_name.h"
 #include "support/text.h"
@@ -306,9 +307,10 @@ Result<std::shared_ptr<ExportTree>> ServedSources::make_exports(
                        [named, &log, cancel]() -> Result<std::shared_ptr<BlockDevice>> {
                          Result<PreparedImage> prepared = named->prepare(log, cancel);
                          if (prepared) return prepared->device;
-                         log.write(LogLevel::error, fmt::format("export {}: {}", named->name,
-                                                                prepared.error().what));
-                         return propagate(prepared);
+                         Error error = worded(std::move(prepared.error()));
+                         log.write(LogLevel::error,
+                                   fmt::format("export {}: {}", named->name, error.what));
+                         return std::unexpected(std::move(error));
                        }});
   }
   return make_lazy_exports(exports);

@@ -84,7 +84,8 @@ std::unexpected<Error> fail_option(Setting at_fault, std::string what,
 /// A failure of a system call: the text of `os_errno` is appended to `what`.
 /// The code is chosen from the errno (ENOSPC and its kin are no_space) unless `code` says
 /// otherwise.
-std::unexpected<Error> fail_errno(int os_errno, std::string what);
-std::unexpected<Error> fail_errno(Errc code, int os_errno, std::string what);
+std::unexpected<Error> fail_errno(int os_errno, std::string what, std::vector<Setting> hints = {});
+std::unexpected<Error> fail_errno(Errc code, int os_errno, std::string what,
+                                  std::vector<Setting> hints = {});
 
 }  // namespace mkvirtfs

@@ -190,8 +190,9 @@ std::unexpected<Error> Conversation::broken(Outcome outcome) {
                                               : fmt::format("exit status {}", WEXITSTATUS(status));
   return fail(Errc::unreadable,
               fmt::format("{}: its reader ended early ({}): the archive is damaged, or takes more "
-                          "than {} MiB of memory to read (see --reader-memory)",
-                          source_.name(), how, settings_.memory_bytes >> 20));
+                          "than {} MiB of memory to read",
+                          source_.name(), how, settings_.memory_bytes >> 20),
+              {{"reader-memory"}});
 }
 
 std::unexpected<Error> Conversation::nonsense() {

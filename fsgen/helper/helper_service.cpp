@@ -198,8 +198,9 @@ int serve_job(const JobRunner& run) {
     last = run(job->kind, std::as_bytes(std::span(job->bytes)), service);
   } catch (const std::bad_alloc&) {
     last = fail(Errc::unreadable,
-                fmt::format("{}: it takes more than {} MiB of memory to read (see --reader-memory)",
-                            job->name, job->memory_bytes >> 20));
+                fmt::format("{}: it takes more than {} MiB of memory to read", job->name,
+                            job->memory_bytes >> 20),
+                {{"reader-memory"}});
   }
   if (last && last->size() <= kMostPayloadBytes) {
     service.send_records();

@@ -21,6 +21,7 @@
 #include "fsgen/helper/helper_process.h"
 #include "fsgen/stream/testing/stream_data.h"
 #include "support/unique_fd.h"
+#include "tests/support/hinted_text.h"
 
 namespace mkvirtfs::helper {
 namespace {
@@ -76,7 +77,7 @@ std::string error_of(const HelperSettings& how, std::string_view kind, std::size
   REQUIRE_FALSE(last);
   CHECK(last.error().code == code);
   CHECK(last.error().what.find('\n') == std::string::npos);
-  return last.error().what;
+  return hinted_text(last.error());
 }
 
 class FailingSource final : public ByteSource {
@@ -148,7 +149,8 @@ TEST_CASE("a helper has the memory that it is given, and no more") {
 #ifndef MKVIRTFS_SANITIZED
   rusage before{};
   ::getrusage(RUSAGE_CHILDREN, &before);
-  CHECK_THAT(error_of(settings(), "take memory"), Catch::Contains("more than 256 MiB of memory"));
+  CHECK_THAT(error_of(settings(), "take memory"),
+             Catch::EndsWith("more than 256 MiB of memory to read [reader-memory]"));
   rusage after{};
   ::getrusage(RUSAGE_CHILDREN, &after);
   CHECK(after.ru_maxrss <= std::max(before.ru_maxrss, 320L << 10));

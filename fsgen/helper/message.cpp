@@ -20,6 +20,9 @@ namespace {
 // The payload's length, and the type.
 constexpr std::size_t kHeaderBytes = 5;
 constexpr std::size_t kMostTextBytes = std::size_t{64} << 10;
+// An error of a helper speaks of no option of ours as being at fault, and has a hint or two.
+constexpr std::size_t kMostHints = 8;
+constexpr std::size_t kMostSettingBytes = 256;
 
 }  // namespace
 
@@ -27,17 +30,33 @@ void put(Packer& out, const Error& error) {
   out.number(static_cast<std::uint64_t>(error.code));
   out.number(static_cast<std::uint64_t>(std::max(error.os_errno, 0)));
   out.text(std::string_view(error.what).substr(0, kMostTextBytes));
+  const std::size_t hints = std::min(error.hints.size(), kMostHints);
+  out.number(hints);
+  for (std::size_t at = 0; at < hints; ++at) {
+    out.text(std::string_view(error.hints[at].option).substr(0, kMostSettingBytes));
+    out.text(std::string_view(error.hints[at].value).substr(0, kMostSettingBytes));
+  }
 }
 
 std::optional<Error> take_error(Unpacker& in) {
   const std::uint64_t code = in.number();
   const std::uint64_t os_errno = in.number();
   const std::string_view what = in.text();
+  const std::uint64_t hints = in.number();
   if (!in.good() || code > static_cast<std::uint64_t>(Errc::io) || os_errno > 4095 ||
-      what.empty() || what.size() > kMostTextBytes) {
+      what.empty() || what.size() > kMostTextBytes || hints > kMostHints) {
     return std::nullopt;
   }
-  return Error{static_cast<Errc>(code), static_cast<int>(os_errno), std::string(what)};
+  Error error{static_cast<Errc>(code), static_cast<int>(os_errno), std::string(what)};
+  for (std::uint64_t at = 0; at < hints; ++at) {
+    const std::string_view option = in.text();
+    const std::string_view value = in.text();
+    if (!in.good() || option.size() > kMostSettingBytes || value.size() > kMostSettingBytes) {
+      return std::nullopt;
+    }
+    error.hints.push_back({std::string(option), std::string(value)});
+  }
+  return error;
 }
 
 MessageSocket::Outcome MessageSocket::wait(short events) {

@@ -16,6 +16,7 @@
 
 #include "fsgen/stream/spool.h"
 #include "support/mutex.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
@@ -205,9 +206,8 @@ TEST_CASE("all spools together keep within their limit") {
     const auto more = b.append(bytes_of("4"));
     REQUIRE(!more);
     CHECK(more.error().code == Errc::no_space);
-    CHECK(more.error().what ==
-          "b must be spooled, and all spools together may take 10 bytes (--spool-limit=SIZE allows "
-          "more)");
+    CHECK(hinted_text(more.error()) ==
+          "b must be spooled, and all spools together may take 10 bytes [spool-limit]");
   }
   CHECK(a.append(bytes_of("890")));
   CHECK(!a.append(bytes_of("x")));
@@ -217,8 +217,8 @@ TEST_CASE("a spool's directory that is none is named with what helps") {
   SpoolWriter nowhere(std::make_shared<SpoolSpace>("/nowhere/at/all", 1000), "a");
   const auto result = nowhere.append(bytes_of("1"));
   REQUIRE(!result);
-  CHECK(result.error().what.starts_with(
-      "make a spool in /nowhere/at/all (--spool-dir=DIR names another place): "));
+  CHECK(hinted_text(result.error()) ==
+        "make a spool in /nowhere/at/all: No such file or directory [spool-dir]");
 }
 
 TEST_CASE("what the disk does not take is said with what helps") {
@@ -240,8 +240,8 @@ TEST_CASE("what the disk does not take is said with what helps") {
   ::signal(SIGXFSZ, SIG_DFL);
   REQUIRE(!result);
   CHECK(result.error().code == Errc::no_space);
-  CHECK(result.error().what.starts_with("write the spool of backup.7z in " + place +
-                                        " (--spool-dir=DIR names another place): "));
+  CHECK(hinted_text(result.error()) ==
+        "write the spool of backup.7z in " + place + ": File too large [spool-dir]");
   CHECK(space->used_bytes() == 0);
 }
 

@@ -182,17 +182,18 @@ Result<void> Producer::decode(Piece& piece) {
 
 Result<void> Producer::check_limits() const {
   if (options_.most_unpacked_bytes != 0 && unpacked_ > options_.most_unpacked_bytes) {
-    return fail(Errc::does_not_fit,
-                fmt::format("{} unpacks to more than {} (--max-size=SIZE allows more)", name_,
-                            human_size(options_.most_unpacked_bytes)));
+    return fail(
+        Errc::does_not_fit,
+        fmt::format("{} unpacks to more than {}", name_, human_size(options_.most_unpacked_bytes)),
+        {{"max-size"}});
   }
   const std::uint64_t packed = std::max<std::uint64_t>(decoder_->packed_position(), 1);
   if (options_.most_ratio != 0 && unpacked_ > options_.ratio_free_bytes &&
       unpacked_ / packed > options_.most_ratio) {
     return fail(Errc::does_not_fit,
-                fmt::format("the first {} bytes of {} unpack to {}, more than {} times as much "
-                            "(--max-ratio=N allows more)",
-                            packed, name_, human_size(unpacked_), options_.most_ratio));
+                fmt::format("the first {} bytes of {} unpack to {}, more than {} times as much",
+                            packed, name_, human_size(unpacked_), options_.most_ratio),
+                {{"max-ratio"}});
   }
   return {};
 }

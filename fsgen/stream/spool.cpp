@@ -26,8 +26,7 @@ Result<UniqueFd> SpoolSpace::make_file() const {
       return fd;
     }
   }
-  return fail_errno(
-      errno, fmt::format("make a spool in {} (--spool-dir=DIR names another place)", directory_));
+  return fail_errno(errno, fmt::format("make a spool in {}", directory_), {{"spool-dir"}});
 }
 
 bool SpoolSpace::reserve(std::uint64_t bytes) noexcept {
@@ -120,9 +119,9 @@ Result<void> SpoolWriter::append(std::span<const std::byte> bytes) {
   if (Result<void> opened = open_file(); !opened) return opened;
   if (!space.reserve(bytes.size())) {
     return fail(Errc::no_space,
-                fmt::format("{} must be spooled, and all spools together may take {} "
-                            "(--spool-limit=SIZE allows more)",
-                            file_->name, human_size(space.limit_bytes())));
+                fmt::format("{} must be spooled, and all spools together may take {}", file_->name,
+                            human_size(space.limit_bytes())),
+                {{"spool-limit"}});
   }
   file_->reserved_bytes += bytes.size();
   std::uint64_t at = file_->size_bytes;
@@ -132,9 +131,8 @@ Result<void> SpoolWriter::append(std::span<const std::byte> bytes) {
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) {
       return fail_errno(count < 0 ? errno : ENOSPC,
-                        fmt::format("write the spool of {} in {} (--spool-dir=DIR names another "
-                                    "place)",
-                                    file_->name, space.directory()));
+                        fmt::format("write the spool of {} in {}", file_->name, space.directory()),
+                        {{"spool-dir"}});
     }
     bytes = bytes.subspan(static_cast<std::size_t>(count));
     at += static_cast<std::uint64_t>(count);
