@@ -3,13 +3,14 @@
 # not linked does not compile, because each room brings its own include root.
 
 # mkvirtfs_room(NAME HEADERS h... SOURCES cpp... USES target... PRIVATE_USES target... TESTS x_test.cpp...
-#               [OPTIMISE_TESTS])
+#               [OPTIMISE_TESTS] [NO_THREADS])
 #
 # Makes the static library `mkvirtfs_NAME` (without SOURCES an interface over USES), its public header set, and the test program `NAME_test`
 # from the tests that stand beside the sources. OPTIMISE_TESTS is for tests that compute much
-# themselves.
+# themselves. The tests are a part of the target `threaded_tests`, which TSan runs, unless NO_THREADS
+# says that nothing in the room has threads.
 function(mkvirtfs_room name)
-  cmake_parse_arguments(ROOM "OPTIMISE_TESTS" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
+  cmake_parse_arguments(ROOM "OPTIMISE_TESTS;NO_THREADS" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
   set(target mkvirtfs_${name})
   if(ROOM_SOURCES)
     set(seen PUBLIC)
@@ -55,8 +56,13 @@ function(mkvirtfs_room name)
     endif()
     target_link_libraries(${name}_test PRIVATE ${target} ${ROOM_TEST_USES} mkvirtfs_test_main)
     catch_discover_tests(${name}_test TEST_PREFIX "${name}: " PROPERTIES LABELS unit)
+    if(NOT ROOM_NO_THREADS)
+      add_dependencies(threaded_tests ${name}_test)
+    endif()
   endif()
 endfunction()
+
+add_custom_target(threaded_tests)
 
 # Catch2's main is slow to compile: once for all test programs.
 if(MKVIRTFS_TESTS)
