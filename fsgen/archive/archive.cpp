@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "fsgen/archive/archive_contents.h"
-#include "fsgen/archive/manifest.h"
+#include "fsgen/archive/mtree.h"
 #include "fsgen/archive/segments.h"
 #include "fsgen/stream/file_source.h"
 #include "support/arithmetic.h"
@@ -231,11 +231,11 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
   const bool one_pass = read.has_value();
   if (!one_pass) {
     const Result<bool> manifest =
-        options.manifest_directory ? is_manifest(*archive.stream) : Result<bool>(false);
+        options.manifest_directory ? is_mtree(*archive.stream) : Result<bool>(false);
     if (!manifest) return propagate(manifest);
     if (*manifest) archive.manifest_directory = *options.manifest_directory;
     Result<ReadMembers> found =
-        *manifest ? read_manifest(*archive.stream, archive.manifest_directory, options.limits)
+        *manifest ? read_mtree(*archive.stream, archive.manifest_directory, options.limits)
                   : read_members(archive.stream, options, log);
     if (!found) return propagate(found);
     read = std::move(*found);
@@ -272,8 +272,8 @@ Result<ArchiveLayer> make_layer(const Archive& archive, const LayerOptions& opti
   std::shared_ptr<ContentStore> hosts;
   if (!archive.manifest_directory.empty()) {
     Result<std::shared_ptr<ContentStore>> opened =
-        open_manifest_files(layer.layer.tree, made->places, archive.manifest_directory,
-                            stream_options.change_check, log);
+        open_mtree_files(layer.layer.tree, made->places, archive.manifest_directory,
+                         stream_options.change_check, log);
     if (!opened) return propagate(opened);
     hosts = std::move(*opened);
   }

@@ -145,7 +145,7 @@ void ArchiveHandle::keep_piece() {
     tail_.assign(unread.begin(), unread.end());
   }
   // Of what is being read, only this says where its header began.
-  const int format = archive_format(archive_) & ARCHIVE_FORMAT_BASE_MASK;
+  const int format = base_format();
   if (!in_next_header_ || (format != 0 && format != ARCHIVE_FORMAT_TAR)) return;
   const std::uint64_t header = base_ + unsigned_of(archive_read_header_position(archive_));
   if (has_header_ && header <= header_offset_) return;  // what is left of the entry before
@@ -246,7 +246,7 @@ la_ssize_t ArchiveHandle::read(const void** bytes) {
 bool ArchiveHandle::count_header(std::size_t bytes) {
   // cpio and ar say how long names are in numbers of 32 bits and more, and libarchive gathers all
   // of them in memory. Their headers are read forwards, and data is skipped.
-  const int format = archive_format(archive_) & ARCHIVE_FORMAT_BASE_MASK;
+  const int format = base_format();
   if (format != ARCHIVE_FORMAT_CPIO && format != ARCHIVE_FORMAT_AR) return true;
   header_bytes_ += bytes;
   if (header_bytes_ <= kMostHeaderBytes) return true;

@@ -49,6 +49,8 @@ class ArchiveHandle {
   int next_header();
   ::archive_entry* entry() const noexcept { return entry_; }
   ::archive* get() const noexcept { return archive_; }
+  /// ARCHIVE_FORMAT_TAR and the like, without a variant; 0 before it is known.
+  int base_format() const noexcept { return archive_format(archive_) & ARCHIVE_FORMAT_BASE_MASK; }
 
   /// For tar: empty blocks end nothing, and the next archive is read on with.
   void pass_over_ends();

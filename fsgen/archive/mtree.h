@@ -6,7 +6,7 @@
 
 #include "block/content.h"
 #include "block/host_files.h"
-#include "fsgen/archive/layer_tree.h"
+#include "fsgen/archive/file_places.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/tree/source_tree.h"
@@ -20,7 +20,7 @@
 namespace mkvirtfs::archive {
 
 /// Whether the bytes are a manifest, by the signature in their first line: "#mtree".
-Result<bool> is_manifest(ByteSource& source);
+Result<bool> is_mtree(ByteSource& source);
 
 /// Reads a manifest. Members with contents have Place::host; `directory` is where these are looked
 /// for, and nothing outside of it is opened. What names no contents, target or device, and
@@ -29,12 +29,12 @@ Result<bool> is_manifest(ByteSource& source);
 /// Errors: Errc::unreadable with the number of the line, also for contents that are not there
 /// (unless they are optional) or have another size than the manifest says, for names that this host
 /// does not know and for what is no keyword; Errc::does_not_fit beyond the limits.
-Result<ReadMembers> read_manifest(ByteSource& manifest, const std::string& directory,
-                                  const ReadLimits& limits);
+Result<ReadMembers> read_mtree(ByteSource& manifest, const std::string& directory,
+                               const ReadLimits& limits);
 
 /// The bytes of the files in a manifest's tree, by node number, as they are from now on (law 5).
 /// `log` outlives the store.
-Result<std::shared_ptr<ContentStore>> open_manifest_files(
+Result<std::shared_ptr<ContentStore>> open_mtree_files(
     const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
     const std::string& directory, ChangeCheck check, LogSink& log);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/archive/manifest.h"
+#include "fsgen/archive/mtree.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "fsgen/archive/member_messages.h"
+
+#include <fmt/format.h>
+
+namespace mkvirtfs::archive {
+namespace {
+
+constexpr std::uint64_t kMostRemarks = 3;
+
+}  // namespace
+
+std::unexpected<Error> MemberMessages::wrong(std::string_view what, Errc code) const {
+  const std::uint64_t offset = handle_->header_offset();
+  const std::string where = member_.path.empty()
+                                ? fmt::format("byte {}", offset)
+                                : fmt::format("member {}, byte {}", member_.path, offset);
+  return fail(code, fmt::format("{}: {}: {}", archive_, where, what));
+}
+
+void MemberMessages::remark(std::string_view what) {
+  if (++remarks_ > kMostRemarks) return;
+  log_.write(LogLevel::warning, fmt::format("{}: member {}: {}{}", archive_, member_.path, what,
+                                            remarks_ == kMostRemarks ? " (and so on)" : ""));
+}
+
+void MemberMessages::warn(std::string_view what) const {
+  log_.write(LogLevel::warning, fmt::format("{}: {}", archive_, what));
+}
+
+}  // namespace mkvirtfs::archive
