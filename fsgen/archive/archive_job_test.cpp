@@ -13,6 +13,7 @@
 #include "fsgen/archive/archive.h"
 #include "fsgen/stream/testing/stream_data.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::archive {
@@ -47,7 +48,7 @@ std::string error_of(const std::string& bytes, const ReadOptions& options) {
   const Result<ReadMembers> found = read(bytes, options);
   REQUIRE_FALSE(found);
   CHECK(found.error().what.find('\n') == std::string::npos);
-  return found.error().what;
+  return hinted_text(found.error());
 }
 
 std::string bytes_of(ByteSource& source) {
@@ -149,7 +150,7 @@ TEST_CASE("limits, passphrases and the spool count in a helper, too") {
   CHECK_THAT(error_of(sevenzip, options), Catch::Contains("--max-size"));
   options = with_helper();
   options.spool = std::make_shared<SpoolSpace>("/var/tmp", 100'000);
-  CHECK_THAT(error_of(sevenzip, options), Catch::Contains("--spool-limit"));
+  CHECK_THAT(error_of(sevenzip, options), Catch::Contains("[spool-limit]"));
   options.spool.reset();
   CHECK_THAT(error_of(sevenzip, options), Catch::Contains("into a spool"));
   // Zip in something that is started: the helper's.

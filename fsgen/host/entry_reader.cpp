@@ -81,11 +81,26 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   if (entry.mount_point && !S_ISDIR(status.stx_mode)) return entry;
   if (!settings_.outputs.empty() && is_run_output(name, status)) return entry;
   if (settings_.sync != nullptr && !entry.mount_point && synced_device_ != device_of(status)) {
-    if (const auto synced = sync(name, status); !synced) return propagate(synced);
+    if (const auto synced = sync(name, status); !synced) return std::unexpected(synced.error());
   }
 
+  take_identity(status, entry);
+  found_acl_ = !settings_.xattrs;
+  if (settings_.xattrs) {
+    const auto set = read_xattrs(name, status);
+    if (!set) return std::unexpected(set.error());
+    entry.head.xattrs = *set;
+  }
+  if (const auto taken = take_type(name, status, entry); !taken) {
+    return std::unexpected(taken.error());
+  }
+  take_attributes(status, entry.head);
+  return entry;
+}
+
+/// What tells the file from others, and from what it will be when it has changed.
+void EntryReader::take_identity(const struct statx& status, Entry& entry) const {
   RecordHead& head = entry.head;
-  head.mode = status.stx_mode;
   const FileIdentity identity = identity_of(status);
   head.inode = identity.inode;
   head.file_mtime_ns = identity.mtime_ns;
@@ -99,42 +114,41 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
                         {status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec},
                         {status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec}};
   }
-  if (status.stx_nlink > 1 && !S_ISDIR(head.mode)) {
+  if (status.stx_nlink > 1 && !S_ISDIR(status.stx_mode)) {
     head.linked = true;
     entry.tail.device = device_of(status);
   }
+}
 
-  found_acl_ = !settings_.xattrs;
-  if (settings_.xattrs) {
-    const auto set = read_xattrs(name, status);
-    if (!set) return propagate(set);
-    head.xattrs = *set;
-  }
-
-  switch (head.mode & S_IFMT) {
+/// What entries of some types have: data runs, a target, a device number.
+std::expected<void, int> EntryReader::take_type(const char* name, const struct statx& status,
+                                                Entry& entry) {
+  switch (status.stx_mode & S_IFMT) {
     case S_IFREG:
-      head.size_bytes = status.stx_size;
+      entry.head.size_bytes = status.stx_size;
       if (!readable(name, status, !found_acl_)) return std::unexpected(EACCES);
       if (status.stx_blocks * kStatUnit < status.stx_size ||
           status.stx_size >= kLeastPreallocatedBytes) {
-        if (const auto found = find_data_runs(name, status, entry); !found) {
-          return propagate(found);
-        }
+        return find_data_runs(name, status, entry);
       }
-      break;
+      return {};
     case S_IFLNK: {
       const ssize_t length = ::readlinkat(base_, name, buffer_.data(), buffer_.size());
       if (length < 0) return std::unexpected(errno == EINVAL ? ENOENT : errno);
       entry.tail.target = {buffer_.data(), static_cast<std::size_t>(length)};
-      break;
+      return {};
     }
     case S_IFCHR:
     case S_IFBLK:
       entry.tail.device_number = {status.stx_rdev_major, status.stx_rdev_minor};
-      break;
+      return {};
     default:
-      break;
+      return {};
   }
+}
+
+/// Mode, owner and time as the image shall have them.
+void EntryReader::take_attributes(const struct statx& status, RecordHead& head) const {
   EntryAttributes attributes{status.stx_mode,
                              status.stx_uid,
                              status.stx_gid,
@@ -145,7 +159,6 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   head.gid = attributes.gid;
   head.mtime_s = attributes.mtime.seconds;
   head.mtime_ns = attributes.mtime.nanoseconds;
-  return entry;
 }
 
 bool EntryReader::is_mount_point(const struct statx& status) const {

@@ -82,6 +82,9 @@ class EntryReader {
   std::expected<void, int> sync(const char* name, struct statx& status);
   std::expected<XattrSetNo, int> read_xattrs(const char* name, const struct statx& status);
   bool readable(const char* name, const struct statx& status, bool no_acl) const;
+  void take_identity(const struct statx& status, Entry& entry) const;
+  std::expected<void, int> take_type(const char* name, const struct statx& status, Entry& entry);
+  void take_attributes(const struct statx& status, RecordHead& head) const;
   std::expected<void, int> find_data_runs(const char* name, const struct statx& status,
                                           Entry& entry);
 
