@@ -19,7 +19,7 @@
 
 #include "cli/command.h"
 #include "cli/empty_values.h"
-#include "cli/image_manual.h"
+#include "cli/option_manual.h"
 #include "cli/testing/program.h"
 #include "compose/formats.h"
 #include "support/unique_fd.h"
@@ -586,12 +586,12 @@ TEST_CASE("an interrupted dump says so and leaves nothing") {
   CHECK_THAT(outcome.err, Catch::Contains("interrupted") || Catch::Contains("canceled"));
 }
 
-TEST_CASE("the manual page has the image options of the registry") {
+TEST_CASE("the manual page has the options of sources and of the registry") {
   const std::string page = read_file(MKVIRTFS_MANUAL_PAGE);
-  const std::size_t from = page.find(".SH IMAGE OPTIONS\n");
+  const std::size_t from = page.find(".SH SOURCE OPTIONS\n");
   const std::size_t to = page.find(".SH SERVE\n");
   REQUIRE(from < to);
-  const std::string section = image_options_manual(all_formats());
+  const std::string section = source_options_manual() + image_options_manual(all_formats());
   // After a change of a row: MKVIRTFS_UPDATE_MANUAL=1 build/test/bin/cli_test "the manual page
   // has*"
   if (std::getenv("MKVIRTFS_UPDATE_MANUAL") != nullptr) {

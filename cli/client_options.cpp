@@ -8,9 +8,9 @@
 #include <optional>
 #include <utility>
 
-#include "cli/parse_number.h"
 #include "nbd/server/feature_set.h"
 #include "net/peer.h"
+#include "support/parse_number.h"
 
 namespace mkvirtfs::cli {
 

@@ -54,8 +54,11 @@ CommandOption& CommandOption::required(bool is_required) {
 
 CommandOption& CommandOption::excludes(CommandOption& other) {
   option_.excludes(&other.option_);
-  excluded_.push_back(&other);
-  other.excluded_.push_back(this);
+  return *this;
+}
+
+CommandOption& CommandOption::may_be_empty() {
+  takes_empty_value_ = true;
   return *this;
 }
 
@@ -87,15 +90,6 @@ char CommandOption::delimiter() const { return option_.get_delimiter(); }
 bool CommandOption::is_given() const { return option_.count() != 0; }
 const std::vector<std::string>& CommandOption::values() const { return option_.results(); }
 
-/// CLI11's own clear() forgets what was given, but not in which order.
-struct OptionSet::Line final : CLI::App {
-  using App::App;
-  void begin_again() {
-    clear();
-    parse_order_.clear();
-  }
-};
-
 /// Our side of CLI11's options, each made when it is first asked for.
 struct OptionSet::Known {
   std::deque<CommandOption> options;
@@ -103,12 +97,12 @@ struct OptionSet::Known {
 };
 
 OptionSet::OptionSet()
-    : line_(std::make_unique<Line>()), app_(line_.get()), known_(std::make_unique<Known>()) {
+    : line_(std::make_unique<CLI::App>()), app_(line_.get()), known_(std::make_unique<Known>()) {
   app_->set_help_flag();
 }
 
 OptionSet::OptionSet(const Program& program)
-    : line_(std::make_unique<Line>(program.description, program.name)),
+    : line_(std::make_unique<CLI::App>(program.description, program.name)),
       app_(line_.get()),
       known_(std::make_unique<Known>()) {
   app_->formatter(std::make_shared<HelpFormatter>());
@@ -186,8 +180,6 @@ Result<OptionSet::Parsed> OptionSet::parse(std::vector<std::string> words) {
   }
   return Parsed::words;
 }
-
-void OptionSet::begin_again() { line_->begin_again(); }
 
 std::string OptionSet::help() const {
   std::string text = app_->help();

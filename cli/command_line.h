@@ -36,6 +36,8 @@ class CommandOption {
   CommandOption& required(bool is_required = true);
   /// They cannot be given together.
   CommandOption& excludes(CommandOption& other);
+  /// An empty value says something.
+  CommandOption& may_be_empty();
   /// How many values it may have.
   CommandOption& expects(int least, int most);
   /// Each time it is given it takes one value, however many words follow: the next one may be a
@@ -55,11 +57,11 @@ class CommandOption {
   bool is_positional() const;
   bool takes_value() const;
   bool needs_value() const;
+  bool takes_empty_value() const noexcept { return takes_empty_value_; }
   /// '\0' when there is none.
   char delimiter() const;
   /// What one_of() was given.
   const std::vector<std::string>& words() const noexcept { return words_; }
-  const std::vector<const CommandOption*>& excluded() const noexcept { return excluded_; }
 
   bool is_given() const;
   /// All values in their order; for a flag something for each time.
@@ -68,11 +70,11 @@ class CommandOption {
  private:
   CLI::Option& option_;
   std::vector<std::string> words_;
-  std::vector<const CommandOption*> excluded_;
+  bool takes_empty_value_ = false;
 };
 
-/// The options of the program, of a subcommand, or of one source: they are declared, words are
-/// parsed, and then the variables have the values. CLI11 parses; command_line.cpp alone compiles
+/// The options of the program or of a subcommand: they are declared, words are parsed, and then the
+/// variables have the values. CLI11 parses; command_line.cpp alone compiles
 /// it, which takes seconds a file.
 ///
 /// Variables that are declared must outlive the set. One thread at a time.
@@ -121,10 +123,6 @@ class OptionSet {
   /// words for what is wrong. See separate_empty_values() for what the words must have gone
   /// through.
   Result<Parsed> parse(std::vector<std::string> words);
-  /// Forgets what was given, so that parse() can be called again; the variables stay as they are.
-  /// Not for a subcommand.
-  void begin_again();
-
   /// The help of the program, or of the subcommand that was named.
   std::string help() const;
 
@@ -151,14 +149,13 @@ class OptionSet {
   std::vector<std::string> unknown() const;
 
  private:
-  struct Line;
   OptionSet(OptionSet& parent, CLI::App& app);
   CommandOption& keep(CLI::Option& option) const;
   CommandOption& keep(CLI::Option& option, const std::string& meta) const;
 
   struct Known;
   OptionSet* parent_ = nullptr;
-  std::unique_ptr<Line> line_;  // null in a subcommand, which is its parent's
+  std::unique_ptr<CLI::App> line_;  // null in a subcommand, which is its parent's
   CLI::App* app_;
   std::unique_ptr<Known> known_;
   std::vector<std::unique_ptr<OptionSet>> subcommands_;

@@ -104,8 +104,7 @@ TEST_CASE("an option says how it was declared") {
   CHECK(options.find("-s")->long_names() == Words{"size"});
   CHECK(options.find("-s")->heading() == "Image");
   CHECK(options.find("-s")->needs_value());
-  CHECK(options.find("-s")->excluded() == std::vector{options.find("-v")});
-  CHECK(options.find("-v")->excluded() == std::vector{options.find("-s")});
+  CHECK_FALSE(options.find("-s")->takes_empty_value());
   CHECK_FALSE(options.find("-v")->takes_value());
   CHECK(options.find("--map")->takes_value());
   CHECK_FALSE(options.find("--map")->needs_value());
@@ -115,18 +114,6 @@ TEST_CASE("an option says how it was declared") {
   CHECK(options.find("SOURCE")->is_positional());
   CHECK(options.options().size() == 10);
   CHECK(options.options().front() == options.find("SOURCE"));
-}
-
-TEST_CASE("a set that begins again has forgotten what was given, and in which order") {
-  Example example;
-  REQUIRE(example.error_of({"one", "--tls=on", "--rule=a"}) == "");
-  example.options.begin_again();
-  CHECK(example.order().empty());
-  CHECK_FALSE(example.options.find("--tls")->is_given());
-  REQUIRE(example.error_of({"--rule=b", "two"}) == "");
-  CHECK(example.order() == Words{"--rule", "SOURCE"});
-  CHECK(example.rules == Words{"b"});
-  CHECK(example.tls == "on");
 }
 
 TEST_CASE("a program has help, a version and subcommands, of which one may be hidden") {

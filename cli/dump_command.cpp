@@ -9,14 +9,17 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "block/dump.h"
 #include "cli/command.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
-#include "cli/prepared_image.h"
+#include "cli/program_resources.h"
 #include "cli/progress.h"
 #include "cli/source_options.h"
+#include "compose/prepare.h"
 #include "support/log.h"
 #include "support/text.h"
 
@@ -64,6 +67,9 @@ class DumpCommand final : public Command {
 
  private:
   Result<void> check() const;
+  /// `log` must outlive the image's device.
+  Result<PreparedImage> prepare_image(const ImageSpec& spec, const Streams& streams,
+                                      LogSink& log) const;
   std::string summary_text(const DumpSummary& summary, double seconds) const;
   std::string summary_json(const PreparedImage& prepared, const DumpSummary& summary,
                            double seconds) const;
@@ -133,26 +139,33 @@ std::string DumpCommand::summary_json(const PreparedImage& prepared, const DumpS
   json.set("image_bytes", summary.image_bytes);
   json.set("data_bytes", summary.data_bytes);
   json.set("moved_bytes", summary.moved_bytes);
-  json.set("scan_seconds", prepared.scan_seconds);
-  json.set("plan_seconds", prepared.plan_seconds);
+  json.set("scan_seconds", prepared.report.scan_seconds);
+  json.set("plan_seconds", prepared.report.plan_seconds);
   json.set("dump_seconds", seconds);
   if (summary.sha256) json.set("sha256", hex_of(*summary.sha256));
   return json.lines();
 }
 
+Result<PreparedImage> DumpCommand::prepare_image(const ImageSpec& spec, const Streams& streams,
+                                                 LogSink& log) const {
+  Resources resources(program_resources(log, image_.formats()));
+  RunOutputs& outputs = resources.outputs();
+  if (output_ != "-") outputs.add_path(output_);
+  outputs.add_descriptor(streams.out, "the file of standard output");
+  outputs.add_descriptor(streams.err, "the file of standard error");
+  if (progress_fd_ >= 0) outputs.add_descriptor(progress_fd_, "the file of --progress");
+  raise_open_file_limit();
+  return prepare(spec, resources);
+}
+
 Result<int> DumpCommand::run(const Streams& streams) {
   if (Result<void> good = check(); !good) return propagate(good);
-  if (Result<void> taken = source_.take_sources(); !taken) {
-    return propagate(taken);
-  }
-  const auto outputs = std::make_shared<RunOutputs>();
-  if (output_ != "-") outputs->add_path(output_);
-  outputs->add_descriptor(streams.out, "the file of standard output");
-  outputs->add_descriptor(streams.err, "the file of standard error");
-  if (progress_fd_ >= 0) outputs->add_descriptor(progress_fd_, "the file of --progress");
-  source_.outputs = outputs;
+  Result<std::vector<SourceSpec>> sources = source_.specs();
+  if (!sources) return propagate(sources);
+  const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
+  if (!spec) return propagate(spec);
   FdLog log(streams.err, LogLevel::info);
-  const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
+  const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
   if (!prepared) return propagate(prepared);
 
   DumpOptions options;
@@ -162,7 +175,7 @@ Result<int> DumpCommand::run(const Streams& streams) {
     options.output = DumpFile{output_, force_};
   }
   options.sha256 = sha256_;
-  options.threads = source_.threads();
+  options.threads = spec->sources.front().threads;
   std::optional<ProgressBar> bar;
   std::optional<ProgressLines> lines;
   if (progress_fd_ >= 0) {

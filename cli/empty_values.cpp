@@ -4,16 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <string_view>
 #include <utility>
 
 namespace mkvirtfs::cli {
 namespace {
-
-/// Options to which an empty value says something: no label, the export without a name, the root.
-constexpr std::array<std::string_view, 3> kMayBeEmpty = {"--label", "--exportname", "--at"};
 
 /// CLI11 drops what is empty between two delimiters.
 bool is_empty_value(const CommandOption& option, std::string_view value) {
@@ -119,9 +115,7 @@ Result<std::vector<std::string>> separate_empty_values(const OptionSet& options,
 void refuse_empty_values(OptionSet& options) {
   for (CommandOption* option : options.options()) {
     if (option->is_positional() || !option->needs_value()) continue;
-    if (std::ranges::find(kMayBeEmpty, option->name()) == kMayBeEmpty.end()) {
-      option->check(empty_value_error);
-    }
+    if (!option->takes_empty_value()) option->check(empty_value_error);
   }
   for (const auto& subcommand : options.subcommands()) refuse_empty_values(*subcommand);
 }

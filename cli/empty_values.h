@@ -12,7 +12,7 @@ namespace mkvirtfs::cli {
 /// The words of a command line, so that CLI11 reads an empty value as an empty value: to it,
 /// "--label=" is "--label", and the next word the value. Here it becomes "--label" and an empty
 /// word; the same goes for a list of nothing but commas. A source that is called "[a]" stays one,
-/// too. `options` are the program's, or those of a source.
+/// too. `options` are the program's.
 ///
 /// Errc::usage for an empty value of an option that need not have one ("--map=", "--json=").
 Result<std::vector<std::string>> separate_empty_values(const OptionSet& options,

@@ -3,6 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <string_view>
+#include <utility>
+
+#include "cli/streams.h"
+#include "support/parse_number.h"
+
 namespace mkvirtfs::cli {
 namespace {
 
@@ -41,66 +47,40 @@ void ImageOptions::add_to(OptionSet& options) {
   format_option_ = &options.add_value("--fs", format_, "FORMAT", wrapped(format_help(formats_)))
                         .one_of(formats_.names())
                         .group(kGroup);
-  for (const FormatRegistry::Option& option : formats_.options()) declare(options, option);
   for (const FormatRegistry::Option& option : formats_.options()) {
-    if (option.row.excludes.empty()) continue;
-    const auto name = [](std::string_view bare) { return fmt::format("--{}", bare); };
-    options.find(name(option.row.name))->excludes(*options.find(name(option.row.excludes)));
+    rows_.declare(options, option.row,
+                  option.formats.size() > 1
+                      ? kGroup
+                      : fmt::format("{}, {} only", kGroup, option.formats.front()->family),
+                  wrapped(option.help()));
   }
+  rows_.exclude_contradictions(options);
 }
 
-void ImageOptions::declare(OptionSet& options, const FormatRegistry::Option& option) {
-  Declared& declared = declared_.emplace_back();
-  declared.row = &option.row;
-  const std::string name = fmt::format("--{}", option.row.name);
-  const std::string help = wrapped(option.help());
-  const std::string meta(option.row.value_name);
-  CommandOption* added = nullptr;
-  switch (option.row.kind) {
-    case OptionKind::flag:
-      added = &options.add_flag(name, declared.flag, help);
-      break;
-    case OptionKind::value:
-      added = &options.add_value(name, declared.value, meta, help);
-      break;
-    case OptionKind::choice:
-      added = &options.add_value(name, declared.value, meta, help)
-                   .one_of({option.row.choices.begin(), option.row.choices.end()});
-      break;
-    case OptionKind::repeated:
-      added = &options.add_values(name, declared.list, meta, help).one_value_each();
-      break;
-    case OptionKind::list:
-      added = &options.add_values(name, declared.list, meta, help).split_at(',').one_value_each();
-      break;
+std::string ImageOptions::format() const {
+  return format_option_ != nullptr && format_option_->is_given() ? format_ : std::string();
+}
+
+Result<std::optional<std::int64_t>> source_date_epoch() {
+  const std::optional<std::string> text = environment("SOURCE_DATE_EPOCH");
+  if (!text || text->empty()) return std::nullopt;
+  const auto seconds = parse_number<std::int64_t>(*text);
+  if (!seconds || *seconds < 0) {
+    return fail(Errc::usage,
+                fmt::format("SOURCE_DATE_EPOCH={} is not a number of seconds since 1970", *text));
   }
-  added->group(option.formats.size() > 1
-                   ? kGroup
-                   : fmt::format("{}, {} only", kGroup, option.formats.front()->family));
-  declared.option = added;
+  return *seconds;
 }
 
-OptionValues ImageOptions::values() const {
-  OptionValues values;
-  for (const Declared& declared : declared_) {
-    if (!declared.option->is_given()) continue;
-    values.add(declared.row->name);
-    if (declared.row->kind == OptionKind::flag) continue;
-    for (const std::string& text : declared.option->values()) {
-      values.add(declared.row->name, text);
-    }
-  }
-  return values;
+Result<ImageSpec> image_spec(std::vector<SourceSpec> sources, const ImageOptions& image) {
+  ImageSpec spec;
+  spec.sources = std::move(sources);
+  spec.format = image.format();
+  spec.options = image.values();
+  const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
+  if (!epoch) return propagate(epoch);
+  spec.source_date_epoch_s = *epoch;
+  return spec;
 }
-
-std::string_view ImageOptions::format() const {
-  // An option that was cleared keeps the value in its place.
-  const bool given = format_option_ != nullptr && format_option_->is_given();
-  return formats_.resolve(given ? std::string_view(format_) : std::string_view(), values());
-}
-
-const FormatHolds& ImageOptions::holds() const { return formats_.find(format())->holds; }
-
-Result<Planner> ImageOptions::planner() const { return formats_.configure(format(), values()); }
 
 }  // namespace mkvirtfs::cli

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <deque>
+#include <cstdint>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "cli/command.h"
+#include "cli/command_line.h"
+#include "cli/row_options.h"
+#include "compose/image_spec.h"
 #include "fsgen/image/format_registry.h"
 #include "support/error.h"
 
@@ -24,32 +26,23 @@ class ImageOptions {
   void add_to(OptionSet& options);
 
   const FormatRegistry& formats() const noexcept { return formats_; }
-  /// What plans the image, after parsing; Errc::usage for what is malformed, or does not go with
-  /// the format.
-  Result<Planner> planner() const;
-  /// "ext4", "fat32" and so on, as it was asked for.
-  std::string_view format() const;
-  /// What the format can show of a tree; what it cannot, nobody needs to read.
-  const FormatHolds& holds() const;
-  /// The options that were given, without --fs.
-  OptionValues values() const;
+  /// What --fs names, after parsing; "" when it was not given.
+  std::string format() const;
+  /// The formats' options that were given.
+  OptionValues values() const { return rows_.values(); }
 
  private:
-  /// An option of the formats on the command line.
-  struct Declared {
-    const OptionRow* row = nullptr;
-    const CommandOption* option = nullptr;
-    // The parser wants a place for each; the values are read from `option`.
-    bool flag = false;
-    std::string value;
-    std::vector<std::string> list;
-  };
-  void declare(OptionSet& options, const FormatRegistry::Option& option);
-
   const FormatRegistry& formats_;
   const CommandOption* format_option_ = nullptr;
   std::string format_;
-  std::deque<Declared> declared_;  // the parser keeps addresses of its elements
+  RowOptions rows_;
 };
+
+/// SOURCE_DATE_EPOCH, or nullopt; Errc::usage when it is no number of seconds.
+Result<std::optional<std::int64_t>> source_date_epoch();
+
+/// The image of `sources`, as the command line and SOURCE_DATE_EPOCH want it. Errc::usage when that
+/// is no number.
+Result<ImageSpec> image_spec(std::vector<SourceSpec> sources, const ImageOptions& image);
 
 }  // namespace mkvirtfs::cli

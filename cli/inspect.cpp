@@ -13,8 +13,9 @@
 #include "cli/command.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
-#include "cli/prepared_image.h"
+#include "cli/program_resources.h"
 #include "cli/source_options.h"
+#include "compose/prepare.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/log.h"
 #include "support/text.h"
@@ -138,11 +139,11 @@ Json describe(const std::vector<SourceFacts>& sources) {
 Json describe(const std::string& source, const PreparedImage& prepared) {
   const SourceTree& tree = *prepared.tree;
   const TreeCounts counts(tree);
-  const ScanReport& report = prepared.report;
+  const ScanReport& passed_over = prepared.report.passed_over;
   const TreeId tree_id = tree.id();
   Json json = Json::object();
   json.set("source", printable(source));
-  json.set("sources", describe(prepared.sources));
+  json.set("sources", describe(prepared.report.sources));
   json.set("tree_id", hex({reinterpret_cast<const char*>(tree_id.data()), tree_id.size()}));
   json.set("volume_id", prepared.image->volume_id());
   json.set("source_directory_count", counts.directories);
@@ -151,12 +152,12 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
   json.set("source_symlink_count", counts.symlinks);
   json.set("source_special_count", counts.specials);
   json.set("source_hard_link_count", counts.hard_links);
-  json.set("unreadable_count", report.unreadable_count);
-  json.set("vanished_count", report.vanished_count);
-  json.set("excluded_count", report.excluded_count);
-  json.set("mount_points_not_entered", report.mount_points_not_entered);
-  json.set("scan_seconds", prepared.scan_seconds);
-  json.set("plan_seconds", prepared.plan_seconds);
+  json.set("unreadable_count", passed_over.unreadable_count);
+  json.set("vanished_count", passed_over.vanished_count);
+  json.set("excluded_count", passed_over.excluded_count);
+  json.set("mount_points_not_entered", passed_over.mount_points_not_entered);
+  json.set("scan_seconds", prepared.report.scan_seconds);
+  json.set("plan_seconds", prepared.report.plan_seconds);
   Json image = Json::object();
   for (const ImageFact& fact : prepared.image->facts()) {
     std::visit([&](const auto& value) { image.set(fact.name, value); }, fact.value);
@@ -222,8 +223,10 @@ class Inspect final : public Command {
   Result<int> run(const Streams& streams) override;
 
  private:
-  /// Sorts out what the parser can not: whether a word behind --map is its OFFSET or the SOURCE.
-  Result<void> resolve();
+  /// Sorts out what the parser cannot: whether a word behind --map is its OFFSET or the SOURCE.
+  Result<std::vector<PlacedSource>> resolve();
+  Result<PreparedImage> prepare_image(const ImageSpec& spec, const Streams& streams,
+                                      LogSink& log) const;
   Result<void> report_at(Report& report, const Image& image, std::uint64_t offset) const;
   void report_map(Report& report, const Image& image) const;
 
@@ -256,21 +259,31 @@ Inspect::Inspect(OptionSet& options, const FormatRegistry& formats)
   image_.add_to(options);
 }
 
-Result<void> Inspect::resolve() {
-  if (Result<void> taken = source_.take_sources(); !taken) return taken;
+Result<std::vector<PlacedSource>> Inspect::resolve() {
+  Result<std::vector<PlacedSource>> sources = source_.words();
+  if (!sources) return sources;
   if (!map_.empty()) {
     map_offset_ = parse_size(map_);
     if (!map_offset_) {
-      if (!source_.sources.empty()) {
+      if (!sources->empty()) {
         return fail(Errc::usage, fmt::format("--map={} is not an offset (65536, 64K, 1GiB)", map_));
       }
-      source_.sources.push_back({map_, ""});
+      sources->push_back({map_, ""});
     }
   }
-  if (source_.sources.empty()) {
+  if (sources->empty()) {
     return fail(Errc::usage, "SOURCE is required (see mkvirtfs inspect --help)");
   }
-  return {};
+  return sources;
+}
+
+Result<PreparedImage> Inspect::prepare_image(const ImageSpec& spec, const Streams& streams,
+                                             LogSink& log) const {
+  Resources resources(program_resources(log, image_.formats()));
+  resources.outputs().add_descriptor(streams.out, "the file of standard output");
+  resources.outputs().add_descriptor(streams.err, "the file of standard error");
+  raise_open_file_limit();
+  return prepare(spec, resources);
 }
 
 Result<void> Inspect::report_at(Report& report, const Image& image, std::uint64_t offset) const {
@@ -306,13 +319,14 @@ void Inspect::report_map(Report& report, const Image& image) const {
 }
 
 Result<int> Inspect::run(const Streams& streams) {
-  if (Result<void> good = resolve(); !good) return propagate(good);
-  const auto outputs = std::make_shared<RunOutputs>();
-  outputs->add_descriptor(streams.out, "the file of standard output");
-  outputs->add_descriptor(streams.err, "the file of standard error");
-  source_.outputs = outputs;
+  const Result<std::vector<PlacedSource>> words = resolve();
+  if (!words) return propagate(words);
+  Result<std::vector<SourceSpec>> sources = specs_of(*words, source_.values());
+  if (!sources) return propagate(sources);
+  const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
+  if (!spec) return propagate(spec);
   FdLog log(streams.err, LogLevel::info);
-  const Result<PreparedImage> prepared = prepare_image(source_, image_, log);
+  const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
   if (!prepared) return propagate(prepared);
   Report report(streams.out);
   if (map_offset_) {
@@ -326,7 +340,7 @@ Result<int> Inspect::run(const Streams& streams) {
     prepared->image->differences(rows);
     rows.end();
   } else {
-    const Json facts = describe(to_string(source_.sources), *prepared);
+    const Json facts = describe(to_string(spec->sources), *prepared);
     report.add(json_ ? facts.lines() : text_of(facts));
   }
   if (!report.flush()) return fail(Errc::io, "write standard output");

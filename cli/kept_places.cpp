@@ -10,7 +10,7 @@
 #include <optional>
 #include <utility>
 
-#include "cli/source_loader.h"
+#include "compose/source_base.h"
 #include "fsgen/tree/entry_rules.h"
 
 namespace mkvirtfs::cli {
@@ -48,7 +48,7 @@ std::uint64_t mount_of(const fs::path& path) {
 }
 
 /// Whether the scan of `root` shows the directory at `path` below it.
-bool is_shown(const fs::path& root, const fs::path& path, const ScanOptions& scan,
+bool is_shown(const fs::path& root, const fs::path& path, const SourceSpec& source,
               const EntryRules& rules) {
   std::string directory;
   fs::path at = root;
@@ -56,45 +56,50 @@ bool is_shown(const fs::path& root, const fs::path& path, const ScanOptions& sca
     if (!rules.takes(directory, name.string(), /*is_directory=*/true)) return false;
     directory += name.string() + '/';
     at /= name;
-    if (scan.one_file_system && mount_of(at) != 0 && mount_of(at) != mount_of(root)) return false;
+    if (source.one_file_system && mount_of(at) != 0 && mount_of(at) != mount_of(root)) return false;
   }
   return true;
 }
 
 /// The root of the source that shows the directory, the path of which is resolved.
-std::optional<fs::path> source_around(const SourceOptions& part, const ScanOptions& scan,
-                                      const EntryRules& rules, const fs::path& directory) {
-  for (const PlacedSource& placed : part.sources) {
-    if (!is_directory_source(placed.source)) continue;
-    fs::path root = resolved(placed.source);
+Result<std::optional<fs::path>> source_around(std::span<const SourceSpec> sources,
+                                              const fs::path& directory) {
+  for (const SourceSpec& source : sources) {
+    if (!is_directory_source(source.path)) continue;
+    EntryOptions entries;
+    entries.rules = source.rules;
+    const Result<EntryRules> rules = EntryRules::make(entries);
+    if (!rules) return propagate(rules);
+    fs::path root = resolved(source.path);
     const auto path = below(directory, root);
-    if (path && is_shown(root, *path, scan, rules)) return root;
+    if (path && is_shown(root, *path, source, *rules)) return root;
   }
   return std::nullopt;
 }
 
 }  // namespace
 
-Result<void> check_outside_source(const SourceOptions& part, std::span<const KeptPlace> places) {
-  const Result<ScanOptions> scan = part.scan_options();
-  if (!scan) return propagate(scan);
-  const Result<EntryRules> rules = EntryRules::make(scan->entries);
-  if (!rules) return propagate(rules);
+Result<void> check_outside_source(std::span<const SourceSpec> sources,
+                                  std::span<const KeptPlace> places) {
   for (const KeptPlace& place : places) {
     const fs::path path = resolved(place.path);
-    const auto source =
-        source_around(part, *scan, *rules, place.is_directory ? path : path.parent_path());
-    if (!source) continue;
-    const fs::path parent = source->parent_path();
+    const auto around = source_around(sources, place.is_directory ? path : path.parent_path());
+    if (!around) return propagate(around);
+    if (!*around) continue;
+    const fs::path& root = **around;
+    const fs::path parent = root.parent_path();
     const fs::path other =
-        parent / (place.is_directory && path == *source ? fs::path("overlays") : path.filename());
-    const bool is_free =
-        !parent.empty() && other != path && !source_around(part, *scan, *rules, parent);
+        parent / (place.is_directory && path == root ? fs::path("overlays") : path.filename());
+    bool is_free = !parent.empty() && other != path;
+    if (is_free) {
+      const auto around_other = source_around(sources, parent);
+      is_free = around_other && !*around_other;
+    }
     return fail(
         Errc::usage,
         fmt::format("{}={} lies in the source {}: each start changes the time of its directory, "
                     "so that the kept overlay would find another image; {}",
-                    place.option, place.path, source->string(),
+                    place.option, place.path, root.string(),
                     is_free ? fmt::format("use another place, such as {}{}", other.string(),
                                           place.is_directory ? "/" : "")
                             : "use a directory that --exclude leaves out"));

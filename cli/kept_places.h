@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/source_options.h"
+#include "compose/image_spec.h"
 #include "support/error.h"
 
 namespace mkvirtfs::cli {
@@ -17,10 +17,11 @@ struct KeptPlace {
   bool is_directory = false;
 };
 
-/// Whether all of them lie outside what the sources of `part` show. Each start of the server
+/// Whether all of them lie outside what `sources` show. Each start of the server
 /// changes the time of the directory in which it makes a file; when the image shows that directory,
 /// an overlay that stays would find another image at the next start. Errc::usage, with another
 /// place to use.
-Result<void> check_outside_source(const SourceOptions& part, std::span<const KeptPlace> places);
+Result<void> check_outside_source(std::span<const SourceSpec> sources,
+                                  std::span<const KeptPlace> places);
 
 }  // namespace mkvirtfs::cli

@@ -6,7 +6,7 @@
 
 #include "block/overlay/base_manifest.h"
 #include "block/overlay/header.h"
-#include "cli/source_base.h"
+#include "compose/source_base.h"
 #include "support/error.h"
 #include "support/log.h"
 

@@ -19,7 +19,7 @@
 #include "block/overlay/file.h"
 #include "block/resized_device.h"
 #include "cli/overlay_directory.h"
-#include "cli/source_base.h"
+#include "compose/source_base.h"
 #include "fsgen/tree/glob.h"
 #include "support/message.h"
 #include "support/mutex.h"

@@ -18,8 +18,8 @@
 #include <string_view>
 #include <utility>
 
-#include "cli/parse_number.h"
 #include "cli/streams.h"
+#include "support/parse_number.h"
 
 namespace mkvirtfs::cli {
 namespace {

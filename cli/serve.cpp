@@ -28,11 +28,10 @@
 #include "cli/image_options.h"
 #include "cli/kept_places.h"
 #include "cli/overlay_options.h"
-#include "cli/parse_number.h"
 #include "cli/pid_file.h"
 #include "cli/pipe_bridge.h"
-#include "cli/prepared_image.h"
 #include "cli/private_directory.h"
+#include "cli/program_resources.h"
 #include "cli/served_sources.h"
 #include "cli/service_manager.h"
 #include "cli/source_options.h"
@@ -48,6 +47,7 @@
 #include "support/log.h"
 #include "support/message.h"
 #include "support/mutex.h"
+#include "support/parse_number.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -253,9 +253,10 @@ class Serve final : public Command {
   /// `log` must outlive the server.
   Result<nbd::ServerOptions> server_options(LogSink& log) const;
   /// What the run itself writes, which is no part of any image.
-  std::shared_ptr<RunOutputs> outputs(const Streams& streams) const;
-  Result<ServedSources> parse_sources();
-  Result<Exports> make_exports(const ServedSources& sources, Stopper& stopper, LogSink& log) const;
+  void add_outputs(const Streams& streams, RunOutputs& outputs) const;
+  Result<std::vector<ExportSpec>> parse_exports() const;
+  /// `resources` outlive the exports.
+  Result<Exports> make_exports(std::vector<ExportSpec> specs, Resources& resources) const;
   /// Nothing without --ctl. `server` must outlive it.
   Result<std::optional<ControlServer>> start_control(
       const std::shared_ptr<OverlayExports>& writable, const nbd::Server& server) const;
@@ -321,6 +322,7 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
       .one_value_each()
       .group(kGroup);
   options.add_value("-e,--exportname", export_name_, "NAME", "The default export's name")
+      .may_be_empty()
       .group(kGroup);
   tls_.add_to(options, kGroup);
   options.add_flag("-r,--readonly", read_only_, "Serve read-only (so without --rw)").group(kGroup);
@@ -539,38 +541,44 @@ Result<nbd::ServerOptions> Serve::server_options(LogSink& log) const {
   return options;
 }
 
-std::shared_ptr<RunOutputs> Serve::outputs(const Streams& streams) const {
-  auto outputs = std::make_shared<RunOutputs>();
-  if (unix_path_ != "-") outputs->add_path(unix_path_);
-  outputs->add_path(control_socket_);
-  outputs->add_path(pid_file_);
-  outputs->add_descriptor(streams.out, "the file of standard output");
-  outputs->add_descriptor(streams.err, "the file of standard error");
-  return outputs;
+void Serve::add_outputs(const Streams& streams, RunOutputs& outputs) const {
+  if (unix_path_ != "-") outputs.add_path(unix_path_);
+  outputs.add_path(control_socket_);
+  outputs.add_path(pid_file_);
+  outputs.add_descriptor(streams.out, "the file of standard output");
+  outputs.add_descriptor(streams.err, "the file of standard error");
 }
 
-Result<ServedSources> Serve::parse_sources() {
-  Result<ServedSources> sources = ServedSources::parse(export_name_, options(), source_, image_);
-  if (!sources) return sources;
-  if (single_client_ &&
-      std::ranges::find(source_.sources, "-", &PlacedSource::source) != source_.sources.end()) {
-    return fail(Errc::usage, "--single and the source - both want standard input");
+Result<std::vector<ExportSpec>> Serve::parse_exports() const {
+  Result<std::vector<ExportSpec>> exports =
+      cli::parse_exports(export_name_, source_, image_, overlay_.is_persistent());
+  if (!exports) return exports;
+  if (single_client_) {
+    for (const ExportSpec& each : *exports) {
+      if (std::ranges::find(each.image.sources, "-", &SourceSpec::path) ==
+          each.image.sources.end()) {
+        continue;
+      }
+      return fail(Errc::usage, "--single and the source - both want standard input");
+    }
   }
-  if (Result<void> checked = overlay_.check(sources->names().size()); !checked) {
+  if (Result<void> checked = overlay_.check(exports->size()); !checked) {
     return propagate(checked);
   }
   if (overlay_.is_persistent()) {
-    if (Result<void> outside = sources->check_outside(kept_places()); !outside) {
-      return propagate(outside);
+    for (const ExportSpec& each : *exports) {
+      Result<void> outside = check_outside_source(each.image.sources, kept_places());
+      if (!outside) return propagate(outside);
     }
-    sources->keep_bases();
   }
-  return sources;
+  return exports;
 }
 
-Result<Serve::Exports> Serve::make_exports(const ServedSources& sources, Stopper& stopper,
-                                           LogSink& log) const {
-  Result<std::shared_ptr<ExportTree>> tree = sources.make_exports(log, stopper.cancels_sources());
+Result<Serve::Exports> Serve::make_exports(std::vector<ExportSpec> specs,
+                                           Resources& resources) const {
+  LogSink& log = resources.log();
+  Result<std::shared_ptr<ExportTree>> tree =
+      mkvirtfs::make_exports(std::move(specs), resources);
   if (!tree) return propagate(tree);
   Exports exports{.tree = std::move(*tree), .writable = nullptr};
   if (overlay_.wanted()) {
@@ -624,15 +632,17 @@ Result<int> Serve::run(const Streams& streams) {
   FdLog log(streams.err, log_level());
   const Result<nbd::ServerOptions> options = server_options(log);
   if (!options) return propagate(options);
-  const std::shared_ptr<RunOutputs> outputs = this->outputs(streams);
-  source_.outputs = outputs;
-  Result<ServedSources> sources = parse_sources();
-  if (!sources) return propagate(sources);
+  Result<std::vector<ExportSpec>> specs = parse_exports();
+  if (!specs) return propagate(specs);
+  std::vector<std::string> names;
+  for (const ExportSpec& each : *specs) names.push_back(each.name);
   raise_open_file_limit();
   // A request for statistics that comes before there are any is answered as soon as there are.
   const BlockedSignals not_yet{SIGUSR1};
   Stopper stopper;
-  const Result<Exports> exports = make_exports(*sources, stopper, log);
+  Resources resources(program_resources(log, image_.formats(), stopper.cancels_sources()));
+  add_outputs(streams, resources.outputs());
+  const Result<Exports> exports = make_exports(std::move(*specs), resources);
   if (!exports) return propagate(exports);
   // From here on there is something to clean up, so a signal must not just end us.
   const BlockedSignals signals;
@@ -651,7 +661,7 @@ Result<int> Serve::run(const Streams& streams) {
     return propagate(on);
   }
   // What is not scanned yet is scanned by threads of the server, which has none before it runs.
-  if (listening.directory) outputs->add_path(listening.directory->path());
+  if (listening.directory) resources.outputs().add_path(listening.directory->path());
   // Ends before the server that it asks.
   Result<std::optional<ControlServer>> control = start_control(exports->writable, **server);
   if (!control) return propagate(control);
@@ -661,7 +671,7 @@ Result<int> Serve::run(const Streams& streams) {
     if (!created) return propagate(created);
     pid_file.emplace(std::move(*created));
   }
-  Result<std::optional<Child>> child = announce(**server, listening, sources->names(), streams);
+  Result<std::optional<Child>> child = announce(**server, listening, names, streams);
   if (!child) return propagate(child);
   notify_service_manager("READY=1");
   const Stopper::Attachment attachment(stopper, **server, *child ? &**child : nullptr);

@@ -1,30 +1,167 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Each word NAME=DIR,key=value becomes the spec of one source. Its values are its own ones and, of
+// those that the command line gives for all, what its own neither replace nor contradict.
 #include "cli/served_sources.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/filesystem/operations.hpp>
-#include <boost/filesystem/path.hpp>
+#include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 
-#include "cli/empty_values.h"
 #include "cli/error_text.h"
-#include "cli/prepared_image.h"
+#include "exports/export_tree.h"
 #include "fsgen/oci/image_name.h"
-#include "support/text.h"
 
 namespace mkvirtfs::cli {
 namespace {
 
-constexpr const char* kPlace = "--at";
+constexpr std::string_view kFormat = "fs";
 
-/// Options of which a source's own come before the shared ones, instead of replacing them.
-bool is_rule(const CommandOption& option) {
-  return option.name() == "--exclude" || option.name() == "--include";
+const OptionRow& format_row() {
+  static constexpr OptionRow row{.name = kFormat, .value_name = "FORMAT"};
+  return row;
+}
+
+/// Options with their values: of a source, or of all of them.
+struct GivenOptions {
+  OptionValues source;
+  std::string format;  ///< "" when none is named
+  OptionValues image;
+};
+
+/// The options of one word, over those that all share.
+class WordOptions {
+ public:
+  /// `with_image`: the source is the first of its export, and says what image it is.
+  WordOptions(const GivenOptions& shared, const FormatRegistry& formats, bool with_image)
+      : shared_(shared), formats_(formats), with_image_(with_image) {}
+
+  Result<GivenOptions> parse(const std::vector<std::string>& texts);
+
+ private:
+  Result<void> add(const std::string& text);
+  Result<void> check_contradictions() const;
+  void add_shared(const OptionValues& shared, OptionValues& own) const;
+  /// The row of a format's option, or that of --fs; nullptr when there is none.
+  const OptionRow* find_of_image(std::string_view name) const;
+
+  const GivenOptions& shared_;
+  const FormatRegistry& formats_;
+  const bool with_image_;
+  GivenOptions own_;
+  std::vector<const OptionRow*> given_;  // in the order of the word
+  std::set<std::string_view> replaced_;  // shared ones that do not count
+};
+
+const OptionRow* WordOptions::find_of_image(std::string_view name) const {
+  if (!with_image_) return nullptr;
+  if (name == kFormat) return &format_row();
+  const auto found =
+      std::ranges::find(formats_.options(), name,
+                        [](const FormatRegistry::Option& option) { return option.row.name; });
+  return found == formats_.options().end() ? nullptr : &found->row;
+}
+
+/// Calls `visit` for each value of a list: what stands between two commas and is not empty.
+template <class Visit>
+void for_each_of_list(std::string_view list, const Visit& visit) {
+  while (!list.empty()) {
+    const std::size_t comma = list.find(',');
+    if (comma != 0) visit(list.substr(0, comma));
+    list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
+  }
+}
+
+Result<void> WordOptions::add(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  const std::string name = text.substr(0, equals);
+  const SourceOption* const of_source = find_source_option(name);
+  const OptionRow* const row = of_source != nullptr ? &of_source->row : find_of_image(name);
+  if (row == nullptr) {
+    return fail(Errc::usage,
+                fmt::format("a source has no option {} (a comma in a path is ,,)", name));
+  }
+  const bool has_value = equals != std::string::npos;
+  if (has_value != (row->kind != OptionKind::flag)) {
+    return fail(Errc::usage, fmt::format("{} {} a value", name, has_value ? "has not" : "needs"));
+  }
+  const bool is_single =
+      row->kind == OptionKind::value || row->kind == OptionKind::choice || row->name == "at";
+  if (is_single && std::ranges::find(given_, row) != given_.end()) {
+    return fail(Errc::usage, fmt::format("{} is given twice", name));
+  }
+  given_.push_back(row);
+  if (of_source == nullptr || !of_source->comes_before_shared) replaced_.insert(row->name);
+
+  OptionValues& values = of_source != nullptr ? own_.source : own_.image;
+  const std::string value = has_value ? text.substr(equals + 1) : std::string();
+  const bool is_list = row->kind == OptionKind::list;
+  if (has_value && !row->may_be_empty &&
+      (is_list ? value.find_first_not_of(',') == std::string::npos : value.empty())) {
+    return fail(Errc::usage, fmt::format("--{}: the value is empty", name));
+  }
+  if (row == &format_row()) {
+    own_.format = value;
+  } else if (is_list) {
+    for_each_of_list(value, [&](std::string_view each) { values.add(name, std::string(each)); });
+  } else if (has_value) {
+    values.add(name, value);
+  } else {
+    values.add(name);
+  }
+  return {};
+}
+
+/// Its own options may not contradict each other; a shared one that they contradict is replaced.
+Result<void> WordOptions::check_contradictions() const {
+  const auto is_given = [&](std::string_view name) {
+    return own_.source.has(name) || own_.image.has(name);
+  };
+  for (const OptionRow* row : given_) {
+    if (row->excludes.empty() || !is_given(row->excludes)) continue;
+    return fail(Errc::usage, fmt::format("--{} excludes --{}", row->excludes, row->name));
+  }
+  return {};
+}
+
+void WordOptions::add_shared(const OptionValues& shared, OptionValues& own) const {
+  std::map<std::string_view, std::size_t> seen;
+  for (const std::string& name : shared.order()) {
+    const std::string& value = shared.all(name)[seen[name]++];
+    if (!replaced_.contains(name)) own.add(name, value);
+  }
+  for (const auto& [name, values] : shared) {
+    if (values.empty() && !replaced_.contains(name)) own.add(name);
+  }
+}
+
+Result<GivenOptions> WordOptions::parse(const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) {
+    if (Result<void> good = add(text); !good) return propagate(good);
+  }
+  if (Result<void> good = check_contradictions(); !good) {
+    return propagate(good);
+  }
+  // A shared option that excludes one of its own, or is excluded by it, is no default for it.
+  const auto replace_contradicting = [&](const OptionRow& row) {
+    if (row.excludes.empty()) return;
+    if (own_.source.has(row.name) || own_.image.has(row.name)) replaced_.insert(row.excludes);
+    if (own_.source.has(row.excludes) || own_.image.has(row.excludes)) replaced_.insert(row.name);
+  };
+  for (const SourceOption& option : source_options()) replace_contradicting(option.row);
+  for (const FormatRegistry::Option& option : formats_.options()) replace_contradicting(option.row);
+  add_shared(shared_.source, own_.source);
+  if (with_image_) {
+    add_shared(shared_.image, own_.image);
+    if (own_.format.empty()) own_.format = shared_.format;
+  }
+  return std::move(own_);
 }
 
 /// Where on the host a source is.
@@ -33,138 +170,94 @@ std::string path_of(const std::string& source) {
   return image ? image->path : source;
 }
 
-std::string description_of(std::string_view format, const std::string& first, std::size_t count) {
-  const auto path = boost::filesystem::path(path_of(first)).lexically_normal();
-  const std::string name = path.filename().string();
-  std::string text = fmt::format("{} image of {}", format, printable(name));
-  if (count > 1) text += fmt::format(" and {} more", count - 1);
-  return text;
-}
-
-/// An option of the shared command line, as words for the one of a source.
-struct SharedOption {
-  std::string name;
-  std::vector<std::string> words;
-};
-
-/// All of them but the sources and their places, in the order in which they were given. Taken once:
-/// there may be ten thousand sources.
-std::vector<SharedOption> shared_options(const OptionSet& shared) {
-  std::vector<SharedOption> options;
-  std::map<const CommandOption*, std::size_t> seen;
-  for (const CommandOption* given : shared.given_order()) {
-    const std::string name = given->name();
-    if (!name.starts_with('-') || name == kPlace) continue;
-    const std::size_t nth = seen[given]++;
-    if (!given->takes_value()) {
-      if (nth == 0) options.push_back({name, {name}});
-    } else if (is_rule(*given)) {
-      // These two must keep the order that they have among each other.
-      options.push_back({name, {name + "=" + given->values().at(nth)}});
-    } else if (nth == 0) {
-      SharedOption& option = options.emplace_back(name);
-      for (const std::string& value : given->values())
-        option.words.push_back(fmt::format("{}={}", name, value));
-    }
-  }
-  return options;
-}
-
-/// The command line of one source, with the options of the image that it begins or without. To make
-/// one takes a hundred times as long as to parse a source's few words, so it is used again.
-class SourceLine {
+/// Exports by name, filled word by word.
+class NamedExports {
  public:
-  SourceLine(bool with_image, const FormatRegistry& formats) : image(formats) {
-    source.add_options_to(options_);
-    if (with_image) image.add_to(options_);
-    refuse_empty_values(options_);
-    blank_source_ = source;
-  }
-  SourceLine(const SourceLine&) = delete;
-  SourceLine& operator=(const SourceLine&) = delete;
+  NamedExports(GivenOptions shared, std::optional<std::int64_t> source_date_epoch_s,
+               const FormatRegistry& formats, bool keep_bases)
+      : shared_(std::move(shared)),
+        source_date_epoch_s_(source_date_epoch_s),
+        formats_(formats),
+        keep_bases_(keep_bases) {}
 
-  /// Takes the options of a word, over those that all share; `source` and `image` have them then.
-  Result<void> parse(const SourceWord& word, const std::vector<SharedOption>& shared);
+  Result<void> add(SourceWord word);
 
-  SourceOptions source;
-  ImageOptions image;
+  bool has(const std::string& name) const { return places_.contains(name); }
+  /// The export of that name comes first; false when there is none.
+  bool put_first(const std::string& name);
+  std::vector<ExportSpec> take() { return std::move(exports_); }
 
  private:
-  OptionSet options_;
-  SourceOptions blank_source_;
+  Result<void> check_format(const ImageSpec& image) const;
+
+  const GivenOptions shared_;
+  const std::optional<std::int64_t> source_date_epoch_s_;
+  const FormatRegistry& formats_;
+  const bool keep_bases_;
+  std::vector<ExportSpec> exports_;
+  std::unordered_map<std::string, std::size_t> places_;  // in exports_
 };
 
-Result<void> SourceLine::parse(const SourceWord& word, const std::vector<SharedOption>& shared) {
-  options_.begin_again();
-  source = blank_source_;
-  std::vector<std::string> given;
-  std::set<const CommandOption*> replaced;
-  for (const std::string& text : word.options) {
-    const std::size_t equals = text.find('=');
-    const std::string key = "--" + text.substr(0, equals);
-    const CommandOption* option = options_.find(key);
-    if (option == nullptr || key.size() < 4) {
-      return fail(Errc::usage, fmt::format("a source has no option {} (a comma in a path is ,,)",
-                                           text.substr(0, equals)));
-    }
-    const bool has_value = equals != std::string::npos;
-    if (has_value != option->takes_value()) {
-      return fail(Errc::usage,
-                  fmt::format("{} {} a value", key.substr(2), has_value ? "has not" : "needs"));
-    }
-    given.push_back("--" + text);
-    if (!is_rule(*option)) replaced.insert(option);
-    // What contradicts an option of the source's own is no default for it.
-    for (const CommandOption* other : option->excluded()) replaced.insert(other);
-  }
-  for (const SharedOption& each : shared) {
-    const CommandOption* option = options_.find(each.name);
-    if (option == nullptr || replaced.contains(option)) continue;
-    given.insert(given.end(), each.words.begin(), each.words.end());
-  }
-  Result<std::vector<std::string>> words = separate_empty_values(options_, given);
-  if (!words) return propagate(words);
-  const Result<OptionSet::Parsed> parsed = options_.parse(std::move(*words));
-  if (!parsed) return propagate(parsed);
-  if (source.places().size() > 1) return fail(Errc::usage, "at is given twice");
-  const std::string place = source.places().empty() ? "" : source.places().front();
-  if (Result<void> checked = check_place(place); !checked) return checked;
-  source.sources = {{word.directory, place}};
-  const Result<ScanOptions> checked = source.scan_options();
-  if (!checked) return propagate(checked);
+Result<void> NamedExports::check_format(const ImageSpec& image) const {
+  const auto planner =
+      formats_.configure(formats_.resolve(image.format, image.options), image.options);
+  if (!planner) return propagate(planner);
   return {};
 }
 
-}  // namespace
-
-/// What is under a name: words that were found good, and nothing of what they mean. That is made
-/// when a client needs it, because there may be very many.
-struct ServedSources::Named {
-  explicit Named(const FormatRegistry& known_formats) : formats(known_formats) {}
-
-  const FormatRegistry& formats;
-  std::string name;
-  std::string description;
-  std::vector<SourceWord> words;
-  std::shared_ptr<const std::vector<SharedOption>> shared;
-  std::shared_ptr<const RunOutputs> outputs;
-  bool keep_base = false;
-
-  Result<PreparedImage> prepare(LogSink& log, const std::atomic<bool>* cancel) const {
-    std::vector<std::unique_ptr<SourceLine>> lines;
-    std::vector<const SourceOptions*> sources;
-    for (const SourceWord& word : words) {
-      SourceLine& line = *lines.emplace_back(std::make_unique<SourceLine>(lines.empty(), formats));
-      if (Result<void> parsed = line.parse(word, *shared); !parsed) {
-        return propagate(parsed);
-      }
-      line.source.outputs = outputs;
-      line.source.keep_base = keep_base;
-      sources.push_back(&line.source);
-    }
-    return prepare_image(sources, lines.front()->image, log, cancel);
+Result<void> NamedExports::add(SourceWord word) {
+  const auto wrong = [&](std::string_view why) {
+    return fail(Errc::usage, fmt::format("{}: {}", word.word, why));
+  };
+  // What image it is, the first one of a name says.
+  const auto [place, is_first] = places_.try_emplace(word.name, exports_.size());
+  Result<GivenOptions> options = WordOptions(shared_, formats_, is_first).parse(word.options);
+  if (!options) {
+    const bool late = !is_first && options.error().what.starts_with("a source has no option");
+    return wrong(late ? fmt::format("{}; options of the image go with the first {}=",
+                                    options.error().what, word.name)
+                      : error_text(options.error()));
   }
-};
+  Result<SourceSpec> source = read_source_options(options->source);
+  if (!source) return wrong(error_text(source.error()));
+  if (is_first) {
+    ExportSpec& made = exports_.emplace_back();
+    made.name = word.name;
+    made.image.format = options->format;
+    made.image.options = options->image;
+    made.image.source_date_epoch_s = source_date_epoch_s_;
+    made.image.keep_base = keep_bases_;
+    if (Result<void> good = check_format(made.image); !good) return wrong(error_text(good.error()));
+  }
+  ImageSpec& image = exports_[place->second].image;
+  if (keep_bases_) {
+    for (std::string& option :
+         given_options(options->source, options->format, options->image, formats_)) {
+      if (std::ranges::find(image.given_options, option) == image.given_options.end()) {
+        image.given_options.push_back(std::move(option));
+      }
+    }
+  }
+  if (word.directory == "-") return wrong("standard input can only be a source without a name");
+  const std::string path = path_of(word.directory);
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, path));
+  }
+  source->path = std::move(word.directory);
+  image.sources.push_back(std::move(*source));
+  return {};
+}
+
+bool NamedExports::put_first(const std::string& name) {
+  const auto chosen = places_.find(name);
+  if (chosen == places_.end()) return false;
+  const auto first = exports_.begin() + static_cast<std::ptrdiff_t>(chosen->second);
+  std::rotate(exports_.begin(), first, first + 1);
+  return true;
+}
+
+}  // namespace
 
 SourceWord parse_source_word(std::string_view word) {
   SourceWord parsed;
@@ -189,131 +282,49 @@ SourceWord parse_source_word(std::string_view word) {
   return parsed;
 }
 
-ServedSources::ServedSources() = default;
-ServedSources::ServedSources(ServedSources&&) noexcept = default;
-ServedSources::~ServedSources() = default;
-
-Result<ServedSources> ServedSources::parse(const std::string& default_name, const OptionSet& shared,
-                                           SourceOptions& source, const ImageOptions& image) {
-  ServedSources sources;
+Result<std::vector<ExportSpec>> parse_exports(const std::string& default_name,
+                                              const SourceOptions& source,
+                                              const ImageOptions& image, bool keep_bases) {
   Result<std::vector<PlacedSource>> words = source.words();
   if (!words) return propagate(words);
-  const auto shared_by_all =
-      std::make_shared<const std::vector<SharedOption>>(shared_options(shared));
-  SourceLine first_line(true, image.formats());
-  SourceLine further_line(false, image.formats());
-  std::unordered_map<std::string, std::size_t> places;  // in named_
+  const GivenOptions shared{source.values(), image.format(), image.values()};
+  const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
+  if (!epoch) return propagate(epoch);
+
+  std::vector<PlacedSource> plain;
+  NamedExports named(shared, *epoch, image.formats(), keep_bases);
   for (PlacedSource& placed : *words) {
     SourceWord word = parse_source_word(placed.source);
-    const auto wrong = [&](std::string_view why) {
-      return fail(Errc::usage, fmt::format("{}: {}", word.word, why));
-    };
     if (word.name.empty()) {
-      source.sources.push_back(std::move(placed));
-      sources.plain_ = &source;
-      sources.plain_image_ = &image;
-      continue;
+      plain.push_back(std::move(placed));
+    } else if (!placed.at.empty()) {
+      return fail(Errc::usage, fmt::format("{}: --at is for sources without a name (here ,at={})",
+                                           word.word, placed.at));
+    } else if (Result<void> added = named.add(std::move(word)); !added) {
+      return propagate(added);
     }
-    if (!placed.at.empty()) {
-      return wrong(fmt::format("--at is for sources without a name (here ,at={})", placed.at));
-    }
-    // What image it is, the first one of a name says.
-    const auto [place, is_first] = places.try_emplace(word.name, sources.named_.size());
-    SourceLine& line = is_first ? first_line : further_line;
-    if (Result<void> good = line.parse(word, *shared_by_all); !good) {
-      const bool late = !is_first && good.error().what.starts_with("a source has no option");
-      return wrong(late ? fmt::format("{}; options of the image go with the first {}=",
-                                      good.error().what, word.name)
-                        : good.error().what);
-    }
-    if (is_first) {
-      if (const auto checked = line.image.planner(); !checked) {
-        return wrong(checked.error().what);
-      }
-      Named& named = *sources.named_.emplace_back(std::make_shared<Named>(image.formats()));
-      named.name = word.name;
-      named.description = line.image.format();
-      named.shared = shared_by_all;
-      named.outputs = source.outputs;
-    }
-    if (word.directory == "-") return wrong("standard input can only be a source without a name");
-    boost::system::error_code error;
-    const std::string path = path_of(word.directory);
-    if (!boost::filesystem::exists(path, error)) {
-      return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, path));
-    }
-    sources.named_[place->second]->words.push_back(std::move(word));
   }
-  for (const auto& named : sources.named_) {
-    named->words.shrink_to_fit();
-    named->description =
-        description_of(named->description, named->words.front().directory, named->words.size());
-  }
-  if (sources.plain_ != nullptr) {
-    if (places.contains(default_name)) {
+
+  std::vector<ExportSpec> exports;
+  if (!plain.empty()) {
+    if (named.has(default_name)) {
       return fail(Errc::usage, fmt::format("two sources have the name {}", default_name));
     }
-    sources.names_.push_back(default_name);
-  } else if (!default_name.empty()) {
-    const auto chosen = places.find(default_name);
-    if (chosen == places.end()) {
-      return fail(Errc::usage,
-                  fmt::format("--exportname={}: no source has that name", default_name));
+    Result<std::vector<SourceSpec>> sources = specs_of(plain, shared.source);
+    if (!sources) return propagate(sources);
+    Result<ImageSpec> spec = image_spec(std::move(*sources), image);
+    if (!spec) return propagate(spec);
+    spec->keep_base = keep_bases;
+    if (keep_bases) {
+      spec->given_options =
+          given_options(shared.source, shared.format, shared.image, image.formats());
     }
-    const auto first = sources.named_.begin() + static_cast<std::ptrdiff_t>(chosen->second);
-    std::rotate(sources.named_.begin(), first, first + 1);
+    exports.push_back({.name = default_name, .image = std::move(*spec), .at_once = true});
+  } else if (!default_name.empty() && !named.put_first(default_name)) {
+    return fail(Errc::usage, fmt::format("--exportname={}: no source has that name", default_name));
   }
-  for (const auto& named : sources.named_) sources.names_.push_back(named->name);
-  return sources;
-}
-
-void ServedSources::keep_bases() {
-  if (plain_ != nullptr) plain_->keep_base = true;
-  for (const auto& named : named_) named->keep_base = true;
-}
-
-Result<void> ServedSources::check_outside(std::span<const KeptPlace> places) const {
-  if (plain_ != nullptr) {
-    if (Result<void> outside = check_outside_source(*plain_, places); !outside) return outside;
-  }
-  if (named_.empty()) return {};
-  SourceLine first_line(true, named_.front()->formats);
-  SourceLine further_line(false, named_.front()->formats);
-  for (const auto& named : named_) {
-    bool is_first = true;
-    for (const SourceWord& word : named->words) {
-      SourceLine& line = std::exchange(is_first, false) ? first_line : further_line;
-      Result<void> outside = line.parse(word, *named->shared);
-      if (outside) outside = check_outside_source(line.source, places);
-      if (!outside) return outside;
-    }
-  }
-  return {};
-}
-
-Result<std::shared_ptr<ExportTree>> ServedSources::make_exports(
-    LogSink& log, const std::atomic<bool>* cancel) const {
-  std::vector<LazyExport> exports;
-  if (plain_ != nullptr) {
-    Result<PreparedImage> prepared = prepare_image(*plain_, *plain_image_, log, cancel);
-    if (!prepared) return propagate(prepared);
-    exports.push_back({names_.front(),
-                       description_of(plain_image_->format(), plain_->sources.front().source,
-                                      plain_->sources.size()),
-                       [device = prepared->device] { return device; }});
-  }
-  for (const std::shared_ptr<Named>& named : named_) {
-    exports.push_back({named->name, named->description,
-                       [named, &log, cancel]() -> Result<std::shared_ptr<BlockDevice>> {
-                         Result<PreparedImage> prepared = named->prepare(log, cancel);
-                         if (prepared) return prepared->device;
-                         Error error = worded(std::move(prepared.error()));
-                         log.write(LogLevel::error,
-                                   fmt::format("export {}: {}", named->name, error.what));
-                         return std::unexpected(std::move(error));
-                       }});
-  }
-  return make_lazy_exports(exports);
+  for (ExportSpec& each : named.take()) exports.push_back(std::move(each));
+  return exports;
 }
 
 }  // namespace mkvirtfs::cli

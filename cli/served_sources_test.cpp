@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 
+#include "cli/error_text.h"
 #include "compose/formats.h"
 #include "exports/export_tree.h"
 #include "tests/support/temp_dir.h"
@@ -21,8 +22,8 @@ struct Line {
     const auto parsed = options.parse(std::move(words));
     if (!parsed) FAIL(parsed.error().what);
   }
-  Result<ServedSources> parse(const std::string& default_name = {}) {
-    return ServedSources::parse(default_name, options, source, image);
+  Result<std::vector<ExportSpec>> parse(const std::string& default_name = {}) const {
+    return parse_exports(default_name, source, image, /*keep_bases=*/false);
   }
 
   OptionSet options;
@@ -49,10 +50,17 @@ std::string text(const std::vector<std::string>& words) {
   return all;
 }
 
-std::string error_of(const Result<ServedSources>& sources) {
-  REQUIRE_FALSE(sources);
-  CHECK(sources.error().what.find('\n') == std::string::npos);
-  return sources.error().what;
+std::string names(const Result<std::vector<ExportSpec>>& exports) {
+  if (!exports) FAIL(exports.error().what);
+  std::vector<std::string> all;
+  for (const ExportSpec& each : *exports) all.push_back(each.name);
+  return text(all);
+}
+
+std::string error_of(const Result<std::vector<ExportSpec>>& exports) {
+  REQUIRE_FALSE(exports);
+  CHECK(exports.error().what.find('\n') == std::string::npos);
+  return error_text(exports.error());
 }
 
 /// The text of an ext image's label, from its first superblock.
@@ -93,20 +101,20 @@ TEST_CASE("a source is a directory, or a name, a directory and options") {
 TEST_CASE("the default export is the plain directory, the one chosen, or the first") {
   const Bench bench;
   const std::string dir = bench.one();
-  CHECK(text(Line({dir}).parse()->names()).empty());
-  CHECK(Line({dir}).parse()->names().size() == 1);
-  CHECK(text(Line({dir}).parse("name")->names()) == "name");
-  CHECK(text(Line({"a=" + dir, dir}).parse("plain")->names()) == "plain a");
-  CHECK(text(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse()->names()) == "a x/b c");
-  CHECK(text(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse("c")->names()) == "c a x/b");
+  CHECK(names(Line({dir}).parse()).empty());
+  CHECK(Line({dir}).parse()->size() == 1);
+  CHECK(names(Line({dir}).parse("name")) == "name");
+  CHECK(names(Line({"a=" + dir, dir}).parse("plain")) == "plain a");
+  CHECK(names(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse()) == "a x/b c");
+  CHECK(names(Line({"a=" + dir, "x/b=" + dir, "c=" + dir}).parse("c")) == "c a x/b");
   CHECK_THAT(error_of(Line({"a=" + dir}).parse("b")), Catch::Contains("--exportname=b"));
   CHECK_THAT(error_of(Line({"a=" + dir, dir}).parse("a")), Catch::Contains("the name a"));
-  CHECK(Line({dir, "a=" + dir, dir}).parse("plain")->names().size() == 2);
+  CHECK(Line({dir, "a=" + dir, dir}).parse("plain")->size() == 2);
 }
 
 TEST_CASE("shared options are defaults that a source's own replace") {
   const Bench bench;
-  FdLog log(-1, LogLevel::error);
+  Resources resources;
   Line line({"--label=shared", "--journal", "--exclude=secret", "--size=70M", "--features",
              "^dir_index,64bit", "--fs=ext4", "plain=" + bench.one(),
              "own=" + bench.one() +
@@ -114,7 +122,7 @@ TEST_CASE("shared options are defaults that a source's own replace") {
                  "dir_index"});
   const auto sources = line.parse();
   REQUIRE(sources);
-  const auto exports = sources->make_exports(log);
+  const auto exports = make_exports(*sources, resources);
   REQUIRE(exports);
   const auto plain = (*exports)->open("plain");
   const auto own = (*exports)->open("own");
@@ -142,12 +150,12 @@ TEST_CASE("shared options are defaults that a source's own replace") {
 TEST_CASE("an empty value in NAME=DIR,label= is an empty value, and so is a shared one") {
   const Bench bench;
   const std::string dir = bench.one();
-  FdLog log(-1, LogLevel::error);
+  Resources resources;
   const auto label_under = [&](const std::vector<std::string>& words) {
     Line line(words);
     const auto sources = line.parse();
     if (!sources) FAIL(sources.error().what);
-    const auto exports = sources->make_exports(log);
+    const auto exports = make_exports(*sources, resources);
     REQUIRE(exports);
     const auto opened = (*exports)->open("a");
     REQUIRE(opened);
@@ -171,18 +179,20 @@ TEST_CASE("plain sources, and those of one name, are laid over each other") {
   write_file(bench.root / "over/file", "replaced");
   write_file(bench.root / "over/sub/added", "more");
   const std::string over = (bench.root / "over").string();
-  FdLog log(-1, LogLevel::error);
+  Resources resources;
   Line line({"--fs=ext2", "--free=1M", bench.one(), "--at=/etc", over,
              "a=" + bench.one() + ",label=A", "--at", "x/y", bench.one(),
              "a=" + over + ",exclude=added", "a=" + over + ",at=deep"});
   const auto sources = line.parse("plain");
   REQUIRE(sources);
-  CHECK(text(sources->names()) == "plain a");
-  CHECK(line.source.sources ==
-        std::vector<PlacedSource>{{bench.one(), ""}, {over, "/etc"}, {bench.one(), "x/y"}});
-  CHECK(to_string(line.source.sources) ==
-        bench.one() + " + " + over + " at /etc + " + bench.one() + " at /x/y");
-  const auto exports = sources->make_exports(log);
+  CHECK(names(sources) == "plain a");
+  const std::vector<SourceSpec>& placed = sources->front().image.sources;
+  REQUIRE(placed.size() == 3);
+  CHECK(placed[1].path == over);
+  CHECK(placed[1].at == "/etc");
+  CHECK(placed[2].at == "x/y");
+  CHECK(to_string(placed) == bench.one() + " + " + over + " at /etc + " + bench.one() + " at /x/y");
+  const auto exports = make_exports(*sources, resources);
   REQUIRE(exports);
   const auto plain = (*exports)->open("plain");
   const auto named = (*exports)->open("a");
@@ -207,7 +217,7 @@ TEST_CASE("plain sources, and those of one name, are laid over each other") {
   CHECK(count(*named, "added") == 1);
 }
 
-TEST_CASE("places that can not be are told before anything is scanned") {
+TEST_CASE("places that cannot be are refused before anything is scanned") {
   const Bench bench;
   const std::string dir = bench.one();
   CHECK_THAT(error_of(Line({dir, "--at=/etc"}).parse()), Catch::Contains("none follows"));
@@ -224,11 +234,11 @@ TEST_CASE("places that can not be are told before anything is scanned") {
 
 TEST_CASE("sources are scanned when they are opened, and again when nobody holds them") {
   const Bench bench;
-  FdLog log(-1, LogLevel::error);
+  Resources resources;
   std::string directory = (bench.root / "two,three").string();
   directory.replace(directory.find(','), 1, ",,");
   Line line({"a=" + directory + ",free=1M"});
-  const auto exports = line.parse()->make_exports(log);
+  const auto exports = make_exports(*line.parse(), resources);
   REQUIRE(exports);
   const auto first_size = (*exports)->open("a")->device->geometry().size_bytes;
   write_file(bench.root / "two,three/large", std::string(8 << 20, 'x'));
@@ -241,12 +251,61 @@ TEST_CASE("sources are scanned when they are opened, and again when nobody holds
   CHECK((*exports)->open("a"));
 }
 
-TEST_CASE("what is wrong with a source is told before anything is scanned") {
+TEST_CASE("the options of a word become the spec of its source") {
+  const Bench bench;
+  const std::string dir = bench.one();
+  const auto specs =
+      Line({"--exclude=shared", "--map-uid=1:2", "--threads=2", "--journal", "--fs=ext4",
+            "a=" + dir + ",exclude=x,,y,include=z,owner=0:0,at=/p,features=64bit,,large_dir",
+            "a=" + dir + ",threads=3", "b=" + dir + ",no-journal,fs=ext2"})
+          .parse();
+  REQUIRE(specs);
+  REQUIRE(specs->size() == 2);
+  const ImageSpec& a = specs->at(0).image;
+  REQUIRE(a.sources.size() == 2);
+  std::string rules;
+  for (const PathRule& rule : a.sources[0].rules) rules += (rule.include ? '+' : '-') + rule.glob;
+  CHECK(rules == "-x,y+z-shared");
+  CHECK(a.sources[0].owner_uid == 0);
+  CHECK(a.sources[0].uid_map.empty());  // what its own contradicts is no default for it
+  CHECK(a.sources[0].at == "/p");
+  CHECK(a.sources[0].threads == 2);
+  CHECK(a.sources[1].threads == 3);
+  CHECK(a.sources[1].uid_map.size() == 1);
+  CHECK(a.sources[1].at.empty());
+  CHECK(a.format == "ext4");
+  CHECK(a.options.has("journal"));
+  CHECK(a.options.all("features").size() == 2);
+  const ImageSpec& b = specs->at(1).image;
+  CHECK(b.format == "ext2");
+  CHECK_FALSE(b.options.has("journal"));
+  CHECK(b.options.has("no-journal"));
+  CHECK_FALSE(b.keep_base);
+  CHECK(b.given_options.empty());
+}
+
+TEST_CASE("exports whose overlays stay record their options") {
+  const Bench bench;
+  const std::string dir = bench.one();
+  const Line line({"--exclude=shared", "--threads=2", "--fs=ext4", "a=" + dir + ",exclude=x",
+                   "a=" + dir + ",owner=1:1"});
+  const auto specs = parse_exports("", line.source, line.image, /*keep_bases=*/true);
+  REQUIRE(specs);
+  CHECK(specs->front().image.keep_base);
+  CHECK(text(specs->front().image.given_options) ==
+        "--exclude=x --exclude=shared --fs=ext4 --owner=1:1");
+}
+
+TEST_CASE("what is wrong with a source is refused before anything is scanned") {
   const Bench bench;
   const std::string dir = bench.one();
   const auto [options, about] = GENERATE(table<const char*, const char*>({
       {",lable=x", "lable"},
       {",label", "needs a value"},
+      {",label=a,label=b", "label is given twice"},
+      {",fs=ext4,fs=ext2", "fs is given twice"},
+      {",on-change=maybe", "maybe"},
+      {",threads=257", "257"},
       {",journal=yes", "has not a value"},
       {",fs=ext9", "ext9"},
       {",size=big", "--size=big"},
@@ -259,9 +318,9 @@ TEST_CASE("what is wrong with a source is told before anything is scanned") {
       {",-label=x", "-label"},
   }));
   CAPTURE(options);
-  const std::string told = error_of(Line({"a=" + dir + options}).parse());
-  CHECK_THAT(told, Catch::StartsWith("a=" + dir + options + ": "));
-  CHECK_THAT(told, Catch::Contains(about));
+  const std::string error = error_of(Line({"a=" + dir + options}).parse());
+  CHECK_THAT(error, Catch::StartsWith("a=" + dir + options + ": "));
+  CHECK_THAT(error, Catch::Contains(about));
   CHECK_THAT(error_of(Line({"a=" + dir + "/nothing"}).parse()), Catch::Contains("does not exist"));
 }
 

@@ -11,8 +11,8 @@
 #include <optional>
 #include <string>
 
-#include "cli/parse_number.h"
 #include "cli/streams.h"
+#include "support/parse_number.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {

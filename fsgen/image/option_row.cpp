@@ -28,7 +28,8 @@ OptionRow label_option(std::string_view note, std::string_view manual) {
           .value_name = "TEXT",
           .help = "Volume label",
           .note = note,
-          .manual = manual};
+          .manual = manual,
+          .may_be_empty = true};
 }
 
 OptionRow uuid_option(std::string_view note, std::string_view manual) {
@@ -37,6 +38,12 @@ OptionRow uuid_option(std::string_view note, std::string_view manual) {
           .help = "Volume UUID (default: from the contents)",
           .note = note,
           .manual = manual};
+}
+
+void OptionValues::remove(std::string_view name) {
+  const auto at = values_.find(name);
+  if (at != values_.end()) values_.erase(at);
+  std::erase(order_, name);
 }
 
 const std::string* OptionValues::find(std::string_view name) const {

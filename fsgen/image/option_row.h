@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,8 +20,9 @@ enum class OptionKind : std::uint8_t {
   list,      ///< values with commas between them, each time it is given
 };
 
-/// One option of a format. The command line, NAME=DIR,key=value, recipes, completion and the manual
-/// are all made from these rows. Rows are constants: every view is of static storage.
+/// One option of a format or of a source. The command line, NAME=DIR,key=value, recipes, completion
+/// and the manual are all made from these rows. Rows are constants: every view is of static
+/// storage.
 struct OptionRow {
   std::string_view name{};  ///< "block-size": "--block-size" on the command line
   OptionKind kind = OptionKind::value;
@@ -29,13 +32,16 @@ struct OptionRow {
   std::string_view note{};
   /// The words of a choice; the first one is the default.
   std::span<const std::string_view> choices{};
-  /// Sentences for the manual. `word` is set in bold, _word_ in italics. Of an option that several
-  /// formats share, the manual has the sentences of each, one behind the other, equal ones once.
+  /// Sentences for the manual. `word` is set in bold, _word_ in italics; a line end begins a new
+  /// paragraph. Of an option that several formats share, the manual has the sentences of each, one
+  /// behind the other, equal ones once.
   std::string_view manual{};
   /// An option that contradicts this one; "" if none does.
   std::string_view excludes{};
   /// The format that this option stands for where none is named; "" for none.
   std::string_view implies_format{};
+  /// An empty value says something: no label, the root of the image.
+  bool may_be_empty = false;
 };
 
 /// Rows that several formats share; what differs is their note, and what the manual says of them.
@@ -47,10 +53,30 @@ OptionRow uuid_option(std::string_view note, std::string_view manual);
 /// The options that were given, by name, with their values as text. A flag has no values.
 class OptionValues {
  public:
+  struct Given {
+    std::string name{};
+    std::optional<std::string> value{};  ///< unset: a flag
+  };
+
+  OptionValues() = default;
+  /// {{"label", "root"}, {"journal"}}
+  OptionValues(std::initializer_list<Given> given) {
+    for (const Given& each : given) {
+      if (each.value) {
+        add(each.name, *each.value);
+      } else {
+        add(each.name);
+      }
+    }
+  }
+
   void add(std::string_view name) { values_[std::string(name)]; }
   void add(std::string_view name, std::string value) {
     values_[std::string(name)].push_back(std::move(value));
+    order_.emplace_back(name);
   }
+
+  void remove(std::string_view name);
 
   bool has(std::string_view name) const { return values_.contains(name); }
   /// nullptr: not given.
@@ -61,9 +87,12 @@ class OptionValues {
   using Map = std::map<std::string, std::vector<std::string>, std::less<>>;
   Map::const_iterator begin() const { return values_.begin(); }
   Map::const_iterator end() const { return values_.end(); }
+  /// The names, one for each value, in the order in which the values were added.
+  std::span<const std::string> order() const noexcept { return order_; }
 
  private:
   Map values_;
+  std::vector<std::string> order_;
 };
 
 }  // namespace mkvirtfs

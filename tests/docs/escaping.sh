@@ -7,9 +7,9 @@ set -euo pipefail
 cd "$1"
 # What prints, and recipes of trees, which are text.
 may=(support/{message,text,log}
-  cli/{inspect,dump_command,overlay_command,statistics_text,control_server,served_sources,ctl_command,list_command,run}
+  cli/{inspect,dump_command,overlay_command,statistics_text,control_server,ctl_command,list_command,run}
   fsgen/tree/{listing,tree_builder}
-  nbd/wire/codec)
+  compose/exports nbd/wire/codec)
 others=$(find . \( -path ./build -o -path ./tests -o -path ./bench -o -path ./examples -o -name '.?*' -o -name testing \) -prune -o \
   -name '*.cpp' ! -name '*_test.cpp' -printf '%P\n' |
   grep -vxF "$(printf '%s.cpp\n' "${may[@]}")" | xargs grep -nE '\<printable(_message)?\(' || true)

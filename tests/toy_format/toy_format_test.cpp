@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 
-#include "cli/image_manual.h"
+#include "cli/option_manual.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
 #include "tests/toy_format/toy_formats.h"

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/source_base.h"
+#include "compose/source_base.h"
 
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <boost/filesystem/operations.hpp>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <span>
+#include <system_error>
 #include <utility>
 
+#include "fsgen/oci/image_name.h"
+#include "support/path.h"
 #include "support/sha256.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 namespace {
 
 constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << 20;
@@ -114,10 +117,24 @@ Result<ContentDigest> SourceBaseEntries::digest() const {
                    });
 }
 
-std::string absolute_directory(const std::string& directory) {
-  boost::system::error_code error;
-  const auto path = boost::filesystem::canonical(directory.empty() ? "." : directory, error);
-  return error ? directory : path.string();
+bool is_directory_source(const std::string& path) {
+  if (path == "-" || oci::parse_image_name(path)) return false;
+  // What is not there, or cannot be looked at, is reported by the scan.
+  struct stat status{};
+  return ::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
+}
+
+std::string root_of_source(const std::string& path) {
+  const auto image = oci::parse_image_name(path);
+  const std::string& file = image ? image->path : path;
+  if (file == "-") return {};
+  struct stat status{};
+  const bool is_directory = ::stat(file.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+  const std::string directory = is_directory ? file : directory_of(file);
+  std::error_code error;
+  const auto absolute =
+      std::filesystem::canonical(directory.empty() ? "." : directory.c_str(), error);
+  return error ? directory : absolute.string();
 }
 
 std::string plain_place(const std::string& at) {
@@ -133,4 +150,4 @@ std::string plain_place(const std::string& at) {
   return plain;
 }
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

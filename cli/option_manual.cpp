@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/image_manual.h"
+#include "cli/option_manual.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "compose/source_options.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -59,7 +61,8 @@ std::string wrapped(std::string_view text) {
   return lines;
 }
 
-/// Text with `bold` and _italic_ words, one sentence a line as man pages have it.
+/// Text with `bold` and _italic_ words, one sentence a line as man pages have it; a line end begins
+/// a paragraph.
 std::string roff_sentences(std::string_view text) {
   std::string page;
   bool bold = false;
@@ -74,6 +77,8 @@ std::string roff_sentences(std::string_view text) {
       page += italic ? "\\fI" : "\\fP";
     } else if (c == ' ' && !bold && at > 0 && text[at - 1] == '.') {
       page += '\n';
+    } else if (c == '\n') {
+      page += "\n.IP\n";
     } else {
       page += roff_text(text.substr(at, 1));
     }
@@ -118,6 +123,25 @@ std::string lacks(const Format& format) {
 }
 
 }  // namespace
+
+std::string source_options_manual() {
+  std::string source =
+      ".SH SOURCE OPTIONS\n"
+      "For all subcommands that have a source: what is read, and whose it will be.\n"
+      "Several sources become one image, as if they were copied to one directory one after the "
+      "other:\n"
+      "directories are merged, anything else of a later one replaces what was there.\n"
+      ".B docs/layers.md\n"
+      "has the rules.\n";
+  std::string archive =
+      ".SH ARCHIVE OPTIONS\n"
+      "For the same subcommands: how a source that is an archive is read, and what it may cost.\n";
+  for (const SourceOption& option : source_options()) {
+    std::string& page = option.group == SourceOptionGroup::archive ? archive : source;
+    page += heading(option.row) + roff_sentences(option.row.manual);
+  }
+  return source + archive;
+}
 
 std::string image_options_manual(const FormatRegistry& formats) {
   std::string page =

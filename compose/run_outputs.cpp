@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/run_outputs.h"
+#include "compose/run_outputs.h"
 
-#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -10,7 +9,7 @@
 
 #include "support/path.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 namespace {
 
 /// What the last component leads to when it is a symbolic link; else the path itself.
@@ -65,15 +64,12 @@ std::vector<RunOutput> RunOutputs::find() const {
   return found;
 }
 
-void RunOutputs::tell(const ScanReport& report, const std::string& source, LogSink& log) const {
+std::vector<std::string> RunOutputs::met(const ScanReport& report) const {
+  std::vector<std::string> names;
   for (std::size_t i = 0; i < outputs_.size() && i < report.outputs_met.size(); ++i) {
-    if (!report.outputs_met[i]) continue;
-    log.write(LogLevel::warning,
-              fmt::format("{} lies in the source {} and is left out of the image; the time of its "
-                          "directory differs from run to run, and so does the image (better write "
-                          "it elsewhere)",
-                          outputs_[i].name, source));
+    if (report.outputs_met[i]) names.push_back(outputs_[i].name);
   }
+  return names;
 }
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

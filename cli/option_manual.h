@@ -7,6 +7,10 @@
 
 namespace mkvirtfs::cli {
 
+/// The sections SOURCE OPTIONS and ARCHIVE OPTIONS of the manual page, as man(7) macros: every
+/// option of a source.
+std::string source_options_manual();
+
 /// The section IMAGE OPTIONS of the manual page, as man(7) macros: every format and every option of
 /// the registry.
 std::string image_options_manual(const FormatRegistry& formats);

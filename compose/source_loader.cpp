@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/source_loader.h"
+#include "compose/source_loader.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "block/host_files.h"
+#include "compose/archive_settings.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/host/source_sync.h"
 #include "fsgen/oci/load.h"
@@ -18,33 +19,38 @@
 #include "support/text.h"
 #include "support/unique_fd.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 namespace {
 
-bool is_directory(const std::string& path) {
+/// Whether that is what `path` leads to: S_IFDIR, S_IFREG.
+bool is_of_type(const std::string& path, mode_t type) {
   struct stat status{};
-  return path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
-
-bool is_regular_file(const std::string& path) {
-  struct stat status{};
-  return path != "-" && ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  return path != "-" && ::stat(path.c_str(), &status) == 0 && (status.st_mode & S_IFMT) == type;
 }
 
 /// The name in its directory.
 std::string leaf_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-Result<LoadedSource> load_directory(const std::string& path, const SourceOptions& options,
-                                    const ScanOptions& scan, LogSink& log) {
-  Result<Scan> scanned = scan_directory(path, scan, log);
+Result<LoadedSource> load_directory(const SourceSpec& spec, const ScanOptions& scan,
+                                    const Resources& resources, Remarks& remarks) {
+  LogSink& log = resources.log();
+  Result<Scan> scanned = scan_directory(spec.path, scan, log);
   if (!scanned) return propagate(scanned);
   LoadedSource loaded;
   loaded.layer.tree = scanned->tree;
   loaded.layer.contents =
-      make_host_files(scanned->files, options.change_rules(), log, scanned->tree->node_count());
+      make_host_files(scanned->files, spec.changes, log, scanned->tree->node_count());
   loaded.report = std::move(scanned->report);
-  for (const std::string& message : loaded.report.unsynced) log.write(LogLevel::warning, message);
-  if (options.outputs) options.outputs->tell(loaded.report, path, log);
+  for (const std::string& message : loaded.report.unsynced) {
+    remarks.add(Remark::About::not_written_back, LogLevel::warning, message);
+  }
+  for (const std::string& name : resources.outputs().met(loaded.report)) {
+    remarks.add(Remark::About::output, LogLevel::warning,
+                fmt::format("{} lies in the source {} and is left out of the image; the time of "
+                            "its directory differs from run to run, and so does the image (better "
+                            "write it elsewhere)",
+                            name, spec.path));
+  }
   return loaded;
 }
 
@@ -77,29 +83,27 @@ SourceFacts facts_of(const archive::Archive& archive, std::uint64_t spooled_sour
   return facts;
 }
 
-void tell_of_spool(const std::string& name, const SourceFacts& facts,
-                   const ArchiveSettings& settings, LogSink& log) {
+void remark_on_spool(const std::string& name, const SourceFacts& facts,
+                     const ArchiveSettings& settings, Remarks& remarks) {
   if (facts.spool_bytes == 0) return;
-  log.write(LogLevel::info,
-            fmt::format("{} cannot be read at any offset: {} are in a spool in {}", name,
-                        human_size(facts.spool_bytes), settings.stream.spool->directory()));
+  remarks.add(Remark::About::spool, LogLevel::info,
+              fmt::format("{} cannot be read at any offset: {} are in a spool in {}", name,
+                          human_size(facts.spool_bytes), settings.stream.spool->directory()));
 }
 
-Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOptions& options,
-                                  const ScanOptions& scan, const LayersBelow* below, LogSink& log,
-                                  const std::atomic<bool>* cancel) {
-  const std::string& path = placed.source;
-  const bool is_regular = is_regular_file(path);
-  Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
+Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& scan,
+                                  const LayersBelow* below, Resources& resources,
+                                  Remarks& remarks) {
+  LogSink& log = resources.log();
+  const bool is_regular = is_of_type(spec.path, S_IFREG);
+  Result<ArchiveSettings> settings = archive_settings(spec, resources);
   if (!settings) return propagate(settings);
-  settings->stream.change_check = options.change_rules().check;
-  settings->stream.threads = options.threads();
-  settings->read.manifest_directory = directory_of(path);
+  settings->read.manifest_directory = directory_of(spec.path);
   Result<std::shared_ptr<ByteSource>> file =
-      archive::open_archive_file(path, settings->stream, log);
+      archive::open_archive_file(spec.path, settings->stream, log);
   if (!file) return propagate(file);
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
-  std::vector<ContainerFile> containers = {{leaf_of(path), *file, is_regular}};
+  std::vector<ContainerFile> containers = {{leaf_of(spec.path), *file, is_regular}};
   const Result<archive::Archive> read =
       archive::read_archive(std::move(*file), settings->read, settings->stream,
                             is_regular ? settings->index_cache.get() : nullptr, log);
@@ -109,7 +113,7 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
   // Whether something below has what they name, merging finds out.
   layer_options.outward_links = true;
   layer_options.below = below;
-  layer_options.at = placed.at;
+  layer_options.at = spec.at;
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, settings->stream, log);
   if (!made) return propagate(made);
@@ -118,31 +122,26 @@ Result<LoadedSource> load_archive(const PlacedSource& placed, const SourceOption
   loaded.report.excluded_count = made->excluded_count;
   loaded.facts = facts_of(*read, spooled_source_bytes);
   loaded.containers = std::move(containers);
-  tell_of_spool(read->name, loaded.facts, *settings, log);
+  remark_on_spool(read->name, loaded.facts, *settings, remarks);
   return loaded;
 }
 
-Result<LoadedSource> load_container_image(const oci::ImageName& name, const PlacedSource& placed,
-                                          const SourceOptions& options, const ScanOptions& scan,
-                                          const LayersBelow* below, LogSink& log,
-                                          const std::atomic<bool>* cancel) {
-  Result<ArchiveSettings> settings = options.archive().settings(log, cancel);
+Result<LoadedSource> load_container_image(const oci::ImageName& name, const SourceSpec& spec,
+                                          const ScanOptions& scan, const LayersBelow* below,
+                                          Resources& resources, Remarks& remarks) {
+  Result<ArchiveSettings> settings = archive_settings(spec, resources);
   if (!settings) return propagate(settings);
   oci::LoadOptions load_options;
   load_options.read = settings->read;
   load_options.stream = settings->stream;
-  load_options.stream.change_check = options.change_rules().check;
-  load_options.stream.threads = options.threads();
   load_options.layer = settings->layer;
   load_options.index_cache = settings->index_cache;
-  Result<std::optional<oci::Platform>> platform = options.container().platform();
-  if (!platform) return propagate(platform);
-  load_options.platform = std::move(*platform);
-  load_options.verify_direct = options.container().verify_direct();
+  load_options.platform = spec.platform;
+  load_options.verify_direct = spec.verify_layers;
   load_options.layer.entries = scan.entries;
   load_options.layer.below = below;
-  load_options.layer.at = placed.at;
-  Result<oci::LoadedImage> image = oci::load_image(name, load_options, log);
+  load_options.layer.at = spec.at;
+  Result<oci::LoadedImage> image = oci::load_image(name, load_options, resources.log());
   if (!image) return propagate(image);
   LoadedSource loaded;
   loaded.layer = std::move(image->layer);
@@ -154,64 +153,63 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Plac
   loaded.facts.packed_bytes = image->packed_bytes;
   loaded.facts.index_bytes = image->index_bytes;
   loaded.facts.spool_bytes = image->spool_bytes;
-  tell_of_spool(image->name, loaded.facts, *settings, log);
-  const bool is_layout = is_directory(name.path);
+  remark_on_spool(image->name, loaded.facts, *settings, remarks);
+  const bool is_layout = is_of_type(name.path, S_IFDIR);
   for (std::shared_ptr<ByteSource>& file : image->files) {
     std::string path = file->name();
     path = is_layout && path.starts_with(name.path + '/') ? path.substr(name.path.size() + 1)
                                                           : leaf_of(path);
     loaded.containers.push_back(
-        {std::move(path), std::move(file), is_layout || is_regular_file(name.path)});
+        {std::move(path), std::move(file), is_layout || is_of_type(name.path, S_IFREG)});
   }
   return loaded;
 }
 
 /// An archive is written through mappings as well as a directory's files are.
-Result<void> write_back(const std::string& path, const ScanOptions& scan, LogSink& log) {
+Result<void> write_back(const std::string& path, const ScanOptions& scan, Remarks& remarks) {
   if (!scan.sync_within || path == "-") return {};
   const UniqueFd file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   struct stat status{};
-  // What cannot be opened is told of by who reads it; a pipe has no file system to write back.
+  // What cannot be opened is reported by the code that reads it; a pipe has no file system to write
+  // back.
   if (!file || ::fstat(file.get(), &status) != 0) return {};
   if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return {};
   SourceSync sync(*scan.sync_within);
   if (!sync.ensure(status.st_dev, file.get())) {
-    return std::unexpected(sync.error().value_or(Error{Errc::io, EIO, "--sync-source failed"}));
+    return std::unexpected(
+        sync.error().value_or(Error{Errc::io, EIO, "write back the file system of " + path}));
   }
-  for (const std::string& message : sync.blind()) log.write(LogLevel::warning, message);
+  for (const std::string& message : sync.blind()) {
+    remarks.add(Remark::About::not_written_back, LogLevel::warning, message);
+  }
   return {};
 }
 
 }  // namespace
 
-std::string root_of_source(const std::string& path) {
-  const auto image = oci::parse_image_name(path);
-  const std::string& file = image ? image->path : path;
-  if (file == "-") return {};
-  return absolute_directory(is_directory(file) ? file : directory_of(file));
+void Remarks::add(Remark::About about, LogLevel level, std::string what) {
+  remarks_.push_back({about, level, std::move(what)});
+  const Remark& remark = remarks_.back();
+  if (resources_.options().on_remark) {
+    resources_.options().on_remark(remark);
+  } else {
+    resources_.log().write(remark.level, remark.what);
+  }
 }
 
-bool is_directory_source(const std::string& path) {
-  if (path == "-" || oci::parse_image_name(path)) return false;
-  // What is not there, or can not be looked at, is told of as ever.
-  struct stat status{};
-  return ::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
-}
-
-Result<LoadedSource> load_source(const PlacedSource& placed, const SourceOptions& options,
-                                 const ScanOptions& scan, const LayersBelow* below, LogSink& log,
-                                 const std::atomic<bool>* cancel) {
-  if (const auto image = oci::parse_image_name(placed.source)) {
-    if (Result<void> synced = write_back(image->path, scan, log); !synced) {
+Result<LoadedSource> load_source(const SourceSpec& spec, const ScanOptions& scan,
+                                 const LayersBelow* below, Resources& resources, Remarks& remarks) {
+  if (const auto image = oci::parse_image_name(spec.path)) {
+    if (Result<void> synced = write_back(image->path, scan, remarks); !synced) {
       return propagate(synced);
     }
-    return load_container_image(*image, placed, options, scan, below, log, cancel);
+    return load_container_image(*image, spec, scan, below, resources, remarks);
   }
-  if (is_directory_source(placed.source)) return load_directory(placed.source, options, scan, log);
-  if (Result<void> synced = write_back(placed.source, scan, log); !synced) {
+  if (is_directory_source(spec.path)) return load_directory(spec, scan, resources, remarks);
+  if (Result<void> synced = write_back(spec.path, scan, remarks); !synced) {
     return propagate(synced);
   }
-  return load_archive(placed, options, scan, below, log, cancel);
+  return load_archive(spec, scan, below, resources, remarks);
 }
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/run_outputs.h"
+#include "compose/run_outputs.h"
 
 #include <fcntl.h>
 
@@ -9,7 +9,7 @@
 #include "support/unique_fd.h"
 #include "tests/support/temp_dir.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 namespace {
 
 namespace fs = std::filesystem;
@@ -49,4 +49,4 @@ TEST_CASE("an output is known by what it is, or by where it will be") {
   CHECK(found[3].inode == 0);
 }
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

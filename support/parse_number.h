@@ -6,7 +6,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 
 /// The number that the whole of `text` is, with no blank and no '+'; nothing when it is none, or
 /// one that `Number` cannot hold.
@@ -18,4 +18,4 @@ std::optional<Number> parse_number(std::string_view text, int base = 10) {
   return number;
 }
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

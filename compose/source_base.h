@@ -13,7 +13,7 @@
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 
 /// A file of a source that holds many files of the image: an archive, a layer of a container image.
 struct ContainerFile {
@@ -74,9 +74,11 @@ class PreparedDevice final : public ImageDevice {
   const std::shared_ptr<const SourceBase> base_;
 };
 
-/// The absolute path of the directory that the path of a source leads to or lies in.
-std::string absolute_directory(const std::string& directory);
+/// Whether prepare() takes the path of a source for a host directory: also what is not there.
+bool is_directory_source(const std::string& path);
+/// The host directory in which the files of a source lie, absolute; "" for standard input.
+std::string root_of_source(const std::string& path);
 /// A path in an image without slashes at either end, and without double ones.
 std::string plain_place(const std::string& at);
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

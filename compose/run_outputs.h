@@ -5,13 +5,12 @@
 #include <vector>
 
 #include "fsgen/host/scan.h"
-#include "support/log.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 
-/// What this run of the program writes: an image, sockets, a process id, what it prints. None of it
-/// is part of an image that the run makes of a directory in which it lies. Filled before the first
-/// scan, or by the thread that has not yet started a server; after that any thread may read.
+/// What the run itself writes: an image, sockets, a process id, what it prints. None of it is part
+/// of an image that the run makes of a directory in which it lies. Filled before the first scan, or
+/// by the thread that has not yet started a server; after that any thread may read.
 class RunOutputs {
  public:
   /// What is made, or replaced, under this name: a symbolic link is followed. An empty path is
@@ -23,8 +22,8 @@ class RunOutputs {
 
   /// All of them as the host has them now, in the order in which they were added.
   std::vector<RunOutput> find() const;
-  /// Says which of them lie in `source`, as a scan with find() of this same object found.
-  void tell(const ScanReport& report, const std::string& source, LogSink& log) const;
+  /// The names of those that lie in a source, as a scan with find() of this same object found.
+  std::vector<std::string> met(const ScanReport& report) const;
 
  private:
   struct Output {
@@ -34,4 +33,4 @@ class RunOutputs {
   std::vector<Output> outputs_;
 };
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/program_resources.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "cli/error_text.h"
+#include "cli/reader_path.h"
+#include "cli/streams.h"
+
+namespace mkvirtfs::cli {
+namespace {
+
+/// XDG Base Directory Specification: relative paths there are to be ignored. "": there is none.
+std::string default_cache_directory() {
+  const std::string cache_home = environment("XDG_CACHE_HOME").value_or("");
+  if (cache_home.starts_with('/')) return cache_home + "/mkvirtfs";
+  const std::string home = environment("HOME").value_or("");
+  return home.starts_with('/') ? home + "/.cache/mkvirtfs" : "";
+}
+
+/// Not /tmp, which may be memory.
+std::string default_spool_directory() {
+  const std::string temporary = environment("TMPDIR").value_or("");
+  return temporary.empty() ? "/var/tmp" : temporary;
+}
+
+/// What a user of the command line can do about it.
+std::string_view advice_on(Remark::About about) {
+  switch (about) {
+    case Remark::About::mounts_not_entered:
+      return " (--no-one-file-system does)";
+    case Remark::About::archive_changes:
+      return ", whatever --on-change says";
+    case Remark::About::differences:
+      return " (mkvirtfs inspect --differences lists them)";
+    default:
+      return "";
+  }
+}
+
+}  // namespace
+
+ResourceOptions program_resources(LogSink& log, const FormatRegistry& formats,
+                                  const std::atomic<bool>* cancel) {
+  ResourceOptions options;
+  options.log = &log;
+  options.on_remark = [&log](const Remark& remark) {
+    log.write(remark.level, remark.what + std::string(advice_on(remark.about)));
+  };
+  options.on_export_failure = [&log](std::string_view name, Error& error) {
+    error = worded(std::move(error));
+    log.write(LogLevel::error, fmt::format("export {}: {}", name, error.what));
+  };
+  options.cancel = cancel;
+  options.index_directory = default_cache_directory();
+  options.spool_directory = default_spool_directory();
+  options.reader_path = reader_path();
+  options.formats = &formats;
+  return options;
+}
+
+void raise_open_file_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // if not, there are fewer open files, and that is all
+}
+
+}  // namespace mkvirtfs::cli

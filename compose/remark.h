@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "support/log.h"
+
+namespace mkvirtfs {
+
+/// Something worth saying about an image that is made all the same.
+struct Remark {
+  enum class About : std::uint8_t {
+    unreadable,          ///< entries were left out because they could not be read
+    vanished,            ///< entries were gone when they were looked at
+    mounts_not_entered,  ///< SourceSpec::one_file_system
+    archive_changes,   ///< an archive that changes gives errors, whatever SourceSpec::changes says
+    container_image,   ///< the files of a container image are shown, and not what they hold
+    spool,             ///< a source was unpacked into a spool
+    not_written_back,  ///< SourceSpec::sync_within can do nothing for a file system
+    output,            ///< what the run itself writes lies in a source
+    differences,       ///< the image does not show all as the source has it
+  };
+  About about{};
+  LogLevel level = LogLevel::warning;
+  /// One line; names in it are raw bytes.
+  std::string what{};
+};
+
+}  // namespace mkvirtfs
