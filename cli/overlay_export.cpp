@@ -55,7 +55,7 @@ class Output {
         O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (force ? 0 : O_EXCL);
     UniqueFd file(::open(path.c_str(), flags, 0666));
     if (!file && errno == EEXIST) {
-      return fail(Errc::usage, fmt::format("{} exists already (--force replaces it)", path));
+      return fail(Errc::usage, fmt::format("{} exists already", path), {{"force"}});
     }
     struct stat status{};
     if (!file || ::fstat(file.get(), &status) != 0) {

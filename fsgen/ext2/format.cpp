@@ -98,7 +98,7 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   reader.number("reserved", {.most = 50}, options.reserved_percent);
   if (const std::string* text = reader.find("uuid")) {
     options.uuid = parse_uuid(*text);
-    if (!options.uuid) reader.refuse("uuid", *text, "is not a UUID");
+    if (!options.uuid) reader.refuse("uuid", *text, "not a UUID");
   }
   if (reader.flag("journal")) options.journal = true;
   if (reader.flag("no-journal")) options.journal = false;

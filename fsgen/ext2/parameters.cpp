@@ -5,10 +5,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 #include <utility>
 
 #include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/size_search.h"
 #include "support/byte_order.h"
 #include "support/sha256.h"
 
@@ -55,20 +57,20 @@ Result<void> apply_switches(const Options& options, Parameters& parameters) {
       std::string known;
       for (const Switch& each : kSwitches)
         known += fmt::format("{}{}", known.empty() ? "" : ", ", each.word);
-      return fail(Errc::usage,
-                  fmt::format("--features={}: not a feature that can be chosen (those are {})",
-                              word, known));
+      return fail_option({"features", std::string(word)},
+                         fmt::format("not a feature that can be chosen (those are {})", known));
     }
     const bool allowed = options.variant == Variant::ext4 ||
                          (options.variant == Variant::ext3 && found->in_ext3) ||
                          (options.variant == Variant::ext2 && found->in_ext2);
     if (on && !allowed) {
-      return fail(Errc::usage, fmt::format("--features={} does not go with --fs={} (try --fs=ext4)",
-                                           word, name_of(options.variant)));
+      return fail_option({"features", std::string(word)},
+                         fmt::format("{} does not have it", name_of(options.variant)),
+                         {{"fs", "ext4"}});
     }
     if (found->word == "has_journal" && options.journal.has_value() && *options.journal != on) {
-      return fail(Errc::usage, fmt::format("--features={}{} contradicts --{}journal", on ? "" : "^",
-                                           word, *options.journal ? "" : "no-"));
+      return fail_option({"features", fmt::format("{}{}", on ? "" : "^", word)},
+                         *options.journal ? "a journal was asked for" : "no journal was asked for");
     }
     parameters.*(found->field) = on;
   }
@@ -146,33 +148,31 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   }
   if (parameters.block_bytes != 1024 && parameters.block_bytes != 2048 &&
       parameters.block_bytes != 4096) {
-    return fail(Errc::usage, fmt::format("--block-size={}: ext blocks are 1024, 2048 or 4096 bytes",
-                                         parameters.block_bytes));
+    return fail_option({"block-size", std::to_string(parameters.block_bytes)},
+                       "ext blocks are 1024, 2048 or 4096 bytes");
   }
   parameters.inode_bytes = options.inode_bytes == 0 ? 256 : options.inode_bytes;
   if (parameters.inode_bytes != 128 && parameters.inode_bytes != 256) {
-    return fail(Errc::usage, fmt::format("--inode-size={}: ext inodes are 128 or 256 bytes",
-                                         parameters.inode_bytes));
+    return fail_option({"inode-size", std::to_string(parameters.inode_bytes)},
+                       "ext inodes are 128 or 256 bytes");
   }
   if (options.label.size() > kLabelBytes || options.label.find('\0') != std::string::npos) {
-    return fail(Errc::usage,
-                fmt::format("--label={}: ext labels are up to {} bytes, this one is {}",
-                            options.label, kLabelBytes, options.label.size()));
+    return fail_option({"label", options.label},
+                       fmt::format("ext labels are up to {} bytes, this one is {}", kLabelBytes,
+                                   options.label.size()));
   }
   if (options.reserved_percent > 50) {
-    return fail(Errc::usage, fmt::format("--reserved={}: at most 50 percent can be reserved",
-                                         options.reserved_percent));
+    return fail_option({"reserved", std::to_string(options.reserved_percent)},
+                       "at most 50 percent can be reserved");
   }
   if (options.variant == Variant::ext2 && options.journal.value_or(false)) {
-    return fail(Errc::usage, "--journal does not go with --fs=ext2 (try --fs=ext3 or --fs=ext4)");
+    return fail_option({"journal"}, "ext2 has no journal", {{"fs", "ext3"}, {"fs", "ext4"}});
   }
   if (ext3 && !options.journal.value_or(true)) {
-    return fail(Errc::usage,
-                "--no-journal does not go with --fs=ext3 (try --fs=ext2 or --fs=ext4)");
+    return fail_option({"no-journal"}, "ext3 has a journal", {{"fs", "ext2"}, {"fs", "ext4"}});
   }
   if (options.size_bytes && options.free) {
-    return fail(Errc::usage,
-                "--size and --free contradict each other: a size leaves what it leaves");
+    return fail_option({"free"}, kFreeOfGivenSize);
   }
   if (options.made_at_s && *options.made_at_s < 0) {
     return fail(Errc::usage, "SOURCE_DATE_EPOCH is negative; ext superblocks begin in 1970");
@@ -191,7 +191,7 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   parameters.reserved_percent = options.reserved_percent;
   if (const auto applied = apply_switches(options, parameters); !applied) return propagate(applied);
   if (ext3 && !parameters.has_journal) {
-    return fail(Errc::usage, "--features=^has_journal does not go with --fs=ext3 (try --fs=ext2)");
+    return fail_option({"features", "^has_journal"}, "ext3 has a journal", {{"fs", "ext2"}});
   }
 
   // A time beyond what the superblock's 40 bits hold comes only from a strange source; the field

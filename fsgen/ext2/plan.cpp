@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "fsgen/ext2/ext2_image.h"
 #include "fsgen/ext2/volume.h"
@@ -26,6 +28,12 @@ constexpr std::uint64_t kSpareInodes = 1024;
 constexpr std::uint64_t kLeastBlocksOfAJournal =
     2048;  // a smaller file system has none (ext2fs_default_journal_size)
 constexpr std::uint64_t kMostInodes = std::numeric_limits<std::uint32_t>::max();
+
+std::vector<Setting> ways_to_larger_images(const Parameters& parameters) {
+  if (parameters.block_bytes < 4096) return {{"block-size", "4096"}};
+  if (parameters.variant != Variant::ext4) return {{"fs", "ext4"}};
+  return {};
+}
 
 /// Finds the size of a volume: everything in it depends on everything else, so sizes are tried
 /// until one holds.
@@ -97,12 +105,10 @@ class Sizer {
   std::unexpected<Error> too_big(BlockNo blocks) const {
     return fail(
         Errc::does_not_fit,
-        fmt::format("the image needs {}; with {}-byte blocks and these features it ends at {}{}",
+        fmt::format("the image needs {}; with {}-byte blocks and these features it ends at {}",
                     human_size(blocks * parameters_.block_bytes), parameters_.block_bytes,
-                    human_size(most_blocks() * parameters_.block_bytes),
-                    parameters_.block_bytes < 4096         ? " (try --block-size=4096)"
-                    : parameters_.variant != Variant::ext4 ? " (try --fs=ext4)"
-                                                           : ""));
+                    human_size(most_blocks() * parameters_.block_bytes)),
+        ways_to_larger_images(parameters_));
   }
 
   BlockNo least_blocks() const noexcept {
@@ -174,8 +180,10 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
   const Sizer sizer(**contents, options);
   const std::uint32_t block_bytes = parameters->block_bytes;
   if (options.inodes && *options.inodes < (*contents)->numbers.last()) {
-    return fail(Errc::does_not_fit, fmt::format("--inodes={}: the source needs {}", *options.inodes,
-                                                (*contents)->numbers.last()));
+    return std::unexpected(Error{Errc::does_not_fit,
+                                 0,
+                                 fmt::format("the source needs {}", (*contents)->numbers.last()),
+                                 {"inodes", std::to_string(*options.inodes)}});
   }
 
   if (!options.size_bytes) {
@@ -189,11 +197,15 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
 
   const BlockNo blocks = *options.size_bytes / block_bytes;
   if (blocks > sizer.most_blocks()) {
-    return fail(
-        Errc::does_not_fit,
-        fmt::format("--size={}: with {}-byte blocks and these features an image ends at {} bytes{}",
-                    *options.size_bytes, block_bytes, sizer.most_blocks() * block_bytes,
-                    parameters->variant != Variant::ext4 ? " (try --fs=ext4)" : ""));
+    std::vector<Setting> ways;
+    if (parameters->variant != Variant::ext4) ways = {{"fs", "ext4"}};
+    return std::unexpected(
+        Error{Errc::does_not_fit,
+              0,
+              fmt::format("with {}-byte blocks and these features an image ends at {} bytes",
+                          block_bytes, sizer.most_blocks() * block_bytes),
+              {"size", std::to_string(*options.size_bytes)},
+              std::move(ways)});
   }
   std::uint64_t shortfall = 0;
   auto volume = sizer.try_blocks(blocks, shortfall);

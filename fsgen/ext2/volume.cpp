@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cassert>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "support/arithmetic.h"
 
@@ -20,17 +22,18 @@ constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{1}
                                               << 31;  // i_size is 32 bits, signed in some readers
 
 /// What helps a file of this size, which these parameters cannot hold; empty when nothing does.
-std::string_view way_to_larger_files(Parameters parameters, std::uint64_t size_bytes) {
+std::vector<Setting> ways_to_larger_files(Parameters parameters, std::uint64_t size_bytes) {
   const auto holds = [&] {
     return ceil_div<std::uint64_t>(size_bytes, parameters.block_bytes) <=
            BlockMapper::logical_limit(parameters);
   };
   parameters.block_bytes = 4096;
-  if (holds()) return " (try --block-size=4096)";
-  if (parameters.variant == Variant::ext4) return "";
+  if (holds()) return {{"block-size", "4096"}};
+  if (parameters.variant == Variant::ext4) return {};
   parameters.extents = true;
   parameters.huge_file = true;
-  return holds() ? " (try --fs=ext4)" : "";
+  if (!holds()) return {};
+  return {{"fs", "ext4"}};
 }
 
 }  // namespace
@@ -71,9 +74,8 @@ Result<void> Contents::check_limits() const {
   };
   if (const Entry* found = tree->find(tree->directories()[0], kLostFoundName);
       found != nullptr && !tree->node(found->node).is_directory()) {
-    return fail(
-        Errc::does_not_fit,
-        "lost+found is not a directory; ext needs it to be one (try --exclude=/lost+found)");
+    return fail(Errc::does_not_fit, "lost+found is not a directory; ext needs it to be one",
+                {{"exclude", "/lost+found"}});
   }
   if (tree->node_count() > ~std::uint32_t{0} - 2 * kFirstInode) {
     return fail(
@@ -85,24 +87,24 @@ Result<void> Contents::check_limits() const {
   for (NodeNo no = 0; no < tree->node_count(); ++no) {
     const Node& node = tree->node(no);
     if (node.is_regular() && blocks_for(node.size_bytes) > logical_limit) {
-      return fail(
-          Errc::does_not_fit,
-          fmt::format("{} is {} bytes; with {}-byte blocks files of this variant end at {}{}",
-                      name(no), node.size_bytes, parameters.block_bytes,
-                      logical_limit * parameters.block_bytes,
-                      way_to_larger_files(parameters, node.size_bytes)));
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} is {} bytes; with {}-byte blocks files of this variant end at {}",
+                              name(no), node.size_bytes, parameters.block_bytes,
+                              logical_limit * parameters.block_bytes),
+                  ways_to_larger_files(parameters, node.size_bytes));
     }
     if (node.is_symlink() && node.size_bytes >= parameters.block_bytes) {
       return fail(Errc::does_not_fit,
-                  fmt::format("{} is a symlink to {} bytes; with {}-byte blocks targets end at {} "
-                              "(try --block-size=4096)",
+                  fmt::format("{} is a symlink to {} bytes; with {}-byte blocks targets end at {}",
                               name(no), node.size_bytes, parameters.block_bytes,
-                              parameters.block_bytes - 1));
+                              parameters.block_bytes - 1),
+                  {{"block-size", "4096"}});
     }
     if (node.link_count > kMostLinks) {
       return fail(Errc::does_not_fit,
-                  fmt::format("{} has {} hard links; ext files end at {} (try --exclude for some)",
-                              name(no), node.link_count, kMostLinks));
+                  fmt::format("{} has {} hard links; ext files end at {}", name(no),
+                              node.link_count, kMostLinks),
+                  {{"exclude"}});
     }
   }
   for (std::uint32_t d = 0; d < tree->directories().size(); ++d) {
@@ -113,8 +115,9 @@ Result<void> Contents::check_limits() const {
     const std::uint32_t subdirectories = directories.subdirectory_count(d) - ours;
     if (!parameters.dir_nlink && subdirectories > most) {
       return fail(Errc::does_not_fit,
-                  fmt::format("{} has {} subdirectories; ext2 and ext3 end at {} (try --fs=ext4)",
-                              name(no), subdirectories, most));
+                  fmt::format("{} has {} subdirectories; ext2 and ext3 end at {}", name(no),
+                              subdirectories, most),
+                  {{"fs", "ext4"}});
     }
     if (static_cast<std::uint64_t>(directories.block_count(d)) * parameters.block_bytes >=
         kMostDirectoryBytes) {

@@ -94,16 +94,16 @@ Result<Attribute> to_attribute(const Xattr& xattr, const std::string& path) {
       std::optional<std::string> acl = to_ext_acl(xattr.value);
       if (!acl) {
         return fail(Errc::unsupported,
-                    fmt::format("{}: {} is not a POSIX ACL of version 2 (try --no-xattrs)", path,
-                                xattr.name));
+                    fmt::format("{}: {} is not a POSIX ACL of version 2", path, xattr.name),
+                    {{"no-xattrs"}});
       }
       attribute.value = std::move(*acl);
     }
     return attribute;
   }
-  return fail(
-      Errc::unsupported,
-      fmt::format("{}: ext has no place for the attribute {} (try --no-xattrs)", path, xattr.name));
+  return fail(Errc::unsupported,
+              fmt::format("{}: ext has no place for the attribute {}", path, xattr.name),
+              {{"no-xattrs"}});
 }
 
 /// Entries from `entries_at` on, values from the end of `area` down; offsets count from
@@ -200,10 +200,9 @@ Result<Xattrs> Xattrs::make(const SourceTree& tree, const Parameters& parameters
     if (block_bytes_needed > block_most) {
       return fail(
           Errc::does_not_fit,
-          fmt::format(
-              "{}: its extended attributes need {} bytes, a block has room for {}{}", path,
-              block_bytes_needed, block_most,
-              parameters.block_bytes < 4096 ? " (try --block-size=4096)" : " (try --no-xattrs)"));
+          fmt::format("{}: its extended attributes need {} bytes, a block has room for {}", path,
+                      block_bytes_needed, block_most),
+          {parameters.block_bytes < 4096 ? Setting{"block-size", "4096"} : Setting{"no-xattrs"}});
     }
     Set& set = made.sets_[no];
     if (!in_inode.empty()) set.in_inode = encode_in_inode(in_inode, inode_room);

@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <string>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "fsgen/fat32/symlinks.h"
 #include "support/arithmetic.h"
@@ -150,8 +152,11 @@ class ContentsBuilder {
     ++contents_.skipped_counts_[static_cast<std::size_t>(reason)];
   }
   /// Leaves out, if that is wished, or fails with these words behind the path.
-  Result<void> unfit(std::uint32_t entry, Reason reason, const std::string& words) {
-    if (!options_.skip_unfit) return fail(Errc::does_not_fit, path_of(entry) + words);
+  Result<void> unfit(std::uint32_t entry, Reason reason, const std::string& words,
+                     std::vector<Setting> hints) {
+    if (!options_.skip_unfit) {
+      return fail(Errc::does_not_fit, path_of(entry) + words, std::move(hints));
+    }
     skip(entry, reason);
     return {};
   }
@@ -191,15 +196,15 @@ class ContentsBuilder {
           skip(entry, Reason::symlink);
           return {};
         case Symlinks::error:
-          return fail(Errc::does_not_fit, path_of(entry) +
-                                              " is a symlink; FAT has none (try --symlinks=skip or "
-                                              "--symlinks=follow)");
+          return fail(Errc::does_not_fit, path_of(entry) + " is a symlink; FAT has none",
+                      {{"symlinks", "skip"}, {"symlinks", "follow"}});
         case Symlinks::follow: {
           const auto followed = followed_to(no);
           if (!followed) {
-            return unfit(entry, followed.error(),
-                         fmt::format(" {}: {} (try --symlinks=skip or --skip-unfit)",
-                                     words_of(followed.error()), tree_.symlink_target(no)));
+            return unfit(
+                entry, followed.error(),
+                fmt::format(" {}: {}", words_of(followed.error()), tree_.symlink_target(no)),
+                {{"symlinks", "skip"}, {"skip-unfit"}});
           }
           draft.target = *followed;
           break;
@@ -212,18 +217,17 @@ class ContentsBuilder {
       return {};
     }
     if (node.size_bytes > kMostFileBytes) {
-      return unfit(entry, Reason::too_large,
-                   fmt::format(" is {} bytes; FAT files end at {} (try --fs=ext4, --exclude or "
-                               "--skip-unfit)",
-                               node.size_bytes, kMostFileBytes));
+      return unfit(
+          entry, Reason::too_large,
+          fmt::format(" is {} bytes; FAT files end at {}", node.size_bytes, kMostFileBytes),
+          {{"fs", "ext4"}, {"exclude"}, {"skip-unfit"}});
     }
     const std::string_view raw = raw_name(entry);
     const LongName name = long_name(raw);
     if (name.is_mapped() && options_.bad_names != BadNames::escape && !is_valid_utf8(raw)) {
       if (options_.bad_names == BadNames::error) {
-        return fail(Errc::does_not_fit, path_of(entry) +
-                                            ": the name is not UTF-8 (try "
-                                            "--names=escape or --names=skip)");
+        return fail(Errc::does_not_fit, path_of(entry) + ": the name is not UTF-8",
+                    {{"names", "escape"}, {"names", "skip"}});
       }
       skip(entry, Reason::not_utf8);
       return {};
@@ -280,9 +284,9 @@ class ContentsBuilder {
       if (options_.case_clashes == CaseClashes::error) {
         if (Result<void> skipped =
                 unfit(drafts_[now].entry, Reason::case_clash,
-                      fmt::format(" and {} differ only in case, FAT would take one for the other "
-                                  "(try --case-clashes=escape or --skip-unfit)",
-                                  raw_name(drafts_[*first].entry)));
+                      fmt::format(" and {} differ only in case, FAT would take one for the other",
+                                  raw_name(drafts_[*first].entry)),
+                      {{"case-clashes", "escape"}, {"skip-unfit"}});
             !skipped) {
           return skipped;
         }
@@ -310,8 +314,9 @@ class ContentsBuilder {
     return fail(
         Errc::does_not_fit,
         fmt::format("{} has {} entries; with their long names they need more than the {} "
-                    "slots of a FAT directory (try --fs=ext4 or --skip-unfit)",
-                    path.empty() ? "the source's root" : path, source_->entry_count, kMostSlots));
+                    "slots of a FAT directory",
+                    path.empty() ? "the source's root" : path, source_->entry_count, kMostSlots),
+        {{"fs", "ext4"}, {"skip-unfit"}});
   }
 
   /// Makes items of the drafts.
@@ -325,8 +330,9 @@ class ContentsBuilder {
       if (contents_.items_.size() >= most_items()) {
         return fail(Errc::does_not_fit,
                     fmt::format("{}: with all symlinks followed there are more than {} files and "
-                                "directories (try --symlinks=skip or --exclude)",
-                                path_of(draft.entry), most_items()));
+                                "directories",
+                                path_of(draft.entry), most_items()),
+                    {{"symlinks", "skip"}, {"exclude"}});
       }
       const auto item_no = static_cast<std::uint32_t>(contents_.items_.size());
       std::uint32_t target = draft.target;

@@ -156,12 +156,12 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   options.skip_unfit = reader.flag("skip-unfit");
   if (const std::string* text = reader.find("time-zone")) {
     const std::optional<TimeZone> zone = parse_time_zone(*text);
-    if (!zone) reader.refuse("time-zone", *text, "is not utc, local, +HH:MM or -HH:MM");
+    if (!zone) reader.refuse("time-zone", *text, "not utc, local, +HH:MM or -HH:MM");
     options.time_zone = zone.value_or(TimeZone{});
   }
   if (const std::string* text = reader.find("uuid")) {
     options.volume_id = parse_volume_id(*text);
-    if (!options.volume_id) reader.refuse("uuid", *text, "is not a FAT volume id (1234-ABCD)");
+    if (!options.volume_id) reader.refuse("uuid", *text, "not a FAT volume id (1234-ABCD)");
   }
   if (Result<void> good = reader.finish(); !good) return propagate(good);
   return options;

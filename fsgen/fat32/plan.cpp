@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 #include <cassert>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -79,9 +80,9 @@ class Sizer {
   Result<void> check_root() const {
     if (!options_.width || root_fits(*options_.width)) return {};
     return fail(Errc::does_not_fit,
-                fmt::format("the source's root needs {} slots; with --fs={} they end at {} (try "
-                            "--fs=fat32)",
-                            root_slots(), name_of(*options_.width), kMostRootEntries));
+                fmt::format("the source's root needs {} slots; in {} they end at {}", root_slots(),
+                            upper(name_of(*options_.width)), kMostRootEntries),
+                {{"fs", "fat32"}});
   }
 
   /// Cluster sizes that may be chosen, ascending.
@@ -203,37 +204,37 @@ class Sizer {
     const std::optional<Bounds> can = bounds(Width::fat32, 0);
     const bool beyond_fat32 = options_.width.value_or(Width::fat32) == Width::fat32 && can &&
                               size_bytes > can->most_bytes;
-    return fail(Errc::does_not_fit,
-                fmt::format("--size={} cannot be {}{}: {}{}", size_bytes,
-                            options_.width ? upper(name_of(*options_.width)) : "FAT", clusters,
-                            sizes.empty() ? "no size can" : "these sizes can: " + sizes,
-                            beyond_fat32 ? fmt::format(" ({})", way_beyond(size_bytes)) : ""));
+    return std::unexpected(Error{
+        Errc::does_not_fit,
+        0,
+        fmt::format("cannot be {}{}: {}", options_.width ? upper(name_of(*options_.width)) : "FAT",
+                    clusters, sizes.empty() ? "no size can" : "these sizes can: " + sizes),
+        {"size", std::to_string(size_bytes)},
+        beyond_fat32 ? ways_beyond(size_bytes) : std::vector<Setting>()});
   }
 
   /// What helps when FAT32, as it was asked for, ends below this size.
-  std::string way_beyond(std::uint64_t size_bytes) const {
+  std::vector<Setting> ways_beyond(std::uint64_t size_bytes) const {
+    std::vector<Setting> ways{{"fs", "ext4"}};
     constexpr std::uint32_t kMostSector = 4096;
     const std::uint64_t most_clusters_of_all = most_clusters(Width::fat32);
     if (size_bytes / kMostSector > kMostSectors ||
         size_bytes / kMostCluster > most_clusters_of_all) {
-      return "try --fs=ext4";
+      return ways;
     }
     const bool too_many_clusters = size_bytes / cluster_sizes().back() > most_clusters_of_all;
     const bool too_many_sectors =
         size_bytes / options_.sector_bytes > kMostSectors || !too_many_clusters;
-    std::string larger;
-    if (too_many_sectors && options_.sector_bytes < kMostSector) {
-      larger = fmt::format("--sector-size={}", kMostSector);
-    }
-    // The two have to go together.
-    if (too_many_clusters || (!larger.empty() && cluster_sizes().back() < kMostSector)) {
-      larger += fmt::format("{}--cluster-size={}", larger.empty() ? "" : " ", kMostCluster);
-    }
-    std::string ways = "try --fs=ext4";
-    if (larger.empty()) return ways;
-    ways += ", or " + larger;
-    if (larger.starts_with("--sector-size")) {
-      ways += fmt::format("; the disk's logical block must then be {} bytes, too", kMostSector);
+    const bool larger_sectors = too_many_sectors && options_.sector_bytes < kMostSector;
+    const bool larger_clusters =
+        too_many_clusters || (larger_sectors && cluster_sizes().back() < kMostSector);
+    if (larger_sectors && larger_clusters) {
+      ways.push_back(
+          {"", fmt::format("sectors of {} bytes with clusters of {}", kMostSector, kMostCluster)});
+    } else if (larger_sectors) {
+      ways.push_back({"sector-size", std::to_string(kMostSector)});
+    } else if (larger_clusters) {
+      ways.push_back({"cluster-size", std::to_string(kMostCluster)});
     }
     return ways;
   }
@@ -320,14 +321,16 @@ class Sizer {
     const std::optional<Bounds> can = bounds(width, 0);
     // What is left of the image beside its clusters may be what does not fit.
     const std::uint64_t wanted_bytes = wanted * cluster_bytes;
-    const std::string way_out =
-        width != Width::fat32 ? "try --fs=fat32"
-                              : way_beyond(std::max(wanted_bytes, can ? can->most_bytes + 1 : 0));
+    std::vector<Setting> ways{{"fs", "fat32"}};
+    if (width == Width::fat32) {
+      ways = ways_beyond(std::max(wanted_bytes, can ? can->most_bytes + 1 : 0));
+    }
     return fail(Errc::does_not_fit,
                 fmt::format("the image needs {} of clusters; {} with sectors of {} bytes and "
-                            "clusters of {} ends at {} ({})",
+                            "clusters of {} ends at {}",
                             human_size(wanted_bytes), upper(name_of(width)), options_.sector_bytes,
-                            cluster_bytes, can ? human_size(can->most_bytes) : "nothing", way_out));
+                            cluster_bytes, can ? human_size(can->most_bytes) : "nothing"),
+                std::move(ways));
   }
 
   const Contents& contents_;
@@ -340,18 +343,17 @@ Result<std::string> checked_label(const std::string& given) {
   std::string label;
   for (const char c : given) {
     if (c < 0x20 || c >= 0x7F || kForbidden.find(c) != kForbidden.npos) {
-      return fail(Errc::usage, fmt::format("--label={}: FAT labels are ASCII without any of {}",
-                                           given, kForbidden));
+      return fail_option({"label", given},
+                         fmt::format("FAT labels are ASCII without any of {}", kForbidden));
     }
   }
   if (given.size() > kLabelBytes) {
-    return fail(Errc::usage, fmt::format("--label={}: FAT labels are up to {} characters, this one "
-                                         "is {}",
-                                         given, kLabelBytes, given.size()));
+    return fail_option({"label", given},
+                       fmt::format("FAT labels are up to {} characters, this one is {}",
+                                   kLabelBytes, given.size()));
   }
   if (given.starts_with(' ')) {
-    return fail(Errc::usage,
-                fmt::format("--label={}: FAT labels do not begin with a blank", given));
+    return fail_option({"label", given}, "FAT labels do not begin with a blank");
   }
   label = upper(given);
   while (label.ends_with(' ')) label.pop_back();
@@ -361,25 +363,22 @@ Result<std::string> checked_label(const std::string& given) {
 Result<void> check(const Options& options) {
   if (!std::has_single_bit(options.sector_bytes) || options.sector_bytes < 512 ||
       options.sector_bytes > 4096) {
-    return fail(Errc::usage,
-                fmt::format("--sector-size={}: FAT sectors are 512, 1024, 2048 or 4096 "
-                            "bytes",
-                            options.sector_bytes));
+    return fail_option({"sector-size", std::to_string(options.sector_bytes)},
+                       "FAT sectors are 512, 1024, 2048 or 4096 bytes");
   }
   if (options.cluster_bytes != 0 &&
       (!std::has_single_bit(options.cluster_bytes) || options.cluster_bytes < 512 ||
        options.cluster_bytes > kMostCluster)) {
-    return fail(Errc::usage, fmt::format("--cluster-size={}: FAT clusters are a power of two from "
-                                         "512 to {} bytes",
-                                         options.cluster_bytes, kMostCluster));
+    return fail_option(
+        {"cluster-size", std::to_string(options.cluster_bytes)},
+        fmt::format("FAT clusters are a power of two from 512 to {} bytes", kMostCluster));
   }
   if (options.cluster_bytes != 0 && options.cluster_bytes < options.sector_bytes) {
-    return fail(Errc::usage, fmt::format("--cluster-size={} is less than --sector-size={}",
-                                         options.cluster_bytes, options.sector_bytes));
+    return fail_option({"cluster-size", std::to_string(options.cluster_bytes)},
+                       fmt::format("less than a sector of {} bytes", options.sector_bytes));
   }
   if (options.size_bytes && options.free) {
-    return fail(Errc::usage,
-                "--size and --free contradict each other: a size leaves what it leaves");
+    return fail_option({"free"}, kFreeOfGivenSize);
   }
   return {};
 }

@@ -77,11 +77,12 @@ std::string_view FormatRegistry::resolve(std::string_view named, const OptionVal
 Result<Planner> FormatRegistry::configure(std::string_view name, const OptionValues& values) const {
   const Format* format = find(name);
   if (format == nullptr) {
-    return fail(Errc::usage, fmt::format("--fs={} is none of {}", name, fmt::join(names(), ", ")));
+    return fail_option({"fs", std::string(name)},
+                       fmt::format("none of {}", fmt::join(names(), ", ")));
   }
   for (const auto& [option, texts] : values) {
     if (std::ranges::find(format->options, option, &OptionRow::name) == format->options.end()) {
-      return fail(Errc::usage, fmt::format("--{} does not go with --fs={}", option, name));
+      return fail_option({option}, fmt::format("{} has no such option", name));
     }
   }
   return format->configure(name, values);

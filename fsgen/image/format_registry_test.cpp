@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/image/format_registry.h"
+#include "tests/support/hinted_text.h"
 
 #include <array>
 #include <catch2/catch.hpp>
@@ -37,7 +38,7 @@ std::string refusal(const FormatRegistry& formats, std::string_view name,
                     const OptionValues& values) {
   const Result<Planner> planner = formats.configure(name, values);
   REQUIRE_FALSE(planner);
-  return planner.error().what;
+  return hinted_text(planner.error());
 }
 
 }  // namespace
@@ -77,9 +78,9 @@ TEST_CASE("an option of another format is refused before the format is configure
   const FormatRegistry formats(kBoth);
   OptionValues values;
   CHECK(refusal(formats, "disk2", values) == "disk2");
-  CHECK(refusal(formats, "floppy", values) == "--fs=floppy is none of disk1, disk2, disc");
+  CHECK(refusal(formats, "floppy", values) == "fs=floppy: none of disk1, disk2, disc");
   values.add("shape", "round");
-  CHECK(refusal(formats, "disk2", values) == "--shape does not go with --fs=disk2");
+  CHECK(refusal(formats, "disk2", values) == "shape: disk2 has no such option");
 }
 
 }  // namespace mkvirtfs

@@ -15,7 +15,7 @@ void OptionReader::size(std::string_view name, std::optional<std::uint64_t>& pla
   const std::string* text = values_.find(name);
   if (text == nullptr) return;
   const std::optional<std::uint64_t> size = parse_size(*text);
-  if (!size) return refuse(name, *text, "is not a size (1536, 64M, 4GiB)");
+  if (!size) return refuse(name, *text, "not a size (1536, 64M, 4GiB)");
   place = size;
 }
 
@@ -27,7 +27,7 @@ void OptionReader::free_space(std::string_view name, std::optional<FreeSpace>& p
       parse_size(std::string_view(*text).substr(0, text->size() - (is_percent ? 1 : 0)));
   constexpr std::uint64_t kMostPercent = 100'000;
   if (!number || (is_percent && *number > kMostPercent)) {
-    return refuse(name, *text, "is neither a size (1536, 64M, 4GiB) nor N%");
+    return refuse(name, *text, "neither a size (1536, 64M, 4GiB) nor N%");
   }
   if (is_percent) {
     place = FreePercent{static_cast<std::uint32_t>(*number)};
@@ -50,7 +50,7 @@ std::optional<std::uint32_t> OptionReader::parse_number(std::string_view name, L
   if (text == nullptr) return {};
   const std::optional<std::uint64_t> number = parse_size(*text);
   if (!number || *number < limits.least || *number > limits.most) {
-    refuse(name, *text, fmt::format("is not a number from {} to {}", limits.least, limits.most));
+    refuse(name, *text, fmt::format("not a number from {} to {}", limits.least, limits.most));
     return {};
   }
   return static_cast<std::uint32_t>(*number);
@@ -58,7 +58,7 @@ std::optional<std::uint32_t> OptionReader::parse_number(std::string_view name, L
 
 void OptionReader::refuse(std::string_view name, std::string_view text, std::string_view why) {
   if (failure_) return;
-  failure_ = Error{Errc::usage, 0, fmt::format("--{}={} {}", name, text, why)};
+  failure_ = Error{Errc::usage, 0, std::string(why), {std::string(name), std::string(text)}};
 }
 
 Result<void> OptionReader::finish() {

@@ -50,7 +50,7 @@ class OptionReader {
     for (const auto& [word, meaning] : meanings) {
       words += (words.empty() ? "" : ", ") + std::string(word);
     }
-    refuse(name, *text, "is none of " + words);
+    refuse(name, *text, "none of " + words);
   }
 
   /// The option's text for what has a parser of its own; nullptr when it was not given.

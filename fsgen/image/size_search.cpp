@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
 #include <variant>
 
 #include "support/arithmetic.h"
@@ -34,9 +35,11 @@ std::uint64_t free_units(const std::optional<FreeSpace>& wish, std::uint64_t use
 }
 
 std::unexpected<Error> size_too_small(std::uint64_t size_bytes, std::uint64_t smallest_bytes) {
-  return fail(Errc::does_not_fit,
-              fmt::format("--size={} is too small; the smallest size that fits is {} ({})",
-                          size_bytes, smallest_bytes, human_size(smallest_bytes)));
+  return std::unexpected(Error{Errc::does_not_fit,
+                               0,
+                               fmt::format("too small; the smallest size that fits is {} ({})",
+                                           smallest_bytes, human_size(smallest_bytes)),
+                               {"size", std::to_string(size_bytes)}});
 }
 
 }  // namespace mkvirtfs

@@ -31,6 +31,10 @@ Number smallest_that_holds(Number fails, Number fits, Holds&& holds) {
   return fits;
 }
 
+/// Why a format refuses both options.
+inline constexpr const char* kFreeOfGivenSize =
+    "an image of a given size has as much free space as is left";
+
 /// A given size that is less than what the contents need.
 std::unexpected<Error> size_too_small(std::uint64_t size_bytes, std::uint64_t smallest_bytes);
 

@@ -28,8 +28,9 @@ Result<FilePlaces> FilePlaces::make(const SourceTree& tree, std::uint32_t first_
                                     std::span<const Boot::File> boot_files) {
   const auto too_large = [&](NodeNo no) {
     return fail(Errc::does_not_fit,
-                fmt::format("{} would end behind {}, where ISO 9660 volumes end (try --fs=ext4)",
-                            tree.path(no), human_size(kMostBlocks * kBlockBytes)));
+                fmt::format("{} would end behind {}, where ISO 9660 volumes end", tree.path(no),
+                            human_size(kMostBlocks * kBlockBytes)),
+                {{"fs", "ext4"}});
   };
   FilePlaces places;
   places.first_block_ = first_block;

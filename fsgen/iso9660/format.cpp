@@ -83,7 +83,7 @@ void read_volume_fields(const OptionValues& values, OptionReader& reader, Option
     const std::optional<Field> field = parse_field(std::string_view(text).substr(0, equals));
     if (!field || equals == std::string::npos) {
       reader.refuse("volume-field", text,
-                    "is not system=TEXT, volume-set=, publisher=, preparer=, application=, "
+                    "not system=TEXT, volume-set=, publisher=, preparer=, application=, "
                     "copyright=, abstract= or bibliographic=");
       return;
     }
@@ -138,7 +138,7 @@ Result<Options> read_options(std::string_view /*name*/, const OptionValues& valu
     options.volume_time = parse_volume_time(*text);
     if (!options.volume_time) {
       reader.refuse("uuid", *text,
-                    "is not a date (2026-01-31-23-59-59-00), which ISO 9660 has for a UUID");
+                    "not a date (2026-01-31-23-59-59-00), which ISO 9660 has for a UUID");
     }
   }
   options.pad = reader.flag("pad");

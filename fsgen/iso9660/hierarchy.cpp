@@ -510,8 +510,9 @@ class HierarchyBuilder {
     if (names.size() != wanted) {
       return fail(Errc::does_not_fit,
                   fmt::format("/{} has more names that are alike as {} identifiers than numbers "
-                              "tell apart (try --fs=ext4)",
-                              made_->path(number), made_->is_joliet_ ? "Joliet" : "ISO 9660"));
+                              "tell apart",
+                              made_->path(number), made_->is_joliet_ ? "Joliet" : "ISO 9660"),
+                  {{"fs", "ext4"}});
     }
     directory.first_record = static_cast<std::uint32_t>(made_->records_.size());
     directory.record_count = static_cast<std::uint32_t>(names.size());
@@ -553,8 +554,9 @@ class HierarchyBuilder {
       if (tree_.find(root, taken) == nullptr) continue;
       return fail(Errc::does_not_fit,
                   fmt::format("{} is where readers look for directories deeper than {} levels, "
-                              "such as {} (rename it, or try --deep-directories=keep)",
-                              taken, kMostLevels, made_->path(deep.front())));
+                              "such as {}",
+                              taken, kMostLevels, made_->path(deep.front())),
+                  {{"", "another name for it"}, {"deep-directories", "keep"}});
     }
     const auto moved = static_cast<std::uint32_t>(made_->directories_.size());
     made_->directories_.emplace_back();
@@ -651,8 +653,9 @@ class HierarchyBuilder {
         if (directory.number > kMostParentNumber) {
           return fail(Errc::does_not_fit,
                       fmt::format("/{} has directories, but is number {} of all; path tables of "
-                                  "ISO 9660 number {} (try --fs=ext4)",
-                                  made_->path(d), directory.number, kMostParentNumber));
+                                  "ISO 9660 number {}",
+                                  made_->path(d), directory.number, kMostParentNumber),
+                      {{"fs", "ext4"}});
         }
         by_number.push_back(item.directory);
       }
@@ -691,9 +694,9 @@ class HierarchyBuilder {
       }
       if (at > kMostDirectoryBytes || area > kMostDirectoryBytes) {
         return fail(Errc::does_not_fit,
-                    fmt::format("/{} has more names than the 4 GiB of an ISO 9660 directory hold "
-                                "(try --fs=ext4)",
-                                made_->path(d)));
+                    fmt::format("/{} has more names than the 4 GiB of an ISO 9660 directory hold",
+                                made_->path(d)),
+                    {{"fs", "ext4"}});
       }
     }
     directory.blocks = static_cast<std::uint32_t>(made_->positions_.size()) - first;
@@ -760,8 +763,7 @@ Result<std::uint32_t> Hierarchy::place(std::uint32_t first_block) {
     at += std::uint64_t{directory.blocks} + directory.continuation_blocks;
     if (at > std::numeric_limits<std::uint32_t>::max()) {
       return fail(Errc::does_not_fit,
-                  "the directories alone do not fit an ISO 9660 volume of 8 TiB "
-                  "(try --fs=ext4)");
+                  "the directories alone do not fit an ISO 9660 volume of 8 TiB", {{"fs", "ext4"}});
     }
   }
   end_block_ = static_cast<std::uint32_t>(at);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "fsgen/iso9660/iso_image.h"
@@ -49,21 +50,21 @@ bool is_text(std::string_view text) {
 
 Result<void> check(const Options& options) {
   if (options.level < 1 || options.level > 3) {
-    return fail(Errc::usage,
-                fmt::format("--iso-level={}: ISO 9660 has the levels 1, 2 and 3", options.level));
+    return fail_option({"iso-level", std::to_string(options.level)},
+                       "ISO 9660 has the levels 1, 2 and 3");
   }
   if (!is_text(options.label) || options.label.size() > kLabelBytes) {
-    return fail(Errc::usage, fmt::format("--label={}: ISO 9660 labels are up to {} characters of "
-                                         "ASCII",
-                                         options.label, kLabelBytes));
+    return fail_option(
+        {"label", options.label},
+        fmt::format("ISO 9660 labels are up to {} characters of ASCII", kLabelBytes));
   }
   for (const Options::FieldText& given : options.fields) {
     const FieldRule& rule = rule_of(given.field);
     // The names of files are measured by what they become.
     const std::size_t most = rule.names_file ? 255 : rule.most_bytes;
     if ((rule.names_file || is_text(given.text)) && given.text.size() <= most) continue;
-    return fail(Errc::usage, fmt::format("--volume-field={}={}: up to {} characters of ASCII",
-                                         rule.name, given.text, rule.most_bytes));
+    return fail_option({"volume-field", fmt::format("{}={}", rule.name, given.text)},
+                       fmt::format("up to {} characters of ASCII", rule.most_bytes));
   }
   if (options.volume_time && !is_volume_time(*options.volume_time)) {
     return fail(Errc::usage,
@@ -79,14 +80,12 @@ Result<std::string> label_of(const SourceTree& tree, const Options& options) {
     const Node* node = tree.find_path(name);
     if (node != nullptr && node->is_regular()) continue;
     return fail(Errc::does_not_fit,
-                fmt::format("{} is not a file in the source; --preset=cidata is for cloud-init, "
-                            "which needs user-data and meta-data (an empty one will do)",
+                fmt::format("{} is not a file in the source; cloud-init needs user-data and "
+                            "meta-data (an empty one will do)",
                             name));
   }
   if (!options.label.empty() && options.label != kCidata && options.label != "CIDATA") {
-    return fail(Errc::usage, fmt::format("--label={} does not go with --preset=cidata: cloud-init "
-                                         "looks for cidata",
-                                         options.label));
+    return fail_option({"label", options.label}, "cloud-init looks for the label cidata");
   }
   return options.label.empty() ? std::string(kCidata) : options.label;
 }
@@ -98,9 +97,9 @@ Result<void> check_files(const SourceTree& tree, unsigned level) {
     const Node& node = tree.node(no);
     if (!node.is_regular() || node.size_bytes <= kMostSectionBytes) continue;
     return fail(Errc::does_not_fit,
-                fmt::format("{} is {} bytes; files of ISO 9660 level {} end at {} (try "
-                            "--iso-level=3)",
-                            tree.path(no), node.size_bytes, level, kMostSectionBytes));
+                fmt::format("{} is {} bytes; files of ISO 9660 level {} end at {}", tree.path(no),
+                            node.size_bytes, level, kMostSectionBytes),
+                {{"iso-level", "3"}});
   }
   return {};
 }
@@ -115,9 +114,10 @@ Result<void> fill_fields(Volume& volume) {
     }
     volume.fields[at] = volume.primary->identifier_in_root(given.text);
     if (volume.fields[at].empty()) {
-      return fail(Errc::does_not_fit, fmt::format("--volume-field={}={} must name a file in the "
-                                                  "source's root",
-                                                  rule.name, given.text));
+      return std::unexpected(Error{Errc::does_not_fit,
+                                   0,
+                                   "it must name a file in the source's root",
+                                   {"volume-field", fmt::format("{}={}", rule.name, given.text)}});
     }
     // Joliet has 18 characters here; a longer name is not said.
     if (is_text(given.text) && given.text.size() + 2 <= rule.most_bytes / 2) {

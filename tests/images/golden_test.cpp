@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "block/image.h"
+#include "cli/error_text.h"
 #include "compose/formats.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/sha256.h"
@@ -155,7 +156,7 @@ void run_recipe(const fs::path& recipe) {
       (*planner)({.tree = built.tree, .contents = built.store, .made_at_s = options.made_at_s});
   if (recipe.filename().string().starts_with("should-fail-")) {
     if (image) FAIL("a plan was made");
-    compare(recipe / "expect", printable(image.error().what) + "\n");
+    compare(recipe / "expect", printable(cli::error_text(image.error())) + "\n");
     return;
   }
   if (!image) FAIL(image.error().what);
