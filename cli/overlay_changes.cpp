@@ -39,10 +39,10 @@ void for_each_change(const Overlay& overlay,
     held = std::move(change);
   };
   for (std::uint64_t block = 0; goes_on && block < states.blocks();) {
-    const BlockStates::Run run = states.run_at(block, states.blocks() - block);
-    block += run.count;
+    const BlockStates::Run run = states.run_at({block, states.blocks() - block});
+    block = run.blocks.end();
     if (run.state == BlockState::below) continue;
-    const std::uint64_t from = run.first * Overlay::kBlockBytes;
+    const std::uint64_t from = run.blocks.first * Overlay::kBlockBytes;
     const Range range{from, std::min(block * Overlay::kBlockBytes, size_bytes) - from};
     const bool is_zero = run.state == BlockState::zero;
     if (device == nullptr) {

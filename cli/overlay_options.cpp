@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "block/overlay/file.h"
+#include "block/overlay/image_id.h"
 #include "block/resized_device.h"
 #include "cli/overlay_directory.h"
 #include "compose/source_base.h"

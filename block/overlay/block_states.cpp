@@ -70,20 +70,20 @@ BlockStates::Node& BlockStates::make_node(std::uint64_t group) {
   return *there;
 }
 
-BlockStates::Run BlockStates::run_at(std::uint64_t first, std::uint64_t most) const {
-  assert(first < blocks_ && most > 0 && most <= blocks_ - first);
-  Run run{first, 0, BlockState::below};
-  const std::uint64_t end = first + most;
+BlockStates::Run BlockStates::run_at(OverlayBlocks blocks) const {
+  assert(blocks.first < blocks_ && blocks.count > 0 && blocks.count <= blocks_ - blocks.first);
+  Run run{{blocks.first, 0}, BlockState::below};
+  const std::uint64_t end = blocks.end();
   bool known = false;
   /// False when the run ends here.
   const auto add = [&](BlockState state, std::uint64_t count) {
     if (known && state != run.state) return false;
     known = true;
     run.state = state;
-    run.count += count;
+    run.blocks.count += count;
     return true;
   };
-  for (std::uint64_t at = first; at < end;) {
+  for (std::uint64_t at = blocks.first; at < end;) {
     const std::uint64_t number = at / kGroupBlocks;
     const Node* node = node_of(number);
     if (node == nullptr) {
@@ -117,12 +117,12 @@ BlockStates::Run BlockStates::run_at(std::uint64_t first, std::uint64_t most) co
   return run;
 }
 
-std::uint64_t BlockStates::set(std::uint64_t first, std::uint64_t count, BlockState state) {
-  assert(first <= blocks_ && count <= blocks_ - first);
+std::uint64_t BlockStates::set(OverlayBlocks blocks, BlockState state) {
+  assert(blocks.first <= blocks_ && blocks.count <= blocks_ - blocks.first);
   std::uint64_t were_here = 0;
-  for (const std::uint64_t end = first + count; first < end;) {
+  for (std::uint64_t first = blocks.first; first < blocks.end();) {
     const std::uint64_t group = first / kGroupBlocks;
-    const std::uint64_t part = std::min(end, (group + 1) * kGroupBlocks) - first;
+    const std::uint64_t part = std::min(blocks.end(), (group + 1) * kGroupBlocks) - first;
     were_here += set_in_group(group, first % kGroupBlocks, part, state);
     first += part;
   }
@@ -180,12 +180,12 @@ std::uint64_t BlockStates::set_in_group(std::uint64_t group, std::uint64_t first
   return were_here;
 }
 
-std::uint64_t BlockStates::count_here(std::uint64_t first, std::uint64_t count) const {
+std::uint64_t BlockStates::count_here(OverlayBlocks blocks) const {
   std::uint64_t here = 0;
-  for (const std::uint64_t end = first + count; first < end;) {
-    const Run run = run_at(first, end - first);
-    if (run.state == BlockState::here) here += run.count;
-    first += run.count;
+  for (std::uint64_t first = blocks.first; first < blocks.end();) {
+    const Run run = run_at({first, blocks.end() - first});
+    if (run.state == BlockState::here) here += run.blocks.count;
+    first += run.blocks.count;
   }
   return here;
 }

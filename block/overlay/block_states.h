@@ -19,6 +19,15 @@ enum class BlockState : std::uint8_t {
   zero = 2,   ///< the knowledge that it is zeroes
 };
 
+/// Neighbouring blocks of an overlay, by their numbers.
+struct OverlayBlocks {
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+
+  std::uint64_t end() const noexcept { return first + count; }
+  friend bool operator==(const OverlayBlocks&, const OverlayBlocks&) = default;
+};
+
 /// The states of all blocks of an overlay, two bits each, and hardly more memory than what was
 /// touched: a tree of three levels, in which 512 blocks that are alike (2 MiB, when blocks have
 /// 4 KiB) take one pointer and others 128 bytes; 16 TiB with nothing written take 128 KiB.
@@ -36,18 +45,18 @@ class BlockStates {
 
   /// Neighbours that are alike.
   struct Run {
-    std::uint64_t first = 0;
-    std::uint64_t count = 0;
+    OverlayBlocks blocks;
     BlockState state = BlockState::below;
   };
-  /// The run that begins with `first`, up to `most` blocks of it. Both inside; most is not 0.
-  Run run_at(std::uint64_t first, std::uint64_t most) const;
+  /// The run that the front of these blocks, which are not none, begins.
+  Run run_at(OverlayBlocks blocks) const;
+  BlockState state_at(std::uint64_t block) const { return run_at({block, 1}).state; }
 
-  /// Sets `count` blocks from `first`; says how many of them were `here` before.
-  std::uint64_t set(std::uint64_t first, std::uint64_t count, BlockState state);
+  /// Returns how many of them were `here` before.
+  std::uint64_t set(OverlayBlocks blocks, BlockState state);
 
-  /// How many of `count` blocks from `first` are `here`.
-  std::uint64_t count_here(std::uint64_t first, std::uint64_t count) const;
+  /// How many of them are `here`.
+  std::uint64_t count_here(OverlayBlocks blocks) const;
 
   /// What the tree takes now.
   std::uint64_t memory_bytes() const noexcept {

@@ -55,13 +55,13 @@ TEST_CASE("block states are what was set, whatever the lengths") {
           1 + below(below(2) == 0 ? most : std::min<std::uint64_t>(most, 40));
       if (below(3) > 0) {
         const auto state = static_cast<BlockState>(below(3));
-        REQUIRE(states.set(first, count, state) == model.set(first, count, state));
+        REQUIRE(states.set({first, count}, state) == model.set(first, count, state));
       } else {
-        const BlockStates::Run run = states.run_at(first, count);
-        REQUIRE(run.first == first);
+        const BlockStates::Run run = states.run_at({first, count});
+        REQUIRE(run.blocks.first == first);
         REQUIRE(run.state == model.at(first));
-        REQUIRE(run.count == model.run_length(first, count));
-        REQUIRE(states.count_here(first, count) == model.count_here(first, count));
+        REQUIRE(run.blocks.count == model.run_length(first, count));
+        REQUIRE(states.count_here({first, count}) == model.count_here(first, count));
       }
     }
   }
@@ -76,23 +76,23 @@ TEST_CASE("block states take hardly more memory than what was touched") {
   SECTION("a long run of blocks takes two bits for each 64 KiB") {
     constexpr std::uint64_t kBlocksOf16GiB = (std::uint64_t{16} << 30) / 4096;
     for (std::uint64_t block = 0; block < kBlocksOf16GiB; block += 8) {
-      states.set(block, 8, BlockState::here);
+      states.set({block, 8}, BlockState::here);
     }
     CHECK(states.memory_bytes() - untouched <= kBlocksOf16GiB / 16 * 2 / 8);
   }
   SECTION("going back to what it was takes nothing more") {
-    states.set(1000, 1, BlockState::zero);
+    states.set({1000, 1}, BlockState::zero);
     const std::uint64_t touched = states.memory_bytes();
-    states.set(1000, 1, BlockState::below);
+    states.set({1000, 1}, BlockState::below);
     CHECK(states.memory_bytes() < touched);
-    CHECK(states.run_at(0, kBlocksOf16TiB).count == kBlocksOf16TiB);
+    CHECK(states.run_at({0, kBlocksOf16TiB}).blocks.count == kBlocksOf16TiB);
   }
 }
 
 TEST_CASE("setting blocks below where nothing is known costs nothing") {
   BlockStates states(1'000'000);
   const std::uint64_t before = states.memory_bytes();
-  CHECK(states.set(0, 1'000'000, BlockState::below) == 0);
+  CHECK(states.set({0, 1'000'000}, BlockState::below) == 0);
   CHECK(states.memory_bytes() == before);
 }
 

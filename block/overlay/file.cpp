@@ -17,7 +17,7 @@
 #include <utility>
 
 #include "block/overlay/base_manifest.h"
-#include "block/overlay/layer.h"
+#include "block/overlay/found_overlay.h"
 #include "block/overlay/snapshot.h"
 #include "block/page_cache.h"
 #include "support/arithmetic.h"
@@ -29,13 +29,7 @@
 namespace mkvirtfs {
 namespace {
 
-constexpr std::uint64_t kPage = OverlayFile::kPageBytes;
-
-// Where the fields of a page of the map stand.
-constexpr std::size_t kNumberAt = 8;
-constexpr std::size_t kStatesAt = 64;
-constexpr std::size_t kStatesBytes = OverlayFile::kBlocksPerPage / 4;
-static_assert(kStatesAt + kStatesBytes <= kPage - kOverlayChecksumBytes);
+constexpr std::uint64_t kPage = kOverlayPageBytes;
 
 bool is_zero(std::span<const std::byte> bytes) noexcept {
   return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
@@ -133,173 +127,14 @@ Error not_below(Error error, const std::string& above, std::uint32_t layer) {
 
 }  // namespace
 
-/// Where the parts of a file are: a function of the device's size alone.
-struct OverlayFile::Layout {
-  explicit Layout(std::uint64_t size_bytes)
-      : blocks(ceil_div<std::uint64_t>(size_bytes, OverlayLayer::kBlockBytes)),
-        map_pages(ceil_div(blocks, kBlocksPerPage)),
-        map_at(2 * kPage + map_pages * kPage),
-        data_at(round_up<std::uint64_t>(map_at + map_pages * kPage, 2U << 20)),
-        file_bytes(data_at + size_bytes) {}
-
-  static constexpr std::uint64_t journal_at = kOverlayJournalAt;
-  static constexpr std::uint64_t journal_pages_at = 2 * kPage;
-  std::uint64_t blocks;
-  std::uint64_t map_pages;
-  std::uint64_t map_at;
-  std::uint64_t data_at;
-  std::uint64_t file_bytes;
-};
-
-/// What an overlay holds, as it was found.
-struct OverlayFile::Opened {
-  Facts facts;
-  std::map<std::uint64_t, Page> pages;    // of the map, with what the journal says of them
-  std::map<std::uint64_t, Page> journal;  // of these
-  std::uint64_t sequence = 0;
-};
-
-Result<ImageId> image_id(BlockDevice& device) {
-  Sha256 sha;
-  const auto add = [&](std::uint64_t number) {
-    std::array<std::byte, 8> bytes;
-    store_le(bytes, 0, number);
-    sha.update(bytes);
-  };
-  const std::uint64_t size_bytes = device.geometry().size_bytes;
-  add(size_bytes);
-  std::vector<std::byte> bytes;
-  Result<void> result;
-  for_each_extent(device, {0, size_bytes}, [&](const Extent& extent) {
-    add(extent.offset);
-    add(extent.length);
-    if (extent.kind == ExtentKind::hole) {
-      add(0);
-    } else if (extent.kind == ExtentKind::content) {
-      // The bytes of files are told by their names, sizes and times, which stand elsewhere.
-      add(1);
-      add(static_cast<std::uint64_t>(extent.content));
-      add(extent.content_offset);
-    } else {
-      // Computed or in memory is for the planner to choose.
-      add(2);
-      for (std::uint64_t done = 0; result && done < extent.length; done += bytes.size()) {
-        bytes.resize(static_cast<std::size_t>(
-            std::min<std::uint64_t>(extent.length - done, std::uint64_t{1} << 20)));
-        result = device.read(extent.offset + done, bytes);
-        sha.update(bytes);
-      }
-    }
-    return result.has_value();
-  });
-  if (!result) return propagate(result);
-  return sha.finish();
-}
-
 OverlayFile::OverlayFile(UniqueFd file, OverlayHeader header, std::string path,
                          FileOperations& operations)
     : header_(std::move(header)),
       path_(std::move(path)),
       operations_(operations),
-      store_(std::make_shared<OverlayStore>(std::move(file), Layout(header_.size_bytes).data_at,
-                                            path_, operations)),
-      changed_(Layout(header_.size_bytes).map_pages) {}
-
-Result<OverlayFile::Opened> OverlayFile::read_all(const UniqueFd& file, const std::string& path) {
-  const auto damaged = [&](const std::string& what) { return fail(Errc::io, in_file(path, what)); };
-  const auto read_page = [&](std::uint64_t offset, Page& page) -> Result<void> {
-    const Result<std::size_t> count = read_fully(file.get(), offset, page);
-    if (!count) return fail_errno(Errc::io, count.error().os_errno, in_file(path, "read"));
-    if (*count < page.size()) return damaged(fmt::format("it ends at byte {}", offset + *count));
-    return {};
-  };
-  struct stat status{};
-  if (::fstat(file.get(), &status) != 0) return fail_errno(errno, in_file(path, "examine"));
-
-  Opened found;
-  found.facts.path = path;
-  Result<FoundOverlayHeader> header = read_overlay_header(file.get(), path);
-  if (!header) return propagate(header);
-  found.facts.header = std::move(header->header);
-  found.facts.journal_was_pending = header->was_pending;
-  const Layout layout(found.facts.header.size_bytes);
-  const auto file_size = static_cast<std::uint64_t>(status.st_size);
-  if (file_size < layout.file_bytes) {
-    return damaged(fmt::format("it has {} bytes of {}", file_size, layout.file_bytes));
-  }
-  found.facts.file_bytes = static_cast<std::uint64_t>(status.st_blocks) * 512;
-
-  Page page;
-  // A journal that is not whole was being written when the host went down: what it was to replace
-  // is still there.
-  Page journal;
-  if (Result<void> got = read_page(Layout::journal_at, journal); !got) {
-    return propagate(got);
-  }
-  if (is_sealed_overlay_page(journal, kOverlayJournalMagic)) {
-    found.sequence = load_le<std::uint64_t>(journal, kJournalSequenceAt);
-    const auto count = load_le<std::uint64_t>(journal, kJournalCountAt);
-    if (count > layout.map_pages) return damaged("its journal is damaged");
-    Sha256 sha;
-    std::uint64_t entries = 0;
-    while (entries < count) {
-      if (Result<void> got = read_page(Layout::journal_pages_at + entries * kPage, page); !got) {
-        return propagate(got);
-      }
-      // Any other page ends it: a count is no reason to read a file of holes for years.
-      const auto number = load_le<std::uint64_t>(page, kNumberAt);
-      if (!is_sealed_overlay_page(page, kOverlayMapMagic) || number >= layout.map_pages) break;
-      sha.update(page);
-      found.journal[number] = page;
-      ++entries;
-    }
-    const std::array<std::byte, 32> sum = sha.finish();
-    if (entries < count || !std::ranges::equal(std::span(sum).first(kOverlayChecksumBytes),
-                                               std::span(journal).subspan(kJournalChecksumAt,
-                                                                          kOverlayChecksumBytes))) {
-      found.journal.clear();
-    }
-  }
-
-  // Pages that were never written are holes of the file.
-  const std::uint64_t map_end = layout.map_at + layout.map_pages * kPage;
-  for (std::uint64_t at = layout.map_at; at < map_end; at += kPage) {
-    const off_t data = ::lseek(file.get(), static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;
-    if (data >= 0)
-      at = std::max(at, round_down<std::uint64_t>(static_cast<std::uint64_t>(data), kPage));
-    if (at >= map_end) break;
-    const std::uint64_t number = (at - layout.map_at) / kPage;
-    if (Result<void> got = read_page(at, page); !got) return propagate(got);
-    if (found.journal.contains(number) || is_zero(page)) continue;
-    if (!is_sealed_overlay_page(page, kOverlayMapMagic) ||
-        load_le<std::uint64_t>(page, kNumberAt) != number) {
-      return damaged(fmt::format("page {} of its map is damaged", number));
-    }
-    found.pages[number] = page;
-  }
-  for (const auto& [number, replaced] : found.journal) {
-    const Page now = [&] {
-      Page in_place;
-      return read_page(layout.map_at + number * kPage, in_place) ? in_place : Page{};
-    }();
-    if (now != replaced) found.facts.journal_was_pending = true;
-    found.pages[number] = replaced;
-  }
-  for (const auto& [number, states] : found.pages) {
-    const std::uint64_t blocks = std::min(kBlocksPerPage, layout.blocks - number * kBlocksPerPage);
-    for (std::uint64_t block = 0; block < kBlocksPerPage; ++block) {
-      const auto byte = static_cast<unsigned>(states[kStatesAt + block / 4]);
-      const unsigned state = byte >> (block % 4 * 2) & 3;
-      if (state == 3 || (state != 0 && block >= blocks)) {
-        return damaged(fmt::format("page {} of its map is damaged", number));
-      }
-      if (state == 1) ++found.facts.written_blocks;
-      if (state == 2) ++found.facts.zero_blocks;
-    }
-  }
-  return found;
-}
+      store_(std::make_shared<OverlayStore>(
+          std::move(file), OverlayLayout(header_.size_bytes).data_offset(), path_, operations)),
+      changed_(OverlayLayout(header_.size_bytes).map_pages()) {}
 
 Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
                                                        std::uint64_t size_bytes,
@@ -311,7 +146,8 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
   }
   Result<UniqueFd> file = open_to_write(path, operations);
   if (!file) return propagate(file);
-  const Result<bool> is_new = is_unwritten(file->get(), Layout(size_bytes).file_bytes, path);
+  const Result<bool> is_new =
+      is_unwritten(file->get(), OverlayLayout(size_bytes).file_bytes(), path);
   if (!is_new) return propagate(is_new);
   if (*is_new) {
     // What its base was stands on the disk before there is an overlay that needs it.
@@ -326,7 +162,7 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
     }
     return made;
   }
-  Result<Opened> found = read_all(*file, path);
+  Result<FoundOverlay> found = read_overlay(*file, path);
   if (!found) return propagate(found);
   if (found->facts.header.is_frozen()) {
     return fail(Errc::usage, in_file(path,
@@ -349,9 +185,9 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open(const std::string& path,
     return propagate(done);
   }
   // Before the journal is used again, what it says must stand in its place.
-  const Layout layout(size_bytes);
+  const OverlayLayout layout(size_bytes);
   for (const auto& [number, page] : found->journal) {
-    if (Result<void> done = opened->write_fully(page, layout.map_at + number * kPage); !done) {
+    if (Result<void> done = opened->write_fully(page, layout.offset_of(number)); !done) {
       return propagate(done);
     }
   }
@@ -371,7 +207,7 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::open_read_only(const std::stri
   if (!top) return propagate(top);
   Result<UniqueFd> file = open_to_read(top->file);
   if (!file) return propagate(file);
-  Result<Opened> found = read_all(*file, top->file);
+  Result<FoundOverlay> found = read_overlay(*file, top->file);
   if (!found) return propagate(found);
   auto opened = std::unique_ptr<OverlayFile>(new OverlayFile(
       std::move(*file), std::move(found->facts.header), top->overlay, FileOperations::host()));
@@ -391,7 +227,7 @@ Result<void> OverlayFile::open_below() {
     const std::string path = overlay_layer_path(path_, above.layer - 1);
     Result<UniqueFd> file = open_to_read(path);
     if (!file) return std::unexpected(not_below(std::move(file.error()), path_, above.layer - 1));
-    Result<Opened> found = read_all(*file, path);
+    Result<FoundOverlay> found = read_overlay(*file, path);
     if (!found) return propagate(found);
     if (Result<void> right = check_below(above, found->facts.header, path); !right) return right;
     above = found->facts.header;
@@ -408,7 +244,7 @@ Result<OverlayFile::Facts> OverlayFile::check(const std::string& path) {
   const auto read = [](const std::string& from) -> Result<Facts> {
     const Result<UniqueFd> file = open_to_read(from);
     if (!file) return propagate(file);
-    Result<Opened> found = read_all(*file, from);
+    Result<FoundOverlay> found = read_overlay(*file, from);
     if (!found) return propagate(found);
     return std::move(found->facts);
   };
@@ -460,7 +296,7 @@ Result<void> OverlayFile::remove(const std::string& path, FileOperations& operat
 Result<std::unique_ptr<OverlayFile>> OverlayFile::format(UniqueFd file, OverlayHeader header,
                                                          std::string path,
                                                          FileOperations& operations) {
-  const std::uint64_t whole = Layout(header.size_bytes).file_bytes;
+  const std::uint64_t whole = OverlayLayout(header.size_bytes).file_bytes();
   if (operations.ftruncate(file.get(), whole) != 0) {
     return fail_errno(errno, in_file(path, fmt::format("make it {} bytes long", whole)));
   }
@@ -474,45 +310,25 @@ Result<std::unique_ptr<OverlayFile>> OverlayFile::format(UniqueFd file, OverlayH
 }
 
 void OverlayFile::load(BlockStates& states) {
+  const OverlayLayout layout(header_.size_bytes);
   for (const auto& [number, page] : loaded_) {
-    const std::uint64_t first = number * kBlocksPerPage;
-    const std::uint64_t count = std::min(kBlocksPerPage, states.blocks() - first);
-    const auto state_at = [&, &bytes = page](std::uint64_t block) {
-      return static_cast<BlockState>(
-          static_cast<unsigned>(bytes[kStatesAt + block / 4]) >> (block % 4 * 2) & 3);
-    };
-    for (std::uint64_t block = 0; block < count;) {
-      const BlockState state = state_at(block);
-      std::uint64_t end = block + 1;
-      while (end < count && state_at(end) == state) ++end;
-      if (state != BlockState::below) states.set(first + block, end - block, state);
-      block = end;
+    const auto [first, count] = layout.blocks_of(number);
+    for (std::uint64_t place = 0; place < count;) {
+      const unsigned bits = state_bits(page, place);
+      std::uint64_t end = place + 1;
+      while (end < count && state_bits(page, end) == bits) ++end;
+      if (bits != 0) states.set({first + place, end - place}, static_cast<BlockState>(bits));
+      place = end;
     }
   }
   loaded_.clear();
 }
 
-void OverlayFile::changed(std::uint64_t first, std::uint64_t count) noexcept {
-  for (std::uint64_t page = first / kBlocksPerPage; page * kBlocksPerPage < first + count; ++page) {
+void OverlayFile::changed(OverlayBlocks blocks) noexcept {
+  for (std::uint64_t page = blocks.first / kBlocksPerMapPage;
+       page * kBlocksPerMapPage < blocks.end(); ++page) {
     changed_[page].store(true, std::memory_order_release);
   }
-}
-
-OverlayFile::Page OverlayFile::make_page(const BlockStates& states, std::uint64_t number) const {
-  Page page{};
-  store_le(std::span(page), kNumberAt, number);
-  const std::uint64_t first = number * kBlocksPerPage;
-  const std::uint64_t end = std::min(first + kBlocksPerPage, states.blocks());
-  for (std::uint64_t block = first; block < end;) {
-    const BlockStates::Run run = states.run_at(block, end - block);
-    for (; block < run.first + run.count; ++block) {
-      const std::uint64_t place = block - first;
-      page[kStatesAt + place / 4] |=
-          static_cast<std::byte>(static_cast<unsigned>(run.state) << (place % 4 * 2));
-    }
-  }
-  seal_overlay_page(page, kOverlayMapMagic);
-  return page;
 }
 
 Result<void> OverlayFile::write_fully(std::span<const std::byte> bytes, std::uint64_t offset) {
@@ -545,28 +361,30 @@ Result<void> OverlayFile::flush_locked(const BlockStates& states) {
   if (frozen_) return {};
   // States as they are now: their bytes were written before, and reach the disk with the sync that
   // follows. What changes from here on is for the next flush.
-  std::map<std::uint64_t, Page> pages;
+  const OverlayLayout layout(header_.size_bytes);
+  std::map<MapPageNo, Page> pages;
   for (std::uint64_t number = 0; number < changed_.size(); ++number) {
     if (!changed_[number].load(std::memory_order_relaxed)) continue;
     if (changed_[number].exchange(false, std::memory_order_acq_rel)) {
-      pages.emplace(number, make_page(states, number));
+      const MapPageNo page{number};
+      pages.emplace(page, make_map_page(page, layout.blocks_of(page), states));
     }
   }
   Result<void> done = sync();
   if (done && !pages.empty()) done = commit(pages);
   if (!done) {
     // A lack of space may pass: the states are still known here, and written by the next flush.
-    for (const auto& [number, page] : pages) changed_[number] = true;
+    for (const auto& [number, page] : pages) changed_[static_cast<std::size_t>(number)] = true;
     failed_ = done.error().code != Errc::no_space;
   }
   return done;
 }
 
 /// Writes pages of the map: to the journal, and when that is on the disk, to their places.
-Result<void> OverlayFile::commit(const std::map<std::uint64_t, Page>& pages) {
+Result<void> OverlayFile::commit(const std::map<MapPageNo, Page>& pages) {
   Page journal{};
   Sha256 sha;
-  std::uint64_t at = Layout::journal_pages_at;
+  std::uint64_t at = OverlayLayout::kJournalPagesAt;
   for (const auto& [number, page] : pages) {
     sha.update(page);
     if (Result<void> done = write_fully(page, at); !done) return done;
@@ -579,9 +397,9 @@ Result<void> OverlayFile::commit(const std::map<std::uint64_t, Page>& pages) {
   if (Result<void> done = sync(); !done) return done;
   // From here on the journal vouches for them; the sync that begins the next flush brings them to
   // their places before the journal is written again.
-  const Layout layout(header_.size_bytes);
+  const OverlayLayout layout(header_.size_bytes);
   for (const auto& [number, page] : pages) {
-    if (Result<void> done = write_fully(page, layout.map_at + number * kPage); !done) return done;
+    if (Result<void> done = write_fully(page, layout.offset_of(number)); !done) return done;
   }
   return {};
 }
@@ -590,7 +408,7 @@ Result<void> OverlayFile::commit(const std::map<std::uint64_t, Page>& pages) {
 Result<void> OverlayFile::write_journal(Page& header) {
   store_le(std::span(header), kJournalSequenceAt, ++sequence_);
   seal_overlay_page(header, kOverlayJournalMagic);
-  return write_fully(header, Layout::journal_at);
+  return write_fully(header, kOverlayJournalAt);
 }
 
 Result<void> OverlayFile::freeze(const BlockStates& states, const LayerId& id) {
@@ -610,7 +428,7 @@ Result<void> OverlayFile::freeze(const BlockStates& states, const LayerId& id) {
   store_le<std::uint64_t>(std::span(journal), kJournalCountAt, 1);
   std::ranges::copy(overlay_checksum(page), journal.begin() + kJournalChecksumAt);
   // Until its header is written as a whole, the journal says nothing.
-  done = write_fully(page, Layout::journal_pages_at);
+  done = write_fully(page, OverlayLayout::kJournalPagesAt);
   if (done) done = write_journal(journal);
   if (!done) return done;
   done = sync();

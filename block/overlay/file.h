@@ -16,14 +16,12 @@
 #include "block/file_operations.h"
 #include "block/overlay/block_states.h"
 #include "block/overlay/header.h"
+#include "block/overlay/layout.h"
 #include "block/overlay/store.h"
 #include "support/error.h"
 #include "support/mutex.h"
 
 namespace mkvirtfs {
-
-/// SHA-256 of a device's map and of all bytes that no file holds. Takes as long as making these.
-Result<ImageId> image_id(BlockDevice& device);
 
 /// An overlay that outlives its process: a file with a header, the states of all blocks, a journal
 /// for changes of these, and the bytes at their own offsets. The layout, byte by byte, is in
@@ -42,10 +40,6 @@ Result<ImageId> image_id(BlockDevice& device);
 /// below it is only read.
 class OverlayFile {
  public:
-  static constexpr std::uint32_t kPageBytes = kOverlayPageBytes;
-  /// A page of the map holds the states of so many blocks.
-  static constexpr std::uint64_t kBlocksPerPage = 31 * BlockStates::kGroupBlocks;
-
   /// What the header says, and what the file takes.
   struct Facts {
     std::string path;
@@ -89,7 +83,7 @@ class OverlayFile {
   void load(BlockStates& states);
 
   /// The states of these blocks were changed: the next flush() writes them.
-  void changed(std::uint64_t first, std::uint64_t count) noexcept;
+  void changed(OverlayBlocks blocks) noexcept;
   /// See the class comment. After a failure the disk can not be trusted any more, and all later
   /// calls fail, too.
   Result<void> flush(const BlockStates& states);
@@ -97,8 +91,6 @@ class OverlayFile {
  private:
   friend class OverlaySnapshot;
   using Page = OverlayPage;
-  struct Layout;
-  struct Opened;
 
   OverlayFile(UniqueFd file, OverlayHeader header, std::string path, FileOperations& operations);
 
@@ -106,7 +98,6 @@ class OverlayFile {
   /// yet.
   static Result<std::unique_ptr<OverlayFile>> format(UniqueFd file, OverlayHeader header,
                                                      std::string path, FileOperations& operations);
-  static Result<Opened> read_all(const UniqueFd& file, const std::string& path);
   Result<void> open_below();
   Result<void> flush_locked(const BlockStates& states) REQUIRES(flushing_);
   /// Flushes, and puts an id into the header. A failure leaves it as it was, unless is_doubtful().
@@ -115,16 +106,15 @@ class OverlayFile {
   bool is_doubtful() const;
   Result<void> write_fully(std::span<const std::byte> bytes, std::uint64_t offset);
   Result<void> sync();
-  Result<void> commit(const std::map<std::uint64_t, Page>& pages) REQUIRES(flushing_);
+  Result<void> commit(const std::map<MapPageNo, Page>& pages) REQUIRES(flushing_);
   Result<void> write_journal(Page& header) REQUIRES(flushing_);
-  Page make_page(const BlockStates& states, std::uint64_t number) const;
 
   const OverlayHeader header_;  // as it was when it was opened
   const std::string path_;
   FileOperations& operations_;
   std::shared_ptr<OverlayStore> store_;
   std::vector<std::unique_ptr<OverlayFile>> below_;  // between open() and take_below()
-  std::map<std::uint64_t, Page> loaded_;             // between open() and load()
+  std::map<MapPageNo, Page> loaded_;                 // between open() and load()
   std::vector<std::atomic<bool>> changed_;           // by page of the map
 
   mutable Mutex flushing_;

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "block/overlay/base_manifest.h"
+#include "block/overlay/image_id.h"
 #include "block/overlay/overlay.h"
 #include "block/overlay/snapshot.h"
 #include "block/page_cache.h"
@@ -332,14 +333,13 @@ TEST_CASE("a persistent overlay is found again as it was flushed") {
   const TempDir dir;
   const std::string path = (dir / "overlay").string();
   // Three pages of the map, the last block a short one.
-  const std::uint64_t size = 2 * OverlayFile::kBlocksPerPage * kBlock + 5000;
+  const std::uint64_t size = 2 * kBlocksPerMapPage * kBlock + 5000;
   Bytes expected;
   {
     const auto overlay = open_overlay(path, size);
     REQUIRE(overlay);
     REQUIRE((*overlay)->write(100, filled(50, 1)));
-    REQUIRE(
-        (*overlay)->write(OverlayFile::kBlocksPerPage * kBlock - kBlock, filled(3 * kBlock, 2)));
+    REQUIRE((*overlay)->write(kBlocksPerMapPage * kBlock - kBlock, filled(3 * kBlock, 2)));
     REQUIRE((*overlay)->zero({10 * kBlock, 5 * kBlock}, false));
     REQUIRE((*overlay)->zero({20 * kBlock, 5 * kBlock}, true));
     REQUIRE((*overlay)->write(size - 10, filled(10, 3)));

@@ -21,16 +21,20 @@ OverlayLayer::OverlayLayer(std::shared_ptr<BlockDevice> below, std::unique_ptr<O
   if (file_) file_->load(states_);
 }
 
+OverlayBlocks blocks_in(Range range) noexcept {
+  const std::uint64_t first = range.offset / kOverlayBlockBytes;
+  return {first, ceil_div<std::uint64_t>(range.end(), kOverlayBlockBytes) - first};
+}
+
 /// The run of blocks that the front of `range`, which is not empty, lies in.
 BlockStates::Run OverlayLayer::run_at(Range range) const {
-  const std::uint64_t first = range.offset / kBlockBytes;
-  return states_.run_at(first, ceil_div<std::uint64_t>(range.end(), kBlockBytes) - first);
+  return states_.run_at(blocks_in(range));
 }
 
 Result<void> OverlayLayer::read(std::uint64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
     const BlockStates::Run run = run_at({offset, out.size()});
-    const std::uint64_t end = std::min((run.first + run.count) * kBlockBytes, offset + out.size());
+    const std::uint64_t end = std::min(run.blocks.end() * kBlockBytes, offset + out.size());
     const std::span<std::byte> part = out.first(static_cast<std::size_t>(end - offset));
     Result<void> result;
     switch (run.state) {
@@ -55,7 +59,7 @@ void OverlayLayer::map(Range range, ExtentSink& sink) const {
   bool goes_on = true;
   while (goes_on && range.length > 0) {
     const BlockStates::Run run = run_at(range);
-    const std::uint64_t end = std::min((run.first + run.count) * kBlockBytes, range.end());
+    const std::uint64_t end = std::min(run.blocks.end() * kBlockBytes, range.end());
     const Range part{range.offset, end - range.offset};
     if (run.state == BlockState::below) {
       for_each_extent(*below_, part, [&](Extent extent) {
@@ -78,9 +82,9 @@ void OverlayLayer::map(Range range, ExtentSink& sink) const {
   }
 }
 
-std::uint64_t OverlayLayer::set(std::uint64_t first, std::uint64_t count, BlockState state) {
-  const std::uint64_t were_here = states_.set(first, count, state);
-  if (file_) file_->changed(first, count);
+std::uint64_t OverlayLayer::set(OverlayBlocks blocks, BlockState state) {
+  const std::uint64_t were_here = states_.set(blocks, state);
+  if (file_) file_->changed(blocks);
   return were_here;
 }
 

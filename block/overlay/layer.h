@@ -10,10 +10,14 @@
 #include "block/device.h"
 #include "block/overlay/block_states.h"
 #include "block/overlay/file.h"
+#include "block/overlay/layout.h"
 #include "block/overlay/store.h"
 #include "support/error.h"
 
 namespace mkvirtfs {
+
+/// The blocks that lie in a range, with those that lie there in part.
+OverlayBlocks blocks_in(Range range) noexcept;
 
 /// What was written over a device, and the device below: an overlay as it is read. Overlay writes
 /// the one on top; one that a snapshot has frozen is a device that nobody writes any more.
@@ -21,7 +25,7 @@ namespace mkvirtfs {
 /// Reading takes no lock but those inside BlockStates. Any method, any thread.
 class OverlayLayer final : public BlockDevice {
  public:
-  static constexpr std::uint32_t kBlockBytes = 4096;
+  static constexpr std::uint32_t kBlockBytes = kOverlayBlockBytes;
 
   /// Temporary when `file` is null, and then the bytes are in `store`; else they are in the file.
   OverlayLayer(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
@@ -36,8 +40,8 @@ class OverlayLayer final : public BlockDevice {
     return below_->may_wait(call, range);
   }
 
-  /// Sets states and sees to it that the next flush knows; says how many were `here` before.
-  std::uint64_t set(std::uint64_t first, std::uint64_t count, BlockState state);
+  /// Sets states and sees to it that the next flush knows; returns how many were `here` before.
+  std::uint64_t set(OverlayBlocks blocks, BlockState state);
   Result<void> flush() override { return file_ ? file_->flush(states_) : Result<void>(); }
 
   const std::shared_ptr<BlockDevice>& below() const noexcept { return below_; }

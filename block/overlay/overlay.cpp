@@ -82,7 +82,7 @@ Overlay::Stack Overlay::stack(std::shared_ptr<BlockDevice> below,
     const bool is_own = each->header().layer >= own_from;
     stack.top = std::make_shared<OverlayLayer>(std::move(below), std::move(each), nullptr);
     const BlockStates& states = stack.top->states();
-    if (is_own) stack.used_blocks += states.count_here(0, states.blocks());
+    if (is_own) stack.used_blocks += states.count_here({0, states.blocks()});
     below = stack.top;
   }
   return stack;
@@ -176,8 +176,8 @@ Result<Overlay::Branch> Overlay::branch(const std::string& path, const std::stri
 
 /// Counts the blocks that will become `here` before they do, so that all writers together keep the
 /// limit.
-Result<void> Overlay::reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved) {
-  reserved = count - top().states().count_here(first, count);
+Result<void> Overlay::reserve(OverlayBlocks blocks, std::uint64_t& reserved) {
+  reserved = blocks.count - top().states().count_here(blocks);
   if (used_blocks_.fetch_add(reserved, std::memory_order_relaxed) + reserved <= most_blocks_) {
     return {};
   }
@@ -201,18 +201,17 @@ Result<void> Overlay::write(std::uint64_t offset, std::span<const std::byte> dat
 
 Result<void> Overlay::write_whole(std::uint64_t offset, std::span<const std::byte> data) {
   if (data.empty()) return {};
-  const std::uint64_t first = offset / kBlockBytes;
-  const std::uint64_t count = ceil_div<std::uint64_t>(data.size(), kBlockBytes);
-  const SharedLock lock(stripe_of(first));
+  const OverlayBlocks blocks = blocks_in({offset, data.size()});
+  const SharedLock lock(stripe_of(blocks.first));
   std::uint64_t reserved = 0;
-  if (const Result<void> room = reserve(first, count, reserved); !room) return room;
+  if (const Result<void> room = reserve(blocks, reserved); !room) return room;
   Result<void> written = top().store().write(offset, data);
   if (!written) {
     used_blocks_ -= reserved;
     return written;
   }
   // Others may have made some of them `here` since.
-  const std::uint64_t became_here = count - top().set(first, count, BlockState::here);
+  const std::uint64_t became_here = blocks.count - top().set(blocks, BlockState::here);
   used_blocks_ -= reserved - became_here;
   return {};
 }
@@ -231,7 +230,7 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
       // Blocks that are here already take no joining, and only a trim ends that: it may come first.
       const SharedLock lock(stripe_of(block));
       seen = &top();
-      const BlockState state = seen->states().run_at(block, 1).state;
+      const BlockState state = seen->states().state_at(block);
       if (state == BlockState::here) return seen->store().write(offset, data);
       is_below = state == BlockState::below;
     }
@@ -241,18 +240,18 @@ Result<void> Overlay::write_part(std::uint64_t offset, std::span<const std::byte
     }
     const ExclusiveLock lock(stripe_of(block));
     if (&top() != seen) continue;  // a snapshot has come between: the block may be below it now
-    const BlockState state = seen->states().run_at(block, 1).state;
+    const BlockState state = seen->states().state_at(block);
     if (state == BlockState::here) return seen->store().write(offset, data);
     if (state == BlockState::zero) std::ranges::fill(whole, std::byte{0});
     std::ranges::copy(data, whole.begin() + static_cast<std::ptrdiff_t>(offset - start));
     std::uint64_t reserved = 0;
-    if (const Result<void> room = reserve(block, 1, reserved); !room) return room;
+    if (const Result<void> room = reserve({block, 1}, reserved); !room) return room;
     Result<void> written = seen->store().write(start, whole);
     if (!written) {
       used_blocks_ -= reserved;
       return written;
     }
-    seen->set(block, 1, BlockState::here);
+    seen->set({block, 1}, BlockState::here);
     return {};
   }
 }
@@ -261,7 +260,7 @@ bool Overlay::part_may_wait(Range part) const {
   if (part.length == 0) return false;
   const std::uint64_t block = part.offset / kBlockBytes;
   const OverlayLayer& layer = top();
-  return layer.states().run_at(block, 1).state == BlockState::below &&
+  return layer.states().state_at(block) == BlockState::below &&
          read_may_wait(*layer.below(), {block * kBlockBytes, block_bytes_at(block)});
 }
 
@@ -273,9 +272,8 @@ bool Overlay::may_wait(DeviceCall call, Range range) const {
   const Pieces pieces(range, geometry_.size_bytes);
   if (call != DeviceCall::write && waits != FileWaits::never && pieces.whole.length > 0) {
     // To take space or to give it back, a file system may have to write first.
-    const std::uint64_t first = pieces.whole.offset / kBlockBytes;
-    const std::uint64_t count = ceil_div<std::uint64_t>(pieces.whole.length, kBlockBytes);
-    if (call == DeviceCall::zero_allocated || top().states().count_here(first, count) > 0) {
+    if (call == DeviceCall::zero_allocated ||
+        top().states().count_here(blocks_in(pieces.whole)) > 0) {
       return true;
     }
   }
@@ -303,24 +301,23 @@ Result<void> Overlay::trim(Range range) {
 
 Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
   if (range.length == 0) return {};
-  const std::uint64_t first = range.offset / kBlockBytes;
-  const std::uint64_t count = ceil_div<std::uint64_t>(range.length, kBlockBytes);
-  const SharedLock lock(stripe_of(first));
+  const OverlayBlocks blocks = blocks_in(range);
+  const SharedLock lock(stripe_of(blocks.first));
   if (!keep_allocated) {
     // The state first: until the space is given back nobody may see the old bytes under it.
-    const std::uint64_t were_here = top().set(first, count, BlockState::zero);
+    const std::uint64_t were_here = top().set(blocks, BlockState::zero);
     if (were_here > 0) top().store().discard(range);
     used_blocks_ -= were_here;
     return {};
   }
   std::uint64_t reserved = 0;
-  if (const Result<void> room = reserve(first, count, reserved); !room) return room;
+  if (const Result<void> room = reserve(blocks, reserved); !room) return room;
   Result<void> allocated = top().store().allocate_zeroes(range);
   if (!allocated) {
     used_blocks_ -= reserved;
     return allocated;
   }
-  used_blocks_ -= reserved - (count - top().set(first, count, BlockState::here));
+  used_blocks_ -= reserved - (blocks.count - top().set(blocks, BlockState::here));
   return {};
 }
 

@@ -120,7 +120,7 @@ class Overlay final : public BlockDevice {
     return stripes_[block / BlockStates::kGroupBlocks % kStripes];
   }
   std::uint64_t block_bytes_at(std::uint64_t block) const noexcept;
-  Result<void> reserve(std::uint64_t first, std::uint64_t count, std::uint64_t& reserved);
+  Result<void> reserve(OverlayBlocks blocks, std::uint64_t& reserved);
   Result<void> write_whole(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> write_part(std::uint64_t offset, std::span<const std::byte> data);
   /// Whether write_part() to this range, which lies in one block, may have to wait.

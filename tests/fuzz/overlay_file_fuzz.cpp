@@ -41,7 +41,7 @@ using namespace mkvirtfs;
 
 namespace {
 
-constexpr std::size_t kPage = OverlayFile::kPageBytes;
+constexpr std::size_t kPage = kOverlayPageBytes;
 constexpr std::uint64_t kBlock = Overlay::kBlockBytes;
 constexpr std::size_t kOperationBytes = 8;
 constexpr std::size_t kMostPages = 64;
@@ -172,7 +172,7 @@ Image take_image(Bytes input) {
 }
 
 std::uint64_t map_pages(std::uint64_t size_bytes) {
-  return ceil_div<std::uint64_t>(size_bytes, OverlayFile::kBlocksPerPage * kBlock);
+  return ceil_div<std::uint64_t>(size_bytes, kBlocksPerMapPage * kBlock);
 }
 
 /// How long the file of an overlay of that size is.
@@ -200,7 +200,7 @@ void check_facts(const Image& image, const OverlayFile::Facts& facts) {
   for (std::uint64_t number = map_at; number < end; ++number) {
     const Page& page = image.pages[static_cast<std::size_t>(number)];
     FUZZ_REQUIRE(is_zero(page) || is_sealed(page));
-    for (std::size_t block = 0; block < OverlayFile::kBlocksPerPage; ++block) {
+    for (std::size_t block = 0; block < kBlocksPerMapPage; ++block) {
       const auto states = std::to_integer<unsigned>(page[64 + block / 4]);
       if ((states >> (block % 4 * 2) & 3) == 1) ++written_blocks;
     }
