@@ -6,7 +6,9 @@
 
 #include "cli/command.h"
 #include "cli/json_text.h"
-#include "nbd/client/list_client.h"
+#include "nbd/client/dial.h"
+#include "nbd/client/export_lister.h"
+#include "nbd/client/server_address.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -91,7 +93,9 @@ Result<int> List::run(const Streams& streams) {
     if (!written) return unwritable();
     return {};
   };
-  const Result<void> listed = lister.list(server->name, recursive_, show);
+  const Result<void> listed = lister.list(
+      server->name,
+      recursive_ ? nbd::ExportLister::Depth::subtree : nbd::ExportLister::Depth::directory, show);
   if (json_ && listed) lines.add(first ? "[]\n" : "\n]\n");
   if (!lines.flush()) return unwritable();
   if (!listed) return propagate(listed);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include "nbd/client/list_client.h"
+#include "nbd/client/dial.h"
+#include "nbd/client/export_lister.h"
+#include "nbd/client/handshake_client.h"
+#include "nbd/client/server_address.h"
 #include "nbd/export_tree.h"
 #include "net/tls_credentials.h"
 

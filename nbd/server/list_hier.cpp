@@ -24,10 +24,6 @@ constexpr std::size_t kTreePage = 64;
 constexpr std::size_t kRoomForEntry = 2 * (kOptionReplyHeaderBytes + 12 + 2 * kLongestString) +
                                       kOptionReplyHeaderBytes + kLongestString;
 
-std::span<const std::byte> as_bytes(std::string_view text) noexcept {
-  return std::as_bytes(std::span(text));
-}
-
 std::unexpected<OptionRefusal> refuse(OptionReply error, std::string text) {
   return std::unexpected(OptionRefusal{error, std::move(text)});
 }
@@ -66,9 +62,6 @@ struct HierRequest {
 std::expected<HierRequest, OptionRefusal> decode(std::span<const std::byte> data) {
   const auto wrong_lengths = [] {
     return refuse(OptionReply::err_invalid, "the lengths in this option are wrong");
-  };
-  const auto as_text = [](std::span<const std::byte> bytes) {
-    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   };
   constexpr std::size_t kFixedBytes = 16;
   if (data.size() < kFixedBytes) return wrong_lengths();

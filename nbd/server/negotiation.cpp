@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "nbd/server/allocation.h"
+#include "nbd/server/negotiation_calls.h"
 
 namespace mkvirtfs::nbd {
 namespace {
@@ -20,23 +20,8 @@ namespace {
 /// asks nine questions about every export, over one connection.
 constexpr std::size_t kOptionBudget = 32;
 
-constexpr std::size_t kListPage = 64;
-/// All replies to one option; whatever was there before it is small.
-constexpr std::size_t kMostReplyBytes = 1U << 20;
-constexpr std::size_t kMostContextsTold = 4096;
-/// So many queries of SET_META_CONTEXT are put to namespaces that we know.
-constexpr std::size_t kMostQueriesSelecting = 1000;
-
 /// Answers are handed over when they reach this size, before more options are looked at.
 constexpr std::size_t kEnoughOutput = 64U << 10;
-
-std::span<const std::byte> as_bytes(std::string_view text) noexcept {
-  return std::as_bytes(std::span(text));
-}
-
-std::string_view as_text(std::span<const std::byte> bytes) noexcept {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 }  // namespace
 
@@ -84,90 +69,6 @@ const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
   const auto found = std::ranges::lower_bound(kRules, option, {}, kNumber);
   return found != kRules.end() && found->shape.option == option ? &*found : nullptr;
 }
-
-/// What the handler of an extension talks to.
-class Negotiation::Call final : public OptionCall {
- public:
-  Call(Negotiation& negotiation, Option option)
-      : negotiation_(negotiation),
-        option_(option),
-        full_(negotiation.out_.size_bytes() + kMostReplyBytes) {}
-
-  ExportTree& exports() noexcept override { return negotiation_.exports_; }
-  bool reply(OptionReply type, std::span<const std::byte> data) override {
-    // ACK and errors are the envelope's.
-    assert(type != OptionReply::ack && std::to_underlying(type) < option_error(0));
-    if (kOptionReplyHeaderBytes + data.size() > room_bytes()) {
-      overflowed_ = true;
-      return false;
-    }
-    negotiation_.reply(option_, type, data);
-    return true;
-  }
-  std::size_t room_bytes() const noexcept override {
-    const std::size_t used = negotiation_.out_.size_bytes();
-    return full_ > used ? full_ - used : 0;
-  }
-  void count_names(std::size_t names) noexcept override {
-    negotiation_.names_told_ = std::max(negotiation_.names_told_, names);
-  }
-  bool overflowed() const noexcept { return overflowed_; }
-
- private:
-  Negotiation& negotiation_;
-  const Option option_;
-  const std::size_t full_;
-  bool overflowed_ = false;
-};
-
-/// The answer to LIST_META_CONTEXT.
-class Negotiation::Listing final : public ContextListing {
- public:
-  Listing(Negotiation& negotiation, Option option)
-      : negotiation_(negotiation),
-        option_(option),
-        full_(negotiation.out_.size_bytes() + kMostReplyBytes) {}
-
-  void tell(std::string_view name) override {
-    assert(name.size() <= kLongestString);
-    if (room() == 0) return;
-    // Counted also when it was told before: looking for it costs as much.
-    ++given_;
-    if (told_.emplace(name).second) negotiation_.tell_context(option_, 0, name);
-  }
-  std::size_t room() const noexcept override {
-    const std::size_t used = negotiation_.out_.size_bytes();
-    const std::size_t bytes = full_ > used ? full_ - used : 0;
-    return std::min(bytes / (kOptionReplyHeaderBytes + 4 + kLongestString),
-                    kMostContextsTold - given_);
-  }
-  void count_names(std::size_t names) noexcept override {
-    negotiation_.names_told_ = std::max(negotiation_.names_told_, names);
-  }
-
- private:
-  Negotiation& negotiation_;
-  const Option option_;
-  const std::size_t full_;
-  std::size_t given_ = 0;
-  std::set<std::string, std::less<>> told_;
-};
-
-/// The export that a query is about.
-class Negotiation::Queried final : public QueriedExport {
- public:
-  Queried(Negotiation& negotiation, std::string_view asked_name, const ExportEntry& entry)
-      : negotiation_(negotiation), asked_name_(asked_name), entry_(entry) {}
-
-  ExportTree& exports() noexcept override { return negotiation_.exports_; }
-  const ExportEntry& entry() const noexcept override { return entry_; }
-  Result<Export> open() override { return negotiation_.open(asked_name_); }
-
- private:
-  Negotiation& negotiation_;
-  const std::string_view asked_name_;
-  const ExportEntry& entry_;
-};
 
 Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions,
                          Features features, Remarks* remarks, std::size_t most_names_listed,
@@ -242,26 +143,14 @@ std::size_t Negotiation::consume_option(Data input) {
     end(fmt::format("option {} came with {} bytes of data", std::to_underlying(option), length));
     return 0;
   }
-  const Rule* own = find_rule(option);
-  const OptionExtension* extension = own == nullptr ? extensions_.find_option(option) : nullptr;
-  if (own != nullptr && own->feature && !features_.has(*own->feature)) own = nullptr;
-  if (extension != nullptr && extension->feature && !features_.has(*extension->feature)) {
-    extension = nullptr;
-  }
-  const OptionRule* rule = own != nullptr         ? &own->shape
-                           : extension != nullptr ? &extension->rule
-                                                  : nullptr;
-  const bool needs_tls =
-      tls_ == TlsMode::require && !tls_is_on_ && (rule == nullptr || rule->needs_tls);
-  const bool acceptable = rule != nullptr && !shutting_down_ && !needs_tls &&
-                          (fixed_newstyle_ || (own != nullptr && own->any_newstyle)) &&
-                          length >= rule->least_bytes && length <= rule->most_bytes;
+  const Known known = find_known(option);
+  const bool acceptable = is_acceptable(known, length);
   if (acceptable) {
     wanted_ = kOptionHeaderBytes + length;
     if (input.size() < wanted_) return 0;
   }
   // From here on the option is taken, unless an export must be opened first.
-  const bool free = extension != nullptr && is_free(*extension);
+  const bool free = known.extension != nullptr && is_free(*known.extension);
   if (!free && ++options_taken_ > kOptionBudget * (1 + names_told_)) {
     end("the client sent too many options");
     return 0;
@@ -271,7 +160,8 @@ std::size_t Negotiation::consume_option(Data input) {
   if (acceptable) {
     const Data data = input.subspan(kOptionHeaderBytes, length);
     const Batch::Mark before = out_.mark();
-    own != nullptr ? (this->*own->handler)(option, data) : on_extension(*extension, data);
+    known.own != nullptr ? (this->*known.own->handler)(option, data)
+                         : on_extension(*known.extension, data);
     if (is_opening()) {
       out_.rewind(before);
       if (!free) --options_taken_;
@@ -281,23 +171,58 @@ std::size_t Negotiation::consume_option(Data input) {
     return kOptionHeaderBytes + length;
   }
   tried_.reset();
+  return refuse_unacceptable(known, *header);
+}
+
+/// What a client without a feature is told of its option is what it is told of an unknown one.
+Negotiation::Known Negotiation::find_known(Option option) const noexcept {
+  Known known;
+  known.own = find_rule(option);
+  if (known.own != nullptr) {
+    if (known.own->feature && !features_.has(*known.own->feature)) known.own = nullptr;
+  } else {
+    known.extension = extensions_.find_option(option);
+    if (known.extension != nullptr && known.extension->feature &&
+        !features_.has(*known.extension->feature)) {
+      known.extension = nullptr;
+    }
+  }
+  known.rule = known.own != nullptr         ? &known.own->shape
+               : known.extension != nullptr ? &known.extension->rule
+                                            : nullptr;
+  known.lacks_tls =
+      tls_ == TlsMode::require && !tls_is_on_ && (known.rule == nullptr || known.rule->needs_tls);
+  return known;
+}
+
+bool Negotiation::is_acceptable(const Known& known, std::uint32_t length) const noexcept {
+  return known.rule != nullptr && !shutting_down_ && !known.lacks_tls &&
+         (fixed_newstyle_ || (known.own != nullptr && known.own->any_newstyle)) &&
+         length >= known.rule->least_bytes && length <= known.rule->most_bytes;
+}
+
+/// Says why, once the data is dropped. Returns how many bytes it took: those of the header, or none
+/// when the handshake has ended.
+std::size_t Negotiation::refuse_unacceptable(const Known& known, const OptionHeader& header) {
+  const auto [option, length] = header;
+  if (option == Option::export_name) {
+    // The one option that has no error reply.
+    end(shutting_down_    ? "the server stops"
+        : known.lacks_tls ? "the client asked for an export without TLS"
+                          : "the client asked for an impossible export name");
+    return 0;
+  }
   if (option == Option::abort) {
     refuse_after(length, option, OptionReply::ack, {});
-  } else if (option == Option::export_name) {
-    // The one option that has no error reply.
-    end(shutting_down_ ? "the server stops"
-        : needs_tls    ? "the client asked for an export without TLS"
-                       : "the client asked for an impossible export name");
-    return 0;
   } else if (shutting_down_) {
     refuse_after(length, option, OptionReply::err_shutdown, "the server stops");
   } else if (!fixed_newstyle_) {
     refuse_after(length, option, OptionReply::err_invalid,
                  "options other than EXPORT_NAME need the fixed newstyle flag");
-  } else if (needs_tls) {
+  } else if (known.lacks_tls) {
     refusal_ = "it asked for an export without TLS";
     refuse_after(length, option, OptionReply::err_tls_reqd, "this server wants TLS first");
-  } else if (rule == nullptr) {
+  } else if (known.rule == nullptr) {
     refuse_after(length, option, OptionReply::err_unsup, "this option is not known here");
   } else if (length > kLongestOption) {
     refuse_after(length, option, OptionReply::err_too_big,
@@ -362,60 +287,24 @@ void Negotiation::on_list(Option option, Data) {
     refuse(option, OptionReply::err_policy, "this server does not list its exports");
     return;
   }
-  listing_ = NameWalk{};
-  // The work is bounded by what may be told, however many directories have nothing in them.
-  listing_->pages_left = 2 * most_names_listed_ + kMostNamesListed;
+  listing_.emplace(exports_, most_names_listed_);
 }
 
 void Negotiation::list_on() {
-  NameWalk& walk = *listing_;
-  if (!walk.in_directory) {
-    if (walk.directories.empty()) return end_list();
-    walk.directory = std::move(walk.directories.back());
-    walk.directories.pop_back();
-    walk.after.reset();
-    walk.in_directory = true;
-  }
-  if (walk.pages_left == 0) {
-    walk.cut = true;
-    return end_list();
-  }
-  --walk.pages_left;
-  const auto page = exports_.list(walk.directory, walk.after, kListPage);
-  if (!page) {
-    // An error reply would make clients drop the names that they have: tell what there is.
-    walk.in_directory = false;
-    return;
-  }
-  for (const ExportEntry& entry : *page) {
-    if (entry.is_export && walk.told == most_names_listed_) {
-      walk.cut = true;
-      return end_list();
-    }
-    if (entry.is_directory) {
-      // No more are kept than names may be told.
-      if (walk.directories.size() < most_names_listed_) {
-        walk.directories.push_back(entry.name);
-      } else {
-        walk.cut = true;
-      }
-    }
-    if (entry.is_export) {
-      tell_export(Option::list, entry);
-      names_told_ = std::max(names_told_, ++walk.told);
-    }
-  }
-  walk.in_directory = page->size() == kListPage;
-  if (walk.in_directory) walk.after = page->back().name;
+  const bool has_more = listing_->visit_page([&](const ExportEntry& entry) {
+    tell_export(Option::list, entry);
+    names_told_ = std::max(names_told_, listing_->visited());
+  });
+  if (!has_more) end_list();
 }
 
 void Negotiation::end_list() {
-  if (listing_->cut && remarks_ != nullptr && !told_of_cut_list_) {
+  if (listing_->was_cut() && remarks_ != nullptr && !told_of_cut_list_) {
     told_of_cut_list_ = true;
     remarks_->add(LogLevel::info,
                   fmt::format("NBD_OPT_LIST ended after {} exports, and there are more "
                               "(--list-max=N lists more; LIST_HIER lists all)",
-                              listing_->told));
+                              listing_->visited()));
   }
   listing_.reset();
   reply(Option::list, OptionReply::ack);
@@ -506,94 +395,6 @@ void Negotiation::on_structured_reply(Option option, Data) {
   }
   structured_replies_ = true;
   reply(option, OptionReply::ack);
-}
-
-void Negotiation::on_list_meta_context(Option option, Data data) {
-  const auto request = MetaRequest::decode(data);
-  if (!request) {
-    refuse(option, OptionReply::err_invalid, "the lengths or strings in this option are wrong");
-    return;
-  }
-  const auto entry = exports_.find(request->name());
-  if (!entry) {
-    refuse(option, OptionReply::err_unknown, entry.error().what);
-    return;
-  }
-  Queried queried(*this, request->name(), *entry);
-  Listing listing(*this, option);
-  // "base:" asks for all contexts of that namespace, no query for all there are. Namespaces that
-  // we do not know have no contexts: that is not an error.
-  if (request->query_count() == 0) {
-    for (const auto& known : extensions_.namespaces()) {
-      if (offers(*known)) known->list({}, queried, listing);
-    }
-  }
-  request->for_each_query([&](std::string_view query) {
-    if (const auto [known, rest] = find_namespace(query); known != nullptr) {
-      known->list(rest, queried, listing);
-    }
-    return listing.room() > 0;
-  });
-  reply(option, OptionReply::ack);
-}
-
-void Negotiation::on_set_meta_context(Option option, Data data) {
-  if (!structured_replies_ && !extended_headers_) {
-    refuse(option, OptionReply::err_invalid, "contexts need structured replies");
-    return;
-  }
-  const auto request = MetaRequest::decode(data);
-  if (!request) {
-    refuse(option, OptionReply::err_invalid, "the lengths or strings in this option are wrong");
-    return;
-  }
-  const auto entry = exports_.find(request->name());
-  if (!entry) {
-    refuse(option, OptionReply::err_unknown, entry.error().what);
-    return;
-  }
-  Queried queried(*this, request->name(), *entry);
-  Selection selection{entry->name, {}};
-  std::size_t queries = 0;
-  request->for_each_query([&](std::string_view query) {
-    const auto [known, rest] = find_namespace(query);
-    // A wildcard selects nothing.
-    if (known == nullptr || rest.empty()) return true;
-    if (++queries > kMostQueriesSelecting) return false;
-    auto context = known->select(rest, queried);
-    const auto is_same = [&](const SelectedContext& other) {
-      return other.context->name() == context->name();
-    };
-    if (context != nullptr && std::ranges::none_of(selection.contexts, is_same)) {
-      const auto id = static_cast<std::uint32_t>(selection.contexts.size() + 1);
-      selection.contexts.push_back({id, std::move(context)});
-    }
-    return selection.contexts.size() <= kMostContexts;
-  });
-  if (selection.contexts.size() > kMostContexts || queries > kMostQueriesSelecting) {
-    refuse(option, OptionReply::err_too_big,
-           fmt::format("at most {} contexts can be selected", kMostContexts));
-    return;
-  }
-  for (const SelectedContext& selected : selection.contexts) {
-    tell_context(option, selected.id, selected.context->name());
-  }
-  selection_ = std::move(selection);
-  reply(option, OptionReply::ack);
-}
-
-bool Negotiation::offers(const MetaNamespace& known) const noexcept {
-  const std::optional<Feature> feature = known.feature();
-  return !feature ||
-         (features_.has(*feature) && (*feature != Feature::hier || features_.has(Feature::list)));
-}
-
-std::pair<const MetaNamespace*, std::string_view> Negotiation::find_namespace(
-    std::string_view query) const noexcept {
-  const std::size_t colon = query.find(':');
-  if (colon == std::string_view::npos) return {};
-  const MetaNamespace* const known = extensions_.find_namespace(query.substr(0, colon));
-  return {known != nullptr && offers(*known) ? known : nullptr, query.substr(colon + 1)};
 }
 
 bool Negotiation::is_free(const OptionExtension& extension) {
@@ -712,13 +513,6 @@ void Negotiation::tell_export(Option option, const ExportEntry& entry) {
   out_.append(pack(name_length));
   out_.append(as_bytes(name));
   out_.append(as_bytes(description));
-}
-
-void Negotiation::tell_context(Option option, std::uint32_t id, std::string_view name) {
-  out_.append(encode_option_reply(option, OptionReply::meta_context,
-                                  static_cast<std::uint32_t>(4 + name.size())));
-  out_.append(pack(id));
-  out_.append(as_bytes(name));
 }
 
 void Negotiation::reply(Option option, OptionReply reply, std::span<const std::byte> data) {

@@ -17,6 +17,7 @@
 #include "nbd/server/extension.h"
 #include "nbd/server/feature_set.h"
 #include "nbd/server/job.h"
+#include "nbd/server/name_walk.h"
 #include "nbd/server/remark.h"
 #include "nbd/server/tls_mode.h"
 #include "nbd/wire/codec.h"
@@ -91,6 +92,17 @@ class Negotiation {
 
   static const Rule* find_rule(Option option) noexcept;
 
+  /// What the server knows of an option.
+  struct Known {
+    const Rule* own = nullptr;                   ///< the protocol's,
+    const OptionExtension* extension = nullptr;  ///< or an extension's
+    const OptionRule* rule = nullptr;            ///< of either
+    bool lacks_tls = false;                      ///< it is not answered without TLS
+  };
+  Known find_known(Option option) const noexcept;
+  bool is_acceptable(const Known& known, std::uint32_t length) const noexcept;
+  std::size_t refuse_unacceptable(const Known& known, const OptionHeader& header);
+
   /// Takes an extension's option from its budget; false when the common one is to pay.
   bool is_free(const OptionExtension& extension);
 
@@ -159,17 +171,7 @@ class Negotiation {
   };
   std::optional<Dropping> dropping_;
 
-  /// A LIST that is being answered, page by page as the batch is sent: depth first through the
-  /// directories that are still to be listed.
-  struct NameWalk {
-    std::vector<std::string> directories = {""};
-    std::string directory;             ///< whose pages are listed
-    std::optional<std::string> after;  ///< the last name of the page before
-    bool in_directory = false;
-    std::size_t told = 0;
-    std::size_t pages_left = 0;
-    bool cut = false;  ///< there are more names
-  };
+  /// A LIST that is being answered, page by page as the batch is sent.
   std::optional<NameWalk> listing_;
   bool told_of_cut_list_ = false;
 

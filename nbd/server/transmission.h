@@ -14,6 +14,7 @@
 #include "nbd/server/agreement.h"
 #include "nbd/server/allocation.h"
 #include "nbd/server/batch.h"
+#include "nbd/server/command_rules.h"
 #include "nbd/server/job.h"
 #include "nbd/server/read_reply.h"
 #include "nbd/server/remark.h"
@@ -22,24 +23,6 @@
 #include "nbd/wire/codec.h"
 
 namespace mkvirtfs::nbd {
-
-/// What is to be done with a request, by the command table alone.
-struct Verdict {
-  enum class Action : std::uint8_t {
-    serve,       ///< it is legal: carry it out
-    refuse,      ///< answer with `error`, after its payload was dropped
-    finish,      ///< the client takes its leave
-    disconnect,  ///< it broke the protocol beyond repair
-  };
-  Action action = Action::serve;
-  WireError error = WireError::ok;
-  std::string_view reason;          ///< for people
-  std::uint32_t payload_bytes = 0;  ///< behind the request
-};
-
-/// Judges a request: the one place where a client's command, flags and range are checked, so that
-/// devices only ever see legal requests (law 7).
-Verdict judge(const Request& request, const Agreement& agreed) noexcept;
 
 /// Limits of what is gathered before it is sent, and where copying stops to pay.
 struct TransmissionTuning {

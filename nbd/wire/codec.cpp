@@ -9,14 +9,10 @@
 namespace mkvirtfs::nbd {
 namespace {
 
-std::string_view as_text(std::span<const std::byte> bytes) noexcept {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 /// Takes values from the front of some bytes; each answer is nullopt when they do not hold it.
-class Reader {
+class MessageReader {
  public:
-  explicit Reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+  explicit MessageReader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
 
   template <std::unsigned_integral T>
   std::optional<T> number() noexcept {
@@ -62,7 +58,7 @@ bool is_request_string(std::string_view text) noexcept {
 }
 
 std::optional<InfoRequest> InfoRequest::decode(std::span<const std::byte> data) noexcept {
-  Reader reader(data);
+  MessageReader reader(data);
   const auto name = reader.string();
   if (!name) return std::nullopt;
   const auto item_count = reader.number<std::uint16_t>();
@@ -81,7 +77,7 @@ bool InfoRequest::wants(Info item) const noexcept {
 }
 
 std::optional<MetaRequest> MetaRequest::decode(std::span<const std::byte> data) noexcept {
-  Reader reader(data);
+  MessageReader reader(data);
   const auto name = reader.string();
   if (!name) return std::nullopt;
   const auto query_count = reader.number<std::uint32_t>();
@@ -99,7 +95,7 @@ std::optional<MetaRequest> MetaRequest::decode(std::span<const std::byte> data) 
 }
 
 void MetaRequest::for_each_query(const std::function<bool(std::string_view)>& visit) const {
-  Reader reader(queries_);
+  MessageReader reader(queries_);
   for (std::uint32_t i = 0; i < query_count_; ++i) {
     const auto query = reader.string();
     if (!query || !visit(*query)) return;

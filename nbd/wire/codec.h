@@ -23,6 +23,13 @@
 
 namespace mkvirtfs::nbd {
 
+inline std::span<const std::byte> as_bytes(std::string_view text) noexcept {
+  return std::as_bytes(std::span(text));
+}
+inline std::string_view as_text(std::span<const std::byte> bytes) noexcept {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 struct OptionHeader {
   Option option{};  // any number at all: the client chose it
   std::uint32_t length = 0;

@@ -14,7 +14,9 @@
 
 #include "exports/export_tree.h"
 #include "fuzz_require.h"
-#include "nbd/client/list_client.h"
+#include "nbd/client/dial.h"
+#include "nbd/client/export_lister.h"
+#include "nbd/client/server_address.h"
 #include "support/text.h"
 
 using namespace mkvirtfs;
@@ -71,18 +73,20 @@ void list(std::uint8_t how, std::span<const std::byte> input) {
   std::set<std::string> names;
   for (int again = 0; again < 2; ++again) {
     names.clear();
-    const auto listed = lister.list(directory, recursive, [&](const ExportEntry& entry) {
-      FUZZ_REQUIRE(entry.is_export || entry.is_directory);
-      FUZZ_REQUIRE(!entry.is_directory || is_valid_export_name(entry.name));
-      FUZZ_REQUIRE(directory.empty() || entry.name.starts_with(directory + '/'));
-      if (!recursive && entry.is_directory) {
-        FUZZ_REQUIRE(entry.name.find('/', directory.empty() ? 0 : directory.size() + 1) ==
-                     std::string::npos);
-      }
-      FUZZ_REQUIRE(names.insert(entry.name).second);
-      FUZZ_REQUIRE(names.size() <= input.size());
-      return Result<void>();
-    });
+    const auto listed = lister.list(
+        directory, recursive ? ExportLister::Depth::subtree : ExportLister::Depth::directory,
+        [&](const ExportEntry& entry) {
+          FUZZ_REQUIRE(entry.is_export || entry.is_directory);
+          FUZZ_REQUIRE(!entry.is_directory || is_valid_export_name(entry.name));
+          FUZZ_REQUIRE(directory.empty() || entry.name.starts_with(directory + '/'));
+          if (!recursive && entry.is_directory) {
+            FUZZ_REQUIRE(entry.name.find('/', directory.empty() ? 0 : directory.size() + 1) ==
+                         std::string::npos);
+          }
+          FUZZ_REQUIRE(names.insert(entry.name).second);
+          FUZZ_REQUIRE(names.size() <= input.size());
+          return Result<void>();
+        });
     FUZZ_REQUIRE(listed || !listed.error().what.empty());
   }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "nbd/client/list_client.h"
+#include "nbd/client/export_lister.h"
 
 #include <sys/socket.h>
 
@@ -11,6 +11,8 @@
 
 #include "block/testing/memory_device.h"
 #include "exports/testing/generated_tree.h"
+#include "nbd/client/dial.h"
+#include "nbd/client/server_address.h"
 #include "nbd/server/list_hier.h"
 #include "nbd/server/server.h"
 #include "nbd/wire/testing/messages.h"
@@ -21,6 +23,7 @@ namespace mkvirtfs::nbd {
 namespace {
 
 using testing::Bytes;
+using Depth = ExportLister::Depth;
 
 constexpr std::chrono::milliseconds kPatience{5000};
 
@@ -108,9 +111,10 @@ std::string shown(const ExportEntry& entry) {
 }
 
 /// What a listing shows, or "ERROR: " and why it failed behind that.
-std::string listing(ExportLister& lister, const std::string& directory, bool recursive = false) {
+std::string listing(ExportLister& lister, const std::string& directory,
+                    Depth depth = Depth::directory) {
   std::string text;
-  const auto result = lister.list(directory, recursive, [&](const ExportEntry& entry) {
+  const auto result = lister.list(directory, depth, [&](const ExportEntry& entry) {
     text += (text.empty() ? "" : " ") + shown(entry);
     return Result<void>();
   });
@@ -121,10 +125,10 @@ std::string listing(ExportLister& lister, const std::string& directory, bool rec
 }
 
 std::string scripted(std::deque<Bytes> scripts, const std::string& directory = {},
-                     bool recursive = false) {
+                     Depth depth = Depth::directory) {
   ScriptedServer server(std::move(scripts));
   ExportLister lister([&] { return server.connect(); }, kPatience);
-  return listing(lister, directory, recursive);
+  return listing(lister, directory, depth);
 }
 
 /// A real server, with or without LIST_HIER and the contexts.
@@ -252,9 +256,10 @@ TEST_CASE("a tree looks the same by whichever way a server has", "[list_client]"
   CHECK(listing(lister, "") == R"("" "a"+/ "a-b" "tools"/ "z")");
   CHECK(listing(lister, "a") == R"("a/b"+/ "a/d")" + about);
   CHECK(listing(lister, "tools") == R"("tools/deep"/)");
-  CHECK(listing(lister, "", true) == R"("" "a"+/ "a/b"+/ "a/b/c" "a/d")" + about +
-                                         R"( "a-b" "tools"/ "tools/deep"/ "tools/deep/er" "z")");
-  CHECK(listing(lister, "a", true) == R"("a/b"+/ "a/b/c" "a/d")" + about);
+  CHECK(listing(lister, "", Depth::subtree) ==
+        R"("" "a"+/ "a/b"+/ "a/b/c" "a/d")" + about +
+            R"( "a-b" "tools"/ "tools/deep"/ "tools/deep/er" "z")");
+  CHECK(listing(lister, "a", Depth::subtree) == R"("a/b"+/ "a/b/c" "a/d")" + about);
   CHECK_THAT(listing(lister, "z"), Catch::StartsWith("ERROR: there is no directory \"z\""));
   CHECK_THAT(listing(lister, "none"), Catch::StartsWith("ERROR: there is no directory \"none\""));
   CHECK(server.connections == 1);
@@ -266,7 +271,7 @@ TEST_CASE("a hundred thousand exports are listed, by one connection", "[list_cli
   ExportLister lister([&] { return server.connect(); }, kPatience);
   std::size_t count = 0;
   bool right = true;
-  REQUIRE(lister.list("wide", false, [&](const ExportEntry& entry) -> Result<void> {
+  REQUIRE(lister.list("wide", Depth::directory, [&](const ExportEntry& entry) -> Result<void> {
     right = right && entry.name == tree->name(count++);
     return {};
   }));
@@ -288,7 +293,7 @@ TEST_CASE("a walk goes on when the server has had enough of a connection", "[lis
   RealServer server(*make_fixed_exports(exports), RealServer::Ways::contexts);
   ExportLister lister([&] { return server.connect(); }, kPatience);
   std::size_t count = 0;
-  REQUIRE(lister.list("", true, [&](const ExportEntry&) -> Result<void> {
+  REQUIRE(lister.list("", Depth::subtree, [&](const ExportEntry&) -> Result<void> {
     ++count;
     return {};
   }));
@@ -301,7 +306,7 @@ TEST_CASE("what a visitor refuses ends the walk", "[list_client]") {
   RealServer server(small_tree(), RealServer::Ways::both);
   ExportLister lister([&] { return server.connect(); }, kPatience);
   int seen = 0;
-  const auto result = lister.list("", true, [&](const ExportEntry&) -> Result<void> {
+  const auto result = lister.list("", Depth::subtree, [&](const ExportEntry&) -> Result<void> {
     if (++seen == 3) return fail(Errc::io, "enough");
     return {};
   });
@@ -513,30 +518,32 @@ TEST_CASE("a tree without a bottom has an end", "[list_client]") {
     name += name.empty() ? "d" : "/d";
     script += join(a_directory(name), done());
   }
-  CHECK_THAT(scripted({script}, "", true), Catch::Contains("ERROR: 257 levels"));
+  CHECK_THAT(scripted({script}, "", Depth::subtree), Catch::Contains("ERROR: 257 levels"));
 }
 
 TEST_CASE("flat lists of any server become a tree", "[list_client]") {
   const auto flat = [](std::initializer_list<std::string_view> names, const std::string& directory,
-                       bool recursive) {
+                       Depth depth) {
     Bytes script = join(greeting(), hier(OptionReply::err_unsup),
                         reply(Option::list_meta_context, OptionReply::err_unsup));
     for (const std::string_view name : names) {
       script += reply(Option::list, OptionReply::server, named(name));
     }
     script += reply(Option::list, OptionReply::ack);
-    return scripted({script}, directory, recursive);
+    return scripted({script}, directory, depth);
   };
-  CHECK(flat({"z", "a/b/c", "a", "z", "a-", "a/b/d"}, "", false) == R"("a"+/ "a-" "z")");
-  CHECK(flat({"z", "a/b/c", "a", "z", "a-", "a/b/d"}, "", true) ==
+  CHECK(flat({"z", "a/b/c", "a", "z", "a-", "a/b/d"}, "", Depth::directory) == R"("a"+/ "a-" "z")");
+  CHECK(flat({"z", "a/b/c", "a", "z", "a-", "a/b/d"}, "", Depth::subtree) ==
         R"("a"+/ "a/b"/ "a/b/c" "a/b/d" "a-" "z")");
-  CHECK(flat({"z", "a/b/c", "a/b/d"}, "a", false) == R"("a/b"/)");
-  CHECK(flat({"z", "a/b/c", "a/b/d"}, "a/b", true) == R"("a/b/c" "a/b/d")");
-  CHECK(flat({}, "", true).empty());
-  CHECK(flat({""}, "", true) == R"("")");
+  CHECK(flat({"z", "a/b/c", "a/b/d"}, "a", Depth::directory) == R"("a/b"/)");
+  CHECK(flat({"z", "a/b/c", "a/b/d"}, "a/b", Depth::subtree) == R"("a/b/c" "a/b/d")");
+  CHECK(flat({}, "", Depth::subtree).empty());
+  CHECK(flat({""}, "", Depth::subtree) == R"("")");
   // Others have names that are no paths.
-  CHECK(flat({"/dev/sda", "a//b", "..", "x/"}, "", true) == R"("/dev/sda" ".." "a//b" "x/")");
-  CHECK_THAT(flat({"ab"}, "a", false), Catch::Contains("ERROR: there is no directory \"a\""));
+  CHECK(flat({"/dev/sda", "a//b", "..", "x/"}, "", Depth::subtree) ==
+        R"("/dev/sda" ".." "a//b" "x/")");
+  CHECK_THAT(flat({"ab"}, "a", Depth::directory),
+             Catch::Contains("ERROR: there is no directory \"a\""));
   CHECK_THAT(scripted({join(greeting(), hier(OptionReply::err_unsup),
                             reply(Option::list_meta_context, OptionReply::ack),
                             reply(Option::list, OptionReply::err_policy))}),
