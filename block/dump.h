@@ -22,15 +22,15 @@ namespace mkvirtfs {
 /// at the end. FIFOs and character devices are written as streams; a block device is overwritten
 /// in place.
 struct DumpFile {
-  std::string path;
+  std::string path{};
   /// Replace a file that is there, or write over a block device.
   bool overwrite = false;
 };
 
 /// Dump to a descriptor that is written from front to end, zeroes included: a pipe, a socket.
 struct DumpStream {
-  int fd = -1;       ///< not owned
-  std::string name;  ///< for messages: "standard output"
+  int fd = -1;         ///< not owned
+  std::string name{};  ///< for messages: "standard output"
 };
 
 /// How far a dump is. Data is everything but holes: what takes the time.
@@ -41,7 +41,7 @@ struct DumpProgress {
 };
 
 struct DumpOptions {
-  std::variant<DumpFile, DumpStream> output;
+  std::variant<DumpFile, DumpStream> output{};
   /// Hash the whole image, holes included, while it is written.
   bool sha256 = false;
   unsigned threads = 0;  ///< 0: one a processor, at most 4
@@ -51,7 +51,7 @@ struct DumpOptions {
   /// Told when the other end of a FIFO is waited for; must outlive the call.
   LogSink* log = &null_log();
   /// Called on the thread that called dump(), about every `progress_interval` and once at the end.
-  std::function<void(const DumpProgress&)> progress;
+  std::function<void(const DumpProgress&)> progress{};
   std::chrono::milliseconds progress_interval{100};
 };
 

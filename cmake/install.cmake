@@ -1,37 +1,55 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# Installs the NBD server core as a library for others: headers below include/mkvirtfs, the static
-# libraries, and what find_package(mkvirtfs-nbd) and pkg-config need. The program is installed by cli/.
+# Installs two packages for others: mkvirtfs-nbd, the NBD server core, and mkvirtfs, that and the library
+# which makes images. Headers below include/mkvirtfs, the static libraries, and what find_package() and
+# pkg-config need. The program is installed by cli/.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-set(library_rooms support block overlay exports net nbd_wire nbd_server nbd_client nbd)
+set(nbd_rooms support block overlay exports net nbd_wire nbd_server nbd_client nbd)
+set(image_rooms stream helper tree host archive oci image ext2 fat32 iso9660 compose)
 set(headers_dir ${CMAKE_INSTALL_INCLUDEDIR}/mkvirtfs)
-set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mkvirtfs-nbd)
+set(packages_dir ${CMAKE_INSTALL_LIBDIR}/cmake)
 
-foreach(room ${library_rooms})
-  set_target_properties(mkvirtfs_${room} PROPERTIES EXPORT_NAME ${room})
+# A room of a package, exported under a name of its own.
+function(install_room room package export_name)
+  set_target_properties(mkvirtfs_${room} PROPERTIES EXPORT_NAME ${export_name})
   # <mkvirtfs/nbd/server.h>; among themselves the headers say "nbd/server.h", which the file set's own
   # directory is for.
   target_include_directories(mkvirtfs_${room}
                              INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_compile_features(mkvirtfs_${room} INTERFACE cxx_std_23)
-  install(TARGETS mkvirtfs_${room} EXPORT mkvirtfs-nbd-targets
+  install(TARGETS mkvirtfs_${room} EXPORT ${package}-targets
           ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development
           FILE_SET HEADERS DESTINATION ${headers_dir} COMPONENT development)
-endforeach()
-install(EXPORT mkvirtfs-nbd-targets NAMESPACE mkvirtfs:: DESTINATION ${config_dir}
-        COMPONENT development)
+endfunction()
 
-configure_package_config_file(cmake/mkvirtfs-nbd-config.cmake.in mkvirtfs-nbd-config.cmake
-                              INSTALL_DESTINATION ${config_dir})
-# Before 1.0 every minor version may change the interface.
-write_basic_package_version_file(mkvirtfs-nbd-config-version.cmake COMPATIBILITY SameMinorVersion)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/mkvirtfs-nbd-config.cmake
-              ${CMAKE_CURRENT_BINARY_DIR}/mkvirtfs-nbd-config-version.cmake
-        DESTINATION ${config_dir} COMPONENT development)
-
-# The file finds its prefix from where it stands, so that the whole may be moved.
+# What find_package() and pkg-config want of a package. The .pc file finds its prefix from where it
+# stands, so that the whole may be moved.
 file(RELATIVE_PATH prefix_from_pc /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
-configure_file(cmake/mkvirtfs-nbd.pc.in mkvirtfs-nbd.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/mkvirtfs-nbd.pc
-        DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
+file(RELATIVE_PATH reader_from_prefix / /${CMAKE_INSTALL_LIBEXECDIR}/mkvirtfs/mkvirtfs-reader)
+macro(install_package package)
+  install(EXPORT ${package}-targets NAMESPACE mkvirtfs:: DESTINATION ${packages_dir}/${package}
+          COMPONENT development)
+  configure_package_config_file(cmake/${package}-config.cmake.in ${package}-config.cmake
+                                INSTALL_DESTINATION ${packages_dir}/${package}
+                                PATH_VARS reader_from_prefix)
+  # Before 1.0 every minor version may change the interface.
+  write_basic_package_version_file(${package}-config-version.cmake COMPATIBILITY SameMinorVersion)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${package}-config.cmake
+                ${CMAKE_CURRENT_BINARY_DIR}/${package}-config-version.cmake
+          DESTINATION ${packages_dir}/${package} COMPONENT development)
+  configure_file(cmake/${package}.pc.in ${package}.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${package}.pc
+          DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
+endmacro()
+
+foreach(room ${nbd_rooms})
+  install_room(${room} mkvirtfs-nbd ${room})
+endforeach()
+foreach(room ${image_rooms})
+  install_room(${room} mkvirtfs fsgen_${room})
+endforeach()
+# The front door stands for all that is behind it.
+set_target_properties(mkvirtfs_compose PROPERTIES EXPORT_NAME image)
+install_package(mkvirtfs-nbd)
+install_package(mkvirtfs)

@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# install.sh BUILD-DIR OUT-DIR: installs what was built, and builds examples/nbd from that alone, by CMake
-# and by pkg-config. Leaves the examples in OUT-DIR for the tests that run them.
+# install.sh BUILD-DIR OUT-DIR: installs what was built, and builds examples/nbd and examples/image from that
+# alone, by CMake and by pkg-config. Leaves the examples in OUT-DIR for the tests that run them.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/lib.sh"
 
 build=$1 out=$2
 examples=$here/../../examples/nbd
+image_example=$here/../../examples/image
 rm -rf "$out"
 mkdir -p "$out"
 quietly() { "$@" >"$work/out" 2>&1 || fail "$*: $(tail -n 30 "$work/out")"; }
@@ -51,7 +52,9 @@ headers=$prefix/include/mkvirtfs
 [[ -f $headers/nbd/server.h && -f $headers/block/device.h && -f $headers/support/error.h ]] ||
   fail "headers are missing"
 [[ ! -e $headers/net/tls_gnutls.h && ! -e $headers/nbd/server/testing ]] || fail "a private header is there"
-if grep -rnE 'gnutls/|gnutls_|libext2fs|fmt/' "$headers"; then fail "a public header shows a foreign type"; fi
+[[ -f $headers/compose/prepare.h && ! -e $headers/compose/source_loader.h ]] || fail "the front door's headers"
+if grep -rnE '[<"](gnutls|ext2fs|fmt|CLI|nlohmann|archive)(/|[._a-z]*\.h(pp)?[>"])|gnutls_|ext2_filsys|archive_entry|CLI::|nlohmann::' \
+  "$headers"; then fail "a public header shows a foreign type"; fi
 if grep -rlF "$build" "$prefix/lib" "$prefix/include" --include='*.cmake' --include='*.pc' --include='*.h'; then
   fail "an installed file knows the build tree"
 fi
@@ -73,4 +76,38 @@ quietly cmake -S "$examples" -B "$out/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMA
   -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 quietly cmake --build "$out/build" -j "$(nproc)"
 contains "$(cat "$out/build/CMakeCache.txt")" "mkvirtfs-nbd_DIR:PATH=$prefix/"
+
+# --- The image library ---------------------------------------------------------------------------
+
+read -ra cflags < <(pkg-config --cflags mkvirtfs)
+read -ra libs < <(pkg-config --libs mkvirtfs)
+quietly g++ -std=c++23 -Wall -Wextra -Wshadow -Wconversion -Werror "${cflags[@]}" "$image_example/directory_disk.cpp" \
+  "${libs[@]}" -o "$out/directory_disk" &
+by_pkg_config=$!
+quietly cmake -S "$image_example" -B "$out/image" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug \
+  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+quietly cmake --build "$out/image"
+wait $by_pkg_config || exit 1
+contains "$(cat "$out/image/CMakeCache.txt")" "mkvirtfs_DIR:PATH=$prefix/"
+[[ $(realpath "$(pkg-config --variable=reader mkvirtfs)") == "$(realpath "$prefix/libexec/mkvirtfs/mkvirtfs-reader")" ]] ||
+  fail "the reader of pkg-config: $(pkg-config --variable=reader mkvirtfs)"
+# Either half by itself, and what there is not.
+mkdir "$work/parts"
+cat >"$work/parts/CMakeLists.txt" <<'END'
+cmake_minimum_required(VERSION 3.25)
+project(parts LANGUAGES CXX)
+find_package(mkvirtfs REQUIRED COMPONENTS nbd)
+if(NOT TARGET mkvirtfs::nbd OR TARGET mkvirtfs::image)
+  message(FATAL_ERROR "the NBD core alone")
+endif()
+find_package(mkvirtfs REQUIRED COMPONENTS image)
+if(NOT TARGET mkvirtfs::image OR NOT TARGET mkvirtfs::mkvirtfs OR NOT EXISTS ${mkvirtfs_READER})
+  message(FATAL_ERROR "the image library: ${mkvirtfs_READER}")
+endif()
+find_package(mkvirtfs COMPONENTS no-such)
+if(mkvirtfs_FOUND)
+  message(FATAL_ERROR "a component that there is not")
+endif()
+END
+quietly cmake -S "$work/parts" -B "$work/parts/build" -DCMAKE_PREFIX_PATH="$prefix"
 if "$out/build/generated_disk" 2>"$work/out"; then fail "generated_disk took no argument for one"; fi
