@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,7 +14,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "cli/child.h"
@@ -27,26 +23,24 @@
 #include "cli/control_server.h"
 #include "cli/image_options.h"
 #include "cli/kept_places.h"
+#include "cli/listen_options.h"
 #include "cli/overlay_options.h"
 #include "cli/pid_file.h"
-#include "cli/pipe_bridge.h"
-#include "cli/private_directory.h"
 #include "cli/program_resources.h"
 #include "cli/served_sources.h"
 #include "cli/service_manager.h"
 #include "cli/source_options.h"
 #include "cli/statistics_text.h"
 #include "cli/stop_watcher.h"
+#include "cli/stopper.h"
 #include "cli/tls_options.h"
 #include "exports/export_tree.h"
 #include "nbd/server/allocation_depth.h"
 #include "nbd/server/extension.h"
 #include "nbd/server/list_hier.h"
 #include "nbd/server/server.h"
-#include "net/listener.h"
 #include "support/log.h"
 #include "support/message.h"
-#include "support/mutex.h"
 #include "support/parse_number.h"
 
 namespace mkvirtfs::cli {
@@ -55,56 +49,6 @@ namespace {
 constexpr const char* kGroup = "Server";
 /// How long a --run command that was told to end may take.
 constexpr std::chrono::seconds kChildGrace{5};
-
-constexpr std::uint16_t kNbdPort = 10809;
-
-struct TcpAddress {
-  std::string host;
-  std::uint16_t port = 0;
-};
-struct VsockAddress {
-  std::uint32_t cid = net::kAnyCid;
-  std::uint32_t port = 0;
-};
-using Address = std::variant<TcpAddress, VsockAddress>;
-
-/// "10809" or "3:10809", behind "vsock:".
-std::optional<VsockAddress> parse_vsock(std::string_view text) {
-  const std::size_t colon = text.find(':');
-  const auto port =
-      parse_number<std::uint32_t>(colon == std::string_view::npos ? text : text.substr(colon + 1));
-  const auto cid = colon == std::string_view::npos
-                       ? std::optional<std::uint32_t>(net::kAnyCid)
-                       : parse_number<std::uint32_t>(text.substr(0, colon));
-  if (!port || !cid) return std::nullopt;
-  return VsockAddress{*cid, *port};
-}
-
-/// "127.0.0.1:10809", "[::1]:10809", "name:10809", "vsock:10809".
-Result<Address> parse_address(const std::string& text) {
-  constexpr std::string_view kVsock = "vsock:";
-  if (text.starts_with(kVsock)) {
-    const auto address = parse_vsock(std::string_view(text).substr(kVsock.size()));
-    if (address) return *address;
-    return fail(Errc::usage,
-                fmt::format("--listen={} is neither vsock:PORT nor vsock:CID:PORT", text));
-  }
-  const std::size_t colon = text.rfind(':');
-  if (colon != std::string::npos) {
-    std::string host = text.substr(0, colon);
-    const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-    if (bracketed) host = host.substr(1, host.size() - 2);
-    const auto port = parse_number<std::uint16_t>(std::string_view(text).substr(colon + 1));
-    // An IPv6 address has colons of its own: without brackets its end would be a guess.
-    if (port && !host.empty() && (bracketed || host.find(':') == std::string::npos)) {
-      return TcpAddress{std::move(host), *port};
-    }
-  }
-  return fail(Errc::usage,
-              fmt::format("--listen={} is not ADDRESS:PORT (127.0.0.1:10809, [::1]:10809; "
-                          "0.0.0.0:10809 for every interface)",
-                          text));
-}
 
 /// The port in "nbd://HOST:PORT/NAME", "nbds+vsock://USER@CID:PORT/NAME"; "" when it has none.
 std::string port_in(const std::string& uri) {
@@ -130,124 +74,28 @@ Result<std::chrono::milliseconds> parse_grace(const std::string& text) {
 /// How long the rest of the program may take after a second signal.
 constexpr std::chrono::milliseconds kHurry{500};
 
-/// What signals do to a server and its child, while there are such. Any method, any thread.
-class Stopper {
- public:
-  void attach(nbd::Server& server, Child* child) {
-    const MutexLock lock(mutex_);
-    server_ = &server;
-    child_ = child;
-  }
-  void detach() {
-    const MutexLock lock(mutex_);
-    server_ = nullptr;
-    child_ = nullptr;
-  }
-  /// Detaches when it is left, however that comes about.
-  class Attachment {
-   public:
-    Attachment(Stopper& stopper, nbd::Server& server, Child* child) : stopper_(stopper) {
-      stopper_.attach(server, child);
-    }
-    ~Attachment() { stopper_.detach(); }
-    Attachment(const Attachment&) = delete;
-    Attachment& operator=(const Attachment&) = delete;
-
-   private:
-    Stopper& stopper_;
-  };
-  /// Of the server, while there is one.
-  std::optional<nbd::ServerStatistics> statistics() const {
-    const MutexLock lock(mutex_);
-    if (server_ == nullptr) return std::nullopt;
-    return server_->statistics();
-  }
-
-  /// The first call lets clients have the replies to what they asked for, the second nothing.
-  void stop() {
-    const MutexLock lock(mutex_);
-    const bool again = is_stopping_;
-    is_stopping_ = true;
-    cancels_sources_ = true;
-    is_hurried_ = is_hurried_ || again;
-    if (child_ != nullptr) child_->send(again ? SIGKILL : SIGTERM);
-    if (server_ == nullptr) return;
-    if (again) {
-      server_->request_stop_at_once();
-    } else {
-      server_->request_stop();
-    }
-  }
-  void stop_server() {
-    const MutexLock lock(mutex_);
-    cancels_sources_ = true;
-    if (server_ != nullptr) server_->request_stop();
-  }
-  /// True from the first call on: ends the wait for a source that is a pipe.
-  const std::atomic<bool>* cancels_sources() const noexcept { return &cancels_sources_; }
-  /// stop() was called more than once.
-  bool is_hurried() const {
-    const MutexLock lock(mutex_);
-    return is_hurried_;
-  }
-
- private:
-  mutable Mutex mutex_;
-  nbd::Server* server_ GUARDED_BY(mutex_) = nullptr;
-  Child* child_ GUARDED_BY(mutex_) = nullptr;
-  bool is_stopping_ GUARDED_BY(mutex_) = false;
-  bool is_hurried_ GUARDED_BY(mutex_) = false;
-  std::atomic<bool> cancels_sources_ = false;
-};
-
-bool is_pipe(int fd) {
-  struct stat status;
-  return ::fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode);
-}
-
-/// inetd's way, and that of clients which start their server: one client, on standard input. If
-/// that is a pipe, its answers go to the pipe that is standard output, over `bridge`.
-Result<void> adopt_standard_input(nbd::Server& server, std::optional<PipeBridge>& bridge) {
-  UniqueFd client(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
-  int type = 0;
-  socklen_t type_bytes = sizeof type;
-  if (client && ::getsockopt(client.get(), SOL_SOCKET, SO_TYPE, &type, &type_bytes) == 0 &&
-      type == SOCK_STREAM) {
-    return server.adopt(std::move(client));
-  }
-  UniqueFd output(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-  if (!client || !output || !is_pipe(client.get()) || !is_pipe(output.get())) {
-    return fail(Errc::usage,
-                "--single: standard input is not a stream socket, nor are it and standard output "
-                "pipes");
-  }
-  Result<PipeBridge> started = PipeBridge::start(std::move(client), std::move(output));
-  if (!started) return propagate(started);
-  bridge.emplace(std::move(*started));
-  return server.adopt(bridge->take_socket());
-}
-
 class Serve final : public Command {
  public:
   Serve(OptionSet& options, const FormatRegistry& formats);
   Result<int> run(const Streams& streams) override;
 
  private:
-  /// Where clients come in; a private socket's directory and what stands between the server and
-  /// pipes live as long as this.
-  struct Listening {
-    std::optional<PrivateDirectory> directory;
-    std::optional<PipeBridge> bridge;
-    std::string unix_socket;  // absolute, "" when there is none
-  };
-
   /// What clients are offered, and that part of it which they can write to; null when none is.
   struct Exports {
     std::shared_ptr<ExportTree> tree;
     std::shared_ptr<OverlayExports> writable;
   };
 
-  Result<std::vector<Address>> addresses() const;
+  /// What the command line says, checked.
+  struct CommandLine {
+    std::vector<Address> addresses;
+    nbd::ServerOptions options;
+    std::vector<ExportSpec> exports;
+    std::vector<std::string> names;  // of the exports, the default one's first
+  };
+
+  /// `log` must outlive the server.
+  Result<CommandLine> read_command_line(LogSink& log) const;
   /// The words that contradict each other or mean nothing.
   Result<void> check(const std::vector<Address>& addresses) const;
   /// `log` must outlive the server.
@@ -257,6 +105,14 @@ class Serve final : public Command {
   Result<std::vector<ExportSpec>> parse_exports() const;
   /// `resources` outlive the exports.
   Result<Exports> make_exports(std::vector<ExportSpec> specs, Resources& resources) const;
+  /// From listeners to the exit status.
+  Result<int> run_server(const Exports& exports, const CommandLine& line, Resources& resources,
+                         Stopper& stopper, const BlockedSignals& signals,
+                         const Streams& streams) const;
+  Result<void> open_doors(nbd::Server& server, const std::vector<Address>& addresses,
+                          Listening& listening, Resources& resources) const;
+  /// Nothing without --pidfile.
+  Result<std::optional<PidFile>> make_pid_file() const;
   /// Nothing without --ctl. `server` must outlive it.
   Result<std::optional<ControlServer>> start_control(
       const std::shared_ptr<OverlayExports>& writable, const nbd::Server& server) const;
@@ -264,8 +120,6 @@ class Serve final : public Command {
   Result<std::optional<Child>> announce(const nbd::Server& server, const Listening& listening,
                                         const std::vector<std::string>& names,
                                         const Streams& streams) const;
-  Result<void> listen(nbd::Server& server, const std::vector<Address>& addresses,
-                      Listening& listening) const;
   Result<Child> start_child(const nbd::Server& server, const Listening& listening,
                             const std::string& name) const;
   /// Serves until the server is stopped; the exit status.
@@ -283,10 +137,7 @@ class Serve final : public Command {
   std::vector<std::string> sources_;
   SourceOptions source_;
   ImageOptions image_;
-  std::string unix_path_;
-  std::string port_;
-  bool vsock_ = false;
-  std::vector<std::string> listen_;
+  ListenOptions listen_;
   std::string export_name_;
   std::string command_;
   std::string pid_file_;
@@ -308,19 +159,7 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
   options.add_values("SOURCE", sources_, "...", "What to show: DIR or NAME=DIR[,OPTION...]")
       .required();
   source_.add_options_to(options);
-  options
-      .add_value(
-          "-U,--unix", unix_path_, "PATH|-",
-          "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
-      .group(kGroup);
-  options.add_value("-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
-      .group(kGroup);
-  options.add_flag("--vsock", vsock_, "-p is a port of vsock (10809)").group(kGroup);
-  options
-      .add_values("--listen", listen_, "ADDR:PORT",
-                  "Listen there too, or at vsock:[CID:]PORT\n(repeatable)")
-      .one_value_each()
-      .group(kGroup);
+  listen_.add_to(options, kGroup);
   options.add_value("-e,--exportname", export_name_, "NAME", "The default export's name")
       .may_be_empty()
       .group(kGroup);
@@ -361,56 +200,6 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
   image_.add_to(options);
 }
 
-Result<std::vector<Address>> Serve::addresses() const {
-  std::vector<Address> addresses;
-  if (vsock_) {
-    const auto port = port_.empty() ? kNbdPort : parse_number<std::uint32_t>(port_);
-    if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port of vsock", port_));
-    addresses.push_back(VsockAddress{net::kAnyCid, *port});
-  } else if (!port_.empty()) {
-    const auto port = parse_number<std::uint16_t>(port_);
-    if (!port) return fail(Errc::usage, fmt::format("--port={} is not a port (0 to 65535)", port_));
-    addresses.push_back(TcpAddress{"localhost", *port});
-  }
-  for (const std::string& text : listen_) {
-    Result<Address> address = parse_address(text);
-    if (!address) return propagate(address);
-    addresses.push_back(std::move(*address));
-  }
-  return addresses;
-}
-
-Result<void> Serve::listen(nbd::Server& server, const std::vector<Address>& addresses,
-                           Listening& listening) const {
-  const std::vector<int> inherited = sockets_of_service_manager();
-  for (const int socket : inherited) {
-    if (Result<void> on = server.listen_on(UniqueFd(socket)); !on) return on;
-  }
-  if (unix_path_ == "-" || (unix_path_.empty() && addresses.empty() && inherited.empty())) {
-    Result<PrivateDirectory> directory = PrivateDirectory::create();
-    if (!directory) return propagate(directory);
-    listening.unix_socket = directory->path_of("socket");
-    listening.directory.emplace(std::move(*directory));
-  } else if (!unix_path_.empty()) {
-    listening.unix_socket = boost::filesystem::absolute(unix_path_).string();
-  }
-  if (!listening.unix_socket.empty()) {
-    // A relative path may be short enough for a socket where the absolute one is not.
-    const std::string& path = listening.directory ? listening.unix_socket : unix_path_;
-    if (Result<void> on = server.listen_unix(path); !on) return on;
-  }
-  for (const Address& address : addresses) {
-    const auto* const tcp = std::get_if<TcpAddress>(&address);
-    const auto* const vsock = std::get_if<VsockAddress>(&address);
-    if (Result<void> on = tcp != nullptr ? server.listen_tcp(tcp->host, tcp->port)
-                                         : server.listen_vsock(vsock->cid, vsock->port);
-        !on) {
-      return on;
-    }
-  }
-  return {};
-}
-
 Result<Child> Serve::start_child(const nbd::Server& server, const Listening& listening,
                                  const std::string& name) const {
   const std::vector<std::string> uris = server.uris(name);
@@ -426,7 +215,8 @@ Result<Child> Serve::start_child(const nbd::Server& server, const Listening& lis
 
 std::vector<KeptPlace> Serve::kept_places() const {
   std::vector<KeptPlace> places = {{"--overlay", overlay_.where(), !overlay_.is_file()}};
-  if (!unix_path_.empty() && unix_path_ != "-") places.push_back({"--unix", unix_path_});
+  const std::string& unix_path = listen_.unix_path();
+  if (!unix_path.empty() && unix_path != "-") places.push_back({"--unix", unix_path});
   if (!control_socket_.empty()) places.push_back({"--ctl", control_socket_});
   if (!pid_file_.empty()) places.push_back({"--pidfile", pid_file_});
   return places;
@@ -503,7 +293,7 @@ Result<void> Serve::check(const std::vector<Address>& addresses) const {
                                          "or .. components, UTF-8, up to {} bytes)",
                                          export_name_, kLongestExportText));
   }
-  if (single_client_ && !(unix_path_.empty() && addresses.empty() && command_.empty())) {
+  if (single_client_ && !(listen_.unix_path().empty() && addresses.empty() && command_.empty())) {
     return fail(Errc::usage, "--single serves standard input alone: no -U, -p, --listen or --run");
   }
   if (!statistics_.empty() && statistics_ != "true" && statistics_ != "text" &&
@@ -542,7 +332,7 @@ Result<nbd::ServerOptions> Serve::server_options(LogSink& log) const {
 }
 
 void Serve::add_outputs(const Streams& streams, RunOutputs& outputs) const {
-  if (unix_path_ != "-") outputs.add_path(unix_path_);
+  if (listen_.unix_path() != "-") outputs.add_path(listen_.unix_path());
   outputs.add_path(control_socket_);
   outputs.add_path(pid_file_);
   outputs.add_descriptor(streams.out, "the file of standard output");
@@ -577,8 +367,7 @@ Result<std::vector<ExportSpec>> Serve::parse_exports() const {
 Result<Serve::Exports> Serve::make_exports(std::vector<ExportSpec> specs,
                                            Resources& resources) const {
   LogSink& log = resources.log();
-  Result<std::shared_ptr<ExportTree>> tree =
-      mkvirtfs::make_exports(std::move(specs), resources);
+  Result<std::shared_ptr<ExportTree>> tree = mkvirtfs::make_exports(std::move(specs), resources);
   if (!tree) return propagate(tree);
   Exports exports{.tree = std::move(*tree), .writable = nullptr};
   if (overlay_.wanted()) {
@@ -624,54 +413,55 @@ Result<std::optional<Child>> Serve::announce(const nbd::Server& server, const Li
   return std::nullopt;
 }
 
-Result<int> Serve::run(const Streams& streams) {
-  const pid_t parent = ::getppid();
-  const Result<std::vector<Address>> addresses = this->addresses();
+Result<Serve::CommandLine> Serve::read_command_line(LogSink& log) const {
+  Result<std::vector<Address>> addresses = listen_.addresses();
   if (!addresses) return propagate(addresses);
   if (Result<void> good = check(*addresses); !good) return propagate(good);
-  FdLog log(streams.err, log_level());
-  const Result<nbd::ServerOptions> options = server_options(log);
+  Result<nbd::ServerOptions> options = server_options(log);
   if (!options) return propagate(options);
   Result<std::vector<ExportSpec>> specs = parse_exports();
   if (!specs) return propagate(specs);
   std::vector<std::string> names;
   for (const ExportSpec& each : *specs) names.push_back(each.name);
-  raise_open_file_limit();
-  // A request for statistics that comes before there are any is answered as soon as there are.
-  const BlockedSignals not_yet{SIGUSR1};
-  Stopper stopper;
-  Resources resources(program_resources(log, image_.formats(), stopper.cancels_sources()));
-  add_outputs(streams, resources.outputs());
-  const Result<Exports> exports = make_exports(std::move(*specs), resources);
-  if (!exports) return propagate(exports);
-  // From here on there is something to clean up, so a signal must not just end us.
-  const BlockedSignals signals;
-  std::optional<StopWatcher> watcher;  // ends last: it ends what does not end
-  if (exit_with_parent_) {
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (::getppid() != parent) return 0;  // it ended before we could ask to be told
-  }
+  return CommandLine{std::move(*addresses), std::move(*options), std::move(*specs),
+                     std::move(names)};
+}
 
-  Listening listening;  // outlives the server, which removes its socket from the directory
-  Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(exports->tree, *options);
-  if (!server) return propagate(server);
-  if (Result<void> on = single_client_ ? adopt_standard_input(**server, listening.bridge)
-                                       : listen(**server, *addresses, listening);
+Result<void> Serve::open_doors(nbd::Server& server, const std::vector<Address>& addresses,
+                               Listening& listening, Resources& resources) const {
+  if (Result<void> on = single_client_ ? adopt_standard_input(server, listening.bridge)
+                                       : listen_.listen(server, addresses, listening);
       !on) {
-    return propagate(on);
+    return on;
   }
   // What is not scanned yet is scanned by threads of the server, which has none before it runs.
   if (listening.directory) resources.outputs().add_path(listening.directory->path());
-  // Ends before the server that it asks.
-  Result<std::optional<ControlServer>> control = start_control(exports->writable, **server);
-  if (!control) return propagate(control);
-  std::optional<PidFile> pid_file;
-  if (!pid_file_.empty()) {
-    Result<PidFile> created = PidFile::create(pid_file_);
-    if (!created) return propagate(created);
-    pid_file.emplace(std::move(*created));
+  return {};
+}
+
+Result<std::optional<PidFile>> Serve::make_pid_file() const {
+  if (pid_file_.empty()) return std::nullopt;
+  Result<PidFile> created = PidFile::create(pid_file_);
+  if (!created) return propagate(created);
+  return std::move(*created);
+}
+
+Result<int> Serve::run_server(const Exports& exports, const CommandLine& line, Resources& resources,
+                              Stopper& stopper, const BlockedSignals& signals,
+                              const Streams& streams) const {
+  std::optional<StopWatcher> watcher;  // ends last: it ends what does not end
+  Listening listening;  // outlives the server, which removes its socket from the directory
+  Result<std::unique_ptr<nbd::Server>> server = nbd::Server::create(exports.tree, line.options);
+  if (!server) return propagate(server);
+  if (Result<void> on = open_doors(**server, line.addresses, listening, resources); !on) {
+    return propagate(on);
   }
-  Result<std::optional<Child>> child = announce(**server, listening, names, streams);
+  // Ends before the server that it asks.
+  Result<std::optional<ControlServer>> control = start_control(exports.writable, **server);
+  if (!control) return propagate(control);
+  const Result<std::optional<PidFile>> pid_file = make_pid_file();
+  if (!pid_file) return propagate(pid_file);
+  Result<std::optional<Child>> child = announce(**server, listening, line.names, streams);
   if (!child) return propagate(child);
   notify_service_manager("READY=1");
   const Stopper::Attachment attachment(stopper, **server, *child ? &**child : nullptr);
@@ -682,12 +472,34 @@ Result<int> Serve::run(const Streams& streams) {
   watcher.emplace(std::move(*started));
   Result<int> status = serve(**server, stopper, *child, streams);
   control->reset();  // what it does is for a server that goes on
-  if (status && exports->writable) {
-    if (Result<void> flushed = exports->writable->flush(); !flushed) {
+  if (status && exports.writable) {
+    if (Result<void> flushed = exports.writable->flush(); !flushed) {
       status = propagate(flushed);
     }
   }
   return status;
+}
+
+Result<int> Serve::run(const Streams& streams) {
+  const pid_t parent = ::getppid();
+  FdLog log(streams.err, log_level());
+  Result<CommandLine> line = read_command_line(log);
+  if (!line) return propagate(line);
+  raise_open_file_limit();
+  // A request for statistics that comes before there are any is answered as soon as there are.
+  const BlockedSignals not_yet{SIGUSR1};
+  Stopper stopper;
+  Resources resources(program_resources(log, image_.formats(), stopper.cancels_sources()));
+  add_outputs(streams, resources.outputs());
+  const Result<Exports> exports = make_exports(std::move(line->exports), resources);
+  if (!exports) return propagate(exports);
+  // From here on there is something to clean up, so a signal must not just end us.
+  const BlockedSignals signals;
+  if (exit_with_parent_) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) return 0;  // it ended before the kernel was asked for the signal
+  }
+  return run_server(*exports, *line, resources, stopper, signals, streams);
 }
 
 }  // namespace
