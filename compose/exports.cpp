@@ -19,7 +19,7 @@ std::string leaf_of(const std::string& source) {
   const auto image = oci::parse_image_name(source);
   const std::string path = image ? image->path : source;
   if (!path.empty() && path.find_first_not_of('/') == std::string::npos) return "/";
-  const std::string last = path.substr(path.rfind('/') + 1);
+  std::string last = path.substr(path.rfind('/') + 1);
   if (last.empty()) return ".";
   if (last != "..") return last;
   std::string normal = std::filesystem::path(path).lexically_normal().string();

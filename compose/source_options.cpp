@@ -304,16 +304,17 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .makes_image = false},
 });
 
-/// Nothing given: `place` stays. `Place` is a number or an optional one.
-template <class Place>
-void read_bytes(OptionReader& reader, std::string_view name, Place& place) {
+/// Nothing: it was not given, or is refused.
+std::optional<std::uint64_t> read_bytes(OptionReader& reader, std::string_view name) {
   const std::string* text = reader.find(name);
-  if (text == nullptr) return;
+  if (text == nullptr) return std::nullopt;
   const std::optional<std::uint64_t> size = parse_size(*text);
-  if (!size || *size == 0) return reader.refuse(name, *text, "is not a size (512M, 8G)");
-  place = *size;
+  if (size && *size != 0) return size;
+  reader.refuse(name, *text, "is not a size (512M, 8G)");
+  return std::nullopt;
 }
 
+/// Nothing given: `place` stays.
 void read_count(OptionReader& reader, std::string_view name, std::uint64_t& place) {
   const std::string* text = reader.find(name);
   if (text == nullptr) return;
@@ -329,11 +330,13 @@ void read_directory(const OptionReader& reader, std::string_view name,
 }
 
 void read_archive_options(OptionReader& reader, ArchiveSpec& archive) {
-  read_bytes(reader, "max-size", archive.most_bytes);
-  read_bytes(reader, "index-memory", archive.index_memory_bytes);
-  read_bytes(reader, "cache-memory", archive.cache_memory_bytes);
-  read_bytes(reader, "reader-memory", archive.reader_memory_bytes);
-  read_bytes(reader, "spool-limit", archive.spool_limit_bytes);
+  archive.most_bytes = read_bytes(reader, "max-size").value_or(archive.most_bytes);
+  archive.index_memory_bytes =
+      read_bytes(reader, "index-memory").value_or(archive.index_memory_bytes);
+  archive.cache_memory_bytes = read_bytes(reader, "cache-memory");
+  archive.reader_memory_bytes =
+      read_bytes(reader, "reader-memory").value_or(archive.reader_memory_bytes);
+  archive.spool_limit_bytes = read_bytes(reader, "spool-limit");
   read_count(reader, "max-entries", archive.most_members);
   read_count(reader, "max-ratio", archive.most_ratio);
   read_directory(reader, "cache-dir", archive.index_directory);
