@@ -15,6 +15,16 @@ void ContentStore::fetch(ContentNo, std::uint64_t, std::uint64_t) {}
 
 bool ContentStore::keeps_fetched(ContentNo) { return false; }
 
+void ContentStore::map(ContentNo content, Range range, ExtentSink& sink) {
+  if (range.length == 0) return;
+  sink.extent({.offset = range.offset,
+               .length = range.length,
+               .kind = ExtentKind::content,
+               .store = this,
+               .content = content,
+               .content_offset = range.offset});
+}
+
 std::optional<ContentStore::HostFile> ContentStore::host_file(ContentNo) const {
   return std::nullopt;
 }

@@ -75,6 +75,14 @@ class ContentStore {
   /// Fails when the file changed since pin(): what was moved meanwhile may be a mixture.
   virtual Result<void> recheck(ContentNo content, const PinnedFile& file) = 0;
 
+  /// What `range` of `content`, which lies inside its planned size, is made of: in order, gapless,
+  /// exactly covering it unless the sink stops; offsets count from the content's start. A content
+  /// that is made of others (JoinedContents) is memory, holes, and contents of other stores. By
+  /// default it is one extent of kind content: its own.
+  virtual void map(ContentNo content, Range range, ExtentSink& sink);
+  /// Whether map() may say anything else of some content. Constant.
+  virtual bool has_joined() const { return false; }
+
   /// The file's path inside its source, as raw bytes, for messages.
   virtual std::string name(ContentNo content) const = 0;
 

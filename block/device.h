@@ -27,7 +27,7 @@ struct Geometry {
 
 /// What a device is asked, as far as it may take waiting.
 enum class DeviceCall : std::uint8_t {
-  read,            ///< read() of what map() calls `computed`
+  read,            ///< read() of what map() calls `computed` or `derived`
   write,           ///< write()
   zero,            ///< zero()
   zero_allocated,  ///< zero() with `keep_allocated`

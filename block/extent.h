@@ -27,6 +27,8 @@ enum class ExtentKind : std::uint8_t {
   memory,    ///< at `memory`, for as long as the device lives
   computed,  ///< made when they are read: ask the device's read()
   content,   ///< in a file: bytes of `content` from `content_offset`
+  derived,   ///< made of bytes of files when they are read: like `computed`, but the read may wait,
+             ///< and fail as reads of files do
 };
 
 /// One stretch of a device whose bytes come from one place. Never empty.
@@ -42,6 +44,10 @@ struct Extent {
   std::uint16_t layer = 0;
 
   constexpr std::uint64_t end() const noexcept { return offset + length; }
+  /// Nobody but the device's read() has the bytes, which makes them.
+  constexpr bool is_made() const noexcept {
+    return kind == ExtentKind::computed || kind == ExtentKind::derived;
+  }
 
   /// The part of this extent that lies in [from, to); the caller knows that the two overlap.
   constexpr Extent clipped(std::uint64_t from, std::uint64_t to) const noexcept {

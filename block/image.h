@@ -40,6 +40,16 @@ class DifferenceSink {
   ~DifferenceSink() = default;
 };
 
+/// Receives ranges of files' bytes.
+class ContentRangeSink {
+ public:
+  /// Returns false to stop.
+  virtual bool content_range(ContentNo content, Range range) = 0;
+
+ protected:
+  ~ContentRangeSink() = default;
+};
+
 /// What a plan() returns: where every byte of a file system lies. Immutable, so every method may
 /// run on several threads at once; the same source and options give the same image anywhere (law
 /// 1).
@@ -58,8 +68,21 @@ class Image {
   /// bytes.
   virtual void map(Range range, ExtentSink& sink) const = 0;
 
-  /// Writes the bytes from `offset` into `out`; the caller stays inside one `computed` extent.
-  virtual void compute(std::uint64_t offset, std::span<std::byte> out) const = 0;
+  /// Writes the bytes from `offset` into `out`; the caller stays inside one `computed` or `derived`
+  /// extent. What is derived is made of bytes of `contents`, which has the numbers that map() says;
+  /// how long each thing is was known when it was planned. Fails as its reads do, with an error
+  /// that names the file; what is computed never fails. Any thread, and without a lock while it
+  /// reads.
+  virtual Result<void> compute(std::uint64_t offset, std::span<std::byte> out,
+                               ContentStore& contents) const = 0;
+
+  /// Whether map() may say `derived`. Constant.
+  virtual bool has_derived() const noexcept { return false; }
+  /// The bytes of files of which compute() makes `range`, which lies inside one `derived` extent.
+  virtual void derived_from(Range range, ContentRangeSink& sink) const {
+    static_cast<void>(range);
+    static_cast<void>(sink);
+  }
 
   /// What lies at `offset`, for people: "inode table, group 3, inodes 49153-49168", "file
   /// usr/bin/env at 8192".
@@ -97,14 +120,17 @@ class ImageDevice : public BlockDevice {
   const Geometry& geometry() const noexcept override { return geometry_; }
   Result<void> read(std::uint64_t offset, std::span<std::byte> out) override;
   void map(Range range, ExtentSink& sink) const override;
-  /// What an image computes takes no waiting.
-  bool may_wait(DeviceCall, Range) const override { return false; }
+  /// What an image computes takes no waiting; what it derives waits for files that are not at hand.
+  bool may_wait(DeviceCall call, Range range) const override;
 
   const Image& image() const noexcept { return *image_; }
+  ContentStore& contents() const noexcept { return *store_; }
 
  private:
   std::shared_ptr<const Image> image_;
   std::shared_ptr<ContentStore> store_;
+  bool has_derived_;
+  bool has_joined_;
   Geometry geometry_;
 };
 

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "block/device.h"
+#include "block/testing/derived_image.h"
 
 namespace mkvirtfs {
 namespace {
@@ -34,8 +35,10 @@ class ToyImage final : public Image {
       if (!sink.extent(extent.clipped(range.offset, range.end()))) return;
     }
   }
-  void compute(std::uint64_t offset, std::span<std::byte> out) const override {
+  Result<void> compute(std::uint64_t offset, std::span<std::byte> out,
+                       ContentStore&) const override {
     for (std::byte& byte : out) byte = static_cast<std::byte>(offset++);
+    return {};
   }
   std::string describe(std::uint64_t) const override { return "toy"; }
   std::string volume_id() const override { return "toy"; }
@@ -47,15 +50,19 @@ class ToyStore final : public ContentStore {
  public:
   Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override {
     if (broken) return fail(Errc::source_changed, "toy changed");
-    CHECK(content == ContentNo{1});
+    CHECK(content <= ContentNo{1});
     for (std::byte& byte : out) byte = static_cast<std::byte>('a' + offset++);
     return {};
+  }
+  bool is_at_hand(ContentNo, std::uint64_t offset, std::uint64_t length) override {
+    return offset + length <= bytes_at_hand;
   }
   Result<Pin> pin(ContentNo) override { return Pin{}; }
   Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
   std::string name(ContentNo) const override { return "toy"; }
 
   bool broken = false;
+  std::uint64_t bytes_at_hand = 0;
 };
 
 char expected_at(std::uint64_t offset) {
@@ -111,6 +118,44 @@ TEST_CASE("a store's failure is the device's, and only where the file lies") {
   REQUIRE_FALSE(over_the_file);
   CHECK(over_the_file.error().code == Errc::source_changed);
   CHECK(device.read(0, std::span(out).first(30)));
+}
+
+TEST_CASE("derived bytes are made of the store's, wait for them, and fail as they do") {
+  using testing::DerivedImage;
+  const auto store = std::make_shared<ToyStore>();
+  const auto image = std::make_shared<DerivedImage>(10'000);
+  ImageDevice device(image, store);
+  const Range derived = image->derived();
+  std::vector<std::byte> out(500);
+  REQUIRE(device.read(derived.offset + 3000, out));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto from = static_cast<std::byte>('a' + 3000 + i);
+    REQUIRE(out[i] == DerivedImage::derived_byte(from));
+  }
+  // Over all kinds at once.
+  out.resize(image->size_bytes());
+  REQUIRE(device.read(0, out));
+  CHECK(out[DerivedImage::kBlock - 1] == DerivedImage::kComputed);
+  CHECK(out[derived.offset] == DerivedImage::derived_byte(static_cast<std::byte>('a')));
+  CHECK(out[image->hole().offset] == std::byte{0});
+  CHECK(out[image->content().offset + 1] == static_cast<std::byte>('b'));
+
+  const auto waits = [&](Range range) { return device.may_wait(DeviceCall::read, range); };
+  CHECK(waits(derived));
+  CHECK(waits({0, image->size_bytes()}));
+  CHECK_FALSE(waits(image->computed()));
+  CHECK_FALSE(waits(image->content()));  // its store says it
+  store->bytes_at_hand = 4000;
+  CHECK_FALSE(waits({derived.offset, 4000}));
+  CHECK(waits({derived.offset, 4001}));
+  CHECK_FALSE(
+      ImageDevice(std::make_shared<ToyImage>(), store).may_wait(DeviceCall::read, {0, 100}));
+
+  store->broken = true;
+  const Result<void> failed = device.read(derived.offset, std::span(out).first(1));
+  REQUIRE_FALSE(failed);
+  CHECK(failed.error().code == Errc::source_changed);
+  CHECK(device.read(0, std::span(out).first(DerivedImage::kBlock)));
 }
 
 TEST_CASE("a read-only device refuses to be written") {

@@ -58,6 +58,8 @@ std::string_view kind_name(ExtentKind kind) {
       return "computed";
     case ExtentKind::content:
       return "content";
+    case ExtentKind::derived:
+      return "derived";
   }
   __builtin_unreachable();
 }
@@ -227,8 +229,8 @@ class Inspect final : public Command {
   Result<std::vector<PlacedSource>> resolve();
   Result<PreparedImage> prepare_image(const ImageSpec& spec, const Streams& streams,
                                       LogSink& log) const;
-  Result<void> report_at(Report& report, const Image& image, std::uint64_t offset) const;
-  void report_map(Report& report, const Image& image) const;
+  Result<void> report_at(Report& report, const ImageDevice& device, std::uint64_t offset) const;
+  void report_map(Report& report, const ImageDevice& device) const;
 
   SourceOptions source_;
   ImageOptions image_;
@@ -286,12 +288,14 @@ Result<PreparedImage> Inspect::prepare_image(const ImageSpec& spec, const Stream
   return prepare(spec, resources);
 }
 
-Result<void> Inspect::report_at(Report& report, const Image& image, std::uint64_t offset) const {
+Result<void> Inspect::report_at(Report& report, const ImageDevice& device,
+                                std::uint64_t offset) const {
+  const Image& image = device.image();
   if (offset >= image.size_bytes()) {
     return fail(Errc::usage, fmt::format("--map={} lies behind the image's end at {}", map_,
                                          image.size_bytes()));
   }
-  for_each_extent(image, {0, image.size_bytes()}, [&](const Extent& extent) {
+  for_each_extent(device, {0, image.size_bytes()}, [&](const Extent& extent) {
     if (extent.end() <= offset) return true;
     const std::string what = what_lies(image, extent, offset, /*to_end=*/false);
     report.add(json_ ? json_row(extent, what).lines() : text_row(extent, what));
@@ -300,11 +304,12 @@ Result<void> Inspect::report_at(Report& report, const Image& image, std::uint64_
   return {};
 }
 
-void Inspect::report_map(Report& report, const Image& image) const {
+void Inspect::report_map(Report& report, const ImageDevice& device) const {
+  const Image& image = device.image();
   if (!json_)
     report.add(fmt::format("{:>16} {:>14}  {:<8}  {}\n", "offset", "length", "kind", "what"));
   bool first = true;
-  for_each_extent(image, {0, image.size_bytes()}, [&](const Extent& extent) {
+  for_each_extent(device, {0, image.size_bytes()}, [&](const Extent& extent) {
     const std::string what = what_lies(image, extent, extent.offset, /*to_end=*/true);
     if (json_) {
       report.add(first ? "[\n" : ",\n");
@@ -330,11 +335,11 @@ Result<int> Inspect::run(const Streams& streams) {
   if (!prepared) return propagate(prepared);
   Report report(streams.out);
   if (map_offset_) {
-    if (Result<void> told = report_at(report, *prepared->image, *map_offset_); !told) {
+    if (Result<void> told = report_at(report, *prepared->device, *map_offset_); !told) {
       return propagate(told);
     }
   } else if (map_option_->is_given()) {
-    report_map(report, *prepared->image);
+    report_map(report, *prepared->device);
   } else if (differences_) {
     DifferenceReport rows(report, json_);
     prepared->image->differences(rows);

@@ -49,13 +49,14 @@ void for_each_change(const Overlay& overlay,
       tell({range.offset, range.length, is_zero, false, "data"});
       continue;
     }
-    for_each_extent(*device, range, [&](const Extent& extent) {
+    const Image& image = device->image();
+    for_each_extent(image, range, [&](const Extent& extent) {
       if (extent.kind == ExtentKind::content) {
-        tell({extent.offset, extent.length, is_zero, true, extent.store->name(extent.content)});
+        tell(
+            {extent.offset, extent.length, is_zero, true, device->contents().name(extent.content)});
         return goes_on;
       }
       // The slack of a file and the free space behind it are one hole.
-      const Image& image = device->image();
       for (std::uint64_t at = extent.offset; goes_on && at < extent.end();) {
         const std::uint64_t end = std::clamp(image.described_end(at), at + 1, extent.end());
         tell({at, end - at, is_zero, false, image.describe(at)});

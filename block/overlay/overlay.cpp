@@ -24,7 +24,7 @@ bool read_may_wait(const BlockDevice& device, Range range) {
   for_each_extent(device, range, [&](const Extent& extent) {
     if (extent.kind == ExtentKind::content) {
       waits = !extent.store->is_at_hand(extent.content, extent.content_offset, extent.length);
-    } else if (extent.kind == ExtentKind::computed) {
+    } else if (extent.is_made()) {
       waits = device.may_wait(DeviceCall::read, {extent.offset, extent.length});
     }
     return !waits;

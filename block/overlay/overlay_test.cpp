@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "block/overlay/file.h"
+#include "block/testing/derived_image.h"
 #include "block/testing/faulty_device.h"
 #include "block/testing/waiting_file_system.h"
 #include "tests/support/temp_dir.h"
@@ -76,6 +77,19 @@ std::shared_ptr<Overlay> overlay_over(std::shared_ptr<BlockDevice> below,
   REQUIRE(store);
   return std::make_shared<Overlay>(std::move(below), std::move(*store), options);
 }
+
+/// A file of one byte over and over, which is never at hand.
+class ColdStore final : public ContentStore {
+ public:
+  static constexpr std::byte kByte{0x21};
+  Result<void> read(ContentNo, std::uint64_t, std::span<std::byte> out) override {
+    std::ranges::fill(out, kByte);
+    return {};
+  }
+  Result<Pin> pin(ContentNo) override { return Pin{}; }
+  Result<void> recheck(ContentNo, const PinnedFile&) override { return {}; }
+  std::string name(ContentNo) const override { return "cold"; }
+};
 
 Bytes read_all(BlockDevice& device) {
   Bytes bytes(device.geometry().size_bytes);
@@ -515,6 +529,25 @@ TEST_CASE("an overlay says which of its changes may wait", "[point6]") {
     // Of computed bytes the device below is asked.
     CHECK(waits(DeviceCall::read, 0, 4096));
     CHECK_FALSE(overlay_over(base)->may_wait(DeviceCall::write, {10, 20}));
+  }
+  SECTION("in memory: what is joined with bytes that the image below derives of a file") {
+    const auto image = std::make_shared<testing::DerivedImage>(1 << 20);
+    const auto overlay =
+        overlay_over(std::make_shared<ImageDevice>(image, std::make_shared<ColdStore>()));
+    CHECK(overlay->may_wait(DeviceCall::write, {image->derived().offset + 10, 20}));
+    CHECK(overlay->may_wait(DeviceCall::write, {image->content().offset + 10, 20}));
+    CHECK_FALSE(overlay->may_wait(DeviceCall::write, {image->derived().offset, 8192}));
+    CHECK_FALSE(overlay->may_wait(DeviceCall::write, {image->hole().offset + 10, 20}));
+    CHECK(overlay->may_wait(DeviceCall::read, image->derived()));
+    CHECK_FALSE(overlay->may_wait(DeviceCall::read, image->computed()));
+    // The rest of the block is copied up, and what it is made of is read once.
+    const Bytes data(20, std::byte{1});
+    REQUIRE(overlay->write(image->derived().offset + 10, data));
+    Bytes block(4096);
+    REQUIRE(overlay->read(image->derived().offset, block));
+    CHECK(block[9] == testing::DerivedImage::derived_byte(ColdStore::kByte));
+    CHECK(block[10] == std::byte{1});
+    CHECK(block[30] == testing::DerivedImage::derived_byte(ColdStore::kByte));
   }
   SECTION("in a file system that may make any call wait: all") {
     UniqueFd file(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));

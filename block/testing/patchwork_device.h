@@ -55,6 +55,7 @@ class PatchworkDevice final : public BlockDevice {
           std::copy_n(extent.memory, part.size(), part.begin());
           break;
         case ExtentKind::computed:
+        case ExtentKind::derived:
           for (std::size_t i = 0; i < part.size(); ++i) part[i] = computed_at(extent.offset + i);
           break;
         case ExtentKind::content:

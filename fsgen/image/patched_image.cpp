@@ -30,8 +30,13 @@ class PatchedImage final : public PlannedImage {
     return image_->preferred_block_bytes();
   }
   void map(Range range, ExtentSink& sink) const override;
-  void compute(std::uint64_t offset, std::span<std::byte> out) const override {
-    image_->compute(offset, out);
+  Result<void> compute(std::uint64_t offset, std::span<std::byte> out,
+                       ContentStore& contents) const override {
+    return image_->compute(offset, out, contents);
+  }
+  bool has_derived() const noexcept override { return image_->has_derived(); }
+  void derived_from(Range range, ContentRangeSink& sink) const override {
+    image_->derived_from(range, sink);
   }
   std::string describe(std::uint64_t offset) const override;
   std::uint64_t described_end(std::uint64_t offset) const override;

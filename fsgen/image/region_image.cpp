@@ -52,7 +52,10 @@ Extent RegionImage::extent_at(std::uint64_t offset) const {
   const std::uint64_t data_end = region.range.offset + region.data_bytes;
   if (offset >= data_end) return {.offset = data_end, .length = region.range.end() - data_end};
   if (region.kind == Region::Kind::file) return file_extent(region, offset);
-  return {.offset = region.range.offset, .length = region.data_bytes, .kind = ExtentKind::computed};
+  return {
+      .offset = region.range.offset,
+      .length = region.data_bytes,
+      .kind = region.kind == Region::Kind::derived ? ExtentKind::derived : ExtentKind::computed};
 }
 
 void RegionImage::map(Range range, ExtentSink& sink) const {
@@ -74,7 +77,9 @@ void RegionImage::map(Range range, ExtentSink& sink) const {
   if (pending.length > 0) sink.extent(pending);
 }
 
-void RegionImage::compute(std::uint64_t offset, std::span<std::byte> out) const {
+Result<void> RegionImage::compute(std::uint64_t offset, std::span<std::byte> out,
+                                  ContentStore& contents) const {
+  const bool derived = has_derived() && region_at(offset).kind == Region::Kind::derived;
   const std::uint32_t bytes = block_bytes();
   assert(bytes <= kMostBlockBytes);
   std::array<std::byte, kMostBlockBytes> scratch;
@@ -82,15 +87,25 @@ void RegionImage::compute(std::uint64_t offset, std::span<std::byte> out) const 
     const std::uint64_t block = offset / bytes;
     const std::size_t skip = offset % bytes;
     const std::size_t length = std::min<std::size_t>(bytes - skip, out.size());
-    if (length == bytes) {
-      write_block(block, out.first(bytes));
-    } else {
-      write_block(block, std::span(scratch).first(bytes));
-      std::memcpy(out.data(), scratch.data() + skip, length);
+    const bool whole = length == bytes;
+    const std::span<std::byte> made = whole ? out.first(bytes) : std::span(scratch).first(bytes);
+    if (!derived) {
+      write_block(block, made);
+    } else if (Result<void> done = derive_block(block, made, contents); !done) {
+      return done;
     }
+    if (!whole) std::memcpy(out.data(), scratch.data() + skip, length);
     offset += length;
     out = out.subspan(length);
   }
+  return {};
+}
+
+Result<void> RegionImage::derive_block(std::uint64_t /*block*/, std::span<std::byte> out,
+                                       ContentStore& /*contents*/) const {
+  assert(false && "nothing is derived here");
+  std::ranges::fill(out, std::byte{0});
+  return {};
 }
 
 }  // namespace mkvirtfs

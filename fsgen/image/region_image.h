@@ -14,6 +14,7 @@ struct Region {
   enum class Kind : std::uint8_t {
     empty,     ///< all zeroes
     computed,  ///< made by RegionImage::write_block()
+    derived,   ///< made of bytes of files, by derive_block()
     file,      ///< bytes of a file of the source
   };
   Kind kind = Kind::empty;
@@ -37,7 +38,8 @@ struct Region {
 class RegionImage : public PlannedImage {
  public:
   void map(Range range, ExtentSink& sink) const final;
-  void compute(std::uint64_t offset, std::span<std::byte> out) const final;
+  Result<void> compute(std::uint64_t offset, std::span<std::byte> out,
+                       ContentStore& contents) const final;
   /// The end of the region.
   std::uint64_t described_end(std::uint64_t offset) const final {
     return region_at(offset).range.end();
@@ -52,6 +54,9 @@ class RegionImage : public PlannedImage {
   /// Makes a block of a computed region: fills the whole of `out`, which is block_bytes() long and
   /// at most kMostBlockBytes. `block` counts such blocks from the image's start.
   virtual void write_block(std::uint64_t block, std::span<std::byte> out) const = 0;
+  /// The same for a derived region, of bytes of `contents`; for images that has_derived().
+  virtual Result<void> derive_block(std::uint64_t block, std::span<std::byte> out,
+                                    ContentStore& contents) const;
 
  private:
   Extent extent_at(std::uint64_t offset) const;

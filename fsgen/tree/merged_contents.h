@@ -40,7 +40,9 @@ class MergedContents final : public ContentStore {
  public:
   /// By layer, and by node of the merged tree.
   MergedContents(std::vector<std::shared_ptr<ContentStore>> stores, std::vector<Origin> origins)
-      : stores_(std::move(stores)), origins_(std::move(origins)) {}
+      : stores_(std::move(stores)), origins_(std::move(origins)) {
+    for (const std::shared_ptr<ContentStore>& store : stores_) has_joined_ |= store->has_joined();
+  }
 
   Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override {
     return store(content).read(below(content), offset, out);
@@ -62,6 +64,10 @@ class MergedContents final : public ContentStore {
   Result<void> recheck(ContentNo content, const PinnedFile& file) override {
     return store(content).recheck(below(content), file);
   }
+  void map(ContentNo content, Range range, ExtentSink& sink) override {
+    store(content).map(below(content), range, sink);
+  }
+  bool has_joined() const override { return has_joined_; }
   std::string name(ContentNo content) const override { return store(content).name(below(content)); }
   std::optional<HostFile> host_file(ContentNo content) const override {
     // A number beyond all nodes is that of a directory that was made on the way to a layer.
@@ -83,6 +89,7 @@ class MergedContents final : public ContentStore {
 
   std::vector<std::shared_ptr<ContentStore>> stores_;
   std::vector<Origin> origins_;
+  bool has_joined_ = false;
 };
 
 }  // namespace mkvirtfs

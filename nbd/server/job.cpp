@@ -58,7 +58,7 @@ Result<void> Job::work() {
 void Job::bring() {
   bool must_carry = false;
   for_each_extent(*device_, range_, [&](const Extent& extent) {
-    if (extent.kind == ExtentKind::computed) {
+    if (extent.is_made()) {
       must_carry = work_ == Work::read &&
                    device_->may_wait(DeviceCall::read, {extent.offset, extent.length});
     } else if (extent.kind == ExtentKind::content) {

@@ -6,7 +6,9 @@
 #include <set>
 #include <stdexcept>
 
+#include "block/image.h"
 #include "block/overlay/overlay.h"
+#include "block/testing/derived_image.h"
 #include "block/testing/extent_device.h"
 #include "block/testing/gated_device.h"
 #include "block/testing/memory_device.h"
@@ -19,6 +21,7 @@
 namespace mkvirtfs::nbd {
 namespace {
 
+using mkvirtfs::testing::DerivedImage;
 using testing::Answer;
 using testing::Bytes;
 using testing::ExtentDevice;
@@ -336,6 +339,53 @@ TEST_CASE("what nobody keeps is read by the job, and by nobody else", "[job]") {
   CHECK(store->fetches == 0);
   CHECK(store->pins == 0);
   CHECK(client.silent());
+}
+
+TEST_CASE("what an image derives of files waits for them as their own bytes do", "[job]") {
+  const bool structured = GENERATE(false, true);
+  const std::uint16_t flags = GENERATE(std::uint16_t{0}, kDf);
+  if (!structured && flags != 0) return;
+  CAPTURE(structured, flags);
+  const auto store = std::make_shared<ColdStore>();
+  const auto image = std::make_shared<DerivedImage>(64U << 10);
+  Client client(std::make_shared<ImageDevice>(image, store), structured);
+  Bytes wanted = cold_bytes(0, 64U << 10);
+  std::ranges::transform(wanted, wanted.begin(), DerivedImage::derived_byte);
+
+  const auto from = static_cast<std::uint32_t>(image->derived().offset);
+  const Request derived{flags, Command::read, 1, from, 64U << 10};
+  const Request computed{flags, Command::read, 2, 0, 4096};
+  client.ask(derived);
+  client.ask(computed);
+  CHECK(client.take(computed).data == Bytes(4096, DerivedImage::kComputed));  // it passes
+  CHECK(client.silent());
+  CHECK(store->patient_reads == 0);
+  REQUIRE(client.jobs.size() == 1);
+  client.run_job();
+  CHECK(client.take(derived).data == wanted);
+  CHECK(store->patient_reads == 1);
+
+  // What is at hand takes no job.
+  store->warm.insert(2);
+  const Request warm{flags, Command::read, 3, from + 2 * ColdStore::kBlock, 4096};
+  client.ask(warm);
+  CHECK(client.jobs.empty());
+  CHECK(client.take(warm).data ==
+        Bytes(wanted.begin() + 2 * ColdStore::kBlock, wanted.begin() + 3 * ColdStore::kBlock));
+}
+
+TEST_CASE("a file that an image cannot be derived of is an error that names it", "[job]") {
+  const auto store = std::make_shared<UnkeptStore>();
+  store->good_bytes = 4096;
+  const auto image = std::make_shared<DerivedImage>(64U << 10);
+  Client client(std::make_shared<ImageDevice>(image, store));
+  const Request bad{0, Command::read, 1, image->derived().offset, 8192};
+  client.ask(bad);
+  REQUIRE(client.jobs.size() == 1);
+  client.run_job();
+  const Answer answer = client.take(bad);
+  CHECK(answer.is(WireError::io));
+  CHECK_THAT(answer.text, Catch::Contains("the other machine is gone"));
 }
 
 TEST_CASE("reads that nobody keeps pass each other", "[job]") {

@@ -155,6 +155,7 @@ void ReadReply::add(const Extent& extent) {
       add_memory(piece);
       break;
     case ExtentKind::computed:
+    case ExtentKind::derived:
       if (is_carried(piece)) {
         add_carried(piece);
       } else {

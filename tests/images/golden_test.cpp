@@ -98,9 +98,9 @@ std::string describe(const Image& image) {
     } else if (extent.kind == ExtentKind::content) {
       line(extent.offset, extent.length, "content", printable(image.describe(extent.offset)));
     } else {
+      const std::string_view kind = extent.kind == ExtentKind::derived ? "derived" : "computed";
       for (std::uint64_t at = extent.offset; at < extent.end(); at += block_bytes) {
-        line(at, std::min(block_bytes, extent.end() - at), "computed",
-             printable(image.describe(at)));
+        line(at, std::min(block_bytes, extent.end() - at), kind, printable(image.describe(at)));
       }
     }
     return true;

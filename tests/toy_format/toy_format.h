@@ -6,7 +6,8 @@
 namespace mkvirtfs::toy {
 
 /// A format for tests and for docs/adding-a-format.md: a block with the label, then the bytes of
-/// every regular file, each from a new block on.
+/// every regular file, each from a new block on. The ends of files may be packed behind them, with
+/// a sum in each block: that is derived of the files' bytes.
 const Format& format();
 
 }  // namespace mkvirtfs::toy

@@ -63,6 +63,47 @@ TEST_CASE("a toy format is inspected") {
   CHECK_THAT(inspect.output, Catch::Contains("file count"));
 }
 
+TEST_CASE("what a toy format derives of files is dumped, served and inspected") {
+  const Bench bench;
+  const std::string packed = std::string("TOY ") + std::string(508, '\0') + std::string(512, 'a');
+  std::string ends = std::string(188, 'a') + "bb";
+  ends.resize(508);
+  const std::uint32_t sum = 188 * 'a' + 2 * 'b';
+  for (int shift = 0; shift < 32; shift += 8) ends += static_cast<char>(sum >> shift & 0xFF);
+
+  const Ran dump = run_tool(
+      {TOY_PROGRAM, "dump", bench.source(), "--fs=toy", "--toy-ends=packed", "-o", bench.image()});
+  CAPTURE(dump.output);
+  REQUIRE(dump.status == 0);
+  CHECK(read_file(bench.image()) == packed + ends);
+  std::filesystem::remove(bench.image());
+
+  const std::string served = "box=" + bench.source() + ",fs=toy,toy-ends=packed";
+  const std::string copy = "nbdcopy \"$uri\" " + bench.image() + " && nbdinfo --map \"$uri\"";
+  const Ran serve = run_tool({TOY_PROGRAM, "serve", served, "--run", copy});
+  CAPTURE(serve.output);
+  REQUIRE(serve.status == 0);
+  CHECK(read_file(bench.image()) == packed + ends);
+
+  const Ran inspect =
+      run_tool({TOY_PROGRAM, "inspect", bench.source(), "--fs=toy", "--toy-ends=packed", "--map"});
+  CHECK_THAT(inspect.output, Catch::Contains("512  derived   ends of files"));
+}
+
+TEST_CASE("a file that changed is named, also where an image is derived of it") {
+  const Bench bench;
+  const std::string read_label = "nbdsh -u \"$uri\" -c 'h.pread(512, 0)'";
+  const std::string read_ends = "nbdsh -u \"$uri\" -c 'h.pread(512, 1024)'";
+  const std::string change = "printf more >> " + bench.source() + "/b";
+  const Ran serve =
+      run_tool({TOY_PROGRAM, "serve", bench.source(), "--fs=toy", "--toy-ends=packed", "--run",
+                read_ends + " && " + change + " && " + read_label + " || exit 77; " + read_ends +
+                    " 2>/dev/null && exit 78; exit 79"});
+  CAPTURE(serve.output);
+  CHECK(serve.status == 79);
+  CHECK_THAT(serve.output, Catch::Contains("b changed"));
+}
+
 TEST_CASE("a toy format is documented and completed") {
   const Ran help = run_tool({TOY_PROGRAM, "dump", "--help"});
   CHECK_THAT(help.output, Catch::Contains("toy\n") && Catch::Contains("508 (toy)") &&
