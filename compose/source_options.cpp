@@ -310,7 +310,7 @@ std::optional<std::uint64_t> read_bytes(OptionReader& reader, std::string_view n
   if (text == nullptr) return std::nullopt;
   const std::optional<std::uint64_t> size = parse_size(*text);
   if (size && *size != 0) return size;
-  reader.refuse(name, *text, "is not a size (512M, 8G)");
+  reader.refuse(name, *text, "not a size (512M, 8G)");
   return std::nullopt;
 }
 
@@ -319,7 +319,7 @@ void read_count(OptionReader& reader, std::string_view name, std::uint64_t& plac
   const std::string* text = reader.find(name);
   if (text == nullptr) return;
   const auto number = parse_number<std::uint64_t>(*text);
-  if (!number || *number == 0) return reader.refuse(name, *text, "is not a number above 0");
+  if (!number || *number == 0) return reader.refuse(name, *text, "not a number above 0");
   place = *number;
 }
 
@@ -403,7 +403,7 @@ Result<void> read_owner(const std::string& text, SourceSpec& spec) {
   const std::string user = text.substr(0, colon);
   const std::string group = colon == std::string::npos ? "" : text.substr(colon + 1);
   if (user.empty() && group.empty()) {
-    return fail_option({"owner", text}, "it names neither a user nor a group");
+    return fail_option({"owner", text}, "names neither a user nor a group");
   }
   if (!user.empty()) {
     spec.owner_uid = parse_id(user, false);
@@ -450,7 +450,7 @@ Result<void> read_mappings(const std::string& name, std::span<const std::string>
                            std::vector<IdMapping>& mappings) {
   for (const std::string& text : texts) {
     const std::optional<IdMapping> mapping = parse_mapping(text);
-    if (!mapping) return fail_option({name, text}, "it is not FROM:TO or FROM:TO:COUNT");
+    if (!mapping) return fail_option({name, text}, "not FROM:TO or FROM:TO:COUNT");
     for (std::size_t i = 0; i < mappings.size(); ++i) {
       if (!overlap(*mapping, mappings[i])) continue;
       return fail_option({name, text}, fmt::format("it maps an id that {} maps, too", texts[i]));
@@ -465,7 +465,7 @@ void read_mode_mask(OptionReader& reader, SourceSpec& spec) {
   if (text == nullptr) return;
   const auto mask = parse_number<std::uint16_t>(*text, 8);
   if (!mask || *mask > 07777) {
-    return reader.refuse("mode-mask", *text, "is not an octal number up to 7777");
+    return reader.refuse("mode-mask", *text, "not an octal number up to 7777");
   }
   spec.mode_mask = *mask;
 }
@@ -480,7 +480,7 @@ Result<void> read_sync(OptionReader& reader, SourceSpec& spec) {
   const auto seconds = parse_number<unsigned>(*text);
   if (!seconds || *seconds == 0 || *seconds > kMostSeconds) {
     reader.refuse("sync-timeout", *text,
-                  fmt::format("is not a number of seconds from 1 to {}", kMostSeconds));
+                  fmt::format("not a number of seconds from 1 to {}", kMostSeconds));
     return {};
   }
   if (!spec.sync_within) {
@@ -503,7 +503,7 @@ const SourceOption* find_source_option(std::string_view name) {
 Result<void> check_place(const std::string& place) {
   if (is_valid_place(place)) return {};
   return fail_option({"at", place},
-                     "it is no path in the image: it must have no . and no .., and names of up to "
+                     "no path in the image: it must have no . and no .., and names of up to "
                      "255 bytes");
 }
 
