@@ -4,13 +4,12 @@
 #include <cstddef>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "block/overlay/overlay.h"
 #include "cli/command.h"
 #include "cli/overlay_base.h"
 #include "exports/overlay_exports.h"
+#include "exports/overlay_shelf.h"
 #include "support/error.h"
 #include "support/log.h"
 
@@ -32,27 +31,15 @@ class OverlayOptions {
   /// That file or directory.
   const std::string& where() const noexcept { return where_; }
   /// The exports of `below` with overlays; the values are those of check(), which succeeded.
-  /// Overlays on the disk that can not be opened are told to clients and to `log`, which lives
-  /// longer.
+  /// Clients and `log`, which lives longer, learn of overlays on the disk that cannot be opened.
   Result<std::shared_ptr<OverlayExports>> make_exports(std::shared_ptr<ExportTree> below,
                                                        LogSink& log) const;
 
  private:
-  class BaseIds;
-
   /// Each export has a file of its own in a directory.
   bool is_directory() const;
-  void keep_temporary(OverlayExports::Options& options, const Overlay::Options& limits) const;
-  Result<void> keep_on_disk(OverlayExports::Options& options, const Overlay::Options& limits,
-                            const std::string& main_export, LogSink& log) const;
-  /// Where the overlay of an export is, when it is persistent; `main_export` is the one that has
-  /// the file of --overlay=FILE itself.
-  Result<std::string> path_of(std::string_view export_name, std::string_view main_export) const;
-  Result<std::shared_ptr<Overlay>> open_file(const std::string& export_name,
-                                             const std::string& main_export,
-                                             std::shared_ptr<BlockDevice> device,
-                                             const Overlay::Options& limits, BaseIds& ids,
-                                             LogSink& log) const;
+  /// `main_export` is the one that has the file of --overlay=FILE itself.
+  DiskShelf disk_shelf(std::string main_export, LogSink& log) const;
   BaseGuard::Rules base_rules() const;
 
   bool writable_ = false;

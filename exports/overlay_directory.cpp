@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/overlay_directory.h"
+#include "exports/overlay_directory.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <boost/filesystem/directory.hpp>
-#include <boost/filesystem/path.hpp>
 #include <cerrno>
 #include <climits>
 #include <cstddef>
+#include <filesystem>
 #include <set>
+#include <system_error>
 
 #include "block/overlay/snapshot.h"
 #include "exports/export_tree.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 namespace {
 
 constexpr std::string_view kSuffix = ".overlay";
@@ -38,12 +38,12 @@ Result<std::string> overlay_file_name(std::string_view export_name) {
     }
     if (name.size() + kSuffix.size() > NAME_MAX) {
       return fail(Errc::usage,
-                  fmt::format("the name of the export is too long for a file of --overlay=DIR/: "
+                  fmt::format("the name of the export is too long for the file of its overlay: "
                               "{}... would have more than {} bytes",
                               name.substr(0, 40), NAME_MAX));
     }
   }
-  if (name.empty()) name = kNameless;
+  if (name.empty()) name += kNameless;
   return name.append(kSuffix);
 }
 
@@ -106,9 +106,9 @@ Result<std::vector<KeptOverlay>> overlays_in_directory(
   std::set<std::string> files;
   std::set<std::string> layers;
   std::set<std::string> unfinished;
-  boost::system::error_code error;
-  boost::filesystem::directory_iterator entries(path, error);
-  const boost::filesystem::directory_iterator end;
+  std::error_code error;
+  std::filesystem::directory_iterator entries(path, error);
+  const std::filesystem::directory_iterator end;
   for (; !error && entries != end; entries.increment(error)) {
     std::string file = entries->path().filename().string();
     if (export_of(file)) {
@@ -140,7 +140,7 @@ Result<std::vector<KeptOverlay>> overlays_in_directory(
   std::vector<KeptOverlay> kept;
   for (const std::string& file : files) {
     KeptOverlay& overlay = kept.emplace_back(KeptOverlay{*export_of(file), false, {}});
-    // What is wrong with a file is told when somebody wants it.
+    // What is wrong with a file is reported when it is opened.
     if (const auto header = overlay_header_at(in_directory(file)); header && *header) {
       overlay.is_branch = (*header)->is_branch();
       overlay.origin = (*header)->origin;
@@ -150,4 +150,4 @@ Result<std::vector<KeptOverlay>> overlays_in_directory(
   return kept;
 }
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "cli/overlay_directory.h"
+#include "exports/overlay_directory.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,13 +11,10 @@
 #include <vector>
 
 #include "block/overlay/overlay.h"
-#include "block/testing/computed_extent.h"
-#include "cli/command_line.h"
-#include "cli/overlay_options.h"
-#include "exports/overlay_exports.h"
+#include "exports/export_tree.h"
 #include "tests/support/temp_dir.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 namespace {
 
 class LogOfTest final : public LogSink {
@@ -99,7 +95,7 @@ TEST_CASE("a snapshot beside an overlay's file has a name that no other can have
   CHECK_FALSE(branch_file_name(std::string(200, 'x'), std::string(47, 'y')));
 }
 
-TEST_CASE("a directory of overlays is made, and tells whose they are") {
+TEST_CASE("a directory of overlays is made, and the exports of its files are found") {
   const TempDir dir;
   const std::string path = (dir / "overlays").string();
   LogOfTest log;
@@ -120,7 +116,7 @@ TEST_CASE("a directory of overlays is made, and tells whose they are") {
   CHECK_FALSE(make_overlay_directory(path + "/notes.txt"));
 }
 
-TEST_CASE("snapshots in a directory are told, and what is left of those that were cut off goes") {
+TEST_CASE("snapshots in a directory are found, and what is left of those that were cut off goes") {
   const TempDir dir;
   const std::string path = dir.path().string();
   LogOfTest log;
@@ -146,55 +142,4 @@ TEST_CASE("snapshots in a directory are told, and what is left of those that wer
         std::string::npos);
 }
 
-namespace {
-
-/// A device of zeroes that are computed, which counts its reads and calls a function before each.
-class HookedDevice final : public BlockDevice {
- public:
-  HookedDevice() { geometry_.size_bytes = 64 << 10; }
-  const Geometry& geometry() const noexcept override { return geometry_; }
-  Result<void> read(std::uint64_t, std::span<std::byte> out) override {
-    ++reads;
-    if (before_read) before_read();
-    std::ranges::fill(out, std::byte{0});
-    return {};
-  }
-  void map(Range range, ExtentSink& sink) const override { testing::map_computed(range, sink); }
-  std::function<void()> before_read;
-  int reads = 0;
-
- private:
-  Geometry geometry_;
-};
-
-}  // namespace
-
-TEST_CASE("to open an overlay does not wait for the id of another's image", "[point5]") {
-  const TempDir dir;
-  OptionSet words;
-  OverlayOptions options;
-  options.add_to(words, "Writing");
-  REQUIRE(words.parse({"--rw", "--overlay=" + (dir / "overlays").string() + "/", "--clone=job-*"}));
-  REQUIRE(options.check(2));
-  const auto slow = std::make_shared<HookedDevice>();
-  const auto other = std::make_shared<HookedDevice>();
-  const auto below = make_fixed_exports({{"slow", "", slow}, {"other", "", other}});
-  REQUIRE(below);
-  LogOfTest log;
-  const auto exports = options.make_exports(*below, log);
-  REQUIRE(exports);
-  // On one thread: what waited for the id of the slow one would not come back.
-  bool opened = false;
-  slow->before_read = [&] { opened = opened || (*exports)->open("other").has_value(); };
-  REQUIRE((*exports)->open("slow").has_value());
-  CHECK(opened);
-  CHECK(other->reads == 1);
-  // Clones of one image make its id once.
-  const int reads = slow->reads;
-  CHECK((*exports)->open("job-1").has_value());
-  CHECK((*exports)->open("job-2").has_value());
-  CHECK(slow->reads == reads);
-  CHECK(log.messages.empty());
-}
-
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs

@@ -10,9 +10,11 @@
 #include "support/error.h"
 #include "support/log.h"
 
-namespace mkvirtfs::cli {
+namespace mkvirtfs {
 
-/// The name of the file in which `--overlay=DIR/` keeps what is written to an export. Letters,
+// The files of overlays in a directory, which outlive the process: one for each export.
+
+/// The name of the file in which what is written to an export is kept. Letters,
 /// digits, '-', '_' and '.' (but not in front) stand for themselves, any other byte is %XX, and the
 /// export without a name is "%": no two exports have one file, and no name leads out of the
 /// directory. Errc::usage when that is longer than a file's name may be.
@@ -21,7 +23,7 @@ Result<std::string> overlay_file_name(std::string_view export_name);
 /// The export that a file of that name belongs to; nothing when it is not an overlay's.
 std::optional<std::string> export_of_overlay_file(std::string_view file_name);
 
-/// The same of a snapshot's export beside the FILE of `--overlay=FILE`, whose name is `base`.
+/// The same of a snapshot's export beside the file of one overlay, whose name is `base`.
 Result<std::string> branch_file_name(std::string_view base, std::string_view export_name);
 std::optional<std::string> export_of_branch_file(std::string_view base, std::string_view file_name);
 
@@ -37,10 +39,10 @@ struct KeptOverlay {
 };
 
 /// The exports that have an overlay in the directory, in bytewise order of their names.
-/// `export_of(file name)` tells whose a file is. What snapshots left that were cut off is finished
-/// or removed, and layers without an overlay are told to `log`.
+/// `export_of(file name)` is the export that a file belongs to. What snapshots left that were cut
+/// off is finished or removed, and `log` has the layers without an overlay.
 Result<std::vector<KeptOverlay>> overlays_in_directory(
     const std::string& path,
     const std::function<std::optional<std::string>(std::string_view)>& export_of, LogSink& log);
 
-}  // namespace mkvirtfs::cli
+}  // namespace mkvirtfs
