@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,11 +15,12 @@
 #include <chrono>
 #include <string>
 #include <system_error>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "net/client_roster.h"
 #include "net/job_queue.h"
+#include "net/wakeup.h"
 #include "support/message.h"
 #include "support/mutex.h"
 #include "support/worker_pool.h"
@@ -39,37 +38,6 @@ using Clock = std::chrono::steady_clock;
 /// How long accepting rests when the machine has no descriptor or memory for one more client.
 constexpr std::chrono::milliseconds kAcceptRest{100};
 
-/// When clients that were found late are looked at again.
-constexpr std::chrono::milliseconds kLookAgain{50};
-
-/// An eventfd: notify() is safe in signal handlers and from any thread.
-class Wakeup {
- public:
-  explicit Wakeup(UniqueFd fd) : fd_(std::move(fd)) {}
-  int fd() const noexcept { return fd_.get(); }
-  void notify() const noexcept {
-    const int kept = errno;
-    const std::uint64_t one = 1;
-    // It can only fail when the counter is full, and then there is a wakeup already.
-    [[maybe_unused]] const ssize_t written = ::write(fd_.get(), &one, sizeof one);
-    errno = kept;
-  }
-  void clear() const noexcept {
-    eventfd_t count;
-    ::eventfd_read(fd_.get(), &count);  // it never waits, and fails when there is nothing to clear
-  }
-
- private:
-  UniqueFd fd_;
-};
-
-/// Descriptors that are left to the process, when `newest` is the one that it was given last: the
-/// kernel gives the lowest free one.
-std::size_t descriptors_behind(int newest, std::size_t limit) noexcept {
-  const auto used = static_cast<std::size_t>(newest) + 1;
-  return limit > used ? limit - used : 0;
-}
-
 // What epoll reports: clients by their number, listeners by their place, and the wakeup.
 constexpr std::uint64_t kListenerBit = std::uint64_t{1} << 63;
 constexpr std::uint64_t kWakeupTag = ~std::uint64_t{0};
@@ -83,6 +51,7 @@ class ServerLoop::Implementation {
         options_(std::move(options)),
         wakeup_(std::move(wakeup)),
         epoll_(std::move(epoll)),
+        roster_(options_.most_connections, options_.descriptor_reserve),
         client_threads_(options_.most_connection_threads),
         jobs_(options_.most_job_threads) {}
   ~Implementation();
@@ -91,10 +60,7 @@ class ServerLoop::Implementation {
   Result<void> add_listener(Listener listener);
   std::span<const Listener> listeners() const noexcept { return listeners_; }
 
-  Counts counts() const {
-    const MutexLock lock(mutex_);
-    return {clients_.size(), clients_admitted_, clients_refused_};
-  }
+  Counts counts() const { return roster_.counts(); }
 
   Result<void> adopt(UniqueFd socket);
   void run();
@@ -109,33 +75,18 @@ class ServerLoop::Implementation {
   }
 
  private:
-  /// A client, as a task that gives it turns. It is in one of three places: parked, until the poll
-  /// or a job wakes it; queued for a thread; running on one.
-  class Client final : public Task, public std::enable_shared_from_this<Client> {
+  /// A client that this loop gives its turns.
+  class Client final : public RosterClient, public std::enable_shared_from_this<Client> {
    public:
     Client(Implementation& loop, std::uint64_t its_number, std::unique_ptr<ServedClient> its_served)
-        : number(its_number),
-          served(std::move(its_served)),
-          deadline(served->first_deadline()),
-          loop_(loop) {}
+        : RosterClient(its_number, std::move(its_served)), loop_(loop) {}
     void run() noexcept override { loop_.serve(*this); }
-
-    const std::uint64_t number;
-    const std::unique_ptr<ServedClient> served;  // of the thread that runs it
-    std::atomic<bool> is_served = false;         // see ServedClient::Wants
-    /// When it must be woken at the latest.
-    std::atomic<Clock::time_point> deadline;
-
-    enum class Place : std::uint8_t { parked, queued, running, gone };
-    Mutex mutex;
-    Place place GUARDED_BY(mutex) = Place::parked;
-    bool woken GUARDED_BY(mutex) = false;  // while it was running
-    std::vector<std::shared_ptr<LaneTask>> done_jobs GUARDED_BY(mutex);
-    bool watched = false;  // known to epoll; of the thread that runs it
 
    private:
     Implementation& loop_;
   };
+  /// The roster of this loop holds no others.
+  static Client& own(RosterClient& client) noexcept { return static_cast<Client&>(client); }
 
   class ClientJob final : public Task {
    public:
@@ -156,17 +107,10 @@ class ServerLoop::Implementation {
     const std::shared_ptr<LaneTask> job_;
   };
 
-  /// Room that is kept for a client while its half of the front end is made.
-  class Seat;
-
   Result<void> watch(int fd, std::uint32_t events, std::uint64_t tag, int operation);
   void wake(Client& client) noexcept;
   void serve(Client& client) noexcept;
   void go_on(Client& client);
-  Result<void> check_room(const Peer& peer, int socket) REQUIRES(mutex_);
-  /// Since when no client is served any more, where one once was; nothing while one is, or none
-  /// was.
-  std::optional<Clock::time_point> deserted_since() const;
   bool may_leave(Clock::time_point& next_look) const;
   bool park(Client& client, const ServedClient::Wants& wants,
             std::vector<std::shared_ptr<LaneTask>>& done_jobs);
@@ -177,15 +121,9 @@ class ServerLoop::Implementation {
   void accept_from(const Listener& listener);
   int poll_timeout_ms(Clock::time_point until) const;
   void dispatch(Clock::time_point until);
-  void wake_by_number(std::uint64_t number);
   void watch_listeners(bool accepting);
   void wake_late_clients(Clock::time_point now);
   void stop();
-  std::size_t client_count() const {
-    const MutexLock lock(mutex_);
-    return clients_.size();
-  }
-  std::vector<std::shared_ptr<Client>> clients() const;
 
   template <class... Arguments>
   void log(LogLevel level, fmt::format_string<Arguments...> format, Arguments&&... arguments) {
@@ -204,42 +142,20 @@ class ServerLoop::Implementation {
   bool accepting_ = true;
   Clock::time_point accept_again_at_;
 
-  mutable Mutex mutex_;
-  std::uint64_t clients_admitted_ GUARDED_BY(mutex_) = 0;
-  std::size_t seats_taken_ GUARDED_BY(mutex_) = 0;  // by clients that are not in clients_ yet
-  Clock::time_point look_at_ GUARDED_BY(mutex_) = Clock::time_point::max();  // none is late before
-  std::unordered_map<std::uint64_t, std::shared_ptr<Client>> clients_ GUARDED_BY(mutex_);
-  std::uint64_t clients_refused_ GUARDED_BY(mutex_) = 0;
-  std::size_t clients_served_ GUARDED_BY(mutex_) = 0;  // at this moment
-  std::optional<Clock::time_point> last_served_gone_at_ GUARDED_BY(mutex_);
-  std::optional<Clock::time_point> last_gone_at_ GUARDED_BY(mutex_);
+  ClientRoster roster_;
 
   // Last, so that they end first: clients give jobs away, and jobs wake clients.
   WorkerPool client_threads_;
   JobQueue jobs_;
 };
 
-class ServerLoop::Implementation::Seat {
- public:
-  explicit Seat(Implementation& loop) REQUIRES(loop.mutex_) : loop_(loop) { ++loop.seats_taken_; }
-  ~Seat() {
-    const MutexLock lock(loop_.mutex_);
-    --loop_.seats_taken_;
-  }
-  Seat(const Seat&) = delete;
-  Seat& operator=(const Seat&) = delete;
-
- private:
-  Implementation& loop_;
-};
-
 ServerLoop::Implementation::~Implementation() {
   while (true) {
-    const auto left = clients();
+    const ClientRoster::Clients left = roster_.all();
     if (left.empty()) break;
     for (const auto& client : left) {
       client->served->cut();
-      wake(*client);
+      wake(own(*client));
     }
     pollfd waited{wakeup_.fd(), POLLIN, 0};
     ::poll(&waited, 1, 100);
@@ -263,57 +179,21 @@ Result<void> ServerLoop::Implementation::add_listener(Listener listener) {
   return {};
 }
 
-std::vector<std::shared_ptr<ServerLoop::Implementation::Client>>
-ServerLoop::Implementation::clients() const {
-  std::vector<std::shared_ptr<Client>> result;
-  const MutexLock lock(mutex_);
-  result.reserve(clients_.size());
-  for (const auto& [number, client] : clients_) result.push_back(client);
-  return result;
-}
-
-Result<void> ServerLoop::Implementation::check_room(const Peer& peer, int socket) {
-  const std::size_t connected = clients_.size() + seats_taken_;
-  if (connected >= options_.most_connections) {
-    return fail(Errc::no_space, fmt::format("{}: {} clients are connected, which is the limit",
-                                            peer.text(), connected));
-  }
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
-  const auto most = static_cast<std::size_t>(limit.rlim_cur);
-  const std::size_t reserve = std::min(options_.descriptor_reserve, most / 4);
-  if (descriptors_behind(socket, most) >= reserve) return {};
-  return fail(Errc::no_space,
-              fmt::format("{}: {} clients are connected, and of the {} files that the process may "
-                          "have open (ulimit -n) {} are kept for what is served",
-                          peer.text(), connected, most, reserve));
-}
-
 Result<void> ServerLoop::Implementation::adopt(UniqueFd socket) {
   const Peer peer = Peer::of_socket(socket.get());
   if (options_.admits && !options_.admits(peer)) {
-    const MutexLock lock(mutex_);
-    ++clients_refused_;
+    roster_.count_refused();
     return fail(Errc::io, fmt::format("{} may not connect", peer.text()));
   }
-  std::optional<Seat> seat;
-  std::uint64_t number = 0;
-  {
-    const MutexLock lock(mutex_);
-    if (Result<void> room = check_room(peer, socket.get()); !room) {
-      ++clients_refused_;
-      return room;
-    }
-    seat.emplace(*this);
-    number = ++clients_admitted_;
-  }
+  const Result<std::uint64_t> number = roster_.take_seat(peer, socket.get());
+  if (!number) return propagate(number);
   std::shared_ptr<Client> client;
   try {
     client =
-        std::make_shared<Client>(*this, number, make_client_({std::move(socket), number, peer}));
-    const MutexLock lock(mutex_);
-    clients_.emplace(number, client);
+        std::make_shared<Client>(*this, *number, make_client_({std::move(socket), *number, peer}));
+    roster_.add(client);
   } catch (...) {
+    roster_.leave_seat();
     return std::unexpected(error_of_exception("serve a client"));
   }
   look_at(client->deadline.load());
@@ -323,12 +203,7 @@ Result<void> ServerLoop::Implementation::adopt(UniqueFd socket) {
 
 /// Sees to it that deadlines are looked at then, at the latest. The poll may be another thread's.
 void ServerLoop::Implementation::look_at(Clock::time_point when) noexcept {
-  {
-    const MutexLock lock(mutex_);
-    if (when >= look_at_) return;
-    look_at_ = when;
-  }
-  wakeup_.notify();
+  if (roster_.look_at(when)) wakeup_.notify();
 }
 
 /// Sees to it that the client gets a turn: now, or once more when it has one already.
@@ -371,11 +246,7 @@ void ServerLoop::Implementation::go_on(Client& client) {
     const ServedClient::Wants wants =
         served.turn(client_threads_.is_crowded() ? Patience::none : Patience::linger);
     start_jobs(client);
-    if (wants.is_served && !client.is_served) {
-      const MutexLock lock(mutex_);
-      client.is_served = true;
-      ++clients_served_;
-    }
+    if (wants.is_served && !client.is_served) roster_.count_served(client);
     if (wants.ended) return remove(client);
     if (park(client, wants, done_jobs)) return;
   }
@@ -444,18 +315,7 @@ void ServerLoop::Implementation::remove(Client& client) noexcept {
   // Jobs may hold it for a while, and its descriptor with it.
   if (client.watched) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, client.served->fd(), nullptr);
   if (is_first) client.served->removed();
-  std::shared_ptr<Client> last;  // freed when the lock is left
-  {
-    const MutexLock lock(mutex_);
-    const auto found = clients_.find(client.number);
-    if (found != clients_.end()) {
-      last = std::move(found->second);
-      clients_.erase(found);
-      const Clock::time_point now = Clock::now();
-      last_gone_at_ = now;
-      if (client.is_served && --clients_served_ == 0) last_served_gone_at_ = now;
-    }
-  }
+  roster_.remove(client);
   wakeup_.notify();
 }
 
@@ -492,44 +352,15 @@ void ServerLoop::Implementation::watch_listeners(bool accepting) {
 }
 
 void ServerLoop::Implementation::wake_late_clients(Clock::time_point now) {
-  std::vector<std::shared_ptr<Client>> late;
-  {
-    const MutexLock lock(mutex_);
-    if (now < look_at_) return;
-    look_at_ = Clock::time_point::max();
-    for (const auto& [number, client] : clients_) {
-      const Clock::time_point deadline = client->deadline.load(std::memory_order_relaxed);
-      if (deadline <= now) {
-        late.push_back(client);
-        // It may have been given more time meanwhile, and ends else.
-        look_at_ = std::min(look_at_, now + kLookAgain);
-      } else {
-        look_at_ = std::min(look_at_, deadline);
-      }
-    }
-  }
-  for (const auto& client : late) wake(*client);
+  for (const auto& client : roster_.late_clients(now)) wake(own(*client));
 }
 
 int ServerLoop::Implementation::poll_timeout_ms(Clock::time_point until) const {
-  {
-    const MutexLock lock(mutex_);
-    until = std::min(until, look_at_);
-  }
+  until = std::min(until, roster_.next_look());
   if (!accepting_) until = std::min(until, accept_again_at_);
   if (until == Clock::time_point::max()) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, 1'000'000));
-}
-
-void ServerLoop::Implementation::wake_by_number(std::uint64_t number) {
-  std::shared_ptr<Client> client;
-  {
-    const MutexLock lock(mutex_);
-    const auto found = clients_.find(number);
-    if (found != clients_.end()) client = found->second;
-  }
-  if (client) wake(*client);
 }
 
 /// One round of the poll.
@@ -545,7 +376,7 @@ void ServerLoop::Implementation::dispatch(Clock::time_point until) {
       const std::size_t place = tag & ~kListenerBit;
       if (place < listeners_.size()) accept_from(listeners_[place]);
     } else {
-      wake_by_number(tag);
+      if (const auto client = roster_.find(tag)) wake(own(*client));
     }
   }
   const Clock::time_point now = Clock::now();
@@ -553,17 +384,13 @@ void ServerLoop::Implementation::dispatch(Clock::time_point until) {
   wake_late_clients(now);
 }
 
-std::optional<Clock::time_point> ServerLoop::Implementation::deserted_since() const {
-  const MutexLock lock(mutex_);
-  if (clients_served_ > 0) return std::nullopt;
-  // Without a listener no other can come: then it does not matter how far the last one got.
-  return listeners_.empty() && clients_.empty() ? last_gone_at_ : last_served_gone_at_;
-}
-
 /// Whether the loop was left long enough; else when to ask again.
 bool ServerLoop::Implementation::may_leave(Clock::time_point& next_look) const {
   next_look = Clock::time_point::max();
-  const auto since = options_.stop_after_last ? deserted_since() : std::nullopt;
+  if (!options_.stop_after_last) return false;
+  // Without a listener no other can come: then it does not matter how far the last one got.
+  const auto since = roster_.deserted_since(listeners_.empty() ? ClientRoster::Who::anyone
+                                                               : ClientRoster::Who::served);
   if (!since) return false;
   const Clock::time_point leave_at = *since + *options_.stop_after_last;
   if (Clock::now() < leave_at) {
@@ -571,7 +398,7 @@ bool ServerLoop::Implementation::may_leave(Clock::time_point& next_look) const {
     return false;
   }
   // One that has just connected may still be served; either way it ends, which wakes the poll.
-  return client_count() == 0;
+  return roster_.size() == 0;
 }
 
 void ServerLoop::Implementation::run() {
@@ -585,22 +412,22 @@ void ServerLoop::Implementation::run() {
 void ServerLoop::Implementation::stop() {
   listeners_.clear();
   const Clock::time_point deadline = Clock::now() + options_.stop_grace;
-  for (const auto& client : clients()) {
+  for (const auto& client : roster_.all()) {
     client->served->begin_shutdown();
-    wake(*client);
+    wake(own(*client));
   }
-  while (client_count() > 0 && Clock::now() < deadline &&
+  while (roster_.size() > 0 && Clock::now() < deadline &&
          !stop_at_once_.load(std::memory_order_acquire)) {
     dispatch(deadline);
   }
-  const auto stuck = clients();
+  const ClientRoster::Clients stuck = roster_.all();
   for (const auto& client : stuck) {
     client->served->cut();
-    wake(*client);
+    wake(own(*client));
   }
   if (!stuck.empty())
     log(LogLevel::info, "{} clients did not leave in time: cut off", stuck.size());
-  while (client_count() > 0) dispatch(Clock::time_point::max());
+  while (roster_.size() > 0) dispatch(Clock::time_point::max());
 }
 
 ServerLoop::ServerLoop(std::unique_ptr<Implementation> implementation)
@@ -611,12 +438,12 @@ ServerLoop::~ServerLoop() = default;
 Result<std::unique_ptr<ServerLoop>> ServerLoop::create(MakeClient make_client,
                                                        ServerLoopOptions options) {
   assert(make_client && options.log != nullptr);
-  UniqueFd wakeup(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wakeup) return fail_errno(errno, "make an eventfd");
+  Result<Wakeup> wakeup = Wakeup::create();
+  if (!wakeup) return propagate(wakeup);
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll) return fail_errno(errno, "make an epoll descriptor");
-  auto implementation = std::make_unique<Implementation>(
-      std::move(make_client), std::move(options), Wakeup(std::move(wakeup)), std::move(epoll));
+  auto implementation = std::make_unique<Implementation>(std::move(make_client), std::move(options),
+                                                         *std::move(wakeup), std::move(epoll));
   if (auto watched = implementation->watch_wakeup(); !watched) return propagate(watched);
   return std::unique_ptr<ServerLoop>(new ServerLoop(std::move(implementation)));
 }
