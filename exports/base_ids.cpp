@@ -10,7 +10,7 @@ namespace mkvirtfs {
 namespace {
 
 Result<ImageId> guarded_image_id(BlockDevice& device) {
-  // Whatever goes wrong, those who wait must learn of it.
+  // Whatever goes wrong, the calls that wait must learn of it.
   try {
     return image_id(device);
   } catch (...) {

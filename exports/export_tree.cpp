@@ -53,7 +53,8 @@ Result<void> check_geometry(const Geometry& geometry) {
 
 using Build = std::function<Result<std::shared_ptr<BlockDevice>>()>;
 
-/// Builds a device once for all who want it at the same time, and remembers it while it lives.
+/// Builds a device once for all calls that want it at the same time, and remembers it while it
+/// lives.
 class SharedDevice {
  public:
   /// `known` is what `build` would give, if that is known.
@@ -68,7 +69,7 @@ class SharedDevice {
   }
 
  private:
-  /// What those who wait for one build share.
+  /// What the calls that wait for one build share.
   struct Attempt {
     std::optional<Result<std::shared_ptr<BlockDevice>>> outcome;
   };
@@ -106,7 +107,7 @@ Result<std::shared_ptr<BlockDevice>> SharedDevice::get() {
 }
 
 Result<std::shared_ptr<BlockDevice>> SharedDevice::build() const {
-  // Whatever goes wrong, those who wait must learn of it.
+  // Whatever goes wrong, the calls that wait must learn of it.
   try {
     auto device = build_();
     if (!device) return device;

@@ -58,14 +58,14 @@ class ExportTree {
   virtual Result<ExportEntry> find(std::string_view name) = 0;
 
   /// The export of that name; "" is the default export. Its device has at most kLargestExportBytes.
-  /// Two calls with one name give the same device while anyone holds it, so that all its clients
+  /// Two calls with one name give the same device while it is held, so that all its clients
   /// see the same bytes. May take as long as building the device does, but waits for no other
   /// export. The error text travels to the client.
   virtual Result<Export> open(std::string_view name) = 0;
 
   /// What open() would give, when that takes no waiting: the device is there, or there is no such
   /// export. Nothing, which is always right, when it might: a server then calls open() on a thread
-  /// that nobody else needs.
+  /// that no other client needs.
   virtual std::optional<Result<Export>> open_at_once(std::string_view name);
 
  protected:
@@ -103,8 +103,8 @@ struct LazyExport {
   std::function<Result<std::shared_ptr<BlockDevice>>()> build = nullptr;
 };
 
-/// The same, with devices that are built on their first open() and shared while anyone holds them.
-/// Who opens while another builds waits for that build, and shares its failure.
+/// The same, with devices that are built on their first open() and shared while they are held.
+/// An open() during a build waits for that build, and shares its failure.
 Result<std::shared_ptr<ExportTree>> make_lazy_exports(const std::vector<LazyExport>& exports);
 
 /// The common case: one device, which is the default export and answers to `name` as well.

@@ -250,7 +250,7 @@ TEST_CASE("a build that throws, gives nothing or too much is a failure", "[expor
   CHECK_FALSE(make_lazy_exports({{"disk", "", nullptr}}));
 }
 
-TEST_CASE("a list of exports that can not be served is refused", "[export_tree]") {
+TEST_CASE("a list of exports that cannot be served is refused", "[export_tree]") {
   CHECK_FALSE(make_fixed_exports({}));
   CHECK_FALSE(make_single_export(nullptr, "disk"));
   CHECK_FALSE(make_single_export(small_device(), "a//b"));

@@ -134,7 +134,7 @@ Result<std::vector<KeptOverlay>> overlays_in_directory(
     const std::string over = overlay_of_layer_path(file);
     if (files.contains(over) || unfinished.contains(over)) continue;
     log.write(LogLevel::warning,
-              fmt::format("{}: the overlay that lay over it is gone; rm it when nobody needs it",
+              fmt::format("{}: the overlay that lay over it is gone; remove it if it is not needed",
                           in_directory(file)));
   }
   std::vector<KeptOverlay> kept;

@@ -8,7 +8,7 @@
 namespace mkvirtfs {
 namespace {
 
-/// What two trees say of one name.
+/// Joins what two trees have under one name.
 void merge(ExportEntry& entry, const ExportEntry& other) {
   if (!entry.is_export) entry.description = other.description;
   entry.is_export |= other.is_export;
@@ -25,7 +25,7 @@ std::string_view component_of(std::string_view name) noexcept {
 /// Keeps an export to one caller that makes or removes its overlay, until it is destroyed.
 class OverlayExports::Reservation {
  public:
-  /// With the lock held, of a name that nobody has reserved.
+  /// With the lock held, of a name that is not reserved.
   Reservation(OverlayExports& exports, std::string name, bool is_new_clone) REQUIRES(exports.mutex_)
       : exports_(exports), name_(std::move(name)), is_new_clone_(is_new_clone) {
     exports.reserved_.insert(name_);
@@ -173,7 +173,7 @@ Result<Export> OverlayExports::open(std::string_view name) {
   if (!known && !origin && may_clone(name)) origin.emplace();
   if (!known && !origin) return propagate(known);
   const bool is_clone = origin.has_value();
-  // This may take long; nobody else shall wait for it.
+  // This may take long, and no other call must wait for it.
   Result<Export> opened = below_->open(is_clone ? std::string_view(*origin) : name);
   if (!opened && is_clone && !origin->empty()) {
     opened.error().what.insert(0, fmt::format("{} began as a snapshot of {}: ", name, *origin));
@@ -291,7 +291,7 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
       return fail(Errc::no_space,
                   fmt::format("there are {} clones already, which is the limit", clones));
     }
-    kept = parent->second;  // and nobody discards it meanwhile
+    kept = parent->second;  // and it is not discarded meanwhile
     reservation.emplace(*this, child, true);
   }
   Result<Overlay::Branch> branch = options_.branch(*kept.overlay, child, kept.origin);
@@ -322,7 +322,7 @@ Result<void> OverlayExports::flush() const {
 }
 
 Result<void> OverlayExports::discard(const std::string& name) {
-  // Nobody opens it meanwhile; and it is freed without the lock.
+  // It is not opened meanwhile, and it is freed without the lock.
   std::optional<Reservation> reservation;
   decltype(kept_)::node_type taken;
   {

@@ -21,13 +21,13 @@
 namespace mkvirtfs {
 
 /// Makes the exports of another tree writable: each gets an overlay of its own, when the first
-/// client comes. Names that nobody gave can be clones: a clone is the default export of the other
-/// tree under an overlay that belongs to this name, so that twenty jobs write to twenty disks over
-/// one plan.
+/// client comes. Names that the other tree does not have can be clones: a clone is the default
+/// export of the other tree under an overlay that belongs to this name, so that twenty jobs write
+/// to twenty disks over one plan.
 ///
-/// An overlay belongs to its name, not to a connection: who comes back, or comes twice, sees one
-/// disk. It lives as long as the tree, or until discard(); what make_overlay keeps on a disk is
-/// there for the next tree, too. Clones that exist are listed like all exports.
+/// An overlay belongs to its name, not to a connection: a client that comes back, or connects
+/// twice, sees one disk. It lives as long as the tree, or until discard(); what make_overlay keeps
+/// on a disk is there for the next tree, too. Clones that exist are listed like all exports.
 ///
 /// No lock is held while the other tree or one of the options is called. Only calls about an export
 /// whose overlay is being made or removed wait for that.
@@ -83,7 +83,7 @@ class OverlayExports final : public ExportTree {
   /// none.
   Result<std::shared_ptr<Overlay>> overlay(const std::string& name);
 
-  /// There is, or can be, such a writable export, and nobody wrote to it or opened it.
+  /// There is, or can be, such a writable export, and it was neither written nor opened.
   bool is_unwritten(const std::string& name);
 
   /// The exports that discard() takes: those of overlays(), and those of which something is on a
@@ -115,7 +115,7 @@ class OverlayExports final : public ExportTree {
   const std::shared_ptr<ExportTree> below_;
   const Options options_;
   mutable Mutex mutex_;
-  /// The exports whose overlay somebody makes or removes just now, without the lock.
+  /// The exports whose overlay is being made or removed, without the lock.
   std::set<std::string, std::less<>> reserved_ GUARDED_BY(mutex_);
   std::condition_variable_any released_;
   std::size_t clones_begun_ GUARDED_BY(mutex_) = 0;  // that are not in clones_ yet

@@ -73,7 +73,7 @@ Export open(ExportTree& exports, std::string_view name) {
 
 }  // namespace
 
-TEST_CASE("each export is written for itself, and keeps what was written while nobody has it") {
+TEST_CASE("each export is written for itself, and keeps what was written while it is not open") {
   const auto exports = writable();
   REQUIRE(open(*exports, "base").device->write(0, filled(4096, 9)));
   CHECK(first_byte(open(*exports, "base")) == 9);
@@ -179,7 +179,7 @@ TEST_CASE("where only clones are written, the others are as they were") {
   CHECK(open(*exports, "job-1").device->geometry().writable);
 }
 
-TEST_CASE("discarding begins anew, when nobody has it open") {
+TEST_CASE("discarding begins anew, when it is not open") {
   const auto exports = writable();
   {
     const Export base = open(*exports, "base");

@@ -50,7 +50,7 @@ struct DiskShelf {
   Base base = Base::same;
   Overlay::Options limits = {};
   MakeBaseCheck make_base_check = nullptr;
-  /// Is told of overlays that cannot be opened, and of empty ones. Lives as long as the options.
+  /// Has a line for an overlay that cannot be opened, or is empty. Lives as long as the options.
   LogSink* log = &null_log();
 };
 

@@ -82,7 +82,7 @@ class ClientRoster {
   Clock::time_point next_look() const;
   /// Moves that forward. False when it was as soon already.
   bool look_at(Clock::time_point when) noexcept;
-  /// Those whose deadline has come.
+  /// The clients whose deadline has come.
   Clients late_clients(Clock::time_point now);
 
  private:

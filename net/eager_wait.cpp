@@ -16,7 +16,7 @@ using std::chrono::microseconds;
 constexpr microseconds kLongestLookOut{50};
 /// A sleep that ended so soon could have been spared: its own wake-up is in it.
 constexpr microseconds kShortSleep{100};
-/// A yield that takes longer gave the processor to somebody who needs it.
+/// A yield that takes longer gave the processor to a thread that needs it.
 constexpr microseconds kLongYield{5};
 
 constexpr int kEnoughTrust = 4;

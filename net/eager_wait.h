@@ -10,7 +10,7 @@ namespace mkvirtfs::net {
 /// in a virtual machine, where an idle processor must be fetched back from the host.
 ///
 /// It looks out only while the client's last requests came that soon, while few other threads of
-/// the process do, and while nobody else wants the processor. Belongs to one thread.
+/// the process do, and while no other thread wants the processor. Belongs to one thread.
 class EagerWait {
  public:
   using Clock = std::chrono::steady_clock;

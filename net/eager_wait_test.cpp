@@ -19,7 +19,7 @@ EagerWait trusting() {
 
 }  // namespace
 
-TEST_CASE("nobody is looked out for before the client came back soon several times") {
+TEST_CASE("a client is not looked out for before it came back soon several times") {
   EagerWait wait;
   int tried = 0;
   const auto try_once = [&] {

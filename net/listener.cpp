@@ -45,13 +45,13 @@ int bind_unix(int fd, const sockaddr_un& address) noexcept {
 
 /// Locks the directory in which a socket is made, while it lives: of two servers that find the same
 /// dead socket, the second must not remove what the first put in its place. Advisory and between
-/// servers of this kind only; where the directory can not be locked it does nothing.
+/// servers of this kind only; where the directory cannot be locked it does nothing.
 class DirectoryLock {
  public:
   explicit DirectoryLock(const std::string& directory)
       : directory_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     if (!directory_) return;
-    // Anybody may lock a directory that he can read, for as long as he likes: do not wait forever.
+    // Any user may lock a directory that they can read, for any time: do not wait forever.
     constexpr int kTries = 100;
     for (int i = 0; i < kTries && ::flock(directory_.get(), LOCK_EX | LOCK_NB) != 0; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -178,7 +178,7 @@ ListenAddress tcp_address(const Address& address) {
 
 // --- vsock -------------------------------------------------------------------------------------
 
-/// "1:10809": the context of this machine for itself stands for "whoever asks".
+/// "1:10809": the context of this machine for itself stands for "any".
 ListenAddress vsock_address(const sockaddr_vm& address) {
   const unsigned cid =
       address.svm_cid == VMADDR_CID_ANY ? unsigned{VMADDR_CID_LOCAL} : address.svm_cid;
@@ -220,7 +220,7 @@ Result<Listener> Listener::on_unix(const std::string& path) {
   if (failed != 0) {
     return fail_errno(failed, fmt::format("make the socket {}", path));
   }
-  // A path that only its relative form brings below the limit is told in that form.
+  // A path that only its relative form brings below the limit is given in that form.
   const std::string& told =
       absolute.native().size() <= kLongestSocketPath ? absolute.native() : path;
   Listener listener(std::move(socket));

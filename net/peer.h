@@ -37,7 +37,7 @@ struct IpAddress {
   friend bool operator==(const IpAddress&, const IpAddress&) = default;
 };
 
-/// Who is at the other end of a connected socket, as far as the kernel knows. A value.
+/// The other end of a connected socket, as far as the kernel knows it. A value.
 struct Peer {
   enum class Kind : std::uint8_t { ip, unix_socket, vsock, other };
 
@@ -45,7 +45,7 @@ struct Peer {
   IpAddress ip;            ///< of Kind::ip
   std::uint32_t cid = 0;   ///< of Kind::vsock
   std::uint32_t port = 0;  ///< of these two
-  /// Who connected, of Kind::unix_socket: the credentials at that moment.
+  /// Of Kind::unix_socket: the credentials of the process that connected, at that moment.
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
   std::optional<pid_t> pid;
@@ -61,19 +61,19 @@ struct Peer {
 using PeerFilter = std::function<bool(const Peer&)>;
 
 /// Lists of rules, a filter for servers. A client that a rule of the first list fits is let in;
-/// else, one that a rule of the second fits is not; everybody else is. So to let in some alone, let
+/// else, one that a rule of the second fits is not; all others are. So to let in some alone, let
 /// the second list be "any". Immutable.
 ///
 /// A rule is one of
 ///
-///     any                       everybody
+///     any                       all
 ///     192.0.2.7, 2001:db8::1    this address
 ///     192.0.2.0/24, fe80::/10   addresses that begin with so many of its bits
-///     ipv4, ipv6                everybody who comes by that protocol
-///     unix                      everybody who comes by a Unix socket
+///     ipv4, ipv6                all that come by that protocol
+///     unix                      all that come by a Unix socket
 ///     unix:uid=N, unix:gid=N    with this effective user or group id
 ///     unix:user=NAME            the same, of this user
-///     vsock, vsock:cid=N        everybody who comes by a vsock, or from that context
+///     vsock, vsock:cid=N        all that come by a vsock, or from that context
 class PeerRules {
  public:
   /// Errc::usage for what is no rule.

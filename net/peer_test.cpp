@@ -97,7 +97,7 @@ TEST_CASE("a rule for one family does not fit the other", "[peer]") {
   }
 }
 
-TEST_CASE("users of Unix sockets and contexts of vsock are told apart", "[peer]") {
+TEST_CASE("users of Unix sockets and contexts of vsock are distinguished", "[peer]") {
   CHECK(fits("unix", user(7)));
   CHECK(fits("unix:uid=7", user(7)));
   CHECK_FALSE(fits("unix:uid=7", user(77)));
@@ -117,7 +117,7 @@ TEST_CASE("users of Unix sockets and contexts of vsock are told apart", "[peer]"
   CHECK(fits("any", unknown));
 }
 
-TEST_CASE("who is allowed comes in, then who is denied does not, and all others do",
+TEST_CASE("what is allowed comes in, then what is denied does not, and all others do",
           "[peer][A11]") {
   const Peer here = at("127.0.0.1");
   const Peer there = at("198.51.100.1");
@@ -149,7 +149,7 @@ TEST_CASE("what is no rule is an error that says what is", "[peer]") {
   }
 }
 
-TEST_CASE("the kernel tells who connected", "[peer]") {
+TEST_CASE("the kernel knows which user connected", "[peer]") {
   SECTION("by a Unix socket") {
     int fds[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);

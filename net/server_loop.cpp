@@ -345,7 +345,7 @@ void ServerLoop::Implementation::accept_from(const Listener& listener) {
 void ServerLoop::Implementation::watch_listeners(bool accepting) {
   accepting_ = accepting;
   for (std::size_t i = 0; i < listeners_.size(); ++i) {
-    // Modifying what is watched needs no memory: it can not fail.
+    // Modifying what is watched needs no memory: it cannot fail.
     [[maybe_unused]] const auto watched =
         watch(listeners_[i].fd(), accepting ? EPOLLIN : 0U, kListenerBit | i, EPOLL_CTL_MOD);
   }

@@ -24,7 +24,7 @@ namespace {
 constexpr std::size_t kRecordBytes = 16U << 10;
 constexpr std::size_t kRecordExtraBytes = 512;
 /// Whatever the library wants to say by itself (handshake, alerts, key updates): it does not get
-/// beyond this without somebody sending it.
+/// beyond this without being sent.
 constexpr std::size_t kMostCipherBytes = 1U << 20;
 
 /// Bytes that wait to be sent. Its functions do not throw: GnuTLS calls them.

@@ -13,7 +13,7 @@
 namespace mkvirtfs::net {
 
 /// The TLS of one connection, on the side whose credentials it is given: cipher bytes from the peer
-/// in, plain bytes out, and the other way round. Whoever drives it moves the bytes:
+/// in, plain bytes out, and the other way round. Its driver moves the bytes:
 ///
 ///     a client begins       channel.receive({}, {})
 ///     cipher bytes came     channel.receive(cipher, room_for_plain), until it takes and gives none
@@ -58,10 +58,10 @@ class TlsChannel {
   void close();
 
   bool handshake_done() const noexcept;
-  /// Who the peer is: `key "alice"`, `certificate "CN=alice"`; "" for nobody. Before
-  /// handshake_done(), who it says it is: `unverified key "alice"`. Raw bytes, for the log.
+  /// The proven identity of the peer: `key "alice"`, `certificate "CN=alice"`; "" for none. Before
+  /// handshake_done(), the one that it claims: `unverified key "alice"`. Raw bytes, for the log.
   std::string peer_identity() const;
-  /// The peer said good-bye: an end of the connection that nobody has forged.
+  /// The peer said good-bye: an end of the connection that cannot be forged.
   bool closed_by_peer() const noexcept;
   /// The connection is to be ended.
   bool failed() const noexcept;

@@ -411,7 +411,7 @@ TEST_CASE("a client may change its keys", "[tls]") {
   }
 }
 
-TEST_CASE("an alert ends the channel and is told by its name", "[tls]") {
+TEST_CASE("an alert ends the channel and is reported by its name", "[tls]") {
   Pair pair(party().with_certificate(nullptr, GENERATE(kTls12, kTls13)));
   REQUIRE(pair.both_done());
   gnutls_alert_send(pair.client.session(), GNUTLS_AL_FATAL, GNUTLS_A_INTERNAL_ERROR);

@@ -97,7 +97,7 @@ int find_key(gnutls_session_t session, const gnutls_datum_t* user, gnutls_datum_
   const auto found =
       loaded->keys.find(std::string_view(reinterpret_cast<const char*>(user->data), user->size));
   const bool known = found != loaded->keys.end();
-  // Strangers get a key that nobody has: whether a user exists is not told to those who ask.
+  // Unknown users get a key that is in no file: the answer does not reveal whether a user exists.
   const std::size_t size = known ? found->second.bytes().size() : 32;
   key->data = static_cast<unsigned char*>(gnutls_malloc(size));
   if (key->data == nullptr) return -1;
@@ -289,7 +289,7 @@ Result<std::string> TlsCredentials::load_keys(const std::string& path) {
     const std::string user(line.substr(0, colon));
     std::optional<Secret> key;
     if (colon != std::string_view::npos && !user.empty()) key = from_hex(line.substr(colon + 1));
-    // The line itself is not told: it may hold a key.
+    // The line itself is left out: it may hold a key.
     if (!key) {
       return fail(Errc::unreadable,
                   fmt::format("{} line {} is not USER:HEXKEY with a key of up to {} bytes", path,

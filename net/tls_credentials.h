@@ -25,14 +25,14 @@ struct TlsFiles {
   /// Lines of USER:HEXKEY, as psktool(1) writes them; "" for none.
   std::string psk_file;
   /// Clients that come with no key must have a certificate that an authority in ca-cert.pem issued.
-  /// Where there are keys alone, everybody who comes has one.
+  /// Where there are keys alone, every client has one.
   bool verify_peer = false;
   /// What GnuTLS calls a priority string. Key exchange by pre-shared key is added where there are
   /// such keys.
   std::string priority = kDefaultTlsPriority;
 };
 
-/// What a client believes, and by what it is known; by libnbd's rules.
+/// What a client trusts, and what proves its own identity; by libnbd's rules.
 struct TlsClientFiles {
   /// A directory with ca-cert.pem, if there is one ca-crl.pem, and for servers that verify their
   /// clients client-cert.pem and client-key.pem. "": the system's authorities, no certificate.
@@ -43,7 +43,7 @@ struct TlsClientFiles {
   std::string user;
   /// The name or address that the server's certificate must have; "": any.
   std::string server_name;
-  /// Without, any certificate will do: whoever sits on the way can read and change everything.
+  /// Without, any certificate will do: an attacker on the way can read and change everything.
   bool verify_peer = true;
 
   friend bool operator==(const TlsClientFiles&, const TlsClientFiles&) = default;
@@ -54,7 +54,7 @@ struct TlsClientFiles {
 /// destroyed.
 class TlsCredentials {
  public:
-  /// Reads the files. An error names the file; Errc::usage when the files can not be meant.
+  /// Reads the files. An error names the file; Errc::usage when the files contradict each other.
   static Result<std::shared_ptr<const TlsCredentials>> load(const TlsFiles& files);
   static Result<std::shared_ptr<const TlsCredentials>> load_client(const TlsClientFiles& files);
 

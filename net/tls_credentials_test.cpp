@@ -42,7 +42,7 @@ TlsFiles keys_in(const std::filesystem::path& path) {
 
 }  // namespace
 
-TEST_CASE("certificates and keys are loaded, and tell clients where they are", "[tls]") {
+TEST_CASE("certificates and keys are loaded, and local clients learn where they are", "[tls]") {
   const Directory directory;
   const bool verify_peer = GENERATE(false, true);
   TlsFiles files = directory.files(verify_peer);
@@ -128,7 +128,7 @@ TEST_CASE("a missing file of a directory of certificates is named", "[tls]") {
              Catch::Contains(std::string(file) + ": No such file or directory"));
 }
 
-TEST_CASE("a file of keys is told by the line that is wrong, which itself is not told", "[tls]") {
+TEST_CASE("a wrong line in a file of keys is reported by its number, and not shown", "[tls]") {
   const TempDir directory;
   struct Case {
     std::string content;
@@ -172,7 +172,7 @@ TEST_CASE("a long file of keys is read whole", "[tls]") {
   CHECK_FALSE(TlsCredentials::load(keys_in(directory / "keys")));
 }
 
-TEST_CASE("options of TLS that can not be meant are wrong usage", "[tls]") {
+TEST_CASE("options of TLS that contradict each other are wrong usage", "[tls]") {
   const TempDir directory;
   write_file(directory / "keys", "alice:00112233");
   const auto code_of = [](const TlsFiles& files) {

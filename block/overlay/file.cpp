@@ -40,7 +40,7 @@ std::string in_file(const std::string& path, std::string_view what) {
 }
 
 /// Whether the file is empty, or was given its length and nothing else: what ended before its
-/// header was on the disk holds nothing that was promised to anybody.
+/// header was on the disk holds nothing that a flush promised.
 Result<bool> is_unwritten(int fd, std::uint64_t whole_bytes, const std::string& path) {
   struct stat status{};
   if (::fstat(fd, &status) != 0) return fail_errno(errno, in_file(path, "examine"));
@@ -115,7 +115,7 @@ Result<TopName> top_of(const std::string& path) {
   return top;
 }
 
-/// What to say of a layer that can not be opened.
+/// The error for a layer that cannot be opened.
 Error not_below(Error error, const std::string& above, std::uint32_t layer) {
   if (error.os_errno == ENOENT) {
     error.code = Errc::io;

@@ -36,8 +36,8 @@ namespace mkvirtfs {
 /// FILE.~1~, FILE.~2~ and so on, and never changes again. Each overlay has names of its own for all
 /// layers below it, so that none needs to know of another.
 ///
-/// Any method, any thread. The file is locked: nobody else opens it meanwhile, and what lies frozen
-/// below it is only read.
+/// Any method, any thread. The file is locked: no other process opens it meanwhile, and what lies
+/// frozen below it is only read.
 class OverlayFile {
  public:
   /// What the header says, and what the file takes.
@@ -84,7 +84,7 @@ class OverlayFile {
 
   /// The states of these blocks were changed: the next flush() writes them.
   void changed(OverlayBlocks blocks) noexcept;
-  /// See the class comment. After a failure the disk can not be trusted any more, and all later
+  /// See the class comment. After a failure the disk cannot be trusted any more, and all later
   /// calls fail, too.
   Result<void> flush(const BlockStates& states);
 
@@ -102,7 +102,7 @@ class OverlayFile {
   Result<void> flush_locked(const BlockStates& states) REQUIRES(flushing_);
   /// Flushes, and puts an id into the header. A failure leaves it as it was, unless is_doubtful().
   Result<void> freeze(const BlockStates& states, const LayerId& id);
-  /// Whether nobody can tell what is on the disk: see flush().
+  /// Whether what is on the disk is unknown: see flush().
   bool is_doubtful() const;
   Result<void> write_fully(std::span<const std::byte> bytes, std::uint64_t offset);
   Result<void> sync();

@@ -576,7 +576,7 @@ TEST_CASE("after a crash at any instant each block is old or new, and nothing fl
   CHECK(undone > 0);
 }
 
-TEST_CASE("whatever call fails, what was flushed stays, and the failure is told") {
+TEST_CASE("whatever call fails, what was flushed stays, and the failure is reported") {
   const TempDir dir(fast_place());
   for (const int error : {EIO, ENOSPC, 0}) {
     for (int call = 0; call < 40; ++call) {
@@ -1172,7 +1172,7 @@ TEST_CASE("a file of version 1 opens, and stays of that version until its first 
   CHECK(read_file(dir / "fresh").substr(0, 4096) == header);
 }
 
-TEST_CASE("names of layers are told from all others") {
+TEST_CASE("names of layers differ from all others") {
   CHECK(overlay_layer_path("a/disk", 3) == "a/disk.~3~");
   CHECK(overlay_of_layer_path("a/disk.~3~") == "a/disk");
   CHECK(overlay_of_layer_path("disk.~2~.~16~") == "disk.~2~");

@@ -20,7 +20,7 @@ namespace mkvirtfs {
 OverlayBlocks blocks_in(Range range) noexcept;
 
 /// What was written over a device, and the device below: an overlay as it is read. Overlay writes
-/// the one on top; one that a snapshot has frozen is a device that nobody writes any more.
+/// the one on top; one that a snapshot has frozen is a device that is never written again.
 ///
 /// Reading takes no lock but those inside BlockStates. Any method, any thread.
 class OverlayLayer final : public BlockDevice {

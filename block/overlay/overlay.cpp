@@ -304,7 +304,7 @@ Result<void> Overlay::zero_whole(Range range, bool keep_allocated) {
   const OverlayBlocks blocks = blocks_in(range);
   const SharedLock lock(stripe_of(blocks.first));
   if (!keep_allocated) {
-    // The state first: until the space is given back nobody may see the old bytes under it.
+    // The state first: until the space is given back, no reader may see the old bytes under it.
     const std::uint64_t were_here = top().set(blocks, BlockState::zero);
     if (were_here > 0) top().store().discard(range);
     used_blocks_ -= were_here;

@@ -64,7 +64,8 @@ class Overlay final : public BlockDevice {
   /// One that outlives the process, with what was written to it and its layers before.
   Overlay(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file,
           const Options& options);
-  /// What outlives the process is flushed, as far as that goes: who wants to know flushes before.
+  /// Flushes an overlay that outlives the process, and ignores a failure: call flush() before to
+  /// learn of one.
   ~Overlay() override;
 
   const Geometry& geometry() const noexcept override { return geometry_; }
@@ -96,7 +97,7 @@ class Overlay final : public BlockDevice {
   /// The same of one that outlives its process, with a new overlay over the frozen device that does
   /// so, too, in a file at `path`, where nothing is yet. `origin`: see OverlayHeader. Writers wait
   /// while what they wrote goes to the disk. See OverlaySnapshot for crashes; after a failure this
-  /// overlay goes on as before, or, where nobody can know what is on the disk, flushes no more.
+  /// overlay goes on as before, or, where what is on the disk is unknown, flushes no more.
   Result<Branch> branch(const std::string& path, const std::string& origin);
 
   /// What blocks that are `here` take, in all its layers that no other began with.
@@ -112,7 +113,7 @@ class Overlay final : public BlockDevice {
   static Stack stack(std::shared_ptr<BlockDevice> below, std::unique_ptr<OverlayFile> file);
   Overlay(Stack stack, const Options& options);
 
-  /// Calls `change` while nobody writes.
+  /// Calls `change` while no write is under way.
   template <class Change>
   Result<void> alone(Change&& change);
   OverlayLayer& top() const noexcept { return *top_.load(std::memory_order_acquire); }
@@ -135,7 +136,7 @@ class Overlay final : public BlockDevice {
   std::atomic<std::uint64_t> used_blocks_ = 0;
   std::array<SharedMutex, kStripes> stripes_;
   Mutex branching_;                            // one snapshot at a time, and before the stripes
-  std::atomic<bool> has_all_stripes_ = false;  // or is about to: somebody makes a snapshot
+  std::atomic<bool> has_all_stripes_ = false;  // or is about to: a snapshot is being made
   /// Changed with all stripes held. What was on top once stays as long as this: readers hold it
   /// without a lock.
   std::atomic<OverlayLayer*> top_;

@@ -245,7 +245,7 @@ TEST_CASE("an overlay is its base with what was written, whatever the order") {
   }
 }
 
-TEST_CASE("overlays stack, and the map tells how deep everything lies") {
+TEST_CASE("overlays stack, and the map has how deep everything lies") {
   const auto base = std::make_shared<Base>(patterned(64 * 4096));
   const auto lower = overlay_over(base);
   REQUIRE(lower->write(0, filled(8192, 1)));

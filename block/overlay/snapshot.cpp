@@ -110,7 +110,7 @@ Result<void> recover_overlay(const std::string& path, FileOperations& operations
   if (!opened && opened.error().os_errno == ENOENT) return {};
   if (!opened) return propagate(opened);
   const UniqueFd& file = *opened;
-  // Who is at it has it locked, and gives it another name in the end.
+  // A snapshot that is being made holds the lock, and gives the file another name in the end.
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || !is_named(file.get(), unfinished)) return {};
 
   const Result<FoundOverlayHeader> top = read_overlay_header(file.get(), unfinished);
@@ -129,7 +129,7 @@ Result<void> recover_overlay(const std::string& path, FileOperations& operations
     }
     return sync_directory_of(path, operations);
   }
-  // What is damaged is told of when it is opened, and its layers stay.
+  // Damage is reported when the overlay is opened, and its layers stay.
   if (!there || (*there && (*there)->is_frozen())) return {};
   operations.unlink(unfinished);
   if (!*there) remove_base_manifest(path, operations);
@@ -216,7 +216,7 @@ Result<std::unique_ptr<OverlayFile>> OverlaySnapshot::make_top(const std::string
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0 || !is_named(file.get(), unfinished)) {
     return fail(Errc::io, fmt::format("{}: another process is at it", unfinished));
   }
-  // Who may read the overlay may read what is written from now on.
+  // Users who may read the overlay may read what is written from now on.
   struct stat status{};
   if (::fstat(frozen_.store()->fd(), &status) == 0) ::fchmod(file.get(), status.st_mode & 0777);
   return OverlayFile::format(std::move(file), std::move(header), path, operations_);
@@ -253,7 +253,8 @@ Result<void> OverlaySnapshot::commit(const BlockStates& states) {
 
 Result<void> OverlaySnapshot::finish() {
   if (is_there(child_path_)) {
-    return fail(Errc::io, fmt::format("{}: somebody made such a file meanwhile", child_path_));
+    return fail(Errc::io,
+                fmt::format("{}: another process made such a file meanwhile", child_path_));
   }
   for (const std::string& path : {frozen_.path(), child_path_}) {
     if (operations_.rename(unfinished_overlay_path(path), path) != 0) {

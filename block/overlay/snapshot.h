@@ -29,7 +29,7 @@ bool is_named(int fd, const std::string& path);
 Result<std::optional<OverlayHeader>> overlay_header_at(const std::string& path);
 
 /// Finishes what a snapshot has left of an overlay that was cut off when the layer below was frozen
-/// already, or else removes it. Another process that is at it is left alone.
+/// already, or else removes it. A snapshot that another process is making is left alone.
 Result<void> recover_overlay(const std::string& path,
                              FileOperations& operations = FileOperations::host());
 
@@ -39,13 +39,14 @@ Result<void> recover_overlay(const std::string& path,
 /// Two tops are made under names of their own, and the layer gets its names below them; then it is
 /// frozen, which is one write that is whole or not there; and then the tops take their names. What
 /// is cut off before the freezing leaves the overlay as it was, and what is cut off behind it is
-/// finished by whoever opens the overlays next.
+/// finished when the overlays are opened next.
 ///
 /// One thread.
 class OverlaySnapshot {
  public:
   /// Makes all that is new. `child` is where the child will be; nothing may be there. The origin is
-  /// that of OverlayHeader. Errc::usage, Errc::unsupported for what can not be.
+  /// that of OverlayHeader. Errc::usage, or Errc::unsupported where no snapshot
+  /// is possible.
   static Result<std::unique_ptr<OverlaySnapshot>> begin(OverlayFile& frozen,
                                                         const std::string& child,
                                                         const std::string& origin);
@@ -54,7 +55,7 @@ class OverlaySnapshot {
   OverlaySnapshot(const OverlaySnapshot&) = delete;
   OverlaySnapshot& operator=(const OverlaySnapshot&) = delete;
 
-  /// Freezes the file: nobody writes it meanwhile or ever after.
+  /// Freezes the file. It must not be written meanwhile, and never is again.
   Result<void> commit(const BlockStates& states);
   /// Gives the tops their names, once it is committed. A failure is no harm: the next that opens
   /// them does it.

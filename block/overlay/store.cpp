@@ -17,7 +17,7 @@ namespace mkvirtfs {
 namespace {
 
 /// The page cache takes a write's new pages in as large pieces as it can get, and pieces beyond
-/// 32 KiB are dear: they come from memory that nobody had lately, which the host of a virtual
+/// 32 KiB are dear: they come from memory that was not used lately, which the host of a virtual
 /// machine must give first. Measured for 256 KiB, CPU time of the first write and of later ones:
 /// at once 377 to 728 and 18 µs, by 128 KiB 154 to 210 and 18, by 32 KiB 70 to 84 and 22, by 8 KiB
 /// 126 to 134 and 38.
@@ -105,7 +105,7 @@ Result<void> OverlayStore::allocate_zeroes(Range range) {
 }
 
 FileWaits OverlayStore::waits() {
-  static_cast<void>(reader_.keeps_fetched(fd(), memo_));  // which asks, if nobody did
+  static_cast<void>(reader_.keeps_fetched(fd(), memo_));  // which asks, if that was not done
   return memo_.waits();
 }
 
@@ -144,7 +144,7 @@ Result<ContentStore::Pin> OverlayStore::pin(ContentNo) {
   return Pin{PinnedFile(file_), data_offset_};
 }
 
-// Nobody else writes it, and of writes that go on beside a read the protocol promises nothing.
+// No other process writes it, and of writes that go on beside a read the protocol promises nothing.
 Result<void> OverlayStore::recheck(ContentNo, const PinnedFile&) { return {}; }
 
 std::string OverlayStore::name(ContentNo) const { return name_; }

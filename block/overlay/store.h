@@ -35,7 +35,7 @@ class OverlayStore final : public ContentStore {
 
   Result<void> write(std::uint64_t offset, std::span<const std::byte> bytes);
   /// Gives the space of the range back; it reads as zeroes then. Only advice: where the file system
-  /// can not do it, the old bytes stay, so that nobody may read them any more.
+  /// cannot do it, the old bytes stay, and must not be read any more.
   void discard(Range range) noexcept;
   /// Makes the range read as zeroes and later writes there find their space taken already.
   Result<void> allocate_zeroes(Range range);

@@ -30,7 +30,7 @@ std::unexpected<Error> no_directory(const std::string& directory) {
   return fail(Errc::io, fmt::format("there is no directory \"{}\" of exports", directory));
 }
 
-/// The last component of an entry's name; nullopt when the entry can not lie in `directory`.
+/// The last component of an entry's name; nullopt when the entry cannot lie in `directory`.
 std::optional<std::string_view> component_in(std::string_view directory, std::string_view name) {
   if (!is_valid_export_name(name)) return std::nullopt;
   if (!directory.empty()) {
@@ -133,7 +133,7 @@ class ExportLister::PageMaker {
   }
   Result<void> add_directory(std::string name, std::string description) {
     if (!page_.entries.empty() && page_.entries.back().name == name) {
-      if (page_.entries.back().is_directory) return protocol_violation("an entry was told twice");
+      if (page_.entries.back().is_directory) return protocol_violation("an entry came twice");
       page_.entries.back().is_directory = true;
       return {};
     }

@@ -474,7 +474,7 @@ TEST_CASE("hostile answers are refused", "[list_client][A24]") {
   }
 }
 
-TEST_CASE("a server that is none, or leaves, is told as such", "[list_client]") {
+TEST_CASE("a server that is none, or leaves, is reported as such", "[list_client]") {
   CHECK_THAT(scripted({testing::bytes_of("HTTP/1.1 400 Bad Request\r\n")}),
              Catch::Contains("not an NBD server"));
   CHECK_THAT(scripted({Bytes()}), Catch::Contains("closed"));

@@ -17,7 +17,7 @@ class RunMaker {
         block_bytes_(block_bytes),
         most_runs_(runs.size() + most_runs),
         runs_(runs),
-        told_(request.offset),
+        reported_(request.offset),
         hole_{request.offset, 0} {}
 
   /// False once there are enough runs.
@@ -35,30 +35,30 @@ class RunMaker {
   /// Tells the rest. Before the end of the request this cuts the last run where the walk stopped.
   void finish() {
     if (hole_.length != 0) end_hole();
-    if (told_ < seen_) tell(seen_, false);
+    if (reported_ < seen_) add_run(seen_, false);
   }
 
  private:
   void end_hole() {
-    const Range hole = tellable_hole(hole_, request_, block_bytes_);
+    const Range hole = reportable_hole(hole_, request_, block_bytes_);
     hole_.length = 0;
     if (hole.length == 0) return;
-    if (told_ < hole.offset) tell(hole.offset, false);
-    tell(hole.end(), true);
+    if (reported_ < hole.offset) add_run(hole.offset, false);
+    add_run(hole.end(), true);
   }
 
-  void tell(std::uint64_t until, bool is_hole) {
+  void add_run(std::uint64_t until, bool is_hole) {
     if (runs_.size() < most_runs_) {
-      runs_.push_back({{told_, until - told_}, is_hole ? kStateHole | kStateZero : 0U});
+      runs_.push_back({{reported_, until - reported_}, is_hole ? kStateHole | kStateZero : 0U});
     }
-    told_ = until;
+    reported_ = until;
   }
 
   const Range request_;
   const std::uint32_t block_bytes_;
   const std::size_t most_runs_;
   std::vector<StatusRun>& runs_;
-  std::uint64_t told_;  // everything before it is in a run
+  std::uint64_t reported_;  // everything before it is in a run
   std::uint64_t seen_ = 0;
   Range hole_;  // the hole the walk is in; empty while it is in data
 };
@@ -107,7 +107,7 @@ std::uint32_t allocation_block_bytes(const Geometry& geometry) noexcept {
   return std::clamp(std::bit_floor(geometry.preferred_block_bytes), least, 65536U);
 }
 
-Range tellable_hole(Range hole, Range request, std::uint32_t block_bytes) noexcept {
+Range reportable_hole(Range hole, Range request, std::uint32_t block_bytes) noexcept {
   assert(hole.offset >= request.offset && hole.end() <= request.end());
   const std::uint64_t block = block_bytes;
   const std::uint64_t from =

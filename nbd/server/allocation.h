@@ -23,15 +23,15 @@ std::shared_ptr<const MetaNamespace> make_base_namespace();
 /// The device's minimum block, as far as the protocol allows it.
 std::uint32_t minimum_block_bytes(const Geometry& geometry) noexcept;
 
-/// The blocks in which a device's holes are told: its preferred block, as far as that is sane. The
+/// The blocks in which a device's holes are reported: its preferred block, within reason. The
 /// protocol asks for multiples of 512 ("Metadata querying"), and clients fare badly with the many
 /// little holes behind the ends of small files.
 std::uint32_t allocation_block_bytes(const Geometry& geometry) noexcept;
 
-/// The part of a hole that may be told inside `request`: whole blocks, because a block with any
+/// The part of a hole that may be reported inside `request`: whole blocks, because a block with any
 /// data in it is data; only where the hole meets an end of the request it may end there. May be
 /// empty.
-Range tellable_hole(Range hole, Range request, std::uint32_t block_bytes) noexcept;
+Range reportable_hole(Range hole, Range request, std::uint32_t block_bytes) noexcept;
 
 /// What base:allocation says of `request`: runs in order, gapless, no two neighbours alike, holes
 /// exactly where the map has holes of whole blocks. Where a limit is met the answer ends before the

@@ -9,7 +9,7 @@
 
 // The metadata context qemu:allocation-depth, as QEMU defines it (its docs/interop/nbd.txt): flags
 // are no bits but the layer that holds a stretch, 1 for the one that is written. Only devices with
-// overlays have it. Holes of the device at the bottom are told as its own.
+// overlays have it. Holes of the device at the bottom are reported as its own.
 
 namespace mkvirtfs::nbd {
 

@@ -23,7 +23,7 @@ std::vector<StatusRun> allocation(const BlockDevice& device, Range range,
 
 }  // namespace
 
-TEST_CASE("blocks are told as their device prefers them, within reason", "[allocation]") {
+TEST_CASE("blocks are reported as their device prefers them, within reason", "[allocation]") {
   const auto blocks = [](std::uint32_t preferred) {
     return allocation_block_bytes({1 << 20, preferred, false});
   };
@@ -35,7 +35,7 @@ TEST_CASE("blocks are told as their device prefers them, within reason", "[alloc
   CHECK(blocks(1 << 30) == 65536);
 }
 
-TEST_CASE("holes and data are told by whole blocks", "[allocation]") {
+TEST_CASE("holes and data are reported by whole blocks", "[allocation]") {
   ExtentDevice device;
   SECTION("a file's tail does not make a hole") {
     device.computed(100).hole(3996).computed(4096);

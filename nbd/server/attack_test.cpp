@@ -393,7 +393,8 @@ TEST_CASE("a signal handler may stop a busy server", "[attack][A10]") {
   ::sigaction(SIGUSR2, &before, nullptr);
 }
 
-TEST_CASE("what a client calls an export is printable wherever it is told", "[attack][A2][A15]") {
+TEST_CASE("what a client calls an export is printable wherever it is printed",
+          "[attack][A2][A15]") {
   const UniqueFd log_file(::memfd_create("log", MFD_CLOEXEC));
   FdLog log(log_file.get(), LogLevel::debug);
   ServerOptions options;
@@ -443,7 +444,7 @@ TEST_CASE("what a client calls an export is printable wherever it is told", "[at
   CHECK(lines < 20);
 }
 
-TEST_CASE("clients that send a byte now and then hold up nobody", "[attack][A17]") {
+TEST_CASE("clients that send a byte now and then hold up no other", "[attack][A17]") {
   const auto device = std::make_shared<MemoryDevice>(pattern_bytes(1 << 20));
   Served server(device);
   std::vector<SocketClient> slow;

@@ -16,9 +16,9 @@
 namespace mkvirtfs::nbd {
 
 /// What is to be sent next: a list of memory segments, in wire order, and behind them at most one
-/// run of a file. Whoever fills it decides when it is full; whoever sends it clears it.
+/// run of a file. The filler decides when it is full; the sender clears it.
 ///
-/// It has a limit, which its buffer keeps but for the last piece; who fills it looks at is_full().
+/// It has a limit, which its buffer keeps but for the last piece; the filler looks at is_full().
 /// Segments are either bytes that the batch owns or borrowed ones, which outlive the sending. Its
 /// buffer grows to what was needed and stays, so that a busy connection does not allocate. Belongs
 /// to one thread.

@@ -41,7 +41,7 @@ void prepare_socket(int fd, bool blocking) noexcept {
   const int flags = ::fcntl(fd, F_GETFL);
   const int wanted = blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
   if (flags >= 0 && wanted != flags) ::fcntl(fd, F_SETFL, wanted);
-  // All of these are improvements: a socket that can not have them is served all the same.
+  // All of these are improvements: a socket that cannot have them is served all the same.
   int domain = 0;
   socklen_t length = sizeof domain;
   if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0) return;
@@ -149,9 +149,9 @@ std::optional<Connection::Clock::time_point> Connection::deadline() const noexce
       options_.handshake_timeout.count() == 0) {
     return std::nullopt;
   }
-  // A client that was told names asks for each of them; on a slow line that takes its time.
+  // A client that has a list of names asks for each of them; on a slow line that takes its time.
   return connected_at_ + own_time_ +
-         options_.handshake_timeout * static_cast<std::int64_t>(1 + session_.names_told());
+         options_.handshake_timeout * static_cast<std::int64_t>(1 + session_.names_listed());
 }
 
 void Connection::job_done(const std::shared_ptr<Job>& job) {
@@ -172,8 +172,8 @@ void Connection::on_ready(Patience patience) {
   for (int turn = 0; !ended_; ++turn) {
     if (cut_.load(std::memory_order_relaxed)) return end("it was cut off");
     if (is_late()) return refuse("the client did not finish its handshake in time");
-    if (!told_shutdown_ && shutting_down_.load(std::memory_order_relaxed)) {
-      told_shutdown_ = true;
+    if (!has_passed_shutdown_on_ && shutting_down_.load(std::memory_order_relaxed)) {
+      has_passed_shutdown_on_ = true;
       session_.begin_shutdown();
     }
     if (turn == kTurns) {
@@ -404,7 +404,7 @@ Connection::Moved Connection::send_file() {
       end("send: " + system_text(errno));
       return Moved::ended;
     } else {
-      // The file system has no such operation, or the disk failed: the store's own read tells.
+      // The file system has no such operation, or the disk failed: the store's own read finds out.
       move_.unsupported = true;
     }
   }

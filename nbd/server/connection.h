@@ -57,10 +57,10 @@ struct ConnectionOptions {
   using Clock = std::chrono::steady_clock;
 
   /// How long a client may take from connect to the end of its handshake, and again for each name
-  /// that it was told. 0: as long as it likes.
+  /// that it was sent. 0: no limit.
   std::chrono::milliseconds handshake_timeout{10'000};
   TransmissionTuning tuning = {};
-  /// What LIST tells a client.
+  /// The most names that LIST sends.
   std::size_t most_names_listed = kMostNamesListed;
   TlsMode tls = TlsMode::off;
   /// Not null if there may be TLS.
@@ -89,8 +89,8 @@ class Connection {
   using Patience = net::Patience;
 
   /// The tree lives longer, also than the jobs. `linger`: calls with that patience will be made;
-  /// the calling threads have SIGPIPE blocked then, because sendfile() can not be told to keep it
-  /// to itself. Without, no sendfile() is used, and no signal raised.
+  /// the calling threads have SIGPIPE blocked then, because sendfile() has no flag
+  /// against it. Without, no sendfile() is used, and no signal raised.
   Connection(UniqueFd socket, ExportTree& exports, const ConnectionOptions& options,
              Patience most = Patience::none);
 
@@ -129,7 +129,7 @@ class Connection {
   /// Why the client got no export, in words for the log; "" when it got one, or left before it
   /// asked.
   std::string refusal() const;
-  /// Who the client proved to be; "" when it did not. See TlsChannel::peer_identity().
+  /// The identity that the client has proved; "" when it has not. See TlsChannel::peer_identity().
   std::string peer_identity() const { return tls_ ? tls_->peer_identity() : std::string(); }
   /// See Session::take_remarks().
   std::vector<Remark> take_remarks() noexcept { return session_.take_remarks(); }
@@ -169,7 +169,7 @@ class Connection {
   std::optional<Clock::time_point> opening_since_;  // a job of the handshake
   RequestMeter meter_;
   Session session_;
-  bool told_shutdown_ = false;
+  bool has_passed_shutdown_on_ = false;
   bool in_handshake_ = true;
   bool ended_ = false;
   bool want_read_ = false;

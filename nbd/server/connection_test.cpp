@@ -123,7 +123,7 @@ TEST_CASE("a foreign loop gets no signal from a client that hangs up", "[connect
   }
 }
 
-TEST_CASE("a connection tells its loop the deadline of the handshake", "[connection][O10]") {
+TEST_CASE("a connection gives its loop the deadline of the handshake", "[connection][O10]") {
   const auto tree = *make_single_export(std::make_shared<MemoryDevice>(pattern_bytes(4096)));
   SocketPair pair = make_pair();
   ConnectionOptions options;

@@ -46,7 +46,7 @@ class OptionCall {
   virtual bool reply(OptionReply type, std::span<const std::byte> data) = 0;
   /// How many bytes of replies, headers included, may still be given to this option.
   virtual std::size_t room_bytes() const noexcept = 0;
-  /// The client was told so many names, and may ask about each: see Negotiation::names_told().
+  /// The client was sent so many names, and may ask about each: see Negotiation::names_listed().
   virtual void count_names(std::size_t names) noexcept = 0;
 
  protected:
@@ -75,7 +75,7 @@ struct StatusRun {
   friend bool operator==(const StatusRun&, const StatusRun&) = default;
 };
 
-/// How much a context may tell and look at for one request. Neither is 0.
+/// How much a context may report and look at for one request. Neither is 0.
 struct StatusLimits {
   std::size_t most_runs = 0;
   std::size_t most_extents = 0;
@@ -105,14 +105,14 @@ class QueriedExport {
   virtual ExportTree& exports() noexcept = 0;
   virtual const ExportEntry& entry() const noexcept = 0;
   /// Builds it, if that was not done. For contexts that only some devices have. A server may fail
-  /// this and ask list() or select() again when the device is there; what they told is forgotten.
+  /// this and ask list() or select() again when the device is there; what they gave is forgotten.
   virtual Result<Export> open() = 0;
 
  protected:
   ~QueriedExport() = default;
 };
 
-/// Takes the names that LIST_META_CONTEXT tells. A name is told once, however often it is given.
+/// Takes the names that LIST_META_CONTEXT sends. A name is sent once, however often it is given.
 class ContextListing {
  public:
   /// A full name, of at most kLongestString bytes. Dropped when there is no room.
@@ -153,7 +153,7 @@ class Extensions {
  public:
   /// Holds the namespace "base" and nothing else.
   Extensions();
-  /// The same, for those who add nothing.
+  /// The same, shared by servers without any of their own.
   static const Extensions& standard();
 
   /// Errc::usage: a number that the protocol or an earlier call has taken, or that is an error's;

@@ -401,7 +401,7 @@ TEST_CASE("extensions that contradict the protocol or each other are refused", "
   CHECK_FALSE(extensions.add_namespace(nullptr));
 }
 
-TEST_CASE("who has contexts and extended headers may choose among them", "[extension][X3]") {
+TEST_CASE("a client with contexts and extended headers may choose among them", "[extension][X3]") {
   Client client;
   CHECK((client.flags(Option::info) & kBlockStatusPayload) == 0);
   SECTION("not with structured replies") {

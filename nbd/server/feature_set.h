@@ -9,14 +9,14 @@
 
 namespace mkvirtfs::nbd {
 
-/// What a client may find a server without. All are there unless somebody takes them away, to see
-/// how a client fares with a poorer server.
+/// What a server may lack. All are there unless they are taken away, to see how a client fares with
+/// a poorer server.
 enum class Feature : std::uint8_t {
   structured,        ///< NBD_OPT_STRUCTURED_REPLY
   extended_headers,  ///< NBD_OPT_EXTENDED_HEADERS, and all that needs them
   meta_context,      ///< NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT
   extents,           ///< the context base:allocation
-  list,              ///< telling names, in whatever way: NBD_OPT_LIST is refused by policy
+  list,              ///< listing names, in whatever way: NBD_OPT_LIST is refused by policy
   hier,              ///< LIST_HIER and the contexts that stand in for it
   multi_conn,        ///< NBD_FLAG_CAN_MULTI_CONN
   df,                ///< NBD_CMD_FLAG_DF

@@ -167,7 +167,7 @@ TEST_CASE("extents are a context like others when they are masked", "[features]"
   CHECK(client.succeeds(Command::read));
 }
 
-TEST_CASE("without a list no way tells names", "[features]") {
+TEST_CASE("without a list there is no way to learn names", "[features]") {
   Client client({Feature::list});
   const auto answers = client.all(option(Option::list));
   REQUIRE(answers.size() == 1);

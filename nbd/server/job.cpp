@@ -17,7 +17,7 @@ void Job::run() noexcept {
   } catch (const std::exception& exception) {
     has_thrown_ = true;
     result_ = std::unexpected(error_of(exception));
-    // The read that follows is told so, and does not try again.
+    // The read that follows gets this failure, and does not try again.
     if (work_ == Work::read) {
       carried_.emplace();
       carried_->offset = range_.offset;
@@ -70,7 +70,7 @@ void Job::bring() {
   if (must_carry) carry();
 }
 
-/// All kinds of extents, and not only those that nobody keeps: the device may look different when
+/// All kinds of extents, and not only those that are not kept: the device may look different when
 /// the read goes on, and then still gets bytes of one moment.
 void Job::carry() {
   const auto wanted =

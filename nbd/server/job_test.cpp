@@ -257,7 +257,7 @@ TEST_CASE("the window of waiting requests is bounded", "[job][A16][L11]") {
   CHECK(client.session().wants_input());
 }
 
-TEST_CASE("whoever leaves is answered first", "[job][D2][A20]") {
+TEST_CASE("a client that leaves is answered first", "[job][D2][A20]") {
   const ColdDevice cold;
   Client client(cold.device);
   const Request asked{0, Command::read, 1, 0, 4096};
@@ -289,7 +289,7 @@ TEST_CASE("CACHE brings in what it is asked for", "[job]") {
   CHECK(client.take(read).data == cold_bytes(4096, 100'000));
 }
 
-TEST_CASE("a flush holds up nobody, and tells how it went", "[job]") {
+TEST_CASE("a flush holds up no other request, and its reply says how it went", "[job]") {
   const auto device = std::make_shared<WritableDevice>(1 << 20);
   Client client(device);
   const Request flush{0, Command::flush, 1, 0, 0};
@@ -303,7 +303,7 @@ TEST_CASE("a flush holds up nobody, and tells how it went", "[job]") {
   CHECK(client.take(flush).is(device->full ? WireError::io : WireError::ok));
 }
 
-TEST_CASE("what nobody keeps is read by the job, and by nobody else", "[job]") {
+TEST_CASE("what is not kept is read by the job alone", "[job]") {
   const bool structured = GENERATE(false, true);
   const std::uint16_t flags = GENERATE(std::uint16_t{0}, kDf);
   if (!structured && flags != 0) return;
@@ -388,7 +388,7 @@ TEST_CASE("a file that an image cannot be derived of is an error that names it",
   CHECK_THAT(answer.text, Catch::Contains("the other machine is gone"));
 }
 
-TEST_CASE("reads that nobody keeps pass each other", "[job]") {
+TEST_CASE("reads that are not kept pass each other", "[job]") {
   const auto store = std::make_shared<UnkeptStore>();
   const auto device = std::make_shared<ExtentDevice>();
   device->content(store, ContentNo{0}, 0, 64U << 20).computed(4096);
@@ -411,7 +411,7 @@ TEST_CASE("reads that nobody keeps pass each other", "[job]") {
   CHECK(store->reads == 6);
 }
 
-TEST_CASE("a job that can not read makes its request an error, and no other", "[job]") {
+TEST_CASE("a job that cannot read makes its request an error, and no other", "[job]") {
   const bool structured = GENERATE(false, true);
   CAPTURE(structured);
   const auto store = std::make_shared<UnkeptStore>();

@@ -33,7 +33,7 @@ std::string_view component_of(std::string_view name) noexcept {
   return name.substr(name.rfind('/') + 1);  // npos + 1 is 0
 }
 
-// A cursor is the last component that was told, so that it means the same whatever is added or
+// A cursor is the last component that was sent, so that it means the same whatever is added or
 // removed meanwhile. The empty component (the root may have an export without a name) would be an
 // empty cursor, which means the start; "/" is no component.
 constexpr std::string_view kBehindEmptyName = "/";
@@ -90,7 +90,7 @@ std::expected<HierRequest, OptionRefusal> decode(std::span<const std::byte> data
   return request;
 }
 
-void tell(const ExportEntry& entry, bool descriptions, OptionCall& call) {
+void reply_entry(const ExportEntry& entry, bool descriptions, OptionCall& call) {
   const auto put = [](std::vector<std::byte>& body, std::span<const std::byte> bytes) {
     body.insert(body.end(), bytes.begin(), bytes.end());
   };
@@ -118,7 +118,7 @@ void tell(const ExportEntry& entry, bool descriptions, OptionCall& call) {
 
 /// One page of a level, handed on entry by entry until `visit` says that it is full. `after` is the
 /// last entry that was taken; true when there are more behind it. The error is that of the first
-/// look at the tree: whatever goes wrong behind it is met again by who asks for the rest.
+/// look at the tree: whatever goes wrong behind it is met again when the rest is asked for.
 template <class Visit>
 Result<bool> visit_level(ExportTree& exports, std::string_view path,
                          std::optional<std::string>& after, Visit&& visit) {
@@ -131,7 +131,7 @@ Result<bool> visit_level(ExportTree& exports, std::string_view path,
     }
     first = false;
     for (const ExportEntry& entry : *page) {
-      // What could not be asked for is not told.
+      // A name that could not be asked for is left out.
       if (is_valid_export_name(entry.name) && !visit(entry)) return true;
       after = entry.name;
     }
@@ -147,16 +147,16 @@ Outcome list_hier(std::span<const std::byte> data, OptionCall& call) {
     after = name_at_cursor(request->path, request->cursor);
     if (!after) return refuse(OptionReply::err_invalid, "this cursor is none that was given out");
   }
-  std::size_t told = 0;
+  std::size_t listed = 0;
   const auto more =
       visit_level(call.exports(), request->path, after, [&](const ExportEntry& entry) {
-        if (told == request->most_entries || call.room_bytes() < kRoomForEntry) return false;
-        tell(entry, request->descriptions, call);
-        ++told;
+        if (listed == request->most_entries || call.room_bytes() < kRoomForEntry) return false;
+        reply_entry(entry, request->descriptions, call);
+        ++listed;
         return true;
       });
   if (!more) return refuse(OptionReply::err_unknown, more.error().what);
-  call.count_names(told);
+  call.count_names(listed);
   if (*more && after) call.reply(kHierMore, as_bytes(cursor_behind(*after)));
   return {};
 }
@@ -189,23 +189,23 @@ class ListNamespace final : public MetaNamespace {
   static void list_level(std::string_view path, std::optional<std::string> after,
                          ExportTree& exports, ContextListing& listing) {
     if (!is_valid_export_name(path) || (after && !is_valid_export_name(*after))) return;
-    const auto tell = [&](std::string_view kind, std::string_view name) {
+    const auto add = [&](std::string_view kind, std::string_view name) {
       listing.tell(std::string(kind) + std::string(name));
     };
-    std::size_t told = 0;
+    std::size_t listed = 0;
     std::string last;
     const auto more = visit_level(exports, path, after, [&](const ExportEntry& entry) {
       // An export, a directory, and that there is more.
       if (listing.room() < 3) return false;
       if (entry.name.size() > kLongestString - kListedExport.size()) return true;
-      if (entry.is_export) tell(kListedExport, entry.name);
-      if (entry.is_directory) tell(kListedDirectory, entry.name);
-      ++told;
+      if (entry.is_export) add(kListedExport, entry.name);
+      if (entry.is_directory) add(kListedDirectory, entry.name);
+      ++listed;
       last = entry.name;
       return true;
     });
-    listing.count_names(told);
-    if (more && *more && told > 0) tell(kListedMore, last);
+    listing.count_names(listed);
+    if (more && *more && listed > 0) add(kListedMore, last);
   }
 };
 

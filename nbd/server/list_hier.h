@@ -14,7 +14,7 @@
 
 namespace mkvirtfs::nbd {
 
-/// How many entries one LIST_HIER tells: by default, and at most.
+/// How many entries one LIST_HIER sends: by default, and at most.
 inline constexpr std::uint32_t kHierPage = 1000;
 inline constexpr std::uint32_t kMostHierPage = 4096;
 /// How many LIST_HIER a client may send on one connection, beside its other options.

@@ -118,7 +118,7 @@ class Client {
 
 }  // namespace
 
-TEST_CASE("LIST_HIER tells one level", "[list_hier]") {
+TEST_CASE("LIST_HIER lists one level", "[list_hier]") {
   Client client;
   CHECK(client.level(hier_data("")) ==
         R"("" "disk"(a disk) "photos" "photos"/+ "photos-old" "tools"/)");
@@ -240,7 +240,7 @@ TEST_CASE("100,000 exports of one level are listed a page at a time", "[list_hie
   } while (!cursor.empty());
   CHECK(names == 100'000);
   CHECK(pages == 100);
-  CHECK(client.session().names_told() == 1000);
+  CHECK(client.session().names_listed() == 1000);
   CHECK(client.largest_batch() < (64 << 10));
   CHECK(tree->largest_page <= 64);
   CHECK(tree->opens == 0);

@@ -16,7 +16,7 @@
 namespace mkvirtfs::nbd {
 namespace {
 
-/// A client may send this many options, and as many again for each name that LIST told it: nbdinfo
+/// A client may send this many options, and as many again for each name that LIST sent it: nbdinfo
 /// asks nine questions about every export, over one connection.
 constexpr std::size_t kOptionBudget = 32;
 
@@ -103,8 +103,7 @@ std::size_t Negotiation::consume(std::span<const std::byte> input) {
     if (taken == 0) break;
     used += taken;
   }
-  // Whoever can put bytes into a connection that is not yet secure must not be heard in the secure
-  // one.
+  // Bytes from before TLS may be an attacker's: they must not be taken for the client's own.
   if (wants_tls() && used < input.size()) end("the client sent something between STARTTLS and TLS");
   return used;
 }
@@ -151,7 +150,7 @@ std::size_t Negotiation::consume_option(Data input) {
   }
   // From here on the option is taken, unless an export must be opened first.
   const bool free = known.extension != nullptr && is_free(*known.extension);
-  if (!free && ++options_taken_ > kOptionBudget * (1 + names_told_)) {
+  if (!free && ++options_taken_ > kOptionBudget * (1 + names_listed_)) {
     end("the client sent too many options");
     return 0;
   }
@@ -174,7 +173,7 @@ std::size_t Negotiation::consume_option(Data input) {
   return refuse_unacceptable(known, *header);
 }
 
-/// What a client without a feature is told of its option is what it is told of an unknown one.
+/// The option of a feature that is missing is answered like an unknown one.
 Negotiation::Known Negotiation::find_known(Option option) const noexcept {
   Known known;
   known.own = find_rule(option);
@@ -292,15 +291,15 @@ void Negotiation::on_list(Option option, Data) {
 
 void Negotiation::list_on() {
   const bool has_more = listing_->visit_page([&](const ExportEntry& entry) {
-    tell_export(Option::list, entry);
-    names_told_ = std::max(names_told_, listing_->visited());
+    reply_export(Option::list, entry);
+    names_listed_ = std::max(names_listed_, listing_->visited());
   });
   if (!has_more) end_list();
 }
 
 void Negotiation::end_list() {
-  if (listing_->was_cut() && remarks_ != nullptr && !told_of_cut_list_) {
-    told_of_cut_list_ = true;
+  if (listing_->was_cut() && remarks_ != nullptr && !has_remarked_cut_list_) {
+    has_remarked_cut_list_ = true;
     remarks_->add(LogLevel::info,
                   fmt::format("NBD_OPT_LIST ended after {} exports, and there are more "
                               "(--list-max=N lists more; LIST_HIER lists all)",
@@ -319,14 +318,14 @@ void Negotiation::on_starttls(Option option, Data) {
     refuse(option, OptionReply::err_invalid, "TLS is on already");
     return;
   }
-  // Nothing that was agreed so far counts: anybody may have said it.
+  // Nothing that was agreed so far counts: an attacker may have sent it.
   refusal_.clear();
   structured_replies_ = false;
   extended_headers_ = false;
   selection_.reset();
   opened_.reset();
   options_taken_ = 0;
-  names_told_ = 0;
+  names_listed_ = 0;
   extension_calls_.clear();
   reply(option, OptionReply::ack);
   phase_ = Phase::starting_tls;
@@ -365,7 +364,7 @@ void Negotiation::on_info_or_go(Option option, Data data) {
     tell_text(Info::description, exported->description);
   }
   const std::uint32_t minimum_bytes = minimum_block_bytes(geometry);
-  // What differs from the default is said to those who do not ask, too.
+  // What differs from the default is sent unasked, too.
   if (request->wants(Info::block_size) || minimum_bytes != 1) {
     reply(option, OptionReply::info,
           pack(std::to_underlying(Info::block_size), minimum_bytes,
@@ -491,7 +490,7 @@ std::uint16_t Negotiation::transmission_flags(const Export& exported) const noex
     flags |= kReadOnly;
   }
   if (structured_replies_ || extended_headers_) flags |= kSendDf;
-  // Only who has contexts can choose among them.
+  // Only a client with contexts can choose among them.
   if (extended_headers_ && selection_ && selection_->export_name == exported.name &&
       !selection_->contexts.empty()) {
     flags |= kBlockStatusPayload;
@@ -502,7 +501,7 @@ std::uint16_t Negotiation::transmission_flags(const Export& exported) const noex
   return static_cast<std::uint16_t>(flags);
 }
 
-void Negotiation::tell_export(Option option, const ExportEntry& entry) {
+void Negotiation::reply_export(Option option, const ExportEntry& entry) {
   const std::string_view name = std::string_view(entry.name).substr(0, kLongestString);
   const std::string_view description =
       std::string_view(entry.description).substr(0, kLongestString);

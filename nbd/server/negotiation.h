@@ -24,15 +24,15 @@
 
 namespace mkvirtfs::nbd {
 
-/// LIST tells a client so many names, unless the server was told otherwise; GO takes every name,
+/// LIST sends so many names, unless the server has another limit; GO takes every name,
 /// listed or not, and LIST_HIER lists all.
 inline constexpr std::size_t kMostNamesListed = 1000;
 
 /// The handshake of one client ("Newstyle negotiation", fixed newstyle only): bytes in, bytes out.
 ///
-/// A table says for each option how long its data may be, who may send it and what handles it, and
-/// Extensions add lines to it; all that is alike for every option (magic, limits, dropping data,
-/// framing of replies, the budget) stands once, around the table. No socket, clock or thread.
+/// A table says for each option how long its data may be, when it may be sent and what handles it,
+/// and Extensions add lines to it; all that is alike for every option (magic, limits, dropping
+/// data, framing of replies, the budget) stands once, around the table. No socket, clock or thread.
 /// Belongs to one thread; the tree, the extensions, the batch and the remarks, which may be null,
 /// live longer.
 class Negotiation {
@@ -47,7 +47,7 @@ class Negotiation {
   /// it took. It takes none when it must see wanted_bytes() first, when is_opening(), or when
   /// ended() or agreed().
   std::size_t consume(std::span<const std::byte> input);
-  /// How many bytes of input make the next message whole, as far as that can be told by now.
+  /// How many bytes of input make the next message whole, as far as is known.
   std::size_t wanted_bytes() const noexcept { return wanted_; }
 
   /// With `makes_jobs`, an export that is not there at once is opened by a job; the option that
@@ -63,7 +63,7 @@ class Negotiation {
   std::string_view end_reason() const noexcept { return end_reason_; }
   /// The client has asked for an export, by INFO or GO, and there was one.
   bool has_opened_export() const noexcept { return has_opened_export_; }
-  /// Why the client did not get what it asked for, if it was told so at last; for the log.
+  /// Why the client was refused what it asked for last; for the log.
   const std::string& refusal() const noexcept { return refusal_; }
   /// The handshake succeeded: what follows in the input belongs to transmission.
   bool agreed() const noexcept { return phase_ == Phase::agreed; }
@@ -78,9 +78,9 @@ class Negotiation {
   /// From now on every option but ABORT is refused with ERR_SHUTDOWN.
   void begin_shutdown() noexcept { shutting_down_ = true; }
 
-  /// The most names that one option told this client. Its budget of options grows with them, and
-  /// its time should: clients ask for each name they were told.
-  std::size_t names_told() const noexcept { return names_told_; }
+  /// The most names that one option sent to this client. Its budget of options grows with them, and
+  /// its time should: clients ask for each name that they were sent.
+  std::size_t names_listed() const noexcept { return names_listed_; }
 
  private:
   enum class Phase : std::uint8_t { client_flags, options, starting_tls, agreed, ended };
@@ -114,7 +114,7 @@ class Negotiation {
 
   void on_export_name(Option option, Data data);
   void on_list(Option option, Data data);
-  /// Tells one page of the names, or that there are no more.
+  /// Sends one page of the names, or the end of the list.
   void list_on();
   void end_list();
   void on_starttls(Option option, Data data);
@@ -133,8 +133,8 @@ class Negotiation {
   Result<Export> open_in_tree(std::string_view name);
   void agree(Export exported);
   std::uint16_t transmission_flags(const Export& exported) const noexcept;
-  void tell_export(Option option, const ExportEntry& entry);
-  void tell_context(Option option, std::uint32_t id, std::string_view name);
+  void reply_export(Option option, const ExportEntry& entry);
+  void reply_context(Option option, std::uint32_t id, std::string_view name);
   void reply(Option option, OptionReply reply, std::span<const std::byte> data = {});
   void refuse(Option option, OptionReply reply, std::string_view text);
   void end(std::string_view reason);
@@ -158,7 +158,7 @@ class Negotiation {
   bool extended_headers_ = false;
   std::size_t wanted_ = kClientFlagsBytes;
   std::size_t options_taken_ = 0;
-  std::size_t names_told_ = 0;
+  std::size_t names_listed_ = 0;
   /// How often each of the extensions' options was sent; empty until the first.
   std::vector<std::size_t> extension_calls_;
 
@@ -173,7 +173,7 @@ class Negotiation {
 
   /// A LIST that is being answered, page by page as the batch is sent.
   std::optional<NameWalk> listing_;
-  bool told_of_cut_list_ = false;
+  bool has_remarked_cut_list_ = false;
 
   /// What SET_META_CONTEXT selected, and the canonical name of the export for which it did.
   struct Selection {

@@ -18,7 +18,7 @@ namespace mkvirtfs::nbd {
 
 /// All replies to one option; whatever was there before it is small.
 inline constexpr std::size_t kMostReplyBytes = 1U << 20;
-inline constexpr std::size_t kMostContextsTold = 4096;
+inline constexpr std::size_t kMostContextsSent = 4096;
 
 /// What the handler of an extension talks to.
 class Negotiation::Call final : public OptionCall {
@@ -44,7 +44,7 @@ class Negotiation::Call final : public OptionCall {
     return full_ > used ? full_ - used : 0;
   }
   void count_names(std::size_t names) noexcept override {
-    negotiation_.names_told_ = std::max(negotiation_.names_told_, names);
+    negotiation_.names_listed_ = std::max(negotiation_.names_listed_, names);
   }
   bool overflowed() const noexcept { return overflowed_; }
 
@@ -66,18 +66,18 @@ class Negotiation::Listing final : public ContextListing {
   void tell(std::string_view name) override {
     assert(name.size() <= kLongestString);
     if (room() == 0) return;
-    // Counted also when it was told before: looking for it costs as much.
+    // Counted also when it was sent before: looking for it costs as much.
     ++given_;
-    if (told_.emplace(name).second) negotiation_.tell_context(option_, 0, name);
+    if (sent_.emplace(name).second) negotiation_.reply_context(option_, 0, name);
   }
   std::size_t room() const noexcept override {
     const std::size_t used = negotiation_.out_.size_bytes();
     const std::size_t bytes = full_ > used ? full_ - used : 0;
     return std::min(bytes / (kOptionReplyHeaderBytes + 4 + kLongestString),
-                    kMostContextsTold - given_);
+                    kMostContextsSent - given_);
   }
   void count_names(std::size_t names) noexcept override {
-    negotiation_.names_told_ = std::max(negotiation_.names_told_, names);
+    negotiation_.names_listed_ = std::max(negotiation_.names_listed_, names);
   }
 
  private:
@@ -85,7 +85,7 @@ class Negotiation::Listing final : public ContextListing {
   const Option option_;
   const std::size_t full_;
   std::size_t given_ = 0;
-  std::set<std::string, std::less<>> told_;
+  std::set<std::string, std::less<>> sent_;
 };
 
 /// The export that a query is about.

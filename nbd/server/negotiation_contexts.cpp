@@ -11,7 +11,7 @@
 #include "nbd/server/negotiation.h"
 #include "nbd/server/negotiation_calls.h"
 
-// Metadata contexts in the handshake: what LIST_META_CONTEXT tells, and what SET_META_CONTEXT
+// Metadata contexts in the handshake: what LIST_META_CONTEXT sends, and what SET_META_CONTEXT
 // selects ("Metadata querying").
 
 namespace mkvirtfs::nbd {
@@ -90,7 +90,7 @@ void Negotiation::on_set_meta_context(Option option, Data data) {
     return;
   }
   for (const SelectedContext& selected : selection.contexts) {
-    tell_context(option, selected.id, selected.context->name());
+    reply_context(option, selected.id, selected.context->name());
   }
   selection_ = std::move(selection);
   reply(option, OptionReply::ack);
@@ -110,7 +110,7 @@ std::pair<const MetaNamespace*, std::string_view> Negotiation::find_namespace(
   return {known != nullptr && offers(*known) ? known : nullptr, query.substr(colon + 1)};
 }
 
-void Negotiation::tell_context(Option option, std::uint32_t id, std::string_view name) {
+void Negotiation::reply_context(Option option, std::uint32_t id, std::string_view name) {
   out_.append(encode_option_reply(option, OptionReply::meta_context,
                                   static_cast<std::uint32_t>(4 + name.size())));
   out_.append(pack(id));

@@ -233,7 +233,7 @@ TEST_CASE("every option has its answer in every state", "[negotiation]") {
     SECTION(std::string("with extended headers: ") + c.name) {
       FixedHandshake handshake;
       handshake.next(option(Option::extended_headers));
-      // They are more than structured replies: those can not be had any more, nor they once again.
+      // They are more than structured replies: those cannot be had any more, nor they once again.
       OptionReply expected = c.structured;
       if (c.number == Option::structured_reply && c.data.empty()) {
         expected = OptionReply::err_ext_header_reqd;
@@ -346,7 +346,7 @@ TEST_CASE("EXPORT_NAME ends the handshake in every state", "[negotiation]") {
   }
 }
 
-TEST_CASE("an EXPORT_NAME that can not be had ends the connection", "[negotiation]") {
+TEST_CASE("an EXPORT_NAME that cannot be had ends the connection", "[negotiation]") {
   const std::string name = GENERATE(as<std::string>(), "disk2", "dis", "more", "DISK",
                                     std::string(4097, 'x'), std::string("disk\0", 5), "\xff");
   FixedHandshake handshake;
@@ -375,7 +375,7 @@ TEST_CASE("a writable device is advertised as what it is", "[negotiation]") {
          kSendWriteZeroes | (zeroes_fast ? kSendFastZero : 0)));
 }
 
-TEST_CASE("INFO and GO tell what was asked for", "[negotiation]") {
+TEST_CASE("INFO and GO answer what was asked for", "[negotiation]") {
   FixedHandshake handshake;
   const Option number = GENERATE(Option::info, Option::go);
   handshake.next(option(Option::structured_reply));
@@ -404,7 +404,7 @@ TEST_CASE("INFO and GO tell what was asked for", "[negotiation]") {
   CHECK(handshake.negotiation().agreed() == (number == Option::go));
 }
 
-TEST_CASE("a device's blocks are told, asked for or not when they are not the usual ones",
+TEST_CASE("a device's blocks are sent, asked for or not when they are not the usual ones",
           "[negotiation][point6]") {
   const Option number = GENERATE(Option::info, Option::go);
   const auto device = std::make_shared<testing::GatedDevice>(1 << 20, 8192);
@@ -496,7 +496,7 @@ TEST_CASE("a selection of contexts holds for its export only", "[negotiation]") 
   }
 }
 
-TEST_CASE("LIST_META_CONTEXT tells the contexts there are", "[negotiation]") {
+TEST_CASE("LIST_META_CONTEXT lists the contexts there are", "[negotiation]") {
   FixedHandshake handshake;
   const auto count = [&](std::initializer_list<std::string_view> queries) {
     const auto answers =
@@ -517,7 +517,7 @@ TEST_CASE("LIST_META_CONTEXT tells the contexts there are", "[negotiation]") {
   CHECK(count({"base:dirty"}) == 0);
 }
 
-TEST_CASE("LIST tells every name and ends with ACK", "[negotiation]") {
+TEST_CASE("LIST sends every name and ends with ACK", "[negotiation]") {
   const auto tree = disk_tree();
   FixedHandshake handshake(tree);
   SECTION("names of all levels") {
@@ -551,10 +551,10 @@ TEST_CASE("a huge tree does not make a huge list", "[negotiation][A18]") {
   CHECK(bytes > 1000 * length);
   // However long the names are, few of them are in memory at a time.
   CHECK(handshake.largest_batch < (1 << 20));
-  CHECK(handshake.negotiation().names_told() == 1000);
+  CHECK(handshake.negotiation().names_listed() == 1000);
 }
 
-TEST_CASE("LIST ends where it was told to, and says so when there is more", "[negotiation]") {
+TEST_CASE("LIST ends at its limit, and the log says when there is more", "[negotiation]") {
   const auto device = std::make_shared<testing::MemoryDevice>(std::vector<std::byte>(512));
   std::vector<Export> exports;
   for (int i = 0; i < 2500; ++i)
@@ -664,7 +664,7 @@ TEST_CASE("options have a budget, which grows with the names that were listed",
   SECTION("without a list") { CHECK(sent_until_end() == 33); }
   SECTION("with two names") {
     handshake.all(option(Option::list));
-    CHECK(handshake.negotiation().names_told() == 2);
+    CHECK(handshake.negotiation().names_listed() == 2);
     CHECK(sent_until_end() == 32 * 3);
   }
 }
@@ -772,9 +772,9 @@ TEST_CASE("STARTTLS forgets what was agreed before it", "[negotiation][tls][A3]"
   handshake.all(option(Option::list));
   handshake.all(option(Option::info, info_data("disk")));
   const int opens = tree->opens;
-  CHECK(handshake.negotiation().names_told() == 2);
+  CHECK(handshake.negotiation().names_listed() == 2);
   CHECK(handshake.verdict(option(Option::starttls)) == OptionReply::ack);
-  CHECK(handshake.negotiation().names_told() == 0);
+  CHECK(handshake.negotiation().names_listed() == 0);
   handshake.negotiation().tls_established();
   SECTION("not structured, no contexts, nothing open") {
     handshake.all(option(Option::go, info_data("disk")));

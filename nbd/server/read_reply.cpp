@@ -84,7 +84,7 @@ void ReadReply::advance() {
       }
     }
   }
-  // The rest goes into another batch, and a chunk can not: its length must be told now.
+  // The rest goes into another batch, and a chunk cannot: its length must be given now.
   if (chunk_is_open_) close_chunk(0, 0);
 }
 
@@ -175,16 +175,16 @@ void ReadReply::add(const Extent& extent) {
 }
 
 void ReadReply::add_hole(const Extent& hole) {
-  const Range told = tellable_hole({hole.offset, hole.length}, range_, block_bytes_);
-  if (told.length == 0 || position_ >= told.end()) {
+  const Range reportable = reportable_hole({hole.offset, hole.length}, range_, block_bytes_);
+  if (reportable.length == 0 || position_ >= reportable.end()) {
     add_zeroes(hole.end() - position_);
-  } else if (position_ < told.offset) {
-    add_zeroes(told.offset - position_);
+  } else if (position_ < reportable.offset) {
+    add_zeroes(reportable.offset - position_);
   } else {
     if (chunk_is_open_) close_chunk(0, 0);
-    const std::uint64_t length = told.end() - position_;
-    done_told_ = told.end() == range_.end();
-    append_chunk_header(out_, to_, done_told_ ? kChunkDone : std::uint16_t{0},
+    const std::uint64_t length = reportable.end() - position_;
+    done_sent_ = reportable.end() == range_.end();
+    append_chunk_header(out_, to_, done_sent_ ? kChunkDone : std::uint16_t{0},
                         ChunkType::offset_hole, 12);
     out_.append(pack(position_, narrow<std::uint32_t>(length)));
     position_ += length;
@@ -287,7 +287,7 @@ void ReadReply::add_file_run(const Extent& piece) {
     add_by_reading(piece);
     return;
   }
-  // A chunk ends with its file run: only behind it can an error be told.
+  // A chunk ends with its file run: only behind it can an error be sent.
   if (owed_ == 0) {
     open_chunk();
     close_chunk(0, piece.length);
@@ -375,7 +375,7 @@ void ReadReply::finish() {
     // Nothing of it was sent, so that nothing can go wrong any more: the one chunk is the last.
     write_data_header(out_.owned_at(header_, data_header_bytes(to_.style)), to_, kChunkDone,
                       range_.offset, range_.length);
-  } else if (to_.in_chunks() && !done_told_) {
+  } else if (to_.in_chunks() && !done_sent_) {
     append_chunk_header(out_, to_, kChunkDone, ChunkType::none, 0);
   }
   revocable_ = false;
@@ -383,10 +383,10 @@ void ReadReply::finish() {
 }
 
 void ReadReply::fail(const Error& error, std::uint64_t offset) {
-  WireError told = wire_error(error);
+  WireError sent = wire_error(error);
   // A lack of space (of a spool) is the server's: a client would stop to wait for room on its disk.
-  if (told == WireError::nospc) told = WireError::io;
-  failure_ = {told, wire_text(error.what), offset};
+  if (sent == WireError::nospc) sent = WireError::io;
+  failure_ = {sent, wire_text(error.what), offset};
   failed_ = true;
   if (chunk_is_open_) close_chunk(0, 0);
   if (revocable_) {

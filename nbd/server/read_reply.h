@@ -19,7 +19,7 @@ namespace mkvirtfs::nbd {
 /// How the bytes of a file run that the batch asked for have fared.
 struct FileMove {
   std::uint64_t moved_bytes = 0;  ///< sent to the client
-  bool unsupported = false;       ///< the kernel can not move bytes of this file to this socket
+  bool unsupported = false;       ///< the kernel cannot move bytes of this file to this socket
 };
 
 /// The extents ahead of the read that is being answered: scratch that all reads of a connection
@@ -40,14 +40,14 @@ struct ReadAhead {
 /// Answers one read: the device's map, put into batches.
 ///
 /// A hole becomes a hole chunk or zeroes, memory is copied or lent, small runs of files are read,
-/// and a long one is left to whoever sends the batch: it must then tell by batch_sent() how that
+/// and a long one is left to the sender of the batch, which reports by batch_sent() how that
 /// went, because only then is known whether the bytes were good. A long read takes as many batches
 /// as it needs.
 ///
-/// A chunk's header tells the length of what follows, so there are two ways to write one. Small
+/// A chunk's header has the length of what follows, so there are two ways to write one. Small
 /// pieces gather in an open chunk, whose header is filled in when it is closed, within the same
 /// batch. Everything else is promised first and owed then: one chunk for all (DF), a simple reply,
-/// a file run. What is owed must come even when it can not be read: then it is padded, and an error
+/// a file run. What is owed must come even when it cannot be read: then it is padded, and an error
 /// chunk behind it says so. A simple reply has no such way out: it is broken().
 ///
 /// Bytes that would have to be waited for are not: the reply is waiting() for wanted() then. If it
@@ -86,16 +86,16 @@ class ReadReply {
   /// While it is waiting() no other reply may come between: the client was promised more of this.
   bool holds_the_line() const noexcept { return owed_ != 0; }
   /// They were, or nothing more can be done about it; or they are in `carried`, at least the first
-  /// of them or why these can not be had.
+  /// of them or why these cannot be had.
   void fetched(std::optional<CarriedBytes> carried) noexcept;
 
   /// The batch was sent and cleared; `move` says how its file run fared, if it had one.
   void batch_sent(const FileMove& move);
 
-  /// The client was promised bytes that can not be had, and there is no way to say so but to
+  /// The client was promised bytes that cannot be had, and there is no way to say so but to
   /// disconnect it.
   bool broken() const noexcept { return broken_; }
-  /// What the answer tells, or what broke it; only for one that is no longer active().
+  /// The error of the answer, or what broke it; only for one that is no longer active().
   WireError error() const noexcept { return failure_.error; }
   /// Why it is broken.
   const std::string& reason() const noexcept { return failure_.text; }
@@ -142,7 +142,7 @@ class ReadReply {
   bool begun_ = false;
   bool ahead_is_mine_ = false;
   std::uint64_t position_;  // everything before it is in the batch or was sent
-  bool done_told_ = false;  // the last chunk said that it is the last
+  bool done_sent_ = false;  // the last chunk said that it is the last
   std::uint64_t owed_ = 0;  // bytes promised by a header and still to come
   bool failed_ = false;     // nothing but padding and the error is still to come
   Failure failure_;

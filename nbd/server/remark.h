@@ -20,7 +20,7 @@ struct Remark {
   std::string text;
 };
 
-/// The remarks of one session. It has no log of its own: whoever drives it takes them. A client
+/// The remarks of one session. It has no log of its own: its driver takes them. A client
 /// cannot make more than kMost of them. Belongs to one thread.
 class Remarks {
  public:

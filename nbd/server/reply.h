@@ -28,7 +28,7 @@ struct ReplyTo {
   bool in_chunks() const noexcept { return style != ReplyStyle::simple; }
 };
 
-/// Why a request failed, as the client is told.
+/// Why a request failed, as it is sent to the client.
 struct Failure {
   WireError error = WireError::ok;
   std::string text;                     ///< fit for the wire: see wire_text()

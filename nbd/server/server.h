@@ -31,12 +31,12 @@ struct ServerOptions {
   /// process, or than a quarter of what RLIMIT_NOFILE allows, if that is less: what is served needs
   /// descriptors for its own files.
   std::size_t descriptor_reserve = 64;
-  /// Who may come in; null: everybody. Whom it refuses is disconnected before the greeting.
+  /// Which clients may come in; null: all. What it refuses is disconnected before the greeting.
   net::PeerFilter admits = nullptr;
   /// How long a client may take from connect to the end of its handshake. A client that lists
-  /// exports is given this long again for each name that it was told. 0: as long as it likes.
+  /// exports is given this long again for each name that it was sent. 0: no limit.
   std::chrono::milliseconds handshake_timeout{10'000};
-  /// The most names that LIST tells a client; the log says when there are more.
+  /// The most names that LIST sends to a client; the log says when there are more.
   std::size_t most_names_listed = kMostNamesListed;
   /// How long clients may go on receiving replies after request_stop(), before they are cut off.
   std::chrono::milliseconds stop_grace{5'000};
@@ -47,8 +47,8 @@ struct ServerOptions {
   std::shared_ptr<const Extensions> extensions = nullptr;
   /// What clients are offered.
   Features features = {};
-  /// run() returns when the last client has been gone for so long; nothing: it does not. Who never
-  /// asked for an export was no client, unless there is no way for others to come.
+  /// run() returns when the last client has been gone for so long; nothing: it does not. A client
+  /// that never asked for an export does not count, unless there is no way for others to come.
   std::optional<std::chrono::milliseconds> stop_after_last = std::nullopt;
   /// Threads for clients that have something to do, started on demand. An idle client has none.
   std::size_t most_connection_threads = 32;
@@ -65,7 +65,7 @@ struct ServerOptions {
 /// A client that has something to do is served by a thread of a pool, which stays with it while it
 /// is busy; idle clients wait in one poll, and cost memory only. What may have to wait (a flush,
 /// and all that BlockDevice::may_wait() or a ContentStore says it of) is done by a second pool, so
-/// that it holds up nobody else: not the clients of other devices, however many wait for one, and
+/// that it holds up no other: not the clients of other devices, however many wait for one, and
 /// not the same client's other requests, unless they are about bytes that are just being written.
 /// So is ExportTree::open(), unless open_at_once() has the device.
 ///
@@ -79,14 +79,14 @@ class Server {
  public:
   static Result<std::unique_ptr<Server>> create(std::shared_ptr<ExportTree> exports,
                                                 ServerOptions options = {});
-  /// Cuts off whoever is still connected, and removes the Unix sockets.
+  /// Cuts off the clients that are left, and removes the Unix sockets.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   /// Listens on a Unix socket that this call makes, with the permissions that the umask leaves. A
   /// socket that a dead server left behind is replaced; anything else that stands at `path` is an
-  /// error, as is a path that sockets can not have (Errc::usage: more than 107 bytes, NUL).
+  /// error, as is a path that sockets cannot have (Errc::usage: more than 107 bytes, NUL).
   Result<void> listen_unix(const std::string& path);
 
   /// Listens on every address that `host` (a name, an IPv4 or an IPv6 address without brackets)
@@ -98,7 +98,7 @@ class Server {
   /// choose.
   Result<void> listen_vsock(std::uint32_t cid, std::uint32_t port);
 
-  /// Listens on a socket that somebody else has made, bound and set to listen: a stream socket of
+  /// Listens on a socket that was made, bound and set to listen elsewhere: a stream socket of
   /// any kind (Errc::usage else). The file of a Unix socket is left alone in the end.
   Result<void> listen_on(UniqueFd socket);
 
@@ -106,11 +106,10 @@ class Server {
   /// are too many, or ServerOptions::admits says no.
   Result<void> adopt(UniqueFd connected);
 
-  /// One URI for each address listened on (but for those that URIs can not tell), in that order,
-  /// true from this machine and
-  /// percent-encoded: nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME,
-  /// nbd+vsock://CID:PORT/NAME (where 1 is this machine). The empty name is the
-  /// default export. If there may be TLS they are nbds:// and nbds+unix://, with libnbd's
+  /// One URI for each address listened on (but for those that URIs have no form for), in that
+  /// order, true from this machine and percent-encoded: nbd+unix:///NAME?socket=PATH,
+  /// nbd://HOST:PORT/NAME, nbd+vsock://CID:PORT/NAME (where 1 is this machine). The empty name is
+  /// the default export. If there may be TLS they are nbds:// and nbds+unix://, with libnbd's
   /// parameters for the files that the server's credentials came from.
   std::vector<std::string> uris(std::string_view export_name = {}) const;
 

@@ -322,7 +322,7 @@ TEST_CASE("several listeners serve at once", "[server]") {
   CHECK_FALSE(std::filesystem::exists((directory / "two %").native()));
 }
 
-TEST_CASE("paths that can not be sockets are refused", "[server]") {
+TEST_CASE("paths that cannot be sockets are refused", "[server]") {
   const TempDir directory;
   auto server = *Server::create(*make_single_export(memory_device(512)));
   const auto error_of = [&](const std::string& path) {
@@ -492,7 +492,7 @@ TEST_CASE("a server may end with its last client", "[server]") {
   CHECK(Clock::now() - left >= *options.stop_after_last);
 }
 
-TEST_CASE("a server does not end with who never finished the handshake", "[server]") {
+TEST_CASE("a server does not end with a client that never finished the handshake", "[server]") {
   ServerOptions options;
   options.stop_after_last = GENERATE(0ms, 100ms);
   auto server = *Server::create(*make_single_export(memory_device(4096)), options);
@@ -660,7 +660,7 @@ TEST_CASE("the server adds up what its clients asked, also those that are gone",
   CHECK(timed == 11);
 }
 
-TEST_CASE("who may not come in hears nothing", "[server][A15]") {
+TEST_CASE("a client that may not come in hears nothing", "[server][A15]") {
   std::atomic<int> asked = 0;
   std::atomic<bool> open = false;
   ServerOptions options;
@@ -934,7 +934,7 @@ class SlowStore final : public ContentStore {
 
 }  // namespace
 
-TEST_CASE("a cold read holds up nobody", "[server][L12]") {
+TEST_CASE("a cold read holds up no other", "[server][L12]") {
   const auto store = std::make_shared<SlowStore>();
   const auto device = std::make_shared<ExtentDevice>();
   device->content(store, ContentNo{0}, 0, 64U << 20);
@@ -1003,7 +1003,7 @@ TEST_CASE("forty clients that wait for a device do not starve the next one", "[s
   for (SocketClient& one : crowd) CHECK(one.receive_answer(waits).is(WireError::ok));
 }
 
-TEST_CASE("a write that must be joined with a slow base holds up nobody", "[server][point6]") {
+TEST_CASE("a write that must be joined with a slow base holds up no other", "[server][point6]") {
   const auto store = std::make_shared<SlowStore>();
   const auto base = std::make_shared<ExtentDevice>();
   base->content(store, ContentNo{0}, 0, 64U << 20);
@@ -1210,7 +1210,7 @@ TEST_CASE("to open an export waits for no other's build, however many wait for t
   CHECK(slow->calls() == 1);
 }
 
-TEST_CASE("what a device throws is EIO to its request, in the log, and the end of nobody",
+TEST_CASE("what a device throws is EIO to its request, in the log, and the end of no client",
           "[server]") {
   const auto device = std::make_shared<CountingDevice>(1 << 20);
   LogOfTest log;
@@ -1276,7 +1276,7 @@ TEST_CASE("a client that dawdles in its handshake is disconnected", "[server][O1
   CHECK(done.read(0, 4096).is(WireError::ok));
 }
 
-TEST_CASE("a client that was told names has time to ask for each", "[server][O10]") {
+TEST_CASE("a client that was sent names has time to ask for each", "[server][O10]") {
   ServerOptions options;
   options.handshake_timeout = 200ms;
   std::vector<Export> exports;
@@ -1428,7 +1428,7 @@ TEST_CASE("a lack of descriptors passes", "[server]") {
 
 // --- Stopping ------------------------------------------------------------------------------------
 
-TEST_CASE("a stop at once gives nobody any grace", "[server]") {
+TEST_CASE("a stop at once gives no grace", "[server]") {
   ServerOptions options;
   options.stop_grace = std::chrono::minutes(10);
   RunningServer server(std::make_shared<CountingDevice>(64 << 20), options);
@@ -1494,7 +1494,7 @@ TEST_CASE("stuck clients are cut off when the grace is over", "[server][A6][D3]"
   CHECK(took < 3s);
 }
 
-TEST_CASE("a client that keeps talking can not hold up the stop", "[server][D3]") {
+TEST_CASE("a client that keeps talking cannot hold up the stop", "[server][D3]") {
   ServerOptions options;
   options.stop_grace = 300ms;
   auto server = *Server::create(*make_single_export(memory_device(1 << 20)), options);

@@ -94,9 +94,9 @@ std::string_view Session::refusal() const noexcept {
   return negotiation != nullptr ? std::string_view(negotiation->refusal()) : std::string_view();
 }
 
-std::size_t Session::names_told() const noexcept {
+std::size_t Session::names_listed() const noexcept {
   const auto* const negotiation = std::get_if<Negotiation>(&phase_);
-  return negotiation != nullptr ? negotiation->names_told() : 0;
+  return negotiation != nullptr ? negotiation->names_listed() : 0;
 }
 
 bool Session::wants_tls() const noexcept {

@@ -21,7 +21,7 @@
 namespace mkvirtfs::nbd {
 
 /// Everything the protocol says to one client, from the greeting to the last reply: bytes in, a
-/// batch out. Whoever drives it moves the bytes and knows the time:
+/// batch out. Its driver moves the bytes and knows the time:
 ///
 ///     while (!session.finished()) {
 ///       input.drop(session.consume(input.bytes()));
@@ -72,23 +72,23 @@ class Session {
   /// Why, for the log; "" when the client took its leave.
   std::string_view end_reason() const noexcept;
 
-  /// The client has asked for an export, be it only for what it is, and there was one.
+  /// The client has asked for an export, if only by INFO, and there was one.
   bool has_opened_export() const noexcept;
   /// Of a handshake: why the client did not get what it asked for; "" when it got it, or did not
   /// ask.
   std::string_view refusal() const noexcept;
 
-  /// The client was told that TLS begins: what is sent and received from now on goes through it.
+  /// The client knows that TLS begins: what is sent and received from now on goes through it.
   bool wants_tls() const noexcept;
-  /// It does. File runs are read into memory, because the kernel can not encrypt them.
+  /// It does. File runs are read into memory, because the kernel cannot encrypt them.
   void tls_established() noexcept;
 
   /// What the log should have of it since the last call.
   std::vector<Remark> take_remarks() noexcept { return remarks_.take(); }
 
   bool in_handshake() const noexcept { return std::holds_alternative<Negotiation>(phase_); }
-  /// See Negotiation::names_told().
-  std::size_t names_told() const noexcept;
+  /// See Negotiation::names_listed().
+  std::size_t names_listed() const noexcept;
 
   /// New options and requests are refused from now on; what was begun is finished.
   void begin_shutdown() noexcept;

@@ -70,7 +70,7 @@ struct ExportStatistics {
 
 /// What a server has done so far.
 struct ServerStatistics {
-  /// So many exports are told apart once their last client left.
+  /// So many exports keep numbers of their own once their last client left.
   static constexpr std::size_t kMostExports = 1000;
 
   std::uint64_t connections_open = 0;     ///< those in their handshake included
@@ -86,7 +86,7 @@ struct ServerStatistics {
 ///
 /// The connection's thread counts, without locks, locked instructions or memory that other
 /// connections write to; any thread may ask for the sums meanwhile, and sees each number whole, if
-/// not all of one moment. It has no clock: whoever drives the session says what time it is, once
+/// not all of one moment. It has no clock: the driver of the session gives the time, once
 /// for all requests that came at once, and once for all answers that left at once.
 class alignas(64) RequestMeter {
  public:

@@ -25,7 +25,7 @@ static_assert(kMostContexts * (kExtendedChunkHeaderBytes + 8) <= Batch::kPieceBy
 /// The most that one CACHE brings in: it is only advice.
 constexpr std::uint64_t kMostCached = kLargestPayload;
 /// The most extents of a map that one block status looks at, so that one request of 4 GiB over
-/// tiny extents can not keep its thread for long. All its contexts share them, too.
+/// tiny extents cannot keep its thread for long. All its contexts share them, too.
 constexpr std::size_t kMostExtentsWalked = 1U << 18;
 
 }  // namespace
@@ -78,7 +78,7 @@ void Transmission::batch_sent(const FileMove& move) {
   if (current_) current_->batch_sent(move);
 }
 
-/// False when the read that goes into the batch can not be finished now.
+/// False when the read that goes into the batch cannot be finished now.
 bool Transmission::advance_read() {
   if (current_job_) return false;
   current_->advance();
@@ -428,7 +428,7 @@ void Transmission::handle(const Request& request) {
                    asked);
       break;
     case Command::flush:
-      // Of a device that nobody can write everything is on stable storage.
+      // On a read-only device everything is on stable storage.
       if (agreed_.exported.device->geometry().writable) {
         start_flush(asked);
       } else {
@@ -500,12 +500,12 @@ void Transmission::serve_block_status(const Request& request, std::uint32_t cont
   for (std::uint32_t left = contexts; left != 0; left &= left - 1) {
     const auto& [id, context] = agreed_.contexts[static_cast<std::size_t>(std::countr_zero(left))];
     runs_.clear();
-    const Result<void> told = guarded(remarks_, "a block status", [&]() -> Result<void> {
+    const Result<void> reported = guarded(remarks_, "a block status", [&]() -> Result<void> {
       context->append_status(*agreed_.exported.device, {request.offset, request.length}, limits,
                              runs_);
       return {};
     });
-    if (!told) return fail_request(asked, told.error());
+    if (!reported) return fail_request(asked, reported.error());
     assert(!runs_.empty() && runs_.size() <= limits.most_runs &&
            runs_.front().range.offset == request.offset &&
            runs_.back().range.end() <= request.offset + request.length);

@@ -129,7 +129,7 @@ class Transmission {
   void begin_piece(std::uint64_t offset, std::uint64_t left);
   std::size_t fill_piece(std::span<const std::byte> input);
   void payload_taken(std::uint64_t count);
-  /// Whether jobs are at what this request is about.
+  /// Whether a job is changing bytes that this request is about.
   bool must_follow(const Request& request) const noexcept;
   void handle(const Request& request);
   std::size_t take_filter(std::span<const std::byte> input);
@@ -192,7 +192,7 @@ class Transmission {
   };
   std::optional<Writing> writing_;
 
-  /// A block status whose payload, which tells its length and its contexts, is on its way.
+  /// A block status whose payload, which holds its length and its contexts, is on its way.
   struct Filtering {
     Request request;
     Asked asked;

@@ -597,7 +597,7 @@ TEST_CASE("requests wait while the batch is full", "[transmission][A16]") {
   CHECK(session.batch().owned_bytes() <= (256 << 10) + 64);
 }
 
-TEST_CASE("what a device can not read is an error with its text", "[transmission]") {
+TEST_CASE("what a device cannot read is an error with its text", "[transmission]") {
   const Error error{Errc::io, EIO, "read a/\nfile: it is broken"};
   const auto store = std::make_shared<BrokenStore>(8192, error);
   const auto device = std::make_shared<ExtentDevice>();
@@ -893,7 +893,7 @@ TEST_CASE("a read that fails for lack of a spool's space is EIO, with the reason
   }
 }
 
-TEST_CASE("where the kernel can not move a file, it is read", "[transmission]") {
+TEST_CASE("where the kernel cannot move a file, it is read", "[transmission]") {
   const TemporaryFile file(pattern_bytes(1 << 20));
   const auto store = std::make_shared<FileStore>(file.path());
   const auto device = std::make_shared<ExtentDevice>();

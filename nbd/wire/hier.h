@@ -12,14 +12,14 @@
 
 namespace mkvirtfs::nbd {
 
-// Numbers that nobody has assigned: the protocol has no range for trying things out.
+// Numbers that are not assigned: the protocol has no range for experiments.
 inline constexpr Option kListHier{0x6d6b7601};  // "mkv", 1
 inline constexpr OptionReply kServerDir{0x6d6b7602};
 inline constexpr OptionReply kHierMore{0x6d6b7603};
 
 /// Of the option's flags (u16): leave descriptions out.
 inline constexpr std::uint16_t kHierNoDescriptions = 1U << 0;
-/// Of a SERVER_DIR's flags (u16): the directory is an export, too, and was told as one.
+/// Of a SERVER_DIR's flags (u16): the directory is an export, too, and was sent as one.
 inline constexpr std::uint16_t kDirIsExport = 1U << 0;
 inline constexpr std::uint32_t kUnknownChildren = 0xffffffff;
 

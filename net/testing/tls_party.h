@@ -146,7 +146,7 @@ inline constexpr const char* kTls12 = "NORMAL:-VERS-ALL:+VERS-TLS1.2";
 inline constexpr const char* kTls13 = "NORMAL:-VERS-ALL:+VERS-TLS1.3";
 inline constexpr const char* kPsk = ":-KX-ALL:+ECDHE-PSK:+DHE-PSK:+PSK";
 
-/// Everybody's files, made once: the authority, the server, clients good and bad.
+/// The files of all parties, made once: the authority, the server, clients good and bad.
 struct Party {
   Party() {
     write_file(root / "ca-cert.pem", authority.self().crt_pem());
