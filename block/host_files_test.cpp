@@ -18,28 +18,15 @@
 #include "block/testing/directory_table.h"
 #include "support/mutex.h"
 #include "tests/support/allocations.h"
+#include "tests/support/collected_log.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
 
+using mkvirtfs::testing::CollectedLog;
+
 using testing::DirectoryTable;
-
-class LogOfTest final : public LogSink {
- public:
-  void write(LogLevel, std::string_view message) noexcept override {
-    const MutexLock lock(mutex_);
-    lines_.emplace_back(message);
-  }
-  std::vector<std::string> lines() {
-    const MutexLock lock(mutex_);
-    return lines_;
-  }
-
- private:
-  Mutex mutex_;
-  std::vector<std::string> lines_ GUARDED_BY(mutex_);
-};
 
 std::span<std::byte> bytes_of(std::string& text) { return std::as_writable_bytes(std::span(text)); }
 
@@ -164,7 +151,7 @@ TEST_CASE("what is not in the page cache can be told, and fetched") {
     // Advice, which some file systems take and others do not.
     ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
   }
-  LogOfTest log;
+  CollectedLog log;
   const auto table = std::make_shared<DirectoryTable>(directory.path());
   REQUIRE(table->add("file") == ContentNo{0});
   const auto store = make_host_files(table, OnChange::error, log);
@@ -204,7 +191,7 @@ TEST_CASE("a changed file is seen and answered as the policy says, and named onc
   auto table = std::make_shared<DirectoryTable>(dir.path());
   const ContentNo file = table->add("lib");
   const ContentNo bystander = table->add("bystander");
-  LogOfTest log;
+  CollectedLog log;
   const auto store = make_host_files(table, policy, log);
   Result<ContentStore::Pin> old_pin;
   if (open_before) {
@@ -264,7 +251,7 @@ TEST_CASE("a file that can not be opened for another reason is a failure, not a 
     Result<UniqueFd> open(ContentNo) const override { return fail_errno(EACCES, "open secret"); }
   };
   const OnChange policy = GENERATE(OnChange::error, OnChange::zero, OnChange::stale);
-  LogOfTest log;
+  CollectedLog log;
   const auto store = make_host_files(std::make_shared<Locked>(), policy, log);
   CHECK(read_text(*store, ContentNo{0}, 0, 5) == "error: open secret: Permission denied");
   const Result<ContentStore::Pin> pin = store->pin(ContentNo{0});
@@ -460,7 +447,7 @@ TEST_CASE(
       write_file(dir / name, kScanned);
       const auto table = std::make_shared<DirectoryTable>(dir.path());
       const ContentNo file = table->add(name);
-      LogOfTest log;
+      CollectedLog log;
       const auto strict = make_host_files(table, OnChange::error, log);
       const auto lenient =
           make_host_files(table, {OnChange::error, ChangeCheck::mtime}, null_log());
@@ -495,7 +482,7 @@ TEST_CASE("many threads read few slots while a file changes under them", "[threa
     write_file(dir / name, std::string(5000, static_cast<char>('A' + i)));
     table->add(name);
   }
-  LogOfTest log;
+  CollectedLog log;
   const auto store = make_host_files(table, OnChange::error, log, 20);
   let_the_clock_tick();
 

@@ -53,7 +53,7 @@ bool is_shown(const fs::path& root, const fs::path& path, const SourceSpec& sour
   std::string directory;
   fs::path at = root;
   for (const fs::path& name : path) {
-    if (!rules.takes(directory, name.string(), /*is_directory=*/true)) return false;
+    if (!rules.takes(directory, name.string(), EntryKind::directory)) return false;
     directory += name.string() + '/';
     at /= name;
     if (source.one_file_system && mount_of(at) != 0 && mount_of(at) != mount_of(root)) return false;

@@ -55,7 +55,8 @@ Result<bool> SourceBaseEntries::next(BaseEntry& entry) {
   given_ = nullptr;
   if (next_container(entry)) return true;
   if (next_node_ >= base_.tree->node_count()) return false;
-  read_node(next_node_++, entry);
+  read_node(next_node_, entry);
+  ++next_node_;
   return true;
 }
 
@@ -92,7 +93,7 @@ void SourceBaseEntries::read_node(NodeNo no, BaseEntry& entry) {
   entry.gid = node.gid;
   entry.mtime = {node.mtime().seconds, node.mtime().nanoseconds};
   entry.size_bytes = node.size_bytes;
-  const auto content = static_cast<ContentNo>(no);
+  const auto content = content_no(no);
   const std::uint32_t source = base_.contents->source_of(content);
   entry.source = static_cast<std::uint16_t>(source < base_.sources.size() ? source : 0);
   if (auto file = base_.contents->host_file(content)) {
@@ -110,10 +111,10 @@ Result<ContentDigest> SourceBaseEntries::digest() const {
                        return given_->bytes->read(offset, out);
                      });
   }
-  const NodeNo no = next_node_ - 1;
+  const NodeNo no{next_node_ - 1};
   return digest_of(base_.tree->node(no).size_bytes,
                    [&](std::uint64_t offset, std::span<std::byte> out) {
-                     return base_.contents->read(static_cast<ContentNo>(no), offset, out);
+                     return base_.contents->read(content_no(no), offset, out);
                    });
 }
 

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "block/overlay/base_manifest.h"
 #include "block/content.h"
 #include "block/image.h"
+#include "block/overlay/base_manifest.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
@@ -56,7 +56,7 @@ class SourceBaseEntries final : public BaseEntries {
   std::size_t source_ = 0;
   std::size_t container_ = 0;  // of the source: the one that comes next
   const ContainerFile* given_ = nullptr;
-  NodeNo next_node_ = 0;
+  NodeNo next_node_{};
   std::uint32_t directory_ = 0;  // whose path is prefix_
   std::string prefix_;
 };

@@ -12,18 +12,13 @@
 
 #include "block/overlay/overlay.h"
 #include "exports/export_tree.h"
+#include "tests/support/collected_log.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
 
-class LogOfTest final : public LogSink {
- public:
-  void write(LogLevel, std::string_view message) noexcept override {
-    messages.emplace_back(message);
-  }
-  std::vector<std::string> messages;
-};
+using mkvirtfs::testing::CollectedLog;
 
 /// A device of zeroes.
 class Zeroes final : public BlockDevice {
@@ -98,7 +93,7 @@ TEST_CASE("a snapshot beside an overlay's file has a name that no other can have
 TEST_CASE("a directory of overlays is made, and the exports of its files are found") {
   const TempDir dir;
   const std::string path = (dir / "overlays").string();
-  LogOfTest log;
+  CollectedLog log;
   const auto kept = [&] { return overlays_in_directory(path, export_of_overlay_file, log); };
   CHECK_FALSE(kept());
   REQUIRE(make_overlay_directory(path + "/"));
@@ -109,7 +104,7 @@ TEST_CASE("a directory of overlays is made, and the exports of its files are fou
   const auto found = kept();
   REQUIRE(found);
   CHECK(*found == std::vector<KeptOverlay>{{"", false, ""}, {"a/x", false, ""}, {"b", false, ""}});
-  CHECK(log.messages.empty());
+  CHECK(log.lines().empty());
   const auto no_parent = make_overlay_directory((dir / "missing" / "overlays").string());
   REQUIRE_FALSE(no_parent);
   CHECK(no_parent.error().code == Errc::usage);
@@ -119,7 +114,7 @@ TEST_CASE("a directory of overlays is made, and the exports of its files are fou
 TEST_CASE("snapshots in a directory are found, and what is left of those that were cut off goes") {
   const TempDir dir;
   const std::string path = dir.path().string();
-  LogOfTest log;
+  CollectedLog log;
   const std::uint64_t size = 100'000;
   {
     auto file = OverlayFile::open(path + "/job-1.overlay", size, ImageId{});
@@ -137,8 +132,8 @@ TEST_CASE("snapshots in a directory are found, and what is left of those that we
   CHECK_FALSE(std::filesystem::exists(path + "/none.overlay.~new~"));
   CHECK_FALSE(std::filesystem::exists(path + "/none.overlay.~1~"));
   CHECK(std::filesystem::exists(path + "/gone.overlay.~1~"));
-  REQUIRE(log.messages.size() == 1);
-  CHECK(log.messages[0].find("gone.overlay.~1~: the overlay that lay over it is gone") !=
+  REQUIRE(log.lines().size() == 1);
+  CHECK(log.lines()[0].find("gone.overlay.~1~: the overlay that lay over it is gone") !=
         std::string::npos);
 }
 

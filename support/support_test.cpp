@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <catch2/catch.hpp>
 
+#include <array>
+#include <concepts>
+#include <type_traits>
+#include <unordered_set>
+
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 #include "support/error.h"
 #include "support/path.h"
 #include "support/sha256.h"
+#include "support/strong_integer.h"
 #include "support/text.h"
 
 using namespace mkvirtfs;
@@ -82,4 +88,20 @@ TEST_CASE("SHA-256 and SHA-512 of abc are FIPS 180-4's examples") {
   CHECK(hex({reinterpret_cast<const char*>(long_bytes.data()), 64}) ==
         "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
         "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f");
+}
+
+TEST_CASE("numbers of two kinds do not mix") {
+  using AppleNo = StrongInteger<struct AppleTag>;
+  using PearNo = StrongInteger<struct PearTag>;
+  static_assert(!std::is_convertible_v<std::uint32_t, AppleNo>);
+  static_assert(!std::is_constructible_v<AppleNo, PearNo>);
+  static_assert(!std::is_assignable_v<AppleNo&, PearNo>);
+  static_assert(std::equality_comparable<AppleNo> && std::totally_ordered<AppleNo>);
+  static_assert(!std::equality_comparable_with<AppleNo, PearNo>);
+  static_assert(sizeof(AppleNo) == sizeof(std::uint32_t));
+  const std::array<int, 3> weights = {10, 20, 30};
+  int sum = 0;
+  for (AppleNo no; no < weights.size(); ++no) sum += weights[no];
+  CHECK(sum == 60);
+  CHECK(std::unordered_set<AppleNo>{AppleNo{1}, AppleNo{2}, AppleNo{1}}.size() == 2);
 }

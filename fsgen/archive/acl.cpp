@@ -75,7 +75,7 @@ std::vector<AclEntry> entries_of(::archive_entry* from, int wanted, std::string&
       if (id >= 0) {
         number = static_cast<std::uint32_t>(id);
       } else if (name != nullptr) {
-        number = id_of(name, is_group);
+        number = id_of(name, is_group ? IdKind::group : IdKind::user);
       }
       if (!number || *number == kNoId) {
         unknown_names += fmt::format("{}{} {}", unknown_names.empty() ? "" : ", ",

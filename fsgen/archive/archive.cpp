@@ -40,11 +40,11 @@ Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
                               archive.name, limits.most_bytes));
     }
     total_bytes = *total;
-    if (member.place == Place::nowhere || member.place == Place::host) continue;
+    if (member.place == MemberPlace::nowhere || member.place == MemberPlace::host) continue;
     const std::uint64_t length =
-        member.place == Place::deflated ? member.packed_bytes : member.stored_bytes();
+        member.place == MemberPlace::deflated ? member.packed_bytes : member.stored_bytes();
     const ByteSource* const source =
-        member.place == Place::spooled ? archive.spool.get() : archive.stream.get();
+        member.place == MemberPlace::spooled ? archive.spool.get() : archive.stream.get();
     const std::uint64_t size = source == nullptr ? 0 : source->size_bytes();
     if (member.data_offset > size || length > size - member.data_offset) {
       return fail(Errc::unreadable,

@@ -14,11 +14,11 @@ namespace {
 
 constexpr std::size_t kMostKept = 4096;
 
-NodeNo node_of(ContentNo content) { return static_cast<NodeNo>(content); }
+NodeNo node_of(ContentNo content) { return node_no(content); }
 
 }  // namespace
 
-ArchiveContents::ArchiveContents(std::shared_ptr<const SourceTree> tree, FilePlaces places,
+ArchiveContents::ArchiveContents(std::shared_ptr<const SourceTree> tree, ContentPlaces places,
                                  Sources sources, StreamOptions stream_options)
     : tree_(std::move(tree)),
       places_(std::move(places)),
@@ -34,11 +34,11 @@ std::unexpected<Error> ArchiveContents::named(NodeNo no, Error error) const {
 
 Result<ArchiveContents::Bytes> ArchiveContents::bytes_of(NodeNo no) {
   switch (places_.place(no)) {
-    case Place::stored:
+    case MemberPlace::stored:
       return Bytes{sources_.stream, places_.lies_at(no)};
-    case Place::spooled:
+    case MemberPlace::spooled:
       return Bytes{sources_.spool, places_.lies_at(no)};
-    case Place::deflated: {
+    case MemberPlace::deflated: {
       Result<std::shared_ptr<ByteSource>> source = deflated(no);
       if (!source) return propagate(source);
       return Bytes{std::move(*source), 0};
@@ -57,7 +57,7 @@ Result<std::shared_ptr<ByteSource>> ArchiveContents::deflated(NodeNo no) {
       return kept->second.source;
     }
   }
-  const FilePlaces::Deflated& place = places_.deflated(no);
+  const ContentPlaces::Deflated& place = places_.deflated(no);
   Result<std::shared_ptr<ByteSource>> made = make_deflate_member(
       sources_.stream, {place.offset, place.packed_bytes}, tree_->node(no).size_bytes, place.crc32,
       fmt::format("{}: {}", sources_.stream->name(), tree_->path(no)), stream_options_);
@@ -83,7 +83,7 @@ Result<std::shared_ptr<ByteSource>> ArchiveContents::deflated(NodeNo no) {
 template <class Visit>
 Result<void> ArchiveContents::for_each_run(NodeNo no, std::uint64_t offset,
                                            std::span<std::byte> out, Visit visit) const {
-  const FilePlaces::Sparse& sparse = places_.sparse(no);
+  const ContentPlaces::Sparse& sparse = places_.sparse(no);
   const std::uint64_t end = offset + out.size();
   Range dense;
   const std::span<const Range> runs = tree_->data_runs(no, dense);
@@ -111,8 +111,8 @@ Result<void> ArchiveContents::read(ContentNo content, std::uint64_t offset,
   assert(tree_->node(no).is_regular());
   assert(offset <= tree_->node(no).size_bytes && out.size() <= tree_->node(no).size_bytes - offset);
   if (out.empty()) return {};
-  if (places_.place(no) == Place::host) return sources_.hosts->read(content, offset, out);
-  if (places_.place(no) == Place::nowhere) {  // nothing but a hole
+  if (places_.place(no) == MemberPlace::host) return sources_.hosts->read(content, offset, out);
+  if (places_.place(no) == MemberPlace::nowhere) {  // nothing but a hole
     std::ranges::fill(out, std::byte{0});
     return {};
   }
@@ -134,8 +134,9 @@ Result<bool> ArchiveContents::read_at_once(ContentNo content, std::uint64_t offs
                                            std::span<std::byte> out) {
   const NodeNo no = node_of(content);
   if (out.empty()) return true;
-  if (places_.place(no) == Place::host) return sources_.hosts->read_at_once(content, offset, out);
-  if (places_.place(no) == Place::nowhere) {
+  if (places_.place(no) == MemberPlace::host)
+    return sources_.hosts->read_at_once(content, offset, out);
+  if (places_.place(no) == MemberPlace::nowhere) {
     std::ranges::fill(out, std::byte{0});
     return true;
   }
@@ -157,19 +158,19 @@ Result<bool> ArchiveContents::read_at_once(ContentNo content, std::uint64_t offs
 
 bool ArchiveContents::is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) {
   const NodeNo no = node_of(content);
-  if (places_.place(no) == Place::host) {
+  if (places_.place(no) == MemberPlace::host) {
     return sources_.hosts->is_at_hand(content, offset, length);
   }
   // Only what can be pinned is asked for.
-  if (places_.place(no) == Place::nowhere || places_.is_sparse(no)) return false;
+  if (places_.place(no) == MemberPlace::nowhere || places_.is_sparse(no)) return false;
   const Result<Bytes> bytes = bytes_of(no);
   return bytes && bytes->source->is_at_hand({bytes->offset + offset, length});
 }
 
 void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) {
   const NodeNo no = node_of(content);
-  if (places_.place(no) == Place::host) return sources_.hosts->fetch(content, offset, length);
-  if (places_.place(no) == Place::nowhere || length == 0) return;
+  if (places_.place(no) == MemberPlace::host) return sources_.hosts->fetch(content, offset, length);
+  if (places_.place(no) == MemberPlace::nowhere || length == 0) return;
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return;
   if (!places_.is_sparse(no)) {
@@ -191,15 +192,16 @@ void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64
 
 bool ArchiveContents::keeps_fetched(ContentNo content) {
   const NodeNo no = node_of(content);
-  if (places_.place(no) == Place::host) return sources_.hosts->keeps_fetched(content);
+  if (places_.place(no) == MemberPlace::host) return sources_.hosts->keeps_fetched(content);
   const Result<Bytes> bytes = bytes_of(no);
   return !bytes || bytes->source->keeps_fetched();
 }
 
 Result<ContentStore::Pin> ArchiveContents::pin(ContentNo content) {
   const NodeNo no = node_of(content);
-  if (places_.place(no) == Place::host) return sources_.hosts->pin(content);
-  const bool is_window = places_.place(no) == Place::stored || places_.place(no) == Place::spooled;
+  if (places_.place(no) == MemberPlace::host) return sources_.hosts->pin(content);
+  const bool is_window =
+      places_.place(no) == MemberPlace::stored || places_.place(no) == MemberPlace::spooled;
   if (!is_window || places_.is_sparse(no)) return Pin{};
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return named(no, bytes.error());
@@ -211,7 +213,7 @@ Result<ContentStore::Pin> ArchiveContents::pin(ContentNo content) {
 
 Result<void> ArchiveContents::recheck(ContentNo content, const PinnedFile& file) {
   const NodeNo no = node_of(content);
-  if (places_.place(no) == Place::host) return sources_.hosts->recheck(content, file);
+  if (places_.place(no) == MemberPlace::host) return sources_.hosts->recheck(content, file);
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return named(no, bytes.error());
   Result<void> same = bytes->source->recheck(file);
@@ -223,7 +225,7 @@ std::string ArchiveContents::name(ContentNo content) const { return tree_->path(
 
 std::optional<ContentStore::HostFile> ArchiveContents::host_file(ContentNo content) const {
   const NodeNo no = node_of(content);
-  if (no >= places_.size() || places_.place(no) != Place::host) return std::nullopt;
+  if (no >= places_.size() || places_.place(no) != MemberPlace::host) return std::nullopt;
   std::optional<HostFile> file = sources_.hosts->host_file(content);
   if (file) file->path = sources_.hosts->name(content);
   return file;

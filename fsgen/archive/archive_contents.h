@@ -22,12 +22,12 @@ namespace mkvirtfs::archive {
 class ArchiveContents final : public ContentStore {
  public:
   struct Sources {
-    std::shared_ptr<ByteSource> stream;   ///< of Place::stored and Place::deflated
-    std::shared_ptr<ByteSource> spool;    ///< of Place::spooled
-    std::shared_ptr<ContentStore> hosts;  ///< of Place::host: by node number
+    std::shared_ptr<ByteSource> stream;   ///< of MemberPlace::stored and MemberPlace::deflated
+    std::shared_ptr<ByteSource> spool;    ///< of MemberPlace::spooled
+    std::shared_ptr<ContentStore> hosts;  ///< of MemberPlace::host: by node number
   };
 
-  ArchiveContents(std::shared_ptr<const SourceTree> tree, FilePlaces places, Sources sources,
+  ArchiveContents(std::shared_ptr<const SourceTree> tree, ContentPlaces places, Sources sources,
                   StreamOptions stream_options);
 
   Result<void> read(ContentNo content, std::uint64_t offset, std::span<std::byte> out) override;
@@ -58,7 +58,7 @@ class ArchiveContents final : public ContentStore {
   std::unexpected<Error> named(NodeNo no, Error error) const;
 
   const std::shared_ptr<const SourceTree> tree_;
-  const FilePlaces places_;
+  const ContentPlaces places_;
   const Sources sources_;
   const StreamOptions stream_options_;
 

@@ -58,8 +58,8 @@ Result<std::optional<std::uint64_t>> find_rest(ForwardReader& stream, std::uint6
   }
 }
 
-Result<std::optional<std::uint64_t>> end_of_archive(ByteSource& source, bool is_zip) {
-  if (is_zip) return ZipDirectory::end_of_archive(source);
+Result<std::optional<std::uint64_t>> end_of_archive(ByteSource& source, ArchiveKind kind) {
+  if (kind == ArchiveKind::zip) return ZipDirectory::end_of_archive(source);
   // 7zFormat.txt, "SignatureHeader"; [MS-CAB] 2.3, CFHEADER.
   using namespace std::string_view_literals;
   constexpr std::string_view kSevenZip = "7z\xbc\xaf\x27\x1c"sv;

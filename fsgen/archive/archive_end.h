@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/forward_reader.h"
 #include "support/error.h"
@@ -23,6 +24,6 @@ Result<std::optional<std::uint64_t>> find_rest(ForwardReader& stream, std::uint6
                                                std::span<const std::byte> unread);
 
 /// Where a zip archive ends, or one that says so in its header (7z, cab); nullopt for others.
-Result<std::optional<std::uint64_t>> end_of_archive(ByteSource& source, bool is_zip);
+Result<std::optional<std::uint64_t>> end_of_archive(ByteSource& source, ArchiveKind kind);
 
 }  // namespace mkvirtfs::archive

@@ -77,7 +77,7 @@ Result<bool> is_read_in_process(ByteSource& archive) {
 
 namespace {
 
-struct Job {
+struct ReadJob {
   ReadOptions options;
   bool has_spool = false;
 };
@@ -96,9 +96,9 @@ std::vector<std::byte> pack_job(const ReadOptions& options) {
   return job;
 }
 
-std::optional<Job> parse_job(Bytes bytes) {
+std::optional<ReadJob> parse_job(Bytes bytes) {
   Unpacker in(bytes);
-  Job job;
+  ReadJob job;
   job.options.limits.most_members = in.number();
   job.options.limits.most_bytes = in.number();
   job.options.lacks_end = in.number() != 0;
@@ -180,7 +180,7 @@ Result<void> FoundMembers::check(const MemberLog& members) const {
   Member member;
   for (MemberLog::Position at = 0; at < members.end();) {
     at = members.read(at, member);
-    if (member.place == Place::host || member.changes_only || member.is_optional ||
+    if (member.place == MemberPlace::host || member.changes_only || member.is_optional ||
         !member.tells_all()) {
       return nonsense();
     }
@@ -223,7 +223,7 @@ Result<std::optional<ReadMembers>> read_members_in_helper(
 }
 
 Result<std::vector<std::byte>> serve_archive_job(Bytes bytes, helper::HelperService& service) {
-  const std::optional<Job> job = parse_job(bytes);
+  const std::optional<ReadJob> job = parse_job(bytes);
   if (!job) return fail(Errc::usage, "the job of a reader makes no sense");
   RemoteSink sink(service);
   Result<std::optional<ReadMembers>> read = read_members_here(

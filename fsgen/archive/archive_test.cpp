@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "block/host_files.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/host/scan.h"
 #include "fsgen/stream/file_source.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/testing/layer_bytes.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
@@ -20,56 +22,20 @@
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
 using testing::MemorySource;
 
-void run(const std::string& command) {
-  const Ran ran = run_tool({"bash", "-c", "set -euo pipefail; " + command});
-  INFO(command << "\n" << ran.output);
-  REQUIRE(ran.status == 0);
-}
+using testing::open;
+using testing::Opened;
+using testing::OpenOptions;
 
-struct Opened {
-  Archive archive;
-  Layer layer;
-};
-
-StreamOptions with_spool() {
-  StreamOptions options;
-  options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
-  return options;
-}
-
-Result<Opened> open(std::shared_ptr<ByteSource> source, ReadOptions options = {},
-                    const LayerOptions& layer_options = {}) {
-  const StreamOptions stream_options = with_spool();
-  options.helper.path = MKVIRTFS_READER;
-  Result<Archive> archive =
-      read_archive(std::move(source), options, stream_options, nullptr, null_log());
-  if (!archive) return propagate(archive);
-  Result<ArchiveLayer> layer = make_layer(*archive, layer_options, stream_options, null_log());
-  if (!layer) return propagate(layer);
-  return Opened{std::move(*archive), std::move(layer->layer)};
-}
+void run(const std::string& command) { testing::run_shell(command); }
 
 Opened open_file(const std::filesystem::path& path) {
   Result<std::shared_ptr<ByteSource>> source =
       open_file_source(path.string(), OnChange::error, null_log());
   REQUIRE(source);
-  Result<Opened> opened = open(*source);
-  INFO((opened ? "" : opened.error().what));
-  REQUIRE(opened);
-  return std::move(*opened);
-}
-
-std::string content(const Layer& layer, std::string_view path) {
-  const Node* node = layer.tree->find_path(path);
-  REQUIRE(node != nullptr);
-  std::string bytes(node->size_bytes, '?');
-  const auto no = static_cast<ContentNo>(node - layer.tree->nodes().data());
-  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
-  INFO((read ? "" : read.error().what));
-  REQUIRE(read);
-  return bytes;
+  return testing::whole(open(*source));
 }
 
 Scan scan_of(const std::filesystem::path& directory) {
@@ -82,30 +48,30 @@ Scan scan_of(const std::filesystem::path& directory) {
 void check_same_bytes(const Scan& scan, const Layer& layer) {
   const auto hosts = make_host_files(scan.files, OnChange::error, null_log());
   REQUIRE(scan.tree->node_count() == layer.tree->node_count());
-  for (NodeNo no = 0; no < scan.tree->node_count(); ++no) {
+  for (NodeNo no; no < scan.tree->node_count(); ++no) {
     const Node& node = scan.tree->node(no);
     if (!node.is_regular()) continue;
     REQUIRE(layer.tree->node(no).size_bytes == node.size_bytes);
     const std::uint64_t size = std::min<std::uint64_t>(node.size_bytes, 4 << 20);
     std::string expected(size, '?');
     std::string found(size, '!');
-    REQUIRE(hosts->read(ContentNo{no}, 0, std::as_writable_bytes(std::span(expected))));
+    REQUIRE(hosts->read(content_no(no), 0, std::as_writable_bytes(std::span(expected))));
     const auto out = std::as_writable_bytes(std::span(found));
     constexpr std::size_t kPiece = 70'001;
     for (std::size_t at = 0; at < out.size(); at += kPiece) {
       const auto part = out.subspan(at, std::min(kPiece, out.size() - at));
-      REQUIRE(layer.contents->read(ContentNo{no}, at, part));
+      REQUIRE(layer.contents->read(content_no(no), at, part));
     }
     INFO(scan.tree->path(no));
     CHECK(found == expected);
 
-    const Result<ContentStore::Pin> pin = layer.contents->pin(ContentNo{no});
+    const Result<ContentStore::Pin> pin = layer.contents->pin(content_no(no));
     REQUIRE(pin);
     if (!pin->file) continue;
     REQUIRE(::pread(pin->file.fd(), found.data(), size, static_cast<off_t>(pin->file_offset)) ==
             static_cast<ssize_t>(size));
     CHECK(found == expected);
-    CHECK(layer.contents->recheck(ContentNo{no}, pin->file));
+    CHECK(layer.contents->recheck(content_no(no), pin->file));
   }
 }
 
@@ -113,7 +79,7 @@ void check_same_bytes(const Scan& scan, const Layer& layer) {
 void check_same_tree(const Scan& scan, const Layer& layer) {
   const SourceTree& tree = *layer.tree;
   REQUIRE(tree.node_count() == scan.tree->node_count());
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (NodeNo no; no < tree.node_count(); ++no) {
     INFO(tree.path(no));
     CHECK(tree.path(no) == scan.tree->path(no));
     CHECK(tree.node(no).mode == scan.tree->node(no).mode);
@@ -136,7 +102,7 @@ void check_same_tree(const Scan& scan, const Layer& layer) {
 bool is_pinned(const Layer& layer, std::string_view path) {
   const Node* node = layer.tree->find_path(path);
   REQUIRE(node != nullptr);
-  const auto pin = layer.contents->pin(static_cast<ContentNo>(node - layer.tree->nodes().data()));
+  const auto pin = layer.contents->pin(content_no(layer.tree->number_of(*node)));
   REQUIRE(pin);
   return static_cast<bool>(pin->file);
 }
@@ -228,11 +194,11 @@ TEST_CASE("a read fails when the archive was changed, and names the member") {
   write_file(dir / "tree/f", "as it was");
   run("cd " + dir.path().string() + "; bsdtar -cf a.tar -C tree .");
   const Opened opened = open_file(dir / "a.tar");
-  CHECK(content(opened.layer, "f") == "as it was");
+  CHECK(bytes_at(opened.layer, "f") == "as it was");
   run("cd " + dir.path().string() + "; printf x >>a.tar");
   std::string bytes(9, '?');
   const Node* node = opened.layer.tree->find_path("f");
-  const auto no = static_cast<ContentNo>(node - opened.layer.tree->nodes().data());
+  const auto no = content_no(opened.layer.tree->number_of(*node));
   const Result<void> read =
       opened.layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
   REQUIRE_FALSE(read);
@@ -291,11 +257,11 @@ TEST_CASE("encrypted members need their passphrase") {
   CHECK_THAT(without.error().what, Catch::Contains("member f, byte 0: is encrypted (see "));
   ReadOptions options;
   options.passphrases = {"wrong", "right"};
-  const Result<Opened> with = open(source(), options);
+  const Result<Opened> with = open(source(), {.read = options});
   REQUIRE(with);
-  CHECK(content(with->layer, "f") == std::string(5000, 'x'));
+  CHECK(bytes_at(with->layer, "f") == std::string(5000, 'x'));
   options.passphrases = {"wrong"};
-  CHECK_FALSE(open(source(), options));
+  CHECK_FALSE(open(source(), {.read = options}));
 }
 
 TEST_CASE("a wrong passphrase that passes zip's check does not hide the right one") {
@@ -309,14 +275,14 @@ TEST_CASE("a wrong passphrase that passes zip's check does not hide the right on
   for (int i = 0; i < 3000 && passed < 2; ++i) {
     const std::string wrong = "wrong" + std::to_string(i);
     options.passphrases = {wrong};
-    const Result<Opened> without = open(source, options);
+    const Result<Opened> without = open(source, {.read = options});
     REQUIRE_FALSE(without);
     if (without.error().what.find("passphrase") != std::string::npos) continue;
     ++passed;
     options.passphrases = {wrong, "right"};
-    const Result<Opened> with = open(source, options);
+    const Result<Opened> with = open(source, {.read = options});
     REQUIRE(with);
-    CHECK(content(with->layer, "f") == std::string(5000, 'x'));
+    CHECK(bytes_at(with->layer, "f") == std::string(5000, 'x'));
   }
   CHECK(passed == 2);
 }
@@ -330,12 +296,12 @@ TEST_CASE("what was read of a compressed archive is kept for the next time") {
   const auto read = [&] {
     const auto source = open_file_source((dir / "a.tgz").string(), OnChange::error, null_log());
     REQUIRE(source);
-    const StreamOptions stream_options = with_spool();
+    const StreamOptions stream_options = testing::with_spool();
     Result<Archive> archive = read_archive(*source, {}, stream_options, &cache, null_log());
     REQUIRE(archive);
     const Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options, null_log());
     REQUIRE(layer);
-    CHECK(content(layer->layer, "f") == "as it was");
+    CHECK(bytes_at(layer->layer, "f") == "as it was");
     return archive->from_kept_index;
   };
   CHECK_FALSE(read());
@@ -382,7 +348,7 @@ TEST_CASE("the log of members is kept even when the stream must be gone over aga
     INFO(packer);
     run("cd " + dir.path().string() + "; tar -cf - -C tree a z | " + packer + " -c >packed");
     const IndexCache cache((dir / packer).string(), null_log());
-    StreamOptions options = with_spool();
+    StreamOptions options = testing::with_spool();
     options.span_bytes = 10'000;
     std::uint64_t spool_bytes = 0;
     for (const bool is_again : {false, true, true}) {
@@ -393,8 +359,8 @@ TEST_CASE("the log of members is kept even when the stream must be gone over aga
       CHECK(archive->from_kept_index == is_again);
       const Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
       REQUIRE(layer);
-      CHECK(content(layer->layer, "z") == "at the end");
-      CHECK((content(layer->layer, "a") == text));
+      CHECK(bytes_at(layer->layer, "z") == "at the end");
+      CHECK((bytes_at(layer->layer, "a") == text));
       const std::uint64_t now = stream_facts(*archive->stream)->spool_bytes;
       if (!is_again) spool_bytes = now;
       CHECK(now == spool_bytes);
@@ -443,13 +409,13 @@ TEST_CASE("a pipe is read to its end first") {
   run("mkfifo " + fifo);
   const std::string command = "tar -czf " + fifo + " -C " + (dir / "tree").string() + " . &";
   REQUIRE(std::system(command.c_str()) == 0);
-  const StreamOptions options = with_spool();
+  const StreamOptions options = testing::with_spool();
   CHECK_FALSE(open_archive_file((dir / "nothing").string(), options, null_log()));
   const auto source = open_archive_file(fifo, options, null_log());
   REQUIRE(source);
   const Result<Opened> opened = open(*source);
   REQUIRE(opened);
-  CHECK(content(opened->layer, "f") == "piped");
+  CHECK(bytes_at(opened->layer, "f") == "piped");
 }
 
 }  // namespace mkvirtfs::archive

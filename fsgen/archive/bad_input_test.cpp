@@ -6,9 +6,11 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/archive/testing/tar_bytes.h"
 #include "fsgen/archive/zip_directory.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/testing/layer_bytes.h"
 #include "support/byte_order.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
@@ -16,34 +18,23 @@
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
 using testing::kTarEnd;
 using testing::MemorySource;
 using testing::tar_member;
 
-StreamOptions stream_options() {
-  StreamOptions options;
-  options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{64} << 20);
-  return options;
-}
-
-/// All of it: the members, the tree, and the first bytes of each file.
+/// All of it: the members and the tree.
 Result<Layer> open(std::string bytes, ReadOptions options = {}) {
   // Some thousand times, for which no process is started.
   options.in_process = true;
-  const auto source = std::make_shared<MemorySource>(std::move(bytes), "bad");
-  const Result<Archive> archive =
-      read_archive(source, options, stream_options(), nullptr, null_log());
-  if (!archive) return propagate(archive);
-  Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options(), null_log());
-  if (!layer) return propagate(layer);
-  return std::move(layer->layer);
+  Result<testing::Opened> opened =
+      testing::open(std::move(bytes), "bad", {.read = std::move(options)});
+  if (!opened) return propagate(opened);
+  return std::move(opened->layer);
 }
 
 std::string refusal(const std::string& bytes, const ReadOptions& options = {}) {
-  const Result<Layer> opened = open(bytes, options);
-  REQUIRE_FALSE(opened);
-  CHECK(opened.error().what.find('\n') == std::string::npos);
-  return opened.error().what;
+  return testing::refusal(open(bytes, options));
 }
 
 /// What a program packs of a directory with two files and a link.
@@ -184,12 +175,12 @@ TEST_CASE("archives with any byte changed are refused, or something else, and no
       const Result<Layer> opened = open(changed);
       if (!opened) continue;
       std::vector<std::byte> buffer(1 << 16);
-      for (NodeNo no = 0; no < opened->tree->node_count(); ++no) {
+      for (NodeNo no; no < opened->tree->node_count(); ++no) {
         const Node& node = opened->tree->node(no);
         if (!node.is_regular()) continue;
         const auto size = std::min<std::uint64_t>(node.size_bytes, buffer.size());
         const Result<void> read =
-            opened->contents->read(ContentNo{no}, 0, std::span(buffer).first(size));
+            opened->contents->read(content_no(no), 0, std::span(buffer).first(size));
         if (!read) CHECK_FALSE(read.error().what.empty());
       }
     }
@@ -238,10 +229,10 @@ TEST_CASE("a stored zip member stands where the directory finds it") {
   MemorySource source("garbage in front " + whole, "zip");
   const auto directory = ZipDirectory::read(source, 100);
   REQUIRE(directory);
-  const ZipDirectory::Member* member = (*directory)->find(17 + 30 + 6);
-  REQUIRE(member != nullptr);
-  CHECK(member->size_bytes == 5);
-  CHECK(member->method == ZipDirectory::kStored);
+  const ZipDirectory::Item* item = (*directory)->find(17 + 30 + 6);
+  REQUIRE(item != nullptr);
+  CHECK(item->size_bytes == 5);
+  CHECK(item->method == ZipDirectory::kStored);
   CHECK((*directory)->find(0) == nullptr);
 }
 
@@ -264,7 +255,8 @@ TEST_CASE("a name of gigabytes is not gathered in memory") {
     std::uint64_t most_read = 0;
   };
   const auto source = std::make_shared<Endless>();
-  const Result<Archive> archive = read_archive(source, {}, stream_options(), nullptr, null_log());
+  const Result<Archive> archive =
+      read_archive(source, {}, testing::with_spool(), nullptr, null_log());
   REQUIRE_FALSE(archive);
   CHECK_THAT(archive.error().what, Catch::StartsWith("endless: "));
   CHECK(source->most_read < (std::uint64_t{66} << 20));

@@ -36,9 +36,8 @@ std::string ExtractedPaths::text(PathNo no) const {
 /// Where the path's number is in the table, or would be.
 std::size_t ExtractedPaths::place_of(PathNo parent, std::string_view name) const noexcept {
   const std::size_t mask = table_.size() - 1;
-  std::size_t place = (std::hash<std::string_view>{}(name) ^
-                       (std::to_underlying(parent) * std::uint64_t{0x9e3779b97f4a7c15})) &
-                      mask;
+  std::size_t place =
+      (std::hash<std::string_view>{}(name) ^ (parent * std::uint64_t{0x9e3779b97f4a7c15})) & mask;
   while (table_[place] != kNoPath) {
     const ExtractedPath& path = (*this)[table_[place]];
     if (path.parent() == parent && path.name() == name) break;

@@ -11,16 +11,19 @@
 #include <vector>
 
 #include "fsgen/archive/member_log.h"
+#include "support/strong_integer.h"
 
 namespace mkvirtfs::archive {
 
 /// A path that some member names or implies; 0 is the root.
-enum class PathNo : std::uint32_t {};
+struct PathNoTag;
+using PathNo = StrongInteger<PathNoTag>;
 inline constexpr PathNo kRootPath{0};
 inline constexpr PathNo kNoPath{std::numeric_limits<std::uint32_t>::max()};
 
 /// What is no directory, under all its names: files, symlinks, devices.
-enum class ExtractedFileNo : std::uint32_t {};
+struct ExtractedFileNoTag;
+using ExtractedFileNo = StrongInteger<ExtractedFileNoTag>;
 
 enum class PathKind : std::uint8_t {
   implied,    ///< a directory that no member names so far
@@ -56,7 +59,7 @@ class ExtractedPath {
   }
   void become(ExtractedFileNo file) noexcept {
     kind_ = PathKind::file;
-    target_ = std::to_underlying(file);
+    target_ = file;
   }
   /// A link, resolving or outward: the member stays.
   void set_link_state(PathKind kind) noexcept { kind_ = kind; }
@@ -78,10 +81,8 @@ class ExtractedPaths {
  public:
   ExtractedPaths() : paths_(1), table_(kFirstSize, kNoPath) {}
 
-  ExtractedPath& operator[](PathNo no) noexcept { return paths_[std::to_underlying(no)]; }
-  const ExtractedPath& operator[](PathNo no) const noexcept {
-    return paths_[std::to_underlying(no)];
-  }
+  ExtractedPath& operator[](PathNo no) noexcept { return paths_[no]; }
+  const ExtractedPath& operator[](PathNo no) const noexcept { return paths_[no]; }
   std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(paths_.size()); }
 
   /// kNoPath when there is none.

@@ -40,7 +40,7 @@ std::optional<std::string> objection_to(const Member& member) {
     }
   }
   if ((member.mode & S_IFMT) == 0 && !member.is_hard_link) return "is of no type";
-  if (S_ISREG(member.mode) && member.size_bytes != 0 && member.place == Place::nowhere &&
+  if (S_ISREG(member.mode) && member.size_bytes != 0 && member.place == MemberPlace::nowhere &&
       !(member.is_sparse && member.stored_runs.empty())) {
     return "has a size, but no bytes";
   }
@@ -127,7 +127,7 @@ Result<void> Extraction::put_link(PathNo no, MemberLog::Position at) {
   const ExtractedFileNo file = paths_[found].file();
   if (Result<void> good = put_file(no, file); !good) return good;
   // cpio brings the bytes with the last name, and pax may with any.
-  if (brings_bytes(member_)) files_[std::to_underlying(file)] = at;
+  if (brings_bytes(member_)) files_[file] = at;
   return {};
 }
 
@@ -260,7 +260,7 @@ void Extraction::make_file(PathNo no, ExtractedFileNo file) {
   const MemberLog::Position link = paths_[no].member();
   members_.read(link, member_);
   paths_[no].become(file);
-  if (brings_bytes(member_)) files_[std::to_underlying(file)] = link;
+  if (brings_bytes(member_)) files_[file] = link;
 }
 
 Result<void> Extraction::make_outward(PathNo no) {

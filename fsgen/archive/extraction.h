@@ -34,9 +34,7 @@ class Extraction {
   const ExtractedPaths& paths() const noexcept { return paths_; }
   /// The member that made what is no directory, by ExtractedFileNo.
   std::span<const MemberLog::Position> files() const noexcept { return files_; }
-  MemberLog::Position file(ExtractedFileNo no) const noexcept {
-    return files_[std::to_underlying(no)];
-  }
+  MemberLog::Position file(ExtractedFileNo no) const noexcept { return files_[no]; }
   /// The member that is the root; nullopt: none is.
   std::optional<MemberLog::Position> root() const noexcept { return root_; }
   /// Members that only change what is there, or of which not all attributes are known.

@@ -7,8 +7,10 @@
 
 namespace mkvirtfs::archive {
 
+enum class IdKind : std::uint8_t { user, group };
+
 /// The id of a user or a group by a name that an archive has instead of it: a number, or a name
 /// that this host knows, as extracting would ask. nullopt when it does not.
-std::optional<std::uint32_t> id_of(std::string_view name, bool is_group);
+std::optional<std::uint32_t> id_of(std::string_view name, IdKind kind);
 
 }  // namespace mkvirtfs::archive

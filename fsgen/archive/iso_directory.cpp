@@ -46,7 +46,7 @@ std::string_view text_of(Bytes bytes) {
 bool is_descriptor(Bytes sector) { return text_of(sector.subspan(1, 5)) == "CD001"; }
 
 /// A directory that is still to be read.
-struct Extent {
+struct DirectoryExtent {
   std::uint64_t block = 0;
   std::uint32_t size_bytes = 0;
 };
@@ -81,7 +81,7 @@ class IsoDirectoryReader {
   }
   Result<void> take_descriptors();
   void add_root(Bytes descriptor);
-  Result<void> take_directory(const Extent& directory);
+  Result<void> take_directory(const DirectoryExtent& directory);
   Result<void> take_record(Bytes record, std::uint64_t at);
   /// What its system use area says of how the file is stored.
   Result<void> take_system_use(Bytes record, std::uint64_t at, IsoDirectory::Record& made);
@@ -92,9 +92,9 @@ class IsoDirectoryReader {
   ByteSource& image_;
   const std::uint64_t most_members_;
   std::uint64_t block_bytes_ = kSectorBytes;
-  std::vector<Extent> roots_;
-  std::vector<Extent> pending_;   // of one hierarchy
-  std::set<std::uint64_t> seen_;  // where directories begin
+  std::vector<DirectoryExtent> roots_;
+  std::vector<DirectoryExtent> pending_;  // of one hierarchy
+  std::set<std::uint64_t> seen_;          // where directories begin
   std::uint64_t directory_bytes_ = 0;
   bool has_susp_ = false;  // the hierarchy
   std::size_t skip_ = 0;   // of each system use area: SUSP, 5.3
@@ -105,12 +105,12 @@ class IsoDirectoryReader {
 
 Result<IsoDirectory> IsoDirectoryReader::run() {
   if (Result<void> good = take_descriptors(); !good) return propagate(good);
-  for (const Extent& root : roots_) {
+  for (const DirectoryExtent& root : roots_) {
     has_susp_ = false;
     skip_ = 0;
     pending_.assign({root});
     while (!pending_.empty()) {
-      const Extent directory = pending_.back();
+      const DirectoryExtent directory = pending_.back();
       pending_.pop_back();
       if (Result<void> good = take_directory(directory); !good) {
         return propagate(good);
@@ -143,7 +143,7 @@ void IsoDirectoryReader::add_root(Bytes descriptor) {
   roots_.push_back({load_le<std::uint32_t>(root, 2), load_le<std::uint32_t>(root, 10)});
 }
 
-Result<void> IsoDirectoryReader::take_directory(const Extent& directory) {
+Result<void> IsoDirectoryReader::take_directory(const DirectoryExtent& directory) {
   const std::uint64_t start = directory.block * block_bytes_;
   if (!seen_.insert(start).second) return {};
   if (seen_.size() > most_members_) {

@@ -14,7 +14,9 @@
 
 #include "fsgen/archive/archive.h"
 #include "fsgen/archive/iso_directory.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/testing/layer_bytes.h"
 #include "support/byte_order.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
@@ -22,68 +24,31 @@
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
 using testing::MemorySource;
 
 constexpr std::size_t kBlockBytes = 2048;
 
-void run(const std::string& command) {
-  const Ran ran = run_tool({"bash", "-c", "set -euo pipefail; " + command});
-  INFO(command << "\n" << ran.output);
-  REQUIRE(ran.status == 0);
-}
+using testing::Opened;
 
-struct Opened {
-  Archive archive;
-  Layer layer;
-};
-
-Result<Opened> open(const std::string& bytes) {
-  StreamOptions options;
-  options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
-  ReadOptions read_options;
-  read_options.helper.path = MKVIRTFS_READER;
-  Result<Archive> archive = read_archive(std::make_shared<MemorySource>(bytes, "image"),
-                                         read_options, options, nullptr, null_log());
-  if (!archive) return propagate(archive);
-  Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
-  if (!layer) return propagate(layer);
-  return Opened{std::move(*archive), std::move(layer->layer)};
-}
+void run(const std::string& command) { testing::run_shell(command); }
 
 Opened open_whole(const std::string& bytes) {
-  Result<Opened> opened = open(bytes);
-  INFO((opened ? "" : opened.error().what));
-  REQUIRE(opened);
-  return std::move(*opened);
+  return testing::whole(testing::open(bytes, "image"));
 }
 
-std::string content(const Layer& layer, std::string_view path) {
-  INFO(path);
-  const Node* const node = layer.tree->find_path(path);
-  REQUIRE(node != nullptr);
-  std::string bytes(node->size_bytes, '?');
-  const auto no = static_cast<ContentNo>(node - layer.tree->nodes().data());
-  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
-  INFO((read ? "" : read.error().what));
-  REQUIRE(read);
-  return bytes;
-}
-
-Place place_of(const Archive& archive, std::string_view path) {
+MemberPlace place_of(const Archive& archive, std::string_view path) {
   Member member;
   for (MemberLog::Position at = 0; at < archive.members.end();) {
     at = archive.members.read(at, member);
     if (member.path == path) return member.place;
   }
   FAIL(path << " is no member");
-  return Place::nowhere;
+  return MemberPlace::nowhere;
 }
 
 std::string error_of(const std::string& bytes) {
-  const Result<Opened> opened = open(bytes);
-  REQUIRE_FALSE(opened);
-  CHECK(opened.error().what.find('\n') == std::string::npos);
-  return opened.error().what;
+  return testing::refusal(testing::open(bytes, "image"));
 }
 
 /// Where the record of the file called `name` (without Rock Ridge) begins in the image.
@@ -129,14 +94,14 @@ TEST_CASE("a zisofs file of an ISO source is unpacked or refused") {
                                   std::pair("block_size=128k", "-joliet on")}) {
     INFO(how << " " << more);
     const Opened opened = open_whole(pack(how, more));
-    CHECK(content(opened.layer, "text") == text);
-    CHECK(content(opened.layer, "twin") == text);
-    CHECK(content(opened.layer, "sub/zeroes") == zeroes);
-    CHECK(content(opened.layer, "noise") == noise);
-    CHECK(content(opened.layer, "empty").empty());
+    CHECK(bytes_at(opened.layer, "text") == text);
+    CHECK(bytes_at(opened.layer, "twin") == text);
+    CHECK(bytes_at(opened.layer, "sub/zeroes") == zeroes);
+    CHECK(bytes_at(opened.layer, "noise") == noise);
+    CHECK(bytes_at(opened.layer, "empty").empty());
     CHECK(opened.layer.tree->find_path("twin") == opened.layer.tree->find_path("text"));
-    CHECK(place_of(opened.archive, "sub/zeroes") == Place::spooled);
-    CHECK(place_of(opened.archive, "noise") == Place::stored);
+    CHECK(place_of(opened.archive, "sub/zeroes") == MemberPlace::spooled);
+    CHECK(place_of(opened.archive, "noise") == MemberPlace::stored);
     // The foreign reader finds the same.
     const Ran ran = run_tool({"bsdtar", "-xOf", (dir / "z.iso").string(), "sub/zeroes"});
     CHECK(ran.output == zeroes);
@@ -166,9 +131,9 @@ TEST_CASE("a file of an ISO source is direct only where one record has all of it
   {
     const Opened opened = open_whole(image);
     for (const char* name : {"A", "B", "C"}) {
-      CHECK(place_of(opened.archive, name) == Place::stored);
+      CHECK(place_of(opened.archive, name) == MemberPlace::stored);
     }
-    CHECK(content(opened.layer, "C") == c);
+    CHECK(bytes_at(opened.layer, "C") == c);
   }
   SECTION("two sections with another file between them") {
     std::string patched = image;
@@ -184,10 +149,10 @@ TEST_CASE("a file of an ISO source is direct only where one record has all of it
       set_both_ends(patched, third + field, of_b);
     }
     const Opened opened = open_whole(patched);
-    CHECK(content(opened.layer, "A") == a + c);
-    CHECK(content(opened.layer, "B") == b);
-    CHECK(place_of(opened.archive, "A") == Place::spooled);
-    CHECK(place_of(opened.archive, "B") == Place::stored);
+    CHECK(bytes_at(opened.layer, "A") == a + c);
+    CHECK(bytes_at(opened.layer, "B") == b);
+    CHECK(place_of(opened.archive, "A") == MemberPlace::spooled);
+    CHECK(place_of(opened.archive, "B") == MemberPlace::stored);
   }
   SECTION("an extended attribute record, units and gaps are refused by name") {
     for (const std::size_t field : {std::size_t{1}, std::size_t{26}, std::size_t{27}}) {
@@ -211,7 +176,7 @@ TEST_CASE("an ISO whose Rock Ridge continuations form a loop ends with one line"
   write_file(dir / "tree" / name, "bytes");
   run("cd " + dir.path().string() + "; genisoimage -quiet -R -o rr.iso tree");
   const std::string image = read_file(dir / "rr.iso");
-  CHECK(content(open_whole(image).layer, name) == "bytes");
+  CHECK(bytes_at(open_whole(image).layer, name) == "bytes");
   // The name goes on in a continuation area.
   std::optional<std::size_t> area;
   std::string field;
@@ -252,34 +217,34 @@ TEST_CASE("direct access is right for every format that has it") {
   write_file(dir / "tree/text", text);
   struct Row {
     const char* command;
-    Place place;
+    MemberPlace place;
   };
   // Every format of libarchive that is read here: stored where it is proved that the archive holds
   // the member's bytes as they are, and unpacked by libarchive otherwise. rar and lha: see
   // rare_formats_test.cpp.
   constexpr std::array<Row, 21> kFormats = {{
-      {"bsdtar -cf $O --format=v7tar text", Place::stored},
-      {"bsdtar -cf $O --format=ustar text", Place::stored},
-      {"bsdtar -cf $O --format=pax text", Place::stored},
-      {"bsdtar -cf $O --format=gnutar text", Place::stored},
-      {"tar -cf $O --format=oldgnu text", Place::stored},
-      {"tar -cf $O --format=posix text", Place::stored},
-      {"bsdtar -cf $O --format=newc text", Place::stored},
-      {"bsdtar -cf $O --format=odc text", Place::stored},
-      {"bsdtar -cf $O --format=bin text", Place::stored},
-      {"bsdtar -cf $O --format=pwb text", Place::stored},
-      {"echo text | cpio -o --quiet -H crc >$O", Place::stored},
-      {"ar rcD $O text", Place::stored},
-      {"bsdtar -cf $O --format=arbsd text", Place::stored},
-      {"bsdtar -cf $O --format=iso9660 --options='!zisofs' text", Place::stored},
+      {"bsdtar -cf $O --format=v7tar text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=ustar text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=pax text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=gnutar text", MemberPlace::stored},
+      {"tar -cf $O --format=oldgnu text", MemberPlace::stored},
+      {"tar -cf $O --format=posix text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=newc text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=odc text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=bin text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=pwb text", MemberPlace::stored},
+      {"echo text | cpio -o --quiet -H crc >$O", MemberPlace::stored},
+      {"ar rcD $O text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=arbsd text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=iso9660 --options='!zisofs' text", MemberPlace::stored},
       {"xorriso -outdev $O -zisofs level=6 -map text /text -set_filter_r --zisofs / -- -commit",
-       Place::spooled},
-      {"bsdtar -cf $O --format=zip --options=zip:compression=store text", Place::stored},
-      {"bsdtar -cf $O --format=zip --options=zip:compression=deflate text", Place::deflated},
-      {"7z a -tzip -mm=BZip2 -bd $O.zip text; mv $O.zip $O", Place::spooled},
-      {"bsdtar -cf $O --format=7zip text", Place::spooled},
-      {"bsdtar -cf $O --format=xar text", Place::spooled},
-      {"gcab -c $O text", Place::spooled},
+       MemberPlace::spooled},
+      {"bsdtar -cf $O --format=zip --options=zip:compression=store text", MemberPlace::stored},
+      {"bsdtar -cf $O --format=zip --options=zip:compression=deflate text", MemberPlace::deflated},
+      {"7z a -tzip -mm=BZip2 -bd $O.zip text; mv $O.zip $O", MemberPlace::spooled},
+      {"bsdtar -cf $O --format=7zip text", MemberPlace::spooled},
+      {"bsdtar -cf $O --format=xar text", MemberPlace::spooled},
+      {"gcab -c $O text", MemberPlace::spooled},
   }};
   for (const Row& row : kFormats) {
     INFO(row.command);
@@ -287,7 +252,7 @@ TEST_CASE("direct access is right for every format that has it") {
     run("O=" + out + "; cd " + (dir / "tree").string() + "; rm -f $O; " + row.command);
     const Opened opened = open_whole(read_file(out));
     CHECK(place_of(opened.archive, "text") == row.place);
-    CHECK(content(opened.layer, "text") == text);
+    CHECK(bytes_at(opened.layer, "text") == text);
   }
 }
 

@@ -22,7 +22,7 @@
 namespace mkvirtfs::archive {
 namespace {
 
-constexpr NodeNo kNoNode = std::numeric_limits<NodeNo>::max();
+constexpr NodeNo kNoNode{std::numeric_limits<std::uint32_t>::max()};
 constexpr std::uint16_t kDirectoryPermissions = 0755;
 constexpr std::uint16_t kFilePermissions = 0644;
 constexpr std::uint32_t kNoId = std::numeric_limits<std::uint32_t>::max();
@@ -90,7 +90,7 @@ void Numbering::collect_entries() {
   std::vector<std::uint32_t> next(first_.begin(), first_.end() - 1);
   for (std::uint32_t no = 1; no < paths_.size(); ++no) {
     const PathNo parent = paths_[PathNo{no}].parent();
-    entries_[next[std::to_underlying(parent)]++] = PathNo{no};
+    entries_[next[parent]++] = PathNo{no};
   }
 }
 
@@ -163,7 +163,7 @@ Result<void> Numbering::add_directory(TreeAssembler& assembler, const ExtractedP
   NewNode node;
   if (path.kind() == PathKind::implied) {
     node = implied_directory();
-    made_.layer.implied_directories.push_back(narrow<NodeNo>(made_.places.size()));
+    made_.layer.implied_directories.push_back(NodeNo{narrow<std::uint32_t>(made_.places.size())});
   } else {
     members_.read(path.member(), member_);
     Result<NewNode> made = owned(node_of_member());
@@ -178,7 +178,7 @@ Result<void> Numbering::add_directory(TreeAssembler& assembler, const ExtractedP
 }
 
 Result<void> Numbering::add_file(TreeAssembler& assembler, const ExtractedPath& path) {
-  NodeNo& known = node_of_file_[std::to_underlying(path.file())];
+  NodeNo& known = node_of_file_[path.file()];
   if (known != kNoNode) {
     assembler.add_link(path.name(), known);
     return {};
@@ -201,9 +201,10 @@ bool Numbering::takes(std::string_view path) const {
     const std::string_view directory = path.substr(0, from);
     const std::string_view name = path.substr(from, slash - from);
     if (slash == std::string_view::npos) {
-      return rules_.takes(directory, name, S_ISDIR(member_.mode));
+      return rules_.takes(directory, name,
+                          S_ISDIR(member_.mode) ? EntryKind::directory : EntryKind::other);
     }
-    if (!rules_.takes(directory, name, /*is_directory=*/true)) return false;
+    if (!rules_.takes(directory, name, EntryKind::directory)) return false;
     from = slash + 1;
   }
 }
@@ -256,10 +257,10 @@ std::vector<NodeNo> Numbering::data_order() const {
     NodeNo no;
   };
   std::vector<Lies> files;
-  for (NodeNo no = 0; no < made_.places.size(); ++no) {
-    const Place place = made_.places.place(no);
-    if (place == Place::nowhere || place == Place::host) continue;
-    files.push_back({place != Place::spooled, made_.places.lies_at(no), no});
+  for (NodeNo no; no < made_.places.size(); ++no) {
+    const MemberPlace place = made_.places.place(no);
+    if (place == MemberPlace::nowhere || place == MemberPlace::host) continue;
+    files.push_back({place != MemberPlace::spooled, made_.places.lies_at(no), no});
   }
   std::ranges::sort(files, {}, [](const Lies& lies) {
     return std::tuple(!lies.in_archive, lies.offset, lies.no);
@@ -284,8 +285,8 @@ Result<std::pair<NewNode, std::vector<Xattr>>> Numbering::root() {
 
 /// The paths directly below a directory, sorted by name; those that lie elsewhere are among them.
 std::span<const PathNo> Numbering::sorted_entries(PathNo directory) {
-  const auto entries = std::span(entries_).subspan(first_[std::to_underlying(directory)],
-                                                   paths_[directory].entry_count());
+  const auto entries =
+      std::span(entries_).subspan(first_[directory], paths_[directory].entry_count());
   std::ranges::sort(entries, {}, [&](PathNo no) { return paths_[no].name(); });
   return entries;
 }
@@ -301,7 +302,8 @@ Result<void> Numbering::fill(TreeAssembler& assembler, PathNo directory,
   for (const PathNo no : sorted_entries(directory)) {
     const ExtractedPath& path = paths_[no];
     if (path.kind() == PathKind::outward) continue;
-    if (!rules_.takes_all() && !rules_.takes(path_of_directory, path.name(), path.is_directory())) {
+    const EntryKind kind = path.is_directory() ? EntryKind::directory : EntryKind::other;
+    if (!rules_.takes_all() && !rules_.takes(path_of_directory, path.name(), kind)) {
       ++made_.excluded_count;
       continue;
     }
@@ -326,7 +328,7 @@ Result<LayerTree> Numbering::run() {
   made_.places.add_nowhere();
 
   std::vector<PathNo> directories = {kRootPath};
-  for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+  for (DirectoryNo d; d < assembler.directory_count(); ++d) {
     assembler.open_directory(d);
     if (Result<void> good = fill(assembler, directories[d], directories); !good) {
       return propagate(good);

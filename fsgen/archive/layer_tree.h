@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "fsgen/archive/file_places.h"
+#include "fsgen/archive/content_places.h"
 #include "fsgen/archive/member_log.h"
 #include "fsgen/archive/member_path.h"
 #include "fsgen/tree/entry_rules.h"
@@ -44,7 +44,7 @@ struct LayerOptions {
 /// What became of a log of members: all of a Layer but its contents.
 struct LayerTree {
   Layer layer;  ///< `contents` is not set yet
-  FilePlaces places;
+  ContentPlaces places;
   std::uint64_t excluded_count = 0;
 };
 

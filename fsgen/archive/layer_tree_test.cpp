@@ -21,7 +21,7 @@ class Members {
     member.path = path;
     member.mode = S_IFREG | 0644;
     member.size_bytes = size;
-    member.place = size == 0 ? Place::nowhere : Place::stored;
+    member.place = size == 0 ? MemberPlace::nowhere : MemberPlace::stored;
     member.data_offset = offset;
     return add(member);
   }
@@ -97,7 +97,7 @@ TEST_CASE("members become what extracting them would leave") {
   CHECK(tree.find_path("lib")->mode == (S_IFLNK | 0777));
   CHECK(tree.find_path("usr/lib")->mode == (S_IFDIR | 0755));
   CHECK(made.layer.implied_directories ==
-        std::vector<NodeNo>{3, 5});  // usr and usr/lib, but not the root
+        std::vector{NodeNo{3}, NodeNo{5}});  // usr and usr/lib, but not the root
 }
 
 TEST_CASE("of several members with one name the last wins, and directories keep their entries") {
@@ -129,7 +129,7 @@ TEST_CASE("a hard link may bring the bytes of its group") {
   last.is_hard_link = true;
   last.link_target = "a";
   last.size_bytes = 9;
-  last.place = Place::stored;
+  last.place = MemberPlace::stored;
   last.data_offset = 700;
   members.add(last);
   const LayerTree made = members.good();
@@ -327,14 +327,14 @@ TEST_CASE("extended attributes that ext cannot hold by name are counted and name
   const LayerTree made = members.good();
   const SourceTree& tree = *made.layer.tree;
   CHECK(tree.unshown_counts() == SourceTree::UnshownCounts{0, 1});
-  CHECK(tree.lost_xattrs(1) == "com.apple.quarantine, system.nfs4_acl");
-  CHECK(tree.lost_xattrs(2) == "");
-  CHECK(tree.xattrs(tree.node(1).xattrs).size() == 1);
+  CHECK(tree.lost_xattrs(NodeNo{1}) == "com.apple.quarantine, system.nfs4_acl");
+  CHECK(tree.lost_xattrs(NodeNo{2}) == "");
+  CHECK(tree.xattrs(tree.node(NodeNo{1}).xattrs).size() == 1);
   LayerOptions options;
   options.entries.xattrs = false;
-  CHECK(members.good(options).layer.tree->lost_xattrs(1) != "");
+  CHECK(members.good(options).layer.tree->lost_xattrs(NodeNo{1}) != "");
   options.entries.lists_lost_xattrs = false;
-  CHECK(members.good(options).layer.tree->lost_xattrs(1) == "");
+  CHECK(members.good(options).layer.tree->lost_xattrs(NodeNo{1}) == "");
 }
 
 TEST_CASE("names stay below the root") {
@@ -439,7 +439,7 @@ TEST_CASE("a log of members opens again from its bytes, and nothing else does") 
   member.is_sparse = true;
   member.stored_runs = {{4096, 100}, {8192, 1}};
   member.xattrs = {{"user.a", std::string_view("\0\1", 2)}};
-  member.place = Place::stored;
+  member.place = MemberPlace::stored;
   member.data_offset = 12345;
   members.add(member).link("l", "sparse").symlink("s", "t");
 

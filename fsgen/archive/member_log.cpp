@@ -74,12 +74,12 @@ void put(Packer& out, const Member& member) {
     }
   }
   out.number(static_cast<std::uint64_t>(member.place));
-  if (member.place == Place::host) {
+  if (member.place == MemberPlace::host) {
     out.text(member.contents);
-  } else if (member.place != Place::nowhere) {
+  } else if (member.place != MemberPlace::nowhere) {
     out.number(member.data_offset);
   }
-  if (member.place == Place::deflated) {
+  if (member.place == MemberPlace::deflated) {
     out.number(member.packed_bytes);
     out.number(member.crc32);
   }
@@ -136,17 +136,18 @@ void take(Unpacker& in, Member& member) {
       member.xattrs.emplace_back(name, in.text());
     }
   }
-  member.place = static_cast<Place>(in.number_up_to(static_cast<std::uint64_t>(Place::host)));
+  member.place =
+      static_cast<MemberPlace>(in.number_up_to(static_cast<std::uint64_t>(MemberPlace::host)));
   member.contents = {};
   member.data_offset = 0;
-  if (member.place == Place::host) {
+  if (member.place == MemberPlace::host) {
     member.contents = in.text();
-  } else if (member.place != Place::nowhere) {
+  } else if (member.place != MemberPlace::nowhere) {
     member.data_offset = in.number_up_to(kMostSize);
   }
   member.packed_bytes = 0;
   member.crc32 = 0;
-  if (member.place == Place::deflated) {
+  if (member.place == MemberPlace::deflated) {
     member.packed_bytes = in.number_up_to(kMostSize);
     member.crc32 = static_cast<std::uint32_t>(in.number_up_to(kMost32));
   }

@@ -15,7 +15,7 @@
 namespace mkvirtfs::archive {
 
 /// Where the bytes of a member lie.
-enum class Place : std::uint8_t {
+enum class MemberPlace : std::uint8_t {
   nowhere,   ///< it has none: a directory, a link, an empty file
   stored,    ///< one behind the other in the archive's stream: the data runs, or all of it
   spooled,   ///< as stored, but in a spool beside the archive
@@ -54,7 +54,7 @@ struct Member {
   std::vector<Range> stored_runs;  ///< sorted, disjoint, not touching, inside the size
   std::vector<std::pair<std::string_view, std::string_view>> xattrs;  ///< no name twice
 
-  Place place = Place::nowhere;
+  MemberPlace place = MemberPlace::nowhere;
   std::uint64_t data_offset = 0;   ///< in the archive's stream, or the spool
   std::uint64_t packed_bytes = 0;  ///< deflated
   std::uint32_t crc32 = 0;         ///< deflated: of the unpacked bytes

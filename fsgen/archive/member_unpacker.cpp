@@ -77,7 +77,7 @@ Result<void> MemberUnpacker::unpack(ArchiveHandle& handle, MemberBudget& budget)
   if (!progress.announced) budget.take(progress.size_bytes);
   member_.size_bytes = progress.size_bytes;
   if (member_.size_bytes != 0) {
-    member_.place = Place::spooled;
+    member_.place = MemberPlace::spooled;
     member_.data_offset = unpacked_bytes_;
   }
   unpacked_bytes_ += progress.size_bytes;

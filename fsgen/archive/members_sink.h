@@ -16,7 +16,7 @@
 namespace mkvirtfs::archive {
 
 /// Where the bytes of members go that can only be unpacked from the beginning, one behind the
-/// other: Place::spooled is an offset there.
+/// other: MemberPlace::spooled is an offset there.
 class MembersSink {
  public:
   virtual ~MembersSink() = default;

@@ -260,7 +260,7 @@ Result<bool> MtreeReader::take_contents(const std::string& path,
                  Errc::does_not_fit);
   }
   total_bytes_ = *total;
-  member_.place = Place::host;
+  member_.place = MemberPlace::host;
   contents_ = path;
   member_.contents = contents_;
   return true;

@@ -6,7 +6,7 @@
 
 #include "block/content.h"
 #include "block/host_files.h"
-#include "fsgen/archive/file_places.h"
+#include "fsgen/archive/content_places.h"
 #include "fsgen/archive/read_members.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/tree/source_tree.h"
@@ -22,8 +22,8 @@ namespace mkvirtfs::archive {
 /// Whether the bytes are a manifest, by the signature in their first line: "#mtree".
 Result<bool> is_mtree(ByteSource& source);
 
-/// Reads a manifest. Members with contents have Place::host; `directory` is where these are looked
-/// for, and nothing outside of it is opened. What names no contents, target or device, and
+/// Reads a manifest. Members with contents have MemberPlace::host; `directory` is where these are
+/// looked for, and nothing outside of it is opened. What names no contents, target or device, and
 /// directories of which not all attributes are told, change what others bring.
 ///
 /// Errors: Errc::unreadable with the number of the line, also for contents that are not there
@@ -35,7 +35,7 @@ Result<ReadMembers> read_mtree(ByteSource& manifest, const std::string& director
 /// The bytes of the files in a manifest's tree, by node number, as they are from now on (law 5).
 /// `log` outlives the store.
 Result<std::shared_ptr<ContentStore>> open_mtree_files(
-    const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
+    const std::shared_ptr<const SourceTree>& tree, const ContentPlaces& places,
     const std::string& directory, ChangeCheck check, LogSink& log);
 
 }  // namespace mkvirtfs::archive

@@ -52,7 +52,7 @@ class MtreeFiles final : public HostFileTable {
     FileFacts facts;
   };
 
-  const File& at(ContentNo file) const { return files_.at(static_cast<NodeNo>(file)); }
+  const File& at(ContentNo file) const { return files_.at(node_no(file)); }
 
   const ContentsDirectory directory_;
   std::unordered_map<NodeNo, File> files_;
@@ -85,13 +85,13 @@ Result<UniqueFd> ContentsDirectory::open_file(const std::string& path) const {
 }
 
 Result<std::shared_ptr<ContentStore>> open_mtree_files(
-    const std::shared_ptr<const SourceTree>& tree, const FilePlaces& places,
+    const std::shared_ptr<const SourceTree>& tree, const ContentPlaces& places,
     const std::string& directory, ChangeCheck check, LogSink& log) {
   Result<ContentsDirectory> contents = ContentsDirectory::open(directory);
   if (!contents) return propagate(contents);
   const auto files = std::make_shared<MtreeFiles>(std::move(*contents));
-  for (NodeNo no = 0; no < places.size(); ++no) {
-    if (places.place(no) != Place::host) continue;
+  for (NodeNo no; no < places.size(); ++no) {
+    if (places.place(no) != MemberPlace::host) continue;
     Result<void> good = files->add(no, places.contents(no), tree->node(no).size_bytes);
     if (!good) {
       return propagate(good);

@@ -125,10 +125,10 @@ std::optional<std::string> MtreeKeywords::set(std::string_view word) {
   } else if (keyword == "gid") {
     take(gid, number_of<std::uint32_t>(value));
   } else if (keyword == "uname") {
-    named_uid = id_of(unescaped_name(value), /*is_group=*/false);
+    named_uid = id_of(unescaped_name(value), IdKind::user);
     unknown_user = named_uid ? "" : value;
   } else if (keyword == "gname") {
-    named_gid = id_of(unescaped_name(value), /*is_group=*/true);
+    named_gid = id_of(unescaped_name(value), IdKind::group);
     unknown_group = named_gid ? "" : value;
   } else if (keyword == "time") {
     take(mtime, time_of(value));

@@ -9,10 +9,12 @@
 #include <utility>
 
 #include "fsgen/archive/archive.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/host/scan.h"
 #include "fsgen/stream/testing/stream_data.h"
 #include "fsgen/tree/listing.h"
 #include "fsgen/tree/merge.h"
+#include "fsgen/tree/testing/layer_bytes.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
@@ -20,37 +22,21 @@
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
 using testing::MemorySource;
 
 /// The layer that a manifest is, whose contents are below `directory`.
 Result<Layer> open(std::string text, const std::filesystem::path& directory) {
   ReadOptions options;
   options.manifest_directory = directory.string();
-  const auto source = std::make_shared<MemorySource>(std::move(text), "manifest");
-  const Result<Archive> archive = read_archive(source, options, {}, nullptr, null_log());
-  if (!archive) return propagate(archive);
-  LayerOptions layer_options;
-  Result<ArchiveLayer> layer = make_layer(*archive, layer_options, {}, null_log());
-  if (!layer) return propagate(layer);
-  return std::move(layer->layer);
+  Result<testing::Opened> opened =
+      testing::open(std::move(text), "manifest", {.read = std::move(options)});
+  if (!opened) return propagate(opened);
+  return std::move(opened->layer);
 }
 
 std::string refusal(const std::string& lines, const std::filesystem::path& directory) {
-  const Result<Layer> opened = open("#mtree\n" + lines, directory);
-  REQUIRE_FALSE(opened);
-  CHECK(opened.error().what.find('\n') == std::string::npos);
-  return opened.error().what;
-}
-
-std::string read_file_of(const Layer& layer, std::string_view path) {
-  const Node* const node = layer.tree->find_path(path);
-  REQUIRE(node != nullptr);
-  std::string bytes(node->size_bytes, '\0');
-  const auto no = static_cast<ContentNo>(node - layer.tree->nodes().data());
-  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
-  INFO((read ? "" : read.error().what));
-  REQUIRE(read);
-  return bytes;
+  return testing::refusal(open("#mtree\n" + lines, directory));
 }
 
 }  // namespace
@@ -83,10 +69,8 @@ TEST_CASE("a manifest brings what it names contents or a type for") {
   REQUIRE(tool != nullptr);
   CHECK(tool->mode == (S_IFREG | 04755));
   CHECK(tool->mtime() == Timestamp{1'500'000'000, 5});
-  CHECK(read_file_of(*layer, "bin/tool") == "the bytes\n");
-  const auto number = [&](std::string_view path) {
-    return static_cast<NodeNo>(tree.find_path(path) - tree.nodes().data());
-  };
+  CHECK(bytes_at(*layer, "bin/tool") == "the bytes\n");
+  const auto number = [&](std::string_view path) { return tree.number_of(*tree.find_path(path)); };
   CHECK(tree.symlink_target(number("bin/link")) == "tool\n");
   CHECK(tree.device_number(number("dev/tty")) == DeviceNumber{5, 0});
   CHECK(tree.node(number("dev/tty")).gid == 5);
@@ -100,7 +84,7 @@ TEST_CASE("a manifest brings what it names contents or a type for") {
   // What changes afterwards is no longer what it said.
   write_file(dir / "blobs/a b", "THE BYTES!\n");
   std::string bytes(10, '\0');
-  const Result<void> changed = layer->contents->read(static_cast<ContentNo>(number("bin/tool")), 0,
+  const Result<void> changed = layer->contents->read(content_no(number("bin/tool")), 0,
                                                      std::as_writable_bytes(std::span(bytes)));
   REQUIRE_FALSE(changed);
   CHECK(changed.error().code == Errc::source_changed);

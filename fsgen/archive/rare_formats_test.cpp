@@ -13,14 +13,18 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/stream/file_source.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/testing/layer_bytes.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
+using testing::bytes_of;
 using testing::MemorySource;
 
 /// What an archive is to hold: a directory when `mode` says so, a symlink with `bytes` as target.
@@ -361,30 +365,16 @@ std::string lha_of(const std::vector<File>& files, bool packs) {
   return lha + std::string(1, '\0');
 }
 
-Result<Layer> open(const std::shared_ptr<ByteSource>& source, bool in_process = false) {
-  StreamOptions options;
-  options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{64} << 20);
-  ReadOptions read_options;
-  read_options.helper.path = MKVIRTFS_READER;
-  read_options.in_process = in_process;
-  const Result<Archive> archive = read_archive(source, read_options, options, nullptr, null_log());
-  if (!archive) return propagate(archive);
-  Result<ArchiveLayer> layer = make_layer(*archive, {}, options, null_log());
-  if (!layer) return propagate(layer);
-  return std::move(layer->layer);
+Result<Layer> open(std::shared_ptr<ByteSource> source, bool in_process) {
+  testing::OpenOptions options;
+  options.read.in_process = in_process;
+  Result<testing::Opened> opened = testing::open(std::move(source), options);
+  if (!opened) return propagate(opened);
+  return std::move(opened->layer);
 }
 
 Result<Layer> open(const std::string& bytes) {
-  return open(std::make_shared<MemorySource>(bytes, "packed"));
-}
-
-std::string content(const Layer& layer, const Node& node) {
-  std::string bytes(node.size_bytes, '?');
-  const auto no = static_cast<ContentNo>(&node - layer.tree->nodes().data());
-  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
-  INFO((read ? "" : read.error().what));
-  REQUIRE(read);
-  return bytes;
+  return open(std::make_shared<MemorySource>(bytes, "packed"), /*in_process=*/false);
 }
 
 void check(const Result<Layer>& layer, const std::vector<File>& files) {
@@ -397,9 +387,9 @@ void check(const Result<Layer>& layer, const std::vector<File>& files) {
     REQUIRE(node != nullptr);
     CHECK(node->mode == file.mode);
     CHECK(node->mtime() == Timestamp{file.mtime_s, 0});
-    if (S_ISREG(file.mode)) CHECK(content(*layer, *node) == file.bytes);
+    if (S_ISREG(file.mode)) CHECK(bytes_of(*layer, layer->tree->number_of(*node)) == file.bytes);
     if (S_ISLNK(file.mode)) {
-      const auto no = static_cast<NodeNo>(node - layer->tree->nodes().data());
+      const auto no = layer->tree->number_of(*node);
       CHECK(layer->tree->symlink_target(no) == file.bytes);
     }
   }
@@ -473,7 +463,7 @@ TEST_CASE("a RAR5 archive packed on Windows is what was packed") {
     REQUIRE(node != nullptr);
     CHECK(S_ISREG(node->mode));
     CHECK(node->mtime() == Timestamp{file.mtime_s, 0});
-    CHECK(content(*layer, *node) == file.bytes);
+    CHECK(bytes_of(*layer, layer->tree->number_of(*node)) == file.bytes);
   }
 }
 
@@ -512,15 +502,15 @@ TEST_CASE("cab archives are what was packed") {
     REQUIRE(ran.status == 0);
     const auto source = open_file_source((dir / "a.cab").string(), OnChange::error, null_log());
     REQUIRE(source);
-    const Result<Layer> layer = open(*source);
+    const Result<Layer> layer = open(*source, /*in_process=*/false);
     INFO((layer ? "" : layer.error().what));
     REQUIRE(layer);
     const Node* const large = layer->tree->find_path("dir/large");
     REQUIRE(large != nullptr);
-    CHECK(content(*layer, *large) == bytes);
+    CHECK(bytes_of(*layer, layer->tree->number_of(*large)) == bytes);
     CHECK(large->mode == (S_IFREG | 0666));
     CHECK(large->mtime() == Timestamp{1'600'000'000, 0});
-    CHECK(content(*layer, *layer->tree->find_path("text")) == "seven b");
+    CHECK(bytes_at(*layer, "text") == "seven b");
     CHECK(layer->implied_directories.size() == 2);
   }
 }
@@ -543,9 +533,8 @@ TEST_CASE("ar archives are what was packed, with and without types in their mode
     const Node* const text = layer->tree->find_path("text");
     REQUIRE(text != nullptr);
     CHECK(text->mode == (S_IFREG | (how[2] == 'U' ? 0640 : 0644)));
-    CHECK(content(*layer, *text) == "seven b");
-    CHECK(content(*layer, *layer->tree->find_path("a name that is too long for the header")) ==
-          "long");
+    CHECK(bytes_of(*layer, layer->tree->number_of(*text)) == "seven b");
+    CHECK(bytes_at(*layer, "a name that is too long for the header") == "long");
   }
 }
 

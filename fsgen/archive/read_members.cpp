@@ -220,7 +220,7 @@ Result<void> MemberReader::take() {
 }
 
 Result<void> MemberReader::take_place() {
-  member_.place = Place::nowhere;
+  member_.place = MemberPlace::nowhere;
   member_.data_offset = 0;
   if (!S_ISREG(member_.mode)) return {};
   const Result<bool> is_placed = stored_.find(*handle_);

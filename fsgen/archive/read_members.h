@@ -68,7 +68,7 @@ struct ReadMembers {
   ArchiveKind kind = ArchiveKind::other;
   /// tar and cpio: the first byte behind the archive's end that is not zero, when there is one.
   std::optional<std::uint64_t> rest_offset;
-  /// What Place::spooled members lie in; none when there are no such.
+  /// What MemberPlace::spooled members lie in; none when there are no such.
   std::shared_ptr<ByteSource> spool;
 };
 

@@ -58,8 +58,7 @@ class SegmentReader {
 Result<void> SegmentReader::run() {
   if (read_.kind == ArchiveKind::zip || read_.kind == ArchiveKind::other) {
     // Their readers begin at the end, or know it from the header.
-    const Result<std::optional<std::uint64_t>> end =
-        end_of_archive(*stream_, read_.kind == ArchiveKind::zip);
+    const Result<std::optional<std::uint64_t>> end = end_of_archive(*stream_, read_.kind);
     if (!end) return propagate(end);
     if (*end) {
       const Result<std::optional<std::uint64_t>> rest = find_rest(*stream_, **end);
@@ -144,7 +143,7 @@ Result<void> SegmentReader::append(const MemberLog& members, std::uint64_t shift
   Member member;
   for (MemberLog::Position at = 0; at < members.end();) {
     at = members.read(at, member);
-    if (member.place != Place::nowhere) member.data_offset += shift;
+    if (member.place != MemberPlace::nowhere) member.data_offset += shift;
     if (read_.members.member_count() == options_.limits.most_members) {
       return fail(Errc::does_not_fit,
                   fmt::format("{} has more than {} members (see --max-entries)",

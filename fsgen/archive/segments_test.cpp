@@ -7,65 +7,44 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
-#include "fsgen/archive/testing/collected_log.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/archive/testing/tar_bytes.h"
 #include "fsgen/stream/file_source.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/testing/layer_bytes.h"
 #include "support/byte_order.h"
+#include "tests/support/collected_log.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
 using testing::CollectedLog;
 using testing::kTarEnd;
 using testing::MemorySource;
 using testing::tar_member;
 
-std::string run(const std::string& command) {
-  const Ran ran = run_tool({"bash", "-c", "set -euo pipefail; " + command});
-  INFO(command << "\n" << ran.output);
-  REQUIRE(ran.status == 0);
-  return ran.output;
-}
+using testing::open;
+using testing::run_shell;
 
-struct Opened {
-  Archive archive;
-  Layer layer;
+struct Read {
+  std::shared_ptr<CollectedLog> sink;  // outlives what writes to it
+  testing::Opened opened;
   std::string log;
 };
 
-Result<Opened> open(std::shared_ptr<ByteSource> source, ReadOptions options = {},
-                    const IndexCache* cache = nullptr) {
-  options.helper.path = MKVIRTFS_READER;
-  StreamOptions stream_options;
-  stream_options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
-  CollectedLog log;
-  Result<Archive> archive = read_archive(std::move(source), options, stream_options, cache, log);
-  if (!archive) return propagate(archive);
-  Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options, log);
-  if (!layer) return propagate(layer);
-  return Opened{std::move(*archive), std::move(layer->layer), log.take()};
-}
-
-Opened opened(const std::string& bytes, const ReadOptions& options = {}) {
-  Result<Opened> all = open(std::make_shared<MemorySource>(bytes, "a"), options);
-  INFO((all ? "" : all.error().what));
-  REQUIRE(all);
-  return std::move(*all);
+Read read(const std::string& bytes, const ReadOptions& options = {}) {
+  auto log = std::make_shared<CollectedLog>();
+  testing::Opened opened = testing::whole(open(bytes, "a", {.read = options, .log = log.get()}));
+  std::string text = log->text();
+  return {std::move(log), std::move(opened), std::move(text)};
 }
 
 /// "": there is no such file.
 std::string content(const Layer& layer, std::string_view path) {
-  const Node* const node = layer.tree->find_path(path);
-  if (node == nullptr) return "";
-  std::string bytes(node->size_bytes, '?');
-  const auto no = static_cast<ContentNo>(node - layer.tree->nodes().data());
-  const Result<void> read = layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes)));
-  INFO((read ? "" : read.error().what));
-  REQUIRE(read);
-  return bytes;
+  return layer.tree->find_path(path) == nullptr ? "" : bytes_at(layer, path);
 }
 
 /// cpio archives: each with a file of its own, and one that all have.
@@ -76,13 +55,13 @@ class Segments {
       std::filesystem::create_directories(dir_ / "tree" / name / "d");
       write_file(dir_ / "tree" / name / "d" / name, std::string(5001, name[0]));
       write_file(dir_ / "tree" / name / "same", name);
-      run("cd " + (dir_ / "tree" / name).string() + "; ln d/" + name + " hard-" + name +
-          "; find . | cpio -o --quiet -H newc >../../" + name);
+      run_shell("cd " + (dir_ / "tree" / name).string() + "; ln d/" + name + " hard-" + name +
+                "; find . | cpio -o --quiet -H newc >../../" + name);
     }
   }
   /// What a shell makes of the files one, two and three on its standard output.
   std::string made_by(const std::string& command) const {
-    run("cd " + dir_.path().string() + "; { " + command + "; } >all");
+    run_shell("cd " + dir_.path().string() + "; { " + command + "; } >all");
     return read_file(dir_ / "all");
   }
 
@@ -104,42 +83,42 @@ TEST_CASE("all segments of an initramfs are read, as the kernel does, the last o
         "cat one; xz --check=crc32 -c two; head -c 7 /dev/zero; lzma -c three",
         "{ cat one; head -c 3 /dev/zero; cat two; } | gzip -c; zstd -qc three"}) {
     INFO(command);
-    const Opened all = opened(segments.made_by(command));
+    const Read all = read(segments.made_by(command));
     CHECK_FALSE(all.log.contains("left alone"));
     for (const char* const name : {"one", "two", "three"}) {
-      CHECK((content(all.layer, std::string("d/") + name) == std::string(5001, name[0])));
-      CHECK((content(all.layer, std::string("hard-") + name) == std::string(5001, name[0])));
+      CHECK((content(all.opened.layer, std::string("d/") + name) == std::string(5001, name[0])));
+      CHECK((content(all.opened.layer, std::string("hard-") + name) == std::string(5001, name[0])));
     }
-    CHECK(content(all.layer, "same") == "three");
-    CHECK(all.layer.tree->node_count() == 6);
+    CHECK(content(all.opened.layer, "same") == "three");
+    CHECK(all.opened.layer.tree->node_count() == 6);
   }
 }
 
 TEST_CASE("a cpio without a member is an empty tree, and a segment like others") {
   const Segments segments;
-  const Opened empty = opened(segments.made_by("cpio -o --quiet -H newc </dev/null"));
-  CHECK(empty.layer.tree->node_count() == 1);
-  const Opened both = opened(segments.made_by("cpio -o --quiet -H newc </dev/null; gzip -c one"));
-  CHECK(content(both.layer, "same") == "one");
+  const Read empty = read(segments.made_by("cpio -o --quiet -H newc </dev/null"));
+  CHECK(empty.opened.layer.tree->node_count() == 1);
+  const Read both = read(segments.made_by("cpio -o --quiet -H newc </dev/null; gzip -c one"));
+  CHECK(content(both.opened.layer, "same") == "one");
 }
 
 TEST_CASE("what is no segment behind a cpio is told, and a broken one refused") {
   const Segments segments;
   const std::string one = segments.made_by("cat one");
-  CHECK(opened(one + "junk").log == "a: what follows the end of its archive at byte " +
-                                        std::to_string(one.size()) + " is left alone\n");
+  CHECK(read(one + "junk").log == "a: what follows the end of its archive at byte " +
+                                      std::to_string(one.size()) + " is left alone\n");
   // Where the kernel would not look for one.
-  CHECK_THAT(opened(one + '\0' + one).log, Catch::Contains("is left alone"));
-  CHECK_THAT(opened(segments.made_by("cat one; printf 0707garbage")).log,
+  CHECK_THAT(read(one + '\0' + one).log, Catch::Contains("is left alone"));
+  CHECK_THAT(read(segments.made_by("cat one; printf 0707garbage")).log,
              Catch::Contains("is left alone"));
-  CHECK_THAT(opened(segments.made_by("cat one; printf junk") + one).log,
+  CHECK_THAT(read(segments.made_by("cat one; printf junk") + one).log,
              Catch::Contains("is left alone"));
-  CHECK_THAT(opened(segments.made_by("{ cat one; printf junk; } | gzip -c")).log,
+  CHECK_THAT(read(segments.made_by("{ cat one; printf junk; } | gzip -c")).log,
              Catch::Contains(" of what it unpacks to is left alone"));
   const std::string tar = segments.made_by("cat one; tar -cz -T /dev/null");
-  CHECK_THAT(opened(tar).log, Catch::Contains("is left alone"));
+  CHECK_THAT(read(tar).log, Catch::Contains("is left alone"));
   const std::string cut = segments.made_by("cat one; gzip -c two | head -c 90");
-  const Result<Opened> refused = open(std::make_shared<MemorySource>(cut, "a"));
+  const Result<testing::Opened> refused = open(cut, "a");
   REQUIRE_FALSE(refused);
   CHECK_THAT(refused.error().what, Catch::StartsWith("a from byte "));
 }
@@ -149,11 +128,11 @@ TEST_CASE("limits are those of all segments together") {
   const std::string all = segments.made_by("cat one; gzip -c two; zstd -qc three");
   ReadOptions options;
   options.limits.most_members = 11;
-  CHECK_FALSE(open(std::make_shared<MemorySource>(all, "a"), options));
+  CHECK_FALSE(open(all, "a", {.read = options}));
   options.limits.most_members = 15;
-  CHECK(open(std::make_shared<MemorySource>(all, "a"), options));
+  CHECK(open(all, "a", {.read = options}));
   options.limits.most_bytes = 11'000;
-  CHECK_FALSE(open(std::make_shared<MemorySource>(all, "a"), options));
+  CHECK_FALSE(open(all, "a", {.read = options}));
 }
 
 TEST_CASE("concatenated tars are read with --ignore-zeros, and told of without it") {
@@ -163,61 +142,64 @@ TEST_CASE("concatenated tars are read with --ignore-zeros, and told of without i
     for (const bool is_packed : {false, true}) {
       const TempDir dir;
       write_file(dir / "all", first + end + second + kTarEnd);
-      if (is_packed) run("cd " + dir.path().string() + "; gzip all; mv all.gz all");
+      if (is_packed) run_shell("cd " + dir.path().string() + "; gzip all; mv all.gz all");
       const std::string bytes = read_file(dir / "all");
-      const Opened one = opened(bytes);
-      CHECK(content(one.layer, "b") == "first");
-      CHECK(content(one.layer, "c") == "");
+      const Read one = read(bytes);
+      CHECK(content(one.opened.layer, "b") == "first");
+      CHECK(content(one.opened.layer, "c") == "");
       CHECK(one.log == "a: what follows the end of its archive at byte " +
                            std::to_string(first.size() + end.size()) +
                            (is_packed ? " of what it unpacks to" : "") +
                            " is left alone (--ignore-zeros reads on in a tar)\n");
       ReadOptions options;
       options.ignores_zeros = true;
-      const Opened all = opened(bytes, options);
+      const Read all = read(bytes, options);
       CHECK_FALSE(all.log.contains("left alone"));
       std::filesystem::create_directory(dir / "out");
-      run("cd " + dir.path().string() + "; tar --ignore-zeros -xf all -C out");
+      run_shell("cd " + dir.path().string() + "; tar --ignore-zeros -xf all -C out");
       for (const char* const name : {"a", "b", "c"}) {
-        CHECK(content(all.layer, name) == read_file(dir / "out" / name));
+        CHECK(content(all.opened.layer, name) == read_file(dir / "out" / name));
       }
     }
   }
   ReadOptions options;
   options.ignores_zeros = true;
-  CHECK(opened(kTarEnd + kTarEnd, options).layer.tree->node_count() == 1);
-  CHECK_FALSE(
-      open(std::make_shared<MemorySource>(first + kTarEnd + std::string(512, 'x')), options));
+  CHECK(read(kTarEnd + kTarEnd, options).opened.layer.tree->node_count() == 1);
+  CHECK_FALSE(open(std::make_shared<MemorySource>(first + kTarEnd + std::string(512, 'x')),
+                   {.read = options}));
 }
 
 TEST_CASE("what is left behind an end is reported, always, and padding is not") {
   const std::string tar = tar_member("a", '0', "x") + kTarEnd;
-  CHECK(opened(tar + std::string(100'000, '\0')).log == "");
-  CHECK_THAT(opened(tar + std::string(100'000, '\0') + "x").log,
+  CHECK(read(tar + std::string(100'000, '\0')).log == "");
+  CHECK_THAT(read(tar + std::string(100'000, '\0') + "x").log,
              Catch::Contains(" at byte " + std::to_string(tar.size() + 100'000) + " is left"));
-  CHECK_THAT(opened(tar_member("a", '0', "x") + std::string(512, '\0') + "short").log,
+  CHECK_THAT(read(tar_member("a", '0', "x") + std::string(512, '\0') + "short").log,
              Catch::Contains(" is left alone"));
   for (const char* const packer : {"gzip", "xz", "zstd -q", "lz4 -q", "lz4 -ql", "bzip2", "lzma"}) {
     INFO(packer);
     const TempDir dir;
     write_file(dir / "a.tar", tar);
-    run("cd " + dir.path().string() + "; " + packer + " -c a.tar >good; cat good >junk; " +
-        "head -c 4096 /dev/zero | cat good - >padded; printf 'junk behind' >>junk");
+    run_shell("cd " + dir.path().string() + "; " + packer + " -c a.tar >good; cat good >junk; " +
+              "head -c 4096 /dev/zero | cat good - >padded; printf 'junk behind' >>junk");
     const auto size = std::to_string(std::filesystem::file_size(dir / "good"));
     const IndexCache cache((dir / "cache").string(), null_log());
     for (const bool is_again : {false, true}) {
       for (const char* const name : {"good", "padded", "junk"}) {
         INFO(name);
-        const Result<Opened> all =
-            open(*open_file_source((dir / name).string(), OnChange::error, null_log()), {}, &cache);
+        CollectedLog log;
+        const Result<testing::Opened> all =
+            open(*open_file_source((dir / name).string(), OnChange::error, null_log()),
+                 {.cache = &cache, .log = &log});
         REQUIRE(all);
         CHECK(all->archive.from_kept_index == is_again);
         CHECK(content(all->layer, "a") == "x");
         if (name != std::string_view("junk")) {
-          CHECK(all->log == "");
+          CHECK(log.text() == "");
         } else {
-          CHECK_THAT(all->log, Catch::Contains(": what follows the end of its ") &&
-                                   Catch::Contains(" stream at byte " + size + " is left alone\n"));
+          CHECK_THAT(log.text(),
+                     Catch::Contains(": what follows the end of its ") &&
+                         Catch::Contains(" stream at byte " + size + " is left alone\n"));
         }
       }
     }
@@ -232,12 +214,12 @@ TEST_CASE("what is left behind a zip, a 7z and a cab is reported, too") {
        {"zip -qX $O.zip f; mv $O.zip $O", "zip -qXz $O.zip f <<<comment; mv $O.zip $O",
         "7z a -bd $O.7z f >/dev/null; mv $O.7z $O"}) {
     INFO(command);
-    run("cd " + (dir / "tree").string() + "; O=" + (dir / "a").string() + "; " + command);
+    run_shell("cd " + (dir / "tree").string() + "; O=" + (dir / "a").string() + "; " + command);
     const std::string bytes = read_file(dir / "a");
-    CHECK(opened(bytes).log == "");
-    CHECK(opened(bytes + std::string(100, '\0')).log == "");
-    const Opened with_rest = opened(bytes + "junk");
-    CHECK(content(with_rest.layer, "f") == "bytes");
+    CHECK(read(bytes).log == "");
+    CHECK(read(bytes + std::string(100, '\0')).log == "");
+    const Read with_rest = read(bytes + "junk");
+    CHECK(content(with_rest.opened.layer, "f") == "bytes");
     CHECK(with_rest.log == "a: what follows the end of its archive at byte " +
                                std::to_string(bytes.size()) + " is left alone\n");
   }
@@ -251,11 +233,11 @@ TEST_CASE("an empty .tar.gz is an empty tree, whatever made it") {
         "rm -f a.a; ar rc a.a; cat a.a"}) {
     INFO(command);
     const std::string in = dir.path().string();
-    run("cd " + in +
-        "; rm -rf .git; git init -q . 2>/dev/null; git -c user.name=a -c user.email=b " +
-        "commit -q --allow-empty -m x; " + "{ " + command + "; } >a.tar.gz");
-    const Opened empty = opened(read_file(dir / "a.tar.gz"));
-    CHECK(empty.layer.tree->node_count() == 1);
+    run_shell("cd " + in +
+              "; rm -rf .git; git init -q . 2>/dev/null; git -c user.name=a -c user.email=b " +
+              "commit -q --allow-empty -m x; " + "{ " + command + "; } >a.tar.gz");
+    const Read empty = read(read_file(dir / "a.tar.gz"));
+    CHECK(empty.opened.layer.tree->node_count() == 1);
     CHECK(empty.log == "");
   }
 }
@@ -265,7 +247,7 @@ TEST_CASE("a zip with 64-bit offsets behind a program that unpacks it is read") 
   std::filesystem::create_directory(dir / "tree");
   write_file(dir / "tree/stored", "short");
   write_file(dir / "tree/deflated", std::string(100'000, 'd'));
-  run("cd " + (dir / "tree").string() + "; zip -qX ../a.zip stored deflated");
+  run_shell("cd " + (dir / "tree").string() + "; zip -qX ../a.zip stored deflated");
   const std::string plain = read_file(dir / "a.zip");
   // Its end in 64 bits (APPNOTE.TXT 4.3.14 and 4.3.15), and nothing of it in that of 32.
   const std::size_t end_at = plain.size() - 22;
@@ -296,12 +278,12 @@ TEST_CASE("a zip with 64-bit offsets behind a program that unpacks it is read") 
   for (const std::string& stub :
        {std::string(), std::string(70'000, 's'), std::string("#!/bin/sh\nexec unzip $0\n")}) {
     INFO(stub.size());
-    const Opened all = opened(stub + zip64);
-    CHECK(content(all.layer, "stored") == "short");
-    CHECK((content(all.layer, "deflated") == std::string(100'000, 'd')));
+    const Read all = read(stub + zip64);
+    CHECK(content(all.opened.layer, "stored") == "short");
+    CHECK((content(all.opened.layer, "deflated") == std::string(100'000, 'd')));
     write_file(dir / "sfx", stub + zip64);
-    CHECK(run("cd " + dir.path().string() + "; { unzip -p sfx stored || true; } 2>/dev/null") ==
-          "short");
+    CHECK(run_shell("cd " + dir.path().string() +
+                    "; { unzip -p sfx stored || true; } 2>/dev/null") == "short");
   }
 }
 

@@ -64,7 +64,7 @@ Result<bool> StoredBytes::find(const ArchiveHandle& handle) {
                                        stored.length, stored.offset, source_->size_bytes()));
   }
   if (stored.length != 0) {
-    member_.place = Place::stored;
+    member_.place = MemberPlace::stored;
     member_.data_offset = stored.offset;
   }
   if (!is_iso) last_ = stored;
@@ -95,7 +95,7 @@ Result<bool> StoredBytes::find_in_zip(const ArchiveHandle& handle) {
     if (!read) return propagate(read);
     zip_ = std::move(*read);
   }
-  const ZipDirectory::Member* const where = zip_->find(handle.data_offset());
+  const ZipDirectory::Item* const where = zip_->find(handle.data_offset());
   if (where == nullptr || where->is_encrypted) return false;
   if (where->size_bytes != member_.size_bytes) {
     return messages_.wrong(fmt::format("has {} bytes, and {} in the archive's directory",
@@ -108,7 +108,8 @@ Result<bool> StoredBytes::find_in_zip(const ArchiveHandle& handle) {
     return messages_.wrong("is stored, but in another size than it has");
   }
   if (member_.size_bytes == 0) return true;
-  member_.place = where->method == ZipDirectory::kStored ? Place::stored : Place::deflated;
+  member_.place =
+      where->method == ZipDirectory::kStored ? MemberPlace::stored : MemberPlace::deflated;
   member_.data_offset = handle.data_offset();
   member_.packed_bytes = where->packed_bytes;
   member_.crc32 = where->crc32;

@@ -48,7 +48,7 @@ PathNo SymlinkWalk::find(std::string_view path) const {
 std::optional<std::string_view> SymlinkWalk::own_target(PathNo no) const {
   if (paths_[no].kind() != PathKind::file) return std::nullopt;  // links are to files
   Member member;
-  members_.read(files_[std::to_underlying(paths_[no].file())], member);
+  members_.read(files_[paths_[no].file()], member);
   if (!S_ISLNK(member.mode)) return std::nullopt;
   return member.link_target;
 }

@@ -196,7 +196,9 @@ Result<void> TarHeaders::walk(ArchiveHandle& handle) {
     if (is_global || type == kExtended || type == kSunExtended) {
       const Result<std::string_view> body = body_of(handle, at, *size);
       if (!body) return propagate(body);
-      if (Result<void> good = take_records(*body, is_global); !good) return good;
+      if (Result<void> good = take_records(*body, is_global ? Scope::global : Scope::one_member);
+          !good)
+        return good;
     }
     at += padded(*size);
   }
@@ -217,8 +219,8 @@ Result<std::string_view> TarHeaders::body_of(ArchiveHandle& handle, std::uint64_
   return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-Result<void> TarHeaders::take_records(std::string_view body, bool is_global) {
-  if (!is_global) {
+Result<void> TarHeaders::take_records(std::string_view body, Scope scope) {
+  if (scope == Scope::one_member) {
     // libarchive says where one is damaged.
     for_each_record(body, [&](std::string_view keyword, std::string_view value) {
       take_own(keyword, value);

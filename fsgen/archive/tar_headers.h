@@ -61,10 +61,11 @@ class TarHeaders {
     bool has_mtime = false;
     std::optional<std::string> stored_holes;
   };
+  enum class Scope : std::uint8_t { one_member, global };
   Result<void> walk(ArchiveHandle& handle);
   /// Until the next call.
   Result<std::string_view> body_of(ArchiveHandle& handle, std::uint64_t offset, std::uint64_t size);
-  Result<void> take_records(std::string_view body, bool is_global);
+  Result<void> take_records(std::string_view body, Scope scope);
   Result<void> take_global(std::string_view keyword, std::string_view value);
   void take_own(std::string_view keyword, std::string_view value);
   void apply(::archive_entry* entry) const;

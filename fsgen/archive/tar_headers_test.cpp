@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "fsgen/archive/archive.h"
-#include "fsgen/archive/testing/collected_log.h"
+#include "fsgen/archive/testing/opened.h"
 #include "fsgen/archive/testing/tar_bytes.h"
 #include "fsgen/stream/testing/stream_data.h"
+#include "fsgen/tree/testing/layer_bytes.h"
+#include "tests/support/collected_log.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/privileges.h"
 #include "tests/support/temp_dir.h"
@@ -20,6 +22,7 @@
 namespace mkvirtfs::archive {
 namespace {
 
+using testing::bytes_at;
 using testing::CollectedLog;
 using testing::kTarEnd;
 using testing::MemorySource;
@@ -27,12 +30,7 @@ using testing::pax_header;
 using testing::pax_record;
 using testing::tar_member;
 
-std::string run(const std::string& command) {
-  const Ran ran = run_tool({"bash", "-c", "set -euo pipefail; " + command});
-  INFO(command << "\n" << ran.output);
-  REQUIRE(ran.status == 0);
-  return ran.output;
-}
+using testing::run_shell;
 
 std::string gzip(const std::string& bytes) {
   z_stream zlib{};
@@ -49,35 +47,20 @@ std::string gzip(const std::string& bytes) {
 }
 
 Result<Layer> open(std::string bytes, const ReadOptions& options = {}, LogSink& log = null_log()) {
-  StreamOptions stream_options;
-  stream_options.spool = std::make_shared<SpoolSpace>("/var/tmp", std::uint64_t{1} << 30);
-  const auto source = std::make_shared<MemorySource>(std::move(bytes), "a.tar");
-  const Result<Archive> archive = read_archive(source, options, stream_options, nullptr, log);
-  if (!archive) return propagate(archive);
-  Result<ArchiveLayer> layer = make_layer(*archive, {}, stream_options, log);
-  if (!layer) return propagate(layer);
-  return std::move(layer->layer);
+  Result<testing::Opened> opened =
+      testing::open(std::move(bytes), "a.tar", {.read = options, .log = &log});
+  if (!opened) return propagate(opened);
+  return std::move(opened->layer);
 }
 
 Layer opened(const std::string& bytes, const ReadOptions& options = {}) {
-  Result<Layer> layer = open(bytes, options);
-  INFO((layer ? "" : layer.error().what));
-  REQUIRE(layer);
-  return std::move(*layer);
+  return testing::whole(testing::open(bytes, "a.tar", {.read = options})).layer;
 }
 
 const Node& node_of(const Layer& layer, std::string_view path) {
   const Node* const node = layer.tree->find_path(path);
   REQUIRE(node != nullptr);
   return *node;
-}
-
-std::string content(const Layer& layer, std::string_view path) {
-  const Node& node = node_of(layer, path);
-  std::string bytes(node.size_bytes, '?');
-  const auto no = static_cast<ContentNo>(&node - layer.tree->nodes().data());
-  REQUIRE(layer.contents->read(no, 0, std::as_writable_bytes(std::span(bytes))));
-  return bytes;
 }
 
 }  // namespace
@@ -103,8 +86,8 @@ TEST_CASE("a pax mtime of -86400.5 is that, and no second later") {
   const TempDir dir("/var/tmp");
   write_file(dir / "f", "x");
   write_file(dir / "g", "x");
-  run("cd " + dir.path().string() +
-      "; touch -d @-86400.5 f; touch -d @-0.25 g; tar -cf a.tar --format=posix f g");
+  run_shell("cd " + dir.path().string() +
+            "; touch -d @-86400.5 f; touch -d @-0.25 g; tar -cf a.tar --format=posix f g");
   const std::string bytes = read_file(dir / "a.tar");
   REQUIRE(bytes.contains("mtime=-86400.5"));
   for (const std::string& each : {bytes, gzip(bytes)}) {
@@ -141,7 +124,8 @@ TEST_CASE("pax global headers count for owners and times as with GNU tar") {
   const TempDir dir("/var/tmp");
   write_file(dir / "a.tar", bytes);
   std::filesystem::create_directory(dir / "out");
-  run("tar -xpf " + (dir / "a.tar").string() + " --numeric-owner -C " + (dir / "out").string());
+  run_shell("tar -xpf " + (dir / "a.tar").string() + " --numeric-owner -C " +
+            (dir / "out").string());
   for (const std::string& each : {bytes, gzip(bytes)}) {
     const Layer layer = opened(each);
     for (const char* const name :
@@ -164,8 +148,8 @@ TEST_CASE("pax global headers count for owners and times as with GNU tar") {
 TEST_CASE("GNU tar's own --pax-option and --label are read") {
   const TempDir dir("/var/tmp");
   write_file(dir / "f", "x");
-  run("cd " + dir.path().string() +
-      "; tar -cf a.tar --format=posix --label=Backup --pax-option=gid=4242,comment=x f");
+  run_shell("cd " + dir.path().string() +
+            "; tar -cf a.tar --format=posix --label=Backup --pax-option=gid=4242,comment=x f");
   const Layer layer = opened(read_file(dir / "a.tar"));
   CHECK(node_of(layer, "f").gid == 4242);
 }
@@ -248,22 +232,21 @@ TEST_CASE("a sparse file of Solaris' pax has its bytes and its holes") {
                             kTarEnd;
     const TempDir dir;
     write_file(dir / "a.tar", tar);
-    run("cd " + dir.path().string() + "; bsdtar -xf a.tar");
+    run_shell("cd " + dir.path().string() + "; bsdtar -xf a.tar");
     CHECK((read_file(dir / "s") == each.bytes));
     for (const std::string& packed : {tar, gzip(tar)}) {
       const Layer layer = opened(packed);
-      CHECK((content(layer, "s") == each.bytes));
-      CHECK(content(layer, "behind") == "x");
+      CHECK((bytes_at(layer, "s") == each.bytes));
+      CHECK(bytes_at(layer, "behind") == "x");
       Range dense;
       const Node& node = node_of(layer, "s");
-      const auto runs =
-          layer.tree->data_runs(static_cast<NodeNo>(&node - layer.tree->nodes().data()), dense);
+      const auto runs = layer.tree->data_runs(layer.tree->number_of(node), dense);
       CHECK(std::vector(runs.begin(), runs.end()) == each.runs);
       // From the middle of a run and of a hole.
       for (const std::size_t at : {std::size_t{4000}, std::size_t{10'000}, std::size_t{12'287}}) {
         if (at + 1000 > each.bytes.size()) continue;
         std::string part(1000, '?');
-        REQUIRE(layer.contents->read(static_cast<ContentNo>(&node - layer.tree->nodes().data()), at,
+        REQUIRE(layer.contents->read(content_no(layer.tree->number_of(node)), at,
                                      std::as_writable_bytes(std::span(part))));
         CHECK((part == each.bytes.substr(at, part.size())));
       }

@@ -42,7 +42,7 @@ std::string_view text_of(Bytes bytes) {
 }
 
 /// The central directory's stretch of the archive.
-struct Stretch {
+struct DirectoryStretch {
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
   std::uint64_t shift = 0;  ///< what stands before the archive and is in no offset
@@ -50,20 +50,20 @@ struct Stretch {
 };
 
 /// One entry of the central directory.
-struct Entry {
-  ZipDirectory::Member member;
+struct CentralEntry {
+  ZipDirectory::Item member;
   std::uint64_t header_offset = 0;
   std::uint16_t flags = 0;
   std::string_view name;
 };
 
-class Reader {
+class ZipDirectoryReader {
  public:
-  Reader(ByteSource& archive, std::uint64_t most_members)
+  ZipDirectoryReader(ByteSource& archive, std::uint64_t most_members)
       : archive_(archive), most_members_(most_members) {}
 
-  Result<void> read(std::unordered_map<std::uint64_t, ZipDirectory::Member>& members);
-  Result<Stretch> find_directory();
+  Result<void> read(std::unordered_map<std::uint64_t, ZipDirectory::Item>& members);
+  Result<DirectoryStretch> find_directory();
 
  private:
   std::unexpected<Error> wrong(std::string_view what) const {
@@ -73,35 +73,35 @@ class Reader {
     return offset <= archive_.size_bytes() && length <= archive_.size_bytes() - offset;
   }
   Result<std::vector<std::byte>> bytes(std::uint64_t offset, std::size_t length);
-  Result<Stretch> find_directory64(std::uint64_t end_at);
-  std::optional<Stretch> stretch(std::uint64_t end, std::uint64_t length,
-                                 std::uint64_t offset) const;
+  Result<DirectoryStretch> find_directory64(std::uint64_t end_at);
+  std::optional<DirectoryStretch> stretch(std::uint64_t end, std::uint64_t length,
+                                          std::uint64_t offset) const;
   /// False: its 64-bit sizes are not there.
-  static bool take_zip64(Bytes extra, Entry& entry);
+  static bool take_zip64(Bytes extra, CentralEntry& entry);
   /// Where the member's bytes begin.
-  Result<std::uint64_t> check_local(const Entry& entry);
+  Result<std::uint64_t> check_local(const CentralEntry& entry);
 
   ByteSource& archive_;
   const std::uint64_t most_members_;
 };
 
-Result<std::vector<std::byte>> Reader::bytes(std::uint64_t offset, std::size_t length) {
+Result<std::vector<std::byte>> ZipDirectoryReader::bytes(std::uint64_t offset, std::size_t length) {
   if (!holds(offset, length)) return wrong("its directory leads out of it");
   std::vector<std::byte> read(length);
   if (Result<void> good = archive_.read(offset, read); !good) return propagate(good);
   return read;
 }
 
-std::optional<Stretch> Reader::stretch(std::uint64_t end, std::uint64_t length,
-                                       std::uint64_t offset) const {
+std::optional<DirectoryStretch> ZipDirectoryReader::stretch(std::uint64_t end, std::uint64_t length,
+                                                            std::uint64_t offset) const {
   if (length > end || offset > end - length) return std::nullopt;
-  return Stretch{end - length, length, end - length - offset, 0};
+  return DirectoryStretch{end - length, length, end - length - offset, 0};
 }
 
-Result<Stretch> Reader::find_directory() {
+Result<DirectoryStretch> ZipDirectoryReader::find_directory() {
   const std::uint64_t size = archive_.size_bytes();
   // That of the record in the tail.
-  const auto ending = [](Result<Stretch> found, std::uint64_t end) {
+  const auto ending = [](Result<DirectoryStretch> found, std::uint64_t end) {
     if (found) found->end = end;
     return found;
   };
@@ -119,14 +119,14 @@ Result<Stretch> Reader::find_directory() {
     const std::uint64_t archive_end = end_at + kEndBytes + load_le<std::uint16_t>(end, 20);
     if (count == 0xffff || length == kIn64 || offset == kIn64)
       return ending(find_directory64(end_at), archive_end);
-    const std::optional<Stretch> found = stretch(end_at, length, offset);
+    const std::optional<DirectoryStretch> found = stretch(end_at, length, offset);
     if (!found) return wrong("its directory leads out of it");
     return ending(*found, archive_end);
   }
   return wrong("has no directory at its end: it is cut off");
 }
 
-Result<Stretch> Reader::find_directory64(std::uint64_t end_at) {
+Result<DirectoryStretch> ZipDirectoryReader::find_directory64(std::uint64_t end_at) {
   if (end_at < kLocatorBytes) return wrong("its directory leads out of it");
   const Result<std::vector<std::byte>> locator = bytes(end_at - kLocatorBytes, kLocatorBytes);
   if (!locator) return propagate(locator);
@@ -141,14 +141,14 @@ Result<Stretch> Reader::find_directory64(std::uint64_t end_at) {
     const Result<std::vector<std::byte>> end = bytes(at, kEnd64Bytes);
     if (!end) return propagate(end);
     if (load_le<std::uint32_t>(*end) != kEnd64Signature) continue;
-    const std::optional<Stretch> found =
+    const std::optional<DirectoryStretch> found =
         stretch(at, load_le<std::uint64_t>(*end, 40), load_le<std::uint64_t>(*end, 48));
     if (found) return *found;
   }
   return wrong("its directory leads out of it");
 }
 
-bool Reader::take_zip64(Bytes extra, Entry& entry) {
+bool ZipDirectoryReader::take_zip64(Bytes extra, CentralEntry& entry) {
   constexpr std::size_t kFieldHeaderBytes = 4;
   const std::array<std::uint64_t*, 3> values = {&entry.member.size_bytes,
                                                 &entry.member.packed_bytes, &entry.header_offset};
@@ -174,7 +174,7 @@ bool Reader::take_zip64(Bytes extra, Entry& entry) {
   return true;
 }
 
-Result<std::uint64_t> Reader::check_local(const Entry& entry) {
+Result<std::uint64_t> ZipDirectoryReader::check_local(const CentralEntry& entry) {
   const auto differs = [&](std::string_view what) {
     return wrong(
         fmt::format("member {}, byte {}: the {} its header and in the archive's directory "
@@ -220,10 +220,11 @@ Result<std::uint64_t> Reader::check_local(const Entry& entry) {
   return data;
 }
 
-Result<void> Reader::read(std::unordered_map<std::uint64_t, ZipDirectory::Member>& members) {
+Result<void> ZipDirectoryReader::read(
+    std::unordered_map<std::uint64_t, ZipDirectory::Item>& members) {
   // The directory of ten million members, each with the longest of names.
   constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{4} << 30;
-  const Result<Stretch> where = find_directory();
+  const Result<DirectoryStretch> where = find_directory();
   if (!where) return propagate(where);
   if (where->length > kMostDirectoryBytes) return wrong("its directory has more than 4 GiB");
   const Result<std::vector<std::byte>> directory =
@@ -243,7 +244,7 @@ Result<void> Reader::read(std::unordered_map<std::uint64_t, ZipDirectory::Member
       return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
                                                   archive_.name(), most_members_));
     }
-    Entry entry;
+    CentralEntry entry;
     entry.name = text_of(rest.subspan(kEntryBytes, name_bytes));
     entry.flags = load_le<std::uint16_t>(rest, 8);
     entry.member.method = load_le<std::uint16_t>(rest, 10);
@@ -282,24 +283,26 @@ Result<void> Reader::read(std::unordered_map<std::uint64_t, ZipDirectory::Member
 Result<std::unique_ptr<const ZipDirectory>> ZipDirectory::read(ByteSource& archive,
                                                                std::uint64_t most_members) {
   auto directory = std::make_unique<ZipDirectory>();
-  if (Result<void> good = Reader(archive, most_members).read(directory->by_data_offset_); !good) {
+  if (Result<void> good =
+          ZipDirectoryReader(archive, most_members).read(directory->by_data_offset_);
+      !good) {
     return propagate(good);
   }
   return directory;
 }
 
 std::uint64_t ZipDirectory::offset_of_archive(ByteSource& source) {
-  const Result<Stretch> where = Reader(source, 0).find_directory();
+  const Result<DirectoryStretch> where = ZipDirectoryReader(source, 0).find_directory();
   return where ? where->shift : 0;
 }
 
 std::optional<std::uint64_t> ZipDirectory::end_of_archive(ByteSource& source) {
-  const Result<Stretch> where = Reader(source, 0).find_directory();
+  const Result<DirectoryStretch> where = ZipDirectoryReader(source, 0).find_directory();
   if (!where) return std::nullopt;
   return where->end;
 }
 
-const ZipDirectory::Member* ZipDirectory::find(std::uint64_t data_offset) const {
+const ZipDirectory::Item* ZipDirectory::find(std::uint64_t data_offset) const {
   const auto found = by_data_offset_.find(data_offset);
   return found == by_data_offset_.end() ? nullptr : &found->second;
 }

@@ -15,7 +15,7 @@ namespace mkvirtfs::archive {
 /// the local headers: what libarchive does not tell. Immutable.
 class ZipDirectory {
  public:
-  struct Member {
+  struct Item {
     std::uint64_t packed_bytes = 0;
     std::uint64_t size_bytes = 0;
     std::uint32_t crc32 = 0;
@@ -38,10 +38,10 @@ class ZipDirectory {
   static std::optional<std::uint64_t> end_of_archive(ByteSource& source);
 
   /// The member whose bytes begin there, or nullptr.
-  const Member* find(std::uint64_t data_offset) const;
+  const Item* find(std::uint64_t data_offset) const;
 
  private:
-  std::unordered_map<std::uint64_t, Member> by_data_offset_;
+  std::unordered_map<std::uint64_t, Item> by_data_offset_;
 };
 
 }  // namespace mkvirtfs::archive

@@ -174,11 +174,11 @@ Region Ext2Image::region_at(std::uint64_t offset) const {
   if (place.zero) return Region::empty(range);
   if (place.kind != Kind::file_data) return Region::computed(range);
   const std::uint64_t from = place.index * bytes;
-  const std::uint64_t size = contents_->tree->node(place.owner).size_bytes;
+  const std::uint64_t size = contents_->tree->node(NodeNo{place.owner}).size_bytes;
   return {.kind = Region::Kind::file,
           .range = range,
           .data_bytes = std::min(range.length, size - from),
-          .file = place.owner,
+          .file = NodeNo{place.owner},
           .file_offset = from};
 }
 
@@ -230,12 +230,13 @@ void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const
                                             inode_seed(*volume_, kJournalInode), out);
       break;
     case Kind::file_map:
-      volume_->mapper().write_mapping_block(volume_->blocks_of_node(place.owner), place.index,
-                                            inode_seed(*volume_, numbers.of(place.owner)), out);
+      volume_->mapper().write_mapping_block(
+          volume_->blocks_of_node(NodeNo{place.owner}), place.index,
+          inode_seed(*volume_, numbers.of(NodeNo{place.owner})), out);
       break;
     case Kind::symlink_target: {
       std::ranges::fill(out, std::byte{0});
-      const std::string_view target = contents_->tree->symlink_target(place.owner);
+      const std::string_view target = contents_->tree->symlink_target(NodeNo{place.owner});
       std::memcpy(out.data(), target.data(), target.size());
       break;
     }
@@ -290,12 +291,12 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
     case Kind::journal_map:
       return "block map of the journal";
     case Kind::file_map:
-      return fmt::format("block map of file {}", path_of(place.owner));
+      return fmt::format("block map of file {}", path_of(NodeNo{place.owner}));
     case Kind::file_data:
-      return fmt::format("file {} at {}", path_of(place.owner),
+      return fmt::format("file {} at {}", path_of(NodeNo{place.owner}),
                          place.index * block_bytes() + offset % block_bytes());
     case Kind::symlink_target:
-      return fmt::format("target of symlink {}", path_of(place.owner));
+      return fmt::format("target of symlink {}", path_of(NodeNo{place.owner}));
     case Kind::unused:
       return "free";
   }

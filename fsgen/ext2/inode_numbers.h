@@ -35,7 +35,7 @@ class InodeNumbers {
       return true;
     }
     if (inode < first_ || inode > last()) return false;
-    node = inode - first_ + 1;
+    node = NodeNo{inode - first_ + 1};
     return true;
   }
 

@@ -176,7 +176,7 @@ void draft_node(const Volume& volume, NodeNo no, InodeDraft& draft,
     ++draft.blocks;
   }
   if (node.is_directory()) {
-    add_directory(volume, tree.directory_index(no), draft, i_block);
+    add_directory(volume, tree.directory_no(no), draft, i_block);
   } else if (node.is_regular() || contents.is_slow_symlink(node)) {
     add_blocks(volume, volume.blocks_of_node(no), draft, i_block);
   } else if (node.is_symlink()) {

@@ -92,7 +92,7 @@ DataPlacement Ext2Image::data_at(std::string_view path) const {
     return ours ? directory(contents_->directories.lost_found_index()) : DataPlacement();
   }
   const Node& node = tree().node(*no);
-  if (node.is_directory()) return directory(tree().directory_index(*no));
+  if (node.is_directory()) return directory(tree().directory_no(*no));
   if (node.size_bytes == 0) return {.kind = DataPlacement::Kind::no_bytes};
   if (node.is_symlink() && !contents_->is_slow_symlink(node)) {
     const Range inode = *inode_range(contents_->numbers.of(*no));

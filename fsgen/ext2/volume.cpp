@@ -51,7 +51,7 @@ Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const Sou
   Result<Xattrs> xattrs = Xattrs::make(*contents->tree, parameters);
   if (!xattrs) return propagate(xattrs);
   contents->xattrs = std::move(*xattrs);
-  for (NodeNo no = 0; no < contents->tree->node_count(); ++no) {
+  for (NodeNo no; no < contents->tree->node_count(); ++no) {
     contents->data_blocks += contents->blocks_of(no).data_blocks();
   }
   for (std::uint32_t d = 0; d < contents->directories.count(); ++d) {
@@ -84,7 +84,7 @@ Result<void> Contents::check_limits() const {
                     tree->node_count()));
   }
   const std::uint64_t logical_limit = BlockMapper::logical_limit(parameters);
-  for (NodeNo no = 0; no < tree->node_count(); ++no) {
+  for (NodeNo no; no < tree->node_count(); ++no) {
     const Node& node = tree->node(no);
     if (node.is_regular() && blocks_for(node.size_bytes) > logical_limit) {
       return fail(Errc::does_not_fit,
@@ -130,7 +130,7 @@ Result<void> Contents::check_limits() const {
 }
 
 void Contents::collect_sparse_files() {
-  for (NodeNo no = 0; no < tree->node_count(); ++no) {
+  for (NodeNo no; no < tree->node_count(); ++no) {
     if (!tree->is_sparse(no)) continue;
     Range dense;
     const auto first = narrow<std::uint32_t>(sparse_runs_.size());
@@ -205,7 +205,7 @@ void Volume::place() {
   node_starts_.reserve(node_count);
   for (std::uint32_t position = 0; position < node_count; ++position) {
     node_starts_.add(at);
-    const InodeBlocks blocks = contents_.blocks_of(contents_.sequence.at(position));
+    const InodeBlocks blocks = contents_.blocks_of(NodeNo{contents_.sequence.at(position)});
     at = place_blocks(blocks.runs(), at);
   }
   node_starts_.finish(at);
@@ -284,7 +284,7 @@ std::uint32_t Volume::directory_at(SpaceNo space) const noexcept {
 }
 
 NodeNo Volume::node_at(SpaceNo space) const noexcept {
-  return contents_.sequence.at(node_starts_.thing_at(space));
+  return NodeNo{contents_.sequence.at(node_starts_.thing_at(space))};
 }
 
 std::uint32_t Volume::used_inodes(GroupNo group) const noexcept {

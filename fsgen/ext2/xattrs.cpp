@@ -162,9 +162,11 @@ Result<Xattrs> Xattrs::make(const SourceTree& tree, const Parameters& parameters
   made.sets_.resize(tree.xattr_set_count());
   if (made.sets_.size() == 1) return made;
 
-  constexpr NodeNo kNobody = ~NodeNo{0};
+  constexpr NodeNo kNobody{~0U};
   std::vector<NodeNo> first_user(made.sets_.size(), kNobody);
-  for (NodeNo no = tree.node_count(); no-- > 0;) first_user[tree.node(no).xattrs] = no;
+  for (std::uint32_t no = tree.node_count(); no-- > 0;) {
+    first_user[tree.node(NodeNo{no}).xattrs] = NodeNo{no};
+  }
 
   const std::uint32_t inode_room = parameters.inode_xattr_bytes();
   const std::uint32_t inode_most = inode_room > 0 ? inode_room - 4 - kListEndBytes : 0;
@@ -209,7 +211,7 @@ Result<Xattrs> Xattrs::make(const SourceTree& tree, const Parameters& parameters
     if (!in_block.empty()) set.block = encode_block(in_block, parameters.block_bytes);
   }
 
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (NodeNo no; no < tree.node_count(); ++no) {
     Set& set = made.sets_[tree.node(no).xattrs];
     if (!set.block.empty()) set.users.push_back(no);
   }

@@ -211,7 +211,7 @@ class ContentsBuilder {
         }
       }
     }
-    const Node& node = tree_.node(draft.target);
+    const Node& node = tree_.node(NodeNo{draft.target});
     if (!node.is_regular() && !node.is_directory()) {
       skip(entry, reason_of_special(node));
       return {};
@@ -233,7 +233,7 @@ class ContentsBuilder {
       return {};
     }
     draft.is_directory = node.is_directory();
-    if (draft.is_directory) draft.source = tree_.directory_index(draft.target);
+    if (draft.is_directory) draft.source = tree_.directory_no(NodeNo{draft.target});
     draft.hash = case_blind_hash(name.units());
     take_name(draft, name);
     drafts_.push_back(draft);

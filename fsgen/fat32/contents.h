@@ -90,11 +90,11 @@ class Contents {
   }
   /// The bytes of a file's item.
   std::uint64_t size_bytes(const Item& item) const noexcept {
-    return item.is_directory ? 0 : tree_->node(item.target).size_bytes;
+    return item.is_directory ? 0 : tree_->node(NodeNo{item.target}).size_bytes;
   }
   /// The node whose time and permissions an item shows.
   const Node& node_of(const Item& item) const noexcept {
-    return tree_->node(item.is_directory ? node_of_directory(item.target) : item.target);
+    return tree_->node(item.is_directory ? node_of_directory(item.target) : NodeNo{item.target});
   }
   NodeNo node_of_directory(std::uint32_t directory) const noexcept {
     return tree_->directories()[directories_[directory].source].node;

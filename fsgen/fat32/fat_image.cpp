@@ -77,7 +77,7 @@ Region FatImage::region_at(std::uint64_t offset) const {
   return {.kind = Region::Kind::file,
           .range = range,
           .data_bytes = data_bytes,
-          .file = contents_->items()[place.which].target,
+          .file = NodeNo{contents_->items()[place.which].target},
           .has_holes = true};
 }
 
@@ -245,7 +245,7 @@ bool FatImage::list_format_differences(DifferenceSink& sink) const {
               {"followed", contents_->path(d, item.entry),
                "is a copy of /" + contents_->tree().path(
                                       item.is_directory ? contents_->node_of_directory(item.target)
-                                                        : item.target)})) {
+                                                        : NodeNo{item.target})})) {
         return false;
       }
     }

@@ -39,7 +39,7 @@ std::expected<NodeNo, Reason> follow_symlink(const SourceTree& tree, NodeNo dire
       at = tree.parent_of(at).node;
       continue;
     }
-    const Entry* entry = tree.find(tree.directories()[tree.directory_index(at)], name);
+    const Entry* entry = tree.find(tree.directories()[tree.directory_no(at)], name);
     if (entry == nullptr) return std::unexpected(Reason::symlink_dangling);
     if (!tree.node(entry->node).is_symlink()) {
       at = entry->node;

@@ -38,7 +38,7 @@ constexpr bool kHasShadowMemory =
 constexpr bool kHasShadowMemory = false;
 #endif
 
-struct Job {
+struct PackedJob {
   std::uint64_t parent = 0;
   std::uint64_t memory_bytes = 0;
   std::uint64_t size_bytes = 0;
@@ -47,9 +47,9 @@ struct Job {
   std::string_view bytes;
 };
 
-std::optional<Job> parse_job(std::span<const std::byte> payload) {
+std::optional<PackedJob> parse_job(std::span<const std::byte> payload) {
   Unpacker in(payload);
-  Job job;
+  PackedJob job;
   job.parent = in.number();
   job.memory_bytes = in.number();
   job.size_bytes = in.number();
@@ -74,7 +74,7 @@ rlim_t own_bytes() {
 }
 
 /// False when the parent is gone already.
-bool enter_limits(const Job& job) {
+bool enter_limits(const PackedJob& job) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (static_cast<std::uint64_t>(::getppid()) != job.parent) return false;
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -189,7 +189,7 @@ void HelperService::write(LogLevel level, std::string_view message) noexcept {
 int serve_job(const JobRunner& run) {
   HelperService service{MessageSocket(UniqueFd(STDIN_FILENO))};
   const Message message = service.receive();
-  const std::optional<Job> job = parse_job(message.payload);
+  const std::optional<PackedJob> job = parse_job(message.payload);
   if (message.type != MessageType::job || !job || !enter_limits(*job)) return EXIT_FAILURE;
   service.source_ = std::make_shared<HelperService::RemoteSource>(service, job->size_bytes,
                                                                   std::string(job->name));

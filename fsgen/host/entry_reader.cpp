@@ -85,7 +85,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   }
 
   take_identity(status, entry);
-  found_acl_ = !settings_.xattrs;
+  acl_ = settings_.xattrs ? FileAcl::none : FileAcl::possible;
   if (settings_.xattrs) {
     const auto set = read_xattrs(name, status);
     if (!set) return std::unexpected(set.error());
@@ -100,7 +100,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
 
 /// What tells the file from others, and from what it will be when it has changed.
 void EntryReader::take_identity(const struct statx& status, Entry& entry) const {
-  RecordHead& head = entry.head;
+  ScanRecordHead& head = entry.head;
   const FileIdentity identity = identity_of(status);
   head.inode = identity.inode;
   head.file_mtime_ns = identity.mtime_ns;
@@ -126,7 +126,7 @@ std::expected<void, int> EntryReader::take_type(const char* name, const struct s
   switch (status.stx_mode & S_IFMT) {
     case S_IFREG:
       entry.head.size_bytes = status.stx_size;
-      if (!readable(name, status, !found_acl_)) return std::unexpected(EACCES);
+      if (!readable(name, status, acl_)) return std::unexpected(EACCES);
       if (status.stx_blocks * kStatUnit < status.stx_size ||
           status.stx_size >= kLeastPreallocatedBytes) {
         return find_data_runs(name, status, entry);
@@ -148,7 +148,7 @@ std::expected<void, int> EntryReader::take_type(const char* name, const struct s
 }
 
 /// Mode, owner and time as the image shall have them.
-void EntryReader::take_attributes(const struct statx& status, RecordHead& head) const {
+void EntryReader::take_attributes(const struct statx& status, ScanRecordHead& head) const {
   EntryAttributes attributes{status.stx_mode,
                              status.stx_uid,
                              status.stx_gid,
@@ -210,7 +210,7 @@ std::expected<XattrSetNo, int> EntryReader::read_xattrs(const char* name,
     }
     std::string value(buffer_.data(), static_cast<std::size_t>(size));
     if (!settings_.rules.xattrs().normalise(attribute, value)) continue;
-    found_acl_ = found_acl_ || XattrRules::is_acl(attribute);
+    if (XattrRules::is_acl(attribute)) acl_ = FileAcl::possible;
     set.push_back({std::string(attribute), std::move(value)});
   }
   return pool_.intern(std::move(set));
@@ -250,8 +250,8 @@ std::expected<void, int> EntryReader::sync(const char* name, struct statx& statu
   return {};
 }
 
-bool EntryReader::readable(const char* name, const struct statx& status, bool no_acl) const {
-  if (settings_.access.surely(status.stx_mode, status.stx_uid, status.stx_gid, no_acl)) return true;
+bool EntryReader::readable(const char* name, const struct statx& status, FileAcl acl) const {
+  if (settings_.access.surely(status.stx_mode, status.stx_uid, status.stx_gid, acl)) return true;
   if (::faccessat(base_, name, R_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) == 0) return true;
   // Container runtimes with an old filter refuse faccessat2 itself, so a no is made sure of.
   return settings_.opener.open(directory_, name, O_RDONLY | O_NONBLOCK).has_value();

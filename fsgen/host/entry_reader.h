@@ -54,8 +54,8 @@ class EntryReader {
   void enter(int directory);
 
   struct Entry {
-    RecordHead head;
-    RecordTail tail;  ///< valid until the next entry; without name and directory
+    ScanRecordHead head;
+    ScanRecordTail tail;  ///< valid until the next entry; without name and directory
     bool mount_point = false;
   };
   /// An entry without a mode is left out: a mount point that is no directory, or an output of the
@@ -81,10 +81,10 @@ class EntryReader {
   /// Has the entry's file system written back, if that is wanted, and looks again.
   std::expected<void, int> sync(const char* name, struct statx& status);
   std::expected<XattrSetNo, int> read_xattrs(const char* name, const struct statx& status);
-  bool readable(const char* name, const struct statx& status, bool no_acl) const;
+  bool readable(const char* name, const struct statx& status, FileAcl acl) const;
   void take_identity(const struct statx& status, Entry& entry) const;
   std::expected<void, int> take_type(const char* name, const struct statx& status, Entry& entry);
-  void take_attributes(const struct statx& status, RecordHead& head) const;
+  void take_attributes(const struct statx& status, ScanRecordHead& head) const;
   std::expected<void, int> find_data_runs(const char* name, const struct statx& status,
                                           Entry& entry);
 
@@ -95,7 +95,7 @@ class EntryReader {
   int base_ = -1;     // what names are relative to: directory_, or the working directory
   std::string path_;  // "/proc/self/fd/N/", or empty
   std::size_t path_bytes_ = 0;
-  bool found_acl_ = false;                   // by the last read_xattrs()
+  FileAcl acl_ = FileAcl::possible;          // by the last read_xattrs()
   std::vector<std::uint64_t> no_xattrs_on_;  // devices
   std::optional<std::uint64_t> synced_device_;
   std::vector<bool> outputs_met_;

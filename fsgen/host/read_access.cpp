@@ -20,9 +20,9 @@ ReadAccess::ReadAccess() : user_(::geteuid()) {
 }
 
 bool ReadAccess::surely(std::uint16_t mode, std::uint32_t uid, std::uint32_t gid,
-                        bool no_acl) const noexcept {
+                        FileAcl acl) const noexcept {
   if (uid == user_) return (mode & S_IRUSR) != 0;
-  if (!no_acl) return false;
+  if (acl != FileAcl::none) return false;
   return (mode & (std::ranges::binary_search(groups_, gid) ? S_IRGRP : S_IROTH)) != 0;
 }
 

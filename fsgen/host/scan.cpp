@@ -24,18 +24,18 @@
 namespace mkvirtfs {
 namespace {
 
-/// Calls `visit(RecordView, worker)` for the entries of a directory in the order of their names.
+/// Calls `visit(ScanRecord, worker)` for the entries of a directory in the order of their names.
 template <class Visit>
-void for_each_by_name(const std::vector<Segment>& segments, Visit visit) {
+void for_each_by_name(const std::vector<ScanSegment>& segments, Visit visit) {
   if (segments.size() == 1) {
-    RecordView record(segments[0].first);
+    ScanRecord record(segments[0].first);
     for (std::uint32_t i = 0; i < segments[0].count; ++i, record = record.next()) {
       visit(record, segments[0].worker);
     }
     return;
   }
   struct Head {
-    RecordView record;
+    ScanRecord record;
     std::uint32_t left;
     std::uint32_t worker;
   };
@@ -44,8 +44,8 @@ void for_each_by_name(const std::vector<Segment>& segments, Visit visit) {
   const auto later = [](const Head& a, const Head& b) { return a.record.name() > b.record.name(); };
   std::vector<Head> heads;
   heads.reserve(segments.size());
-  for (const Segment& segment : segments) {
-    heads.push_back({RecordView(segment.first), segment.count, segment.worker});
+  for (const ScanSegment& segment : segments) {
+    heads.push_back({ScanRecord(segment.first), segment.count, segment.worker});
   }
   std::ranges::make_heap(heads, later);
   while (!heads.empty()) {
@@ -100,8 +100,8 @@ class XattrNumbers {
   std::vector<std::vector<XattrSetNo>> numbers_;
 };
 
-NewNode node_of(RecordView record) {
-  const RecordHead& head = record.head();
+NewNode node_of(ScanRecord record) {
+  const ScanRecordHead& head = record.head();
   NewNode node;
   node.mode = head.mode;
   node.uid = head.uid;
@@ -116,8 +116,8 @@ NewNode node_of(RecordView record) {
   return node;
 }
 
-ScannedFiles::Mark mark_of(RecordView record) {
-  const RecordHead& head = record.head();
+ScannedFiles::Mark mark_of(ScanRecord record) {
+  const ScanRecordHead& head = record.head();
   return {head.inode, head.file_mtime_ns, head.file_ctime_ns};
 }
 
@@ -139,7 +139,7 @@ struct Numbered {
 };
 
 /// Keeps what a record has of its node: the numbers of nodes grow with each call.
-void keep_host_side(RecordView record, std::vector<ScannedFiles::Mark>& marks,
+void keep_host_side(ScanRecord record, std::vector<ScannedFiles::Mark>& marks,
                     std::vector<ScannedFiles::Facts>& facts) {
   marks.push_back(mark_of(record));
   if (const auto kept = record.facts())
@@ -153,7 +153,7 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
     return fail(Errc::does_not_fit, fmt::format("{}: {} (try --exclude)", name, *reason));
   }
   XattrNumbers xattrs(std::move(walk.xattrs));
-  const RecordView root(walk.root_record.first);
+  const ScanRecord root(walk.root_record.first);
   TreeAssembler assembler(node_of(root), xattrs.set(walk.root_record.worker, root.head().xattrs));
   assembler.reserve(walk.counts.entries + 1, walk.counts.entries, walk.counts.directories + 1,
                     walk.counts.name_bytes);
@@ -167,11 +167,11 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
   linked.reserve(walk.counts.linked / 2);
   std::vector<ScannedDirectory*> directories = {walk.root.get()};
   directories.reserve(walk.counts.directories + 1);
-  for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+  for (DirectoryNo d; d < assembler.directory_count(); ++d) {
     assembler.open_directory(d);
     std::string_view last;
     std::uint64_t name_bytes = 0;
-    for_each_by_name(directories[d]->segments, [&](RecordView record, std::uint32_t worker) {
+    for_each_by_name(directories[d]->segments, [&](ScanRecord record, std::uint32_t worker) {
       // A rename during the listing can make a name appear twice.
       if (record.name() == last) return;
       last = record.name();
@@ -180,10 +180,10 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
       name_bytes += 1 + last.size();
       if (name_bytes > std::numeric_limits<std::uint32_t>::max()) return;
 
-      const RecordHead& head = record.head();
+      const ScanRecordHead& head = record.head();
       if (head.linked) {
-        const auto [known, is_new] =
-            linked.try_emplace({record.device(), head.inode}, static_cast<NodeNo>(marks.size()));
+        const auto [known, is_new] = linked.try_emplace(
+            {record.device(), head.inode}, NodeNo{static_cast<std::uint32_t>(marks.size())});
         if (!is_new) {
           assembler.add_link(last, known->second);
           return;

@@ -39,14 +39,14 @@ std::uint64_t prefix_of(std::string_view name) noexcept {
 // and the target, then padding to a word.
 
 template <class T>
-T RecordView::load(std::size_t at) const noexcept {
+T ScanRecord::load(std::size_t at) const noexcept {
   T value;
   std::memcpy(&value, at_ + at, sizeof value);
   return value;
 }
 
-std::size_t RecordView::words_before_text() const noexcept {
-  const RecordHead& fixed = head();
+std::size_t ScanRecord::words_before_text() const noexcept {
+  const ScanRecordHead& fixed = head();
   std::size_t words = fixed.linked ? 1 : 0;
   if (S_ISCHR(fixed.mode) || S_ISBLK(fixed.mode) || S_ISDIR(fixed.mode)) ++words;
   if (fixed.sparse) words += std::size_t{2} * fixed.extra_count;
@@ -54,67 +54,67 @@ std::size_t RecordView::words_before_text() const noexcept {
   return words;
 }
 
-std::string_view RecordView::name() const noexcept {
-  const std::byte* text = at_ + sizeof(RecordHead) + words_before_text() * kWord;
+std::string_view ScanRecord::name() const noexcept {
+  const std::byte* text = at_ + sizeof(ScanRecordHead) + words_before_text() * kWord;
   return {reinterpret_cast<const char*>(text), head().name_bytes};
 }
 
-std::uint64_t RecordView::device() const noexcept {
-  return head().linked ? load<std::uint64_t>(sizeof(RecordHead)) : 0;
+std::uint64_t ScanRecord::device() const noexcept {
+  return head().linked ? load<std::uint64_t>(sizeof(ScanRecordHead)) : 0;
 }
 
-DeviceNumber RecordView::device_number() const noexcept {
+DeviceNumber ScanRecord::device_number() const noexcept {
   if (!S_ISCHR(head().mode) && !S_ISBLK(head().mode)) return {};
-  return load<DeviceNumber>(sizeof(RecordHead) + (head().linked ? kWord : 0));
+  return load<DeviceNumber>(sizeof(ScanRecordHead) + (head().linked ? kWord : 0));
 }
 
-ScannedDirectory* RecordView::directory() const noexcept {
+ScannedDirectory* ScanRecord::directory() const noexcept {
   if (!S_ISDIR(head().mode)) return nullptr;
-  return load<DirectoryWord>(sizeof(RecordHead)).directory;
+  return load<DirectoryWord>(sizeof(ScanRecordHead)).directory;
 }
 
-std::span<const Range> RecordView::data_runs() const noexcept {
+std::span<const Range> ScanRecord::data_runs() const noexcept {
   if (!head().sparse) return {};
-  const std::byte* first = at_ + sizeof(RecordHead) + (head().linked ? kWord : 0);
+  const std::byte* first = at_ + sizeof(ScanRecordHead) + (head().linked ? kWord : 0);
   return {reinterpret_cast<const Range*>(first), head().extra_count};
 }
 
-std::string_view RecordView::target() const noexcept {
+std::string_view ScanRecord::target() const noexcept {
   if (!S_ISLNK(head().mode)) return {};
   return {name().data() + head().name_bytes, head().extra_count};
 }
 
-std::optional<FileFacts> RecordView::facts() const noexcept {
+std::optional<FileFacts> ScanRecord::facts() const noexcept {
   if (!head().has_facts) return std::nullopt;
-  return load<FileFacts>(sizeof(RecordHead) + words_before_text() * kWord - sizeof(FileFacts));
+  return load<FileFacts>(sizeof(ScanRecordHead) + words_before_text() * kWord - sizeof(FileFacts));
 }
 
-std::size_t RecordView::size_bytes() const noexcept {
+std::size_t ScanRecord::size_bytes() const noexcept {
   const std::size_t text = head().name_bytes + (S_ISLNK(head().mode) ? head().extra_count : 0);
-  return sizeof(RecordHead) + words_before_text() * kWord + round_up(text, kWord);
+  return sizeof(ScanRecordHead) + words_before_text() * kWord + round_up(text, kWord);
 }
 
-RecordChunk::RecordChunk(std::size_t size_bytes) {
+ScanRecordMemory::ScanRecordMemory(std::size_t size_bytes) {
   void* at =
       ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) throw std::bad_alloc();
   bytes_ = {static_cast<std::byte*>(at), size_bytes};
 }
 
-RecordChunk::~RecordChunk() { ::munmap(bytes_.data(), bytes_.size()); }
+ScanRecordMemory::~ScanRecordMemory() { ::munmap(bytes_.data(), bytes_.size()); }
 
 template <class T>
-void SegmentBuilder::append(const T& value) {
+void ScanSegmentBuilder::append(const T& value) {
   const auto* bytes = reinterpret_cast<const std::byte*>(&value);
   records_.insert(records_.end(), bytes, bytes + sizeof value);
 }
 
-void SegmentBuilder::append_text(std::string_view text) {
+void ScanSegmentBuilder::append_text(std::string_view text) {
   const auto* bytes = reinterpret_cast<const std::byte*>(text.data());
   records_.insert(records_.end(), bytes, bytes + text.size());
 }
 
-void SegmentBuilder::add(RecordHead head, const RecordTail& tail) {
+void ScanSegmentBuilder::add(ScanRecordHead head, const ScanRecordTail& tail) {
   head.name_bytes = narrow<std::uint8_t>(tail.name.size());
   head.extra_count =
       narrow<std::uint32_t>(head.sparse ? tail.data_runs.size() : tail.target.size());
@@ -132,24 +132,24 @@ void SegmentBuilder::add(RecordHead head, const RecordTail& tail) {
   records_.resize(round_up(records_.size(), kWord));
 }
 
-Segment SegmentBuilder::finish(std::uint32_t worker) {
+ScanSegment ScanSegmentBuilder::finish(std::uint32_t worker) {
   const auto record = [&](const Place& place) {
-    return RecordView(records_.data() + place.offset);
+    return ScanRecord(records_.data() + place.offset);
   };
   std::ranges::sort(offsets_, [&](const Place& a, const Place& b) {
     return a.prefix != b.prefix ? a.prefix < b.prefix : record(a).name() < record(b).name();
   });
 
   if (!chunk_ || chunk_->bytes().size() - chunk_used_ < records_.size()) {
-    chunk_ = std::make_shared<RecordChunk>(std::max(kChunkBytes, records_.size()));
+    chunk_ = std::make_shared<ScanRecordMemory>(std::max(kChunkBytes, records_.size()));
     chunk_used_ = 0;
   }
   std::byte* to = chunk_->bytes().data() + chunk_used_;
-  const Segment segment{chunk_, to, narrow<std::uint32_t>(offsets_.size()), worker};
+  const ScanSegment segment{chunk_, to, narrow<std::uint32_t>(offsets_.size()), worker};
   for (const Place& place : offsets_) {
-    const RecordView from = record(place);
+    const ScanRecord from = record(place);
     std::memcpy(to, from.data(), from.size_bytes());
-    if (ScannedDirectory* directory = RecordView(to).directory()) directory->record = to;
+    if (ScannedDirectory* directory = ScanRecord(to).directory()) directory->record = to;
     to += from.size_bytes();
   }
   chunk_used_ += records_.size();

@@ -21,8 +21,8 @@ namespace mkvirtfs {
 
 struct ScannedDirectory;
 
-/// The fixed part of a record; the rest follows it: see RecordView.
-struct RecordHead {
+/// The fixed part of a record; the rest follows it: see ScanRecord.
+struct ScanRecordHead {
   std::uint64_t size_bytes = 0;  ///< regular files
   std::int64_t mtime_s = 0;
   std::uint64_t inode = 0;         ///< these three: as in FileIdentity
@@ -40,10 +40,10 @@ struct RecordHead {
   std::uint8_t unshown : 4 = 0;  ///< chattr flags, as in Node::unshown
   bool has_facts : 1 = false;    ///< what the host says of it follows
 };
-static_assert(sizeof(RecordHead) == 64);
+static_assert(sizeof(ScanRecordHead) == 64);
 
 /// What follows a head, as far as its head says so.
-struct RecordTail {
+struct ScanRecordTail {
   std::string_view name;
   std::uint64_t device = 0;               ///< of the file system, for linked ones
   DeviceNumber device_number;             ///< devices
@@ -54,11 +54,13 @@ struct RecordTail {
 };
 
 /// One record where it lies.
-class RecordView {
+class ScanRecord {
  public:
-  explicit RecordView(const std::byte* at) : at_(at) {}
+  explicit ScanRecord(const std::byte* at) : at_(at) {}
 
-  const RecordHead& head() const noexcept { return *reinterpret_cast<const RecordHead*>(at_); }
+  const ScanRecordHead& head() const noexcept {
+    return *reinterpret_cast<const ScanRecordHead*>(at_);
+  }
   std::string_view name() const noexcept;
   std::uint64_t device() const noexcept;
   DeviceNumber device_number() const noexcept;
@@ -70,10 +72,10 @@ class RecordView {
 
   const std::byte* data() const noexcept { return at_; }
   std::size_t size_bytes() const noexcept;
-  RecordView next() const noexcept { return RecordView(at_ + size_bytes()); }
+  ScanRecord next() const noexcept { return ScanRecord(at_ + size_bytes()); }
 
  private:
-  friend class SegmentBuilder;
+  friend class ScanSegmentBuilder;
   template <class T>
   T load(std::size_t at) const noexcept;
   std::size_t words_before_text() const noexcept;
@@ -82,12 +84,12 @@ class RecordView {
 };
 
 /// Memory straight from the system, so that freeing it lowers the process's size at once.
-class RecordChunk {
+class ScanRecordMemory {
  public:
-  explicit RecordChunk(std::size_t size_bytes);
-  ~RecordChunk();
-  RecordChunk(const RecordChunk&) = delete;
-  RecordChunk& operator=(const RecordChunk&) = delete;
+  explicit ScanRecordMemory(std::size_t size_bytes);
+  ~ScanRecordMemory();
+  ScanRecordMemory(const ScanRecordMemory&) = delete;
+  ScanRecordMemory& operator=(const ScanRecordMemory&) = delete;
 
   std::span<std::byte> bytes() const noexcept { return bytes_; }
 
@@ -96,8 +98,9 @@ class RecordChunk {
 };
 
 /// Some entries of one directory, sorted by name, end to end.
-struct Segment {
-  std::shared_ptr<const RecordChunk> chunk;  ///< keeps `first` alive, shared with its neighbours
+struct ScanSegment {
+  std::shared_ptr<const ScanRecordMemory>
+      chunk;  ///< keeps `first` alive, shared with its neighbours
   const std::byte* first = nullptr;
   std::uint32_t count = 0;
   std::uint32_t worker = 0;  ///< whose pool the xattr numbers mean
@@ -107,20 +110,20 @@ struct Segment {
 struct ScannedDirectory {
   ScannedDirectory* parent = nullptr;  ///< nullptr: this is the root
   const std::byte* record = nullptr;   ///< its own, in its parent's segment
-  std::vector<Segment> segments;
+  std::vector<ScanSegment> segments;
   bool vanished = false;  ///< gone before it could be listed: to be left out
 
-  std::string_view name() const noexcept { return RecordView(record).name(); }
+  std::string_view name() const noexcept { return ScanRecord(record).name(); }
 };
 
 /// Collects the records of one segment, in any order; one a worker. Not thread-safe.
-class SegmentBuilder {
+class ScanSegmentBuilder {
  public:
-  void add(RecordHead head, const RecordTail& tail);
+  void add(ScanRecordHead head, const ScanRecordTail& tail);
   bool empty() const noexcept { return offsets_.empty(); }
   /// Sorts what was added into a segment, tells each directory where its record lies, and begins
   /// anew.
-  Segment finish(std::uint32_t worker);
+  ScanSegment finish(std::uint32_t worker);
 
  private:
   struct Place {
@@ -133,7 +136,7 @@ class SegmentBuilder {
 
   std::vector<std::byte> records_;
   std::vector<Place> offsets_;
-  std::shared_ptr<const RecordChunk> chunk_;
+  std::shared_ptr<const ScanRecordMemory> chunk_;
   std::size_t chunk_used_ = 0;
 };
 

@@ -81,7 +81,7 @@ std::string read_through(const HostFileTable& files, const SourceTree& tree,
                          std::string_view path) {
   const Node* node = tree.find_path(path);
   REQUIRE(node != nullptr);
-  const auto fd = files.open(static_cast<ContentNo>(node - tree.nodes().data()));
+  const auto fd = files.open(content_no(tree.number_of(*node)));
   if (!fd) return fmt::format("errno {}", fd.error().os_errno);
   std::string content(4096, '\0');
   const ssize_t size = ::read(fd->get(), content.data(), content.size());
@@ -209,8 +209,7 @@ TEST_CASE("a preallocated file is a hole but for what was written, from 1 MiB on
   write_file(dir / "dense", std::string(2 << 20, 'y'));
   const Scan scanned = scan(dir.path());
   const auto runs_of = [&](const char* name) {
-    const auto no =
-        static_cast<NodeNo>(scanned.tree->find_path(name) - scanned.tree->nodes().data());
+    const auto no = scanned.tree->number_of(*scanned.tree->find_path(name));
     Range dense;
     const auto runs = scanned.tree->data_runs(no, dense);
     return std::vector<Range>(runs.begin(), runs.end());
@@ -653,7 +652,7 @@ TEST_CASE("files know who they are and can be opened again") {
   const Scan scanned = scan(dir.path());
   const Node* node = scanned.tree->find_path("a/b/file");
   REQUIRE(node != nullptr);
-  const auto no = static_cast<ContentNo>(node - scanned.tree->nodes().data());
+  const auto no = content_no(scanned.tree->number_of(*node));
   struct stat status{};
   REQUIRE(::stat((dir / "a/b/file").c_str(), &status) == 0);
   CHECK(scanned.files->identity(no) == identity_of(status));
@@ -697,8 +696,7 @@ TEST_CASE("many threads open many files in many directories at once") {
       for (int i = 0; i < 600; ++i) {
         const int d = (i * 7 + t * 31) % 150;
         const Node* node = scanned.tree->find_path(fmt::format("{}/x/y/file", d));
-        const auto fd =
-            scanned.files->open(static_cast<ContentNo>(node - scanned.tree->nodes().data()));
+        const auto fd = scanned.files->open(content_no(scanned.tree->number_of(*node)));
         std::array<char, 8> text{};
         if (!fd || ::read(fd->get(), text.data(), text.size()) < 1 ||
             std::to_string(d) != text.data()) {
@@ -782,9 +780,9 @@ TEST_CASE("a directory that is swapped for a symlink leads nowhere") {
     }
     const SourceTree& tree = *scanned->tree;
     CHECK(names_of(tree).find("/secret\n") == std::string::npos);
-    for (NodeNo no = 0; no < tree.node_count(); ++no) {
+    for (NodeNo no; no < tree.node_count(); ++no) {
       if (!tree.node(no).is_regular()) continue;
-      const auto fd = scanned->files->open(static_cast<ContentNo>(no));
+      const auto fd = scanned->files->open(content_no(no));
       std::array<char, 6> text{};
       if (fd && ::read(fd->get(), text.data(), text.size()) == 6) {
         CHECK(std::string(text.data(), text.size()) == "public");

@@ -46,7 +46,7 @@ struct WalkCounts {
 /// Everything below a root, as records that wait to be numbered.
 struct WalkResult {
   std::unique_ptr<ScannedDirectory> root;
-  Segment root_record;  ///< one record, named "."
+  ScanSegment root_record;  ///< one record, named "."
   WalkCounts counts;
   ScanReport report;
   bool own_directories = true;  ///< each worker had a working directory of its own

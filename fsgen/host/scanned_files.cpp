@@ -32,31 +32,29 @@ ScannedFiles::ScannedFiles(std::shared_ptr<const SourceTree> tree, std::vector<M
 }
 
 FileIdentity ScannedFiles::identity(ContentNo file) const {
-  const auto no = static_cast<NodeNo>(file);
+  const auto no = node_no(file);
   const Mark& mark = marks_[no];
   return {mark.inode, tree_->node(no).size_bytes, mark.mtime_ns, mark.ctime_ns};
 }
 
-std::string ScannedFiles::path(ContentNo file) const {
-  return tree_->path(static_cast<NodeNo>(file));
-}
+std::string ScannedFiles::path(ContentNo file) const { return tree_->path(node_no(file)); }
 
 std::optional<FileFacts> ScannedFiles::facts(ContentNo file) const {
-  const auto no = static_cast<NodeNo>(file);
+  const auto no = node_no(file);
   if (no >= facts_.size()) return std::nullopt;
   const Facts& kept = facts_[no];
   return FileFacts{kept.device, kept.inode, tree_->node(no).size_bytes, kept.mtime, kept.ctime};
 }
 
 Result<UniqueFd> ScannedFiles::open(ContentNo file) const {
-  const Node& node = tree_->node(static_cast<NodeNo>(file));
+  const Node& node = tree_->node(node_no(file));
   assert(node.is_regular());
-  const Directory& parent = tree_->directories()[node.parent];
+  const Directory& parent = tree_->directory(node.parent);
   const std::string name(tree_->name(parent, tree_->entries(parent)[node.entry]));
   int os_errno = 0;
   // A directory that was kept may have been replaced by one that has the file: two tries.
-  for (const bool from_root : {false, true}) {
-    const auto directory = open_directory(node.parent, from_root);
+  for (const WayFrom from : {WayFrom::nearest_kept, WayFrom::root}) {
+    const auto directory = open_directory(node.parent, from);
     auto opened = directory ? opener_.open((*directory)->get(), name.c_str(), O_RDONLY | O_NONBLOCK)
                             : propagate(directory);
     if (opened) return std::move(*opened);
@@ -66,15 +64,15 @@ Result<UniqueFd> ScannedFiles::open(ContentNo file) const {
   return fail_errno(Errc::unreadable, os_errno, fmt::format("open {}", path(file)));
 }
 
-std::expected<ScannedFiles::Handle, int> ScannedFiles::open_directory(std::uint32_t directory,
-                                                                      bool from_root) const {
+std::expected<ScannedFiles::Handle, int> ScannedFiles::open_directory(DirectoryNo directory,
+                                                                      WayFrom from) const {
   std::vector<std::string_view> names;  // from the wanted directory up
   Handle start;
-  for (std::uint32_t at = directory; !start;) {
-    start = at == 0 ? root_ : from_root ? nullptr : find(at);
+  for (DirectoryNo at = directory; !start;) {
+    start = at == kRootDirectory ? root_ : from == WayFrom::root ? nullptr : find(at);
     if (start) break;
-    const Node& node = tree_->node(tree_->directories()[at].node);
-    const Directory& parent = tree_->directories()[node.parent];
+    const Node& node = tree_->node(tree_->directory(at).node);
+    const Directory& parent = tree_->directory(node.parent);
     names.push_back(tree_->name(parent, tree_->entries(parent)[node.entry]));
     at = node.parent;
   }
@@ -87,7 +85,7 @@ std::expected<ScannedFiles::Handle, int> ScannedFiles::open_directory(std::uint3
   return handle;
 }
 
-ScannedFiles::Handle ScannedFiles::find(std::uint32_t directory) const {
+ScannedFiles::Handle ScannedFiles::find(DirectoryNo directory) const {
   const MutexLock lock(mutex_);
   const auto kept = std::ranges::find(kept_, directory, &Kept::directory);
   if (kept == kept_.end()) return nullptr;
@@ -95,7 +93,7 @@ ScannedFiles::Handle ScannedFiles::find(std::uint32_t directory) const {
   return kept->handle;
 }
 
-void ScannedFiles::keep(std::uint32_t directory, Handle handle) const {
+void ScannedFiles::keep(DirectoryNo directory, Handle handle) const {
   Kept given_up;  // closed after the lock is left
   const MutexLock lock(mutex_);
   const auto known = std::ranges::find(kept_, directory, &Kept::directory);

@@ -49,15 +49,16 @@ class ScannedFiles final : public HostFileTable {
  private:
   using Handle = std::shared_ptr<const UniqueFd>;
   struct Kept {
-    std::uint32_t directory = 0;  // 0, the root, is never kept: an unused place
+    DirectoryNo directory;  // the root is never kept: an unused place
     std::uint64_t last_use = 0;
     Handle handle;
   };
 
-  /// The directory's descriptor: from the nearest one that is kept, or all the way from the root.
-  std::expected<Handle, int> open_directory(std::uint32_t directory, bool from_root) const;
-  Handle find(std::uint32_t directory) const EXCLUDES(mutex_);
-  void keep(std::uint32_t directory, Handle handle) const EXCLUDES(mutex_);
+  enum class WayFrom : std::uint8_t { nearest_kept, root };
+  /// The directory's descriptor.
+  std::expected<Handle, int> open_directory(DirectoryNo directory, WayFrom from) const;
+  Handle find(DirectoryNo directory) const EXCLUDES(mutex_);
+  void keep(DirectoryNo directory, Handle handle) const EXCLUDES(mutex_);
 
   const std::shared_ptr<const SourceTree> tree_;
   const std::vector<Mark> marks_;

@@ -104,7 +104,7 @@ void Walk::task_done() {
   if (--unfinished_ == 0) work_.notify_all();
 }
 
-void Walk::deliver(ScannedDirectory& directory, Segment segment, const WalkCounts& counts,
+void Walk::deliver(ScannedDirectory& directory, ScanSegment segment, const WalkCounts& counts,
                    std::vector<WalkTask> tasks) {
   const MutexLock lock(mutex_);
   directory.segments.push_back(std::move(segment));

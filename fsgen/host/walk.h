@@ -118,7 +118,7 @@ class Walk {
   const DirectoryHandle root;
   std::uint64_t root_device = 0;
   std::unique_ptr<ScannedDirectory> root_directory = std::make_unique<ScannedDirectory>();
-  Segment root_record;  // by the worker that has the first task
+  ScanSegment root_record;  // by the worker that has the first task
 
   bool stopped() const noexcept { return stop_.load(std::memory_order_relaxed); }
   /// The next task; none when all is done, or a worker has given up.
@@ -128,7 +128,7 @@ class Walk {
   bool offer(WalkTask& task) EXCLUDES(mutex_);
   void task_done() EXCLUDES(mutex_);
   /// Takes entries of a directory, and the tasks to list the directories among them.
-  void deliver(ScannedDirectory& directory, Segment segment, const WalkCounts& counts,
+  void deliver(ScannedDirectory& directory, ScanSegment segment, const WalkCounts& counts,
                std::vector<WalkTask> tasks) EXCLUDES(mutex_);
   void trouble(std::string path, const std::string& why) EXCLUDES(mutex_);
   /// Ends the walk: nothing that could still be found matters.

@@ -181,7 +181,8 @@ bool WalkWorker::excludes(const DirectoryHandle& handle, const dirent64& found) 
     reader_.enter(handle->fd());
     is_directory = S_ISDIR(reader_.type_of(found.d_name));
   }
-  return !walk_.rules.takes(path_, found.d_name, is_directory);
+  return !walk_.rules.takes(path_, found.d_name,
+                            is_directory ? EntryKind::directory : EntryKind::other);
 }
 
 void WalkWorker::look(ScannedDirectory& directory, const DirectoryHandle& handle, NameList& names) {
@@ -194,7 +195,7 @@ void WalkWorker::look(ScannedDirectory& directory, const DirectoryHandle& handle
     look_at(directory, names.text(name));
   }
   if (builder_.empty()) return;
-  Segment segment = builder_.finish(number_);
+  ScanSegment segment = builder_.finish(number_);
 
   // The stack gives them back in the order of their names, which is about that of the numbering.
   std::ranges::sort(to_list_, std::ranges::greater(), &ScannedDirectory::name);
@@ -214,9 +215,9 @@ void WalkWorker::look_at(ScannedDirectory& directory, const char* name) {
     return;
   }
   if (entry->mount_point) ++mount_points;
-  const RecordHead& head = entry->head;
+  const ScanRecordHead& head = entry->head;
   if (head.mode == 0) return;  // left out
-  RecordTail& tail = entry->tail;
+  ScanRecordTail& tail = entry->tail;
   tail.name = name;
   if (S_ISDIR(head.mode)) {
     tail.directory = &directories_.emplace_back();

@@ -64,7 +64,7 @@ class WalkWorker {
   Walk& walk_;
   const std::uint32_t number_;
   EntryReader reader_;
-  SegmentBuilder builder_;
+  ScanSegmentBuilder builder_;
   WalkCounts counts_;                       // of the segment that is being built
   std::vector<ScannedDirectory*> to_list_;  // found in it
   std::vector<std::byte> listing_;

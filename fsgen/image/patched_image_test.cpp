@@ -22,7 +22,8 @@ struct Fixture {
   Fixture() {
     auto strip = std::make_shared<StripImage>(built.tree);
     strip->add(2, {.kind = Region::Kind::computed, .data_bytes = 1024})
-        .add(2, {.kind = Region::Kind::file, .data_bytes = 700, .file = 1, .has_holes = true})
+        .add(2,
+             {.kind = Region::Kind::file, .data_bytes = 700, .file = NodeNo{1}, .has_holes = true})
         .add(1, {});
     image = strip;
   }

@@ -17,7 +17,7 @@ std::optional<std::uint64_t> DataPlacement::find(std::uint64_t data_offset) cons
 std::optional<NodeNo> find_node(const SourceTree& tree, std::string_view path) noexcept {
   const Node* const found = tree.find_path(path);
   if (found == nullptr) return std::nullopt;
-  return static_cast<NodeNo>(found - tree.nodes().data());
+  return tree.number_of(*found);
 }
 
 }  // namespace mkvirtfs

@@ -20,7 +20,7 @@ Extent RegionImage::file_extent(const Region& region, std::uint64_t offset) cons
   extent.kind = ExtentKind::content;
   extent.offset = region.range.offset;
   extent.length = region.data_bytes;
-  extent.content = ContentNo{region.file};
+  extent.content = content_no(region.file);
   extent.content_offset = region.file_offset;
   if (!region.has_holes) return extent;
 

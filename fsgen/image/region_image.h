@@ -20,7 +20,7 @@ struct Region {
   Kind kind = Kind::empty;
   Range range{};                  ///< in the image
   std::uint64_t data_bytes = 0;   ///< so much of its start is of that kind; the rest is zeroes
-  NodeNo file = 0;                ///< Kind::file only, and so is all that follows
+  NodeNo file{};                  ///< Kind::file only, and so is all that follows
   std::uint64_t file_offset = 0;  ///< of the byte that stands first
   /// The holes of the file lie in it, too, as zeroes; else the planner has left them out.
   bool has_holes = false;

@@ -27,7 +27,7 @@ std::vector<std::string> map_of(const Image& image, Range range) {
     if (extent.kind == ExtentKind::hole) row += " hole";
     if (extent.kind == ExtentKind::computed) row += " computed";
     if (extent.kind == ExtentKind::content) {
-      row += " content " + std::to_string(static_cast<NodeNo>(extent.content)) + " at " +
+      row += " content " + std::to_string(node_no(extent.content)) + " at " +
              std::to_string(extent.content_offset);
     }
     rows.push_back(std::move(row));
@@ -47,8 +47,8 @@ TEST_CASE("regions become extents: neighbours of one kind are joined, files are 
   image.add(1, {.kind = Region::Kind::computed, .data_bytes = kBlock})
       .add(2, {.kind = Region::Kind::computed, .data_bytes = kBlock})
       .add(1, {})
-      .add(2, {.kind = Region::Kind::file, .data_bytes = 700, .file = 1, .has_holes = true})
-      .add(1, {.kind = Region::Kind::file, .data_bytes = 1, .file = 2, .has_holes = true})
+      .add(2, {.kind = Region::Kind::file, .data_bytes = 700, .file = NodeNo{1}, .has_holes = true})
+      .add(1, {.kind = Region::Kind::file, .data_bytes = 1, .file = NodeNo{2}, .has_holes = true})
       .add(1, {});
   CHECK(map_of(image, {0, image.size_bytes()}) == Rows{"0 1024 computed", "1024 1024 hole",
                                                        "2048 700 content 1 at 0", "2748 324 hole",
@@ -75,7 +75,7 @@ TEST_CASE("holes of a file are cut out where the planner left them in, and only 
     StripImage image(built.tree);
     image.add(1, {}).add(12, {.kind = Region::Kind::file,
                               .data_bytes = data_bytes,
-                              .file = 1,
+                              .file = NodeNo{1},
                               .file_offset = file_offset,
                               .has_holes = has_holes});
     return map_of(image, {0, image.size_bytes()});

@@ -38,7 +38,7 @@ Result<Digest> digest_of(const SourceTree& tree, NodeNo no, ContentStore& store,
     zeroes(run.offset - at);
     for (at = run.offset; at < run.end();) {
       const auto piece = buffer.first(std::min<std::uint64_t>(run.end() - at, buffer.size()));
-      Result<void> read = store.read(ContentNo{no}, at, piece);
+      Result<void> read = store.read(content_no(no), at, piece);
       if (!read) return propagate(read);
       digest.update(piece);
       at += piece.size();
@@ -52,7 +52,7 @@ Result<Digest> digest_of(const SourceTree& tree, NodeNo no, ContentStore& store,
 
 Result<std::vector<Duplicate>> find_duplicates(const SourceTree& tree, ContentStore& store) {
   std::vector<std::pair<std::uint64_t, NodeNo>> by_size;
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (NodeNo no; no < tree.node_count(); ++no) {
     const Node& node = tree.node(no);
     if (node.is_regular() && node.size_bytes != 0) by_size.emplace_back(node.size_bytes, no);
   }

@@ -54,7 +54,7 @@ Result<FilePlaces> FilePlaces::make(const SourceTree& tree, std::uint32_t first_
   places.sequence_ = data_sequence(tree);
   places.starts_.reserve(tree.node_count());
   for (std::uint32_t position = 0; position < tree.node_count(); ++position) {
-    const NodeNo no = places.sequence_.at(position);
+    const NodeNo no{places.sequence_.at(position)};
     places.starts_.add(static_cast<std::uint32_t>(at));
     const Node& node = tree.node(no);
     if (!node.is_regular()) continue;
@@ -92,7 +92,7 @@ std::optional<FilePlaces::Run> FilePlaces::run_at(std::uint32_t block) const noe
   }
   const std::uint32_t position = starts_.thing_at(block);
   const std::uint32_t start = starts_.begin_of(position);
-  return Run{sequence_.at(position), start, starts_.end_of(position) - start};
+  return Run{NodeNo{sequence_.at(position)}, start, starts_.end_of(position) - start};
 }
 
 }  // namespace mkvirtfs::iso9660

@@ -116,7 +116,8 @@ Hierarchy::Hierarchy(const SourceTree& tree, const NameRules& rules, bool is_jol
 // What stands in it.
 
 NodeNo Hierarchy::node_of(std::uint32_t directory) const noexcept {
-  return is_moved_directory(directory) ? tree_.node_count() : tree_.directories()[directory].node;
+  return is_moved_directory(directory) ? NodeNo{tree_.node_count()}
+                                       : tree_.directories()[directory].node;
 }
 
 const Node& Hierarchy::attributes_of(std::uint32_t directory) const noexcept {
@@ -141,7 +142,7 @@ Hierarchy::Item Hierarchy::item(std::uint32_t directory, std::uint32_t record) c
   const Node& node = tree_.node(found.node);
   Item item{tree_.name(source, found), &node, found.node, kNone, false};
   if (node.is_directory()) {
-    item.directory = tree_.directory_index(found.node);
+    item.directory = tree_.directory_no(found.node);
     item.is_placeholder = !directories_.empty() && directories_[item.directory].is_relocated;
   }
   return item;
@@ -185,7 +186,7 @@ std::uint32_t Hierarchy::links_of(const Item& item) const noexcept {
 
 std::uint32_t Hierarchy::true_parent(std::uint32_t directory) const noexcept {
   if (directory == 0 || is_moved_directory(directory)) return 0;
-  return tree_.directory_index(tree_.parent_of(node_of(directory)).node);
+  return tree_.directory_no(tree_.parent_of(node_of(directory)).node);
 }
 
 std::uint32_t Hierarchy::sections_of(const Item& item) const noexcept {

@@ -78,8 +78,8 @@ Region IsoImage::region_at(std::uint64_t offset) const {
     case Kind::file:
       return {.kind = Region::Kind::file,
               .range = range,
-              .data_bytes = volume_.tree->node(place.which).size_bytes,
-              .file = place.which,
+              .data_bytes = volume_.tree->node(NodeNo{place.which}).size_bytes,
+              .file = NodeNo{place.which},
               .has_holes = true};
   }
   std::unreachable();
@@ -154,7 +154,7 @@ std::string IsoImage::describe(std::uint64_t offset) const {
     case Kind::catalog:
       return "boot catalogue";
     case Kind::file:
-      return fmt::format("file /{} at {}", volume_.tree->path(place.which),
+      return fmt::format("file /{} at {}", volume_.tree->path(NodeNo{place.which}),
                          offset - place.start * kBlockBytes);
     case Kind::padding:
       return "padding";

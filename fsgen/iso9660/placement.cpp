@@ -32,7 +32,7 @@ DataPlacement IsoImage::data_at(std::string_view path) const {
   const Node& node = tree().node(*no);
   if (node.is_directory()) {
     const Hierarchy::Directory& directory =
-        volume_.primary->directories()[tree().directory_index(*no)];
+        volume_.primary->directories()[tree().directory_no(*no)];
     const Range range = blocks_at(directory.block, directory.blocks);
     return {DataPlacement::Kind::stored, range.length, {{0, range}}};
   }

@@ -93,7 +93,7 @@ Result<std::string> label_of(const SourceTree& tree, const Options& options) {
 /// Levels 1 and 2 have files of one section.
 Result<void> check_files(const SourceTree& tree, unsigned level) {
   if (level == 3) return {};
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (NodeNo no; no < tree.node_count(); ++no) {
     const Node& node = tree.node(no);
     if (!node.is_regular() || node.size_bytes <= kMostSectionBytes) continue;
     return fail(Errc::does_not_fit,

@@ -58,8 +58,8 @@ struct Boot {
 
 /// Of two nodes with the same bytes: `node` shares the extent of `original`, which is less.
 struct Duplicate {
-  NodeNo node = 0;
-  NodeNo original = 0;
+  NodeNo node{};
+  NodeNo original{};
 };
 
 struct Options {

@@ -326,7 +326,7 @@ TEST_CASE("boot files stand first, and boot code has the last word") {
   const auto loader = read(*booting, built, loader_offset, 5000);
   std::vector<std::byte> want(5000);
   const auto no = *find_node(*built.tree, "boot/loader");
-  REQUIRE(built.store->read(ContentNo{no}, 0, want));
+  REQUIRE(built.store->read(content_no(no), 0, want));
   std::fill_n(want.begin() + 8, 56, std::byte{1});
   CHECK(loader == want);
 

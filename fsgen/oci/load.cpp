@@ -40,8 +40,8 @@ TarIndex index_of(const archive::MemberLog& members) {
     } else if (S_ISLNK(member.mode)) {
       index.add_symlink(member.path, member.link_target);
     } else if (S_ISREG(member.mode) && !member.is_sparse &&
-               (member.place == archive::Place::stored ||
-                member.place == archive::Place::nowhere)) {
+               (member.place == archive::MemberPlace::stored ||
+                member.place == archive::MemberPlace::nowhere)) {
       index.add_file(member.path, {member.data_offset, member.size_bytes});
     }
   }

@@ -138,10 +138,10 @@ std::string bytes_at(const Layer& layer, std::string_view path) {
   const Node* node = layer.tree->find_path(path);
   if (node == nullptr) return "nothing";
   if (!node->is_regular()) return "no file";
-  const auto no = static_cast<NodeNo>(node - layer.tree->nodes().data());
+  const auto no = layer.tree->number_of(*node);
   std::string bytes(node->size_bytes, '?');
   const Result<void> read =
-      layer.contents->read(ContentNo{no}, 0, std::as_writable_bytes(std::span(bytes)));
+      layer.contents->read(content_no(no), 0, std::as_writable_bytes(std::span(bytes)));
   return read ? bytes : read.error().what;
 }
 
@@ -264,8 +264,8 @@ TEST_CASE("layers of docker save lie directly in the archive, symlinked ones too
 
   // The kernel can move the bytes from the archive itself.
   const SourceTree& tree = *image->layer.tree;
-  const auto no = static_cast<NodeNo>(tree.find_path("etc/new") - tree.nodes().data());
-  const auto pin = image->layer.contents->pin(ContentNo{no});
+  const auto no = tree.number_of(*tree.find_path("etc/new"));
+  const auto pin = image->layer.contents->pin(content_no(no));
   REQUIRE(pin);
   REQUIRE(pin->file);
   CHECK(saved.substr(pin->file_offset, 3) == "new");

@@ -109,13 +109,14 @@ void ChunkCache::Store::forget(std::uint64_t stream, std::uint64_t chunk_count) 
 }
 
 ChunkCache::Store::Ref ChunkCache::Store::find(std::uint64_t stream, std::uint64_t no,
-                                               bool is_use) {
+                                               Purpose purpose) {
   const Key key{stream, no};
   Shard& shard = shard_of(key);
   const MutexLock lock(shard.mutex);
   const auto found = shard.by_key.find(key);
   if (found == shard.by_key.end()) return nullptr;
-  if (is_use) shard.entries.splice(shard.entries.begin(), shard.entries, found->second);
+  if (purpose == Purpose::read)
+    shard.entries.splice(shard.entries.begin(), shard.entries, found->second);
   return found->second->chunk;
 }
 
@@ -137,24 +138,25 @@ void ChunkCache::Store::put(std::uint64_t stream, std::uint64_t no, Ref chunk) {
   }
 }
 
-ChunkCache::Store::Standing ChunkCache::Store::take_decoder(std::uint64_t stream,
-                                                            std::uint64_t from, std::uint64_t to) {
+ChunkCache::Store::IdleDecoder ChunkCache::Store::take_decoder(std::uint64_t stream,
+                                                               std::uint64_t from,
+                                                               std::uint64_t to) {
   const MutexLock lock(idle_mutex_);
   auto best = idle_.end();
   for (auto at = idle_.begin(); at != idle_.end(); ++at) {
-    if (at->stream != stream || at->standing.at < from || at->standing.at > to) continue;
-    if (best == idle_.end() || at->standing.at > best->standing.at) best = at;
+    if (at->stream != stream || at->idle.at < from || at->idle.at > to) continue;
+    if (best == idle_.end() || at->idle.at > best->idle.at) best = at;
   }
   if (best == idle_.end()) return {};
-  Standing standing = std::move(best->standing);
+  IdleDecoder idle = std::move(best->idle);
   idle_.erase(best);
-  return standing;
+  return idle;
 }
 
-void ChunkCache::Store::keep_decoder(std::uint64_t stream, Standing standing) {
+void ChunkCache::Store::keep_decoder(std::uint64_t stream, IdleDecoder idle) {
   std::list<Idle> given_up;  // destroyed without the lock
   std::list<Idle> kept;
-  kept.push_back({stream, std::move(standing)});
+  kept.push_back({stream, std::move(idle)});
   const MutexLock lock(idle_mutex_);
   idle_.splice(idle_.begin(), kept);
   std::size_t count = 0;
@@ -163,7 +165,7 @@ void ChunkCache::Store::keep_decoder(std::uint64_t stream, Standing standing) {
   for (auto at = idle_.begin(); at != idle_.end();) {
     const auto next = std::next(at);
     const bool is_of_stream = at->stream == stream;
-    const std::uint64_t its_bytes = at->standing.decoder->memory_bytes();
+    const std::uint64_t its_bytes = at->idle.decoder->memory_bytes();
     if (count > 0 && (count >= kMostIdle || memory_bytes + its_bytes > kMostIdleBytes ||
                       (is_of_stream && of_stream >= kMostIdleOfStream))) {
       given_up.splice(given_up.end(), idle_, at);

@@ -69,20 +69,22 @@ class ChunkCache::Store {
   std::shared_ptr<Chunk> new_chunk(std::size_t size) {
     return std::make_shared<Chunk>(buffers_, size);
   }
-  /// nullptr when it is not here. `is_use`: it was asked for because it is read.
-  Ref find(std::uint64_t stream, std::uint64_t no, bool is_use);
+  /// Why a chunk is asked for: to read it, which keeps it longer, or to see whether it is here.
+  enum class Purpose : std::uint8_t { read, look };
+  /// nullptr when it is not here.
+  Ref find(std::uint64_t stream, std::uint64_t no, Purpose purpose);
   void put(std::uint64_t stream, std::uint64_t no, Ref chunk);
 
   /// A decoder and the unpacked offset at which it stands.
-  struct Standing {
+  struct IdleDecoder {
     std::unique_ptr<Decoder> decoder;
     std::uint64_t at = 0;
     unsigned read_on = 0;  ///< how many chunks it was continued for, one after the other
   };
   /// The decoder of the stream that stands furthest on within [from, to]; none: empty.
-  Standing take_decoder(std::uint64_t stream, std::uint64_t from, std::uint64_t to);
+  IdleDecoder take_decoder(std::uint64_t stream, std::uint64_t from, std::uint64_t to);
   /// Keeps it for the next reader, as far as there is room.
-  void keep_decoder(std::uint64_t stream, Standing standing);
+  void keep_decoder(std::uint64_t stream, IdleDecoder idle);
 
   /// For what may be decoded before it is asked for.
   WorkerPool& readahead() noexcept { return readahead_; }
@@ -112,7 +114,7 @@ class ChunkCache::Store {
   };
   struct Idle {
     std::uint64_t stream = 0;
-    Standing standing;
+    IdleDecoder idle;
   };
 
   static Entries::iterator drop(Shard& shard, Entries::iterator entry) REQUIRES(shard.mutex);

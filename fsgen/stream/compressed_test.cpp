@@ -20,11 +20,14 @@
 #include "fsgen/stream/testing/stream_data.h"
 #include "support/mutex.h"
 #include "support/sha256.h"
+#include "tests/support/collected_log.h"
 #include "tests/support/hinted_text.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
+
+using mkvirtfs::testing::CollectedLog;
 
 using namespace testing;
 
@@ -120,23 +123,6 @@ const std::string& packed_sample(const Format& format) {
   if (packed.empty()) packed = format.pack(sample());
   return packed;
 }
-
-class LogOfTest final : public LogSink {
- public:
-  void write(LogLevel, std::string_view message) noexcept override {
-    const MutexLock lock(mutex_);
-    text_ += message;
-    text_ += '\n';
-  }
-  std::string text() {
-    const MutexLock lock(mutex_);
-    return text_;
-  }
-
- private:
-  Mutex mutex_;
-  std::string text_ GUARDED_BY(mutex_);
-};
 
 StreamOptions small_options() {
   StreamOptions options;
@@ -497,7 +483,7 @@ TEST_CASE(
     // log says so.
     const auto damaged = memory(packed);
     for (std::size_t b = 0; b < 10; ++b) damaged->bytes()[packed.size() / 2 + b] ^= 0x55;
-    LogOfTest log;
+    CollectedLog log;
     StreamOptions options = small_options();
     options.log = &log;
     const auto source = *open_indexed(damaged, index, options);
@@ -894,7 +880,7 @@ TEST_CASE("a file that is replaced while it is read gives no mixture") {
   const TempDir directory;
   const std::string path = (directory / "sample.tar.gz").string();
   write_file(path, pack_gzip(sample()));
-  LogOfTest log;
+  CollectedLog log;
   const auto packed = open_file_source(path, OnChange::error, log);
   REQUIRE(packed);
   const auto source = indexed(*packed, Compression::gzip, small_options());

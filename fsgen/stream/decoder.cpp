@@ -105,7 +105,8 @@ Result<std::unique_ptr<Decoder>> make_any_decoder(const DecoderInput& input, con
     case Compression::xz:
     case Compression::lzma:
     case Compression::lzip:
-      return make_lzma_decoder(input, point, observer != nullptr);
+      return make_lzma_decoder(
+          input, point, observer != nullptr ? DecodeOrder::whole_stream : DecodeOrder::stretch);
     case Compression::zstd:
       return make_zstd_decoder(input, point, state, observer);
     case Compression::bzip2:

@@ -131,10 +131,12 @@ Result<std::unique_ptr<Decoder>> make_decoder(const DecoderInput& input, const P
 Result<std::unique_ptr<Decoder>> make_inflater(const DecoderInput& input, const Point& point,
                                                std::span<const std::byte> state,
                                                StreamObserver* observer);
+/// Whether all of a stream is decoded, from its beginning to its end, or a stretch of it.
+enum class DecodeOrder : std::uint8_t { whole_stream, stretch };
 /// xz from its beginning or, when `point` is none, from a block: its kind is the number of the
 /// check. lzma and lzip from their beginning.
 Result<std::unique_ptr<Decoder>> make_lzma_decoder(const DecoderInput& input, const Point& point,
-                                                   bool is_forward);
+                                                   DecodeOrder order);
 Result<std::unique_ptr<Decoder>> make_zstd_decoder(const DecoderInput& input, const Point& point,
                                                    std::span<const std::byte> state,
                                                    StreamObserver* observer);

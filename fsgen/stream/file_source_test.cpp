@@ -16,27 +16,14 @@
 
 #include "fsgen/stream/spool.h"
 #include "support/mutex.h"
+#include "tests/support/collected_log.h"
 #include "tests/support/hinted_text.h"
 #include "tests/support/temp_dir.h"
 
 namespace mkvirtfs {
 namespace {
 
-class LogOfTest final : public LogSink {
- public:
-  void write(LogLevel, std::string_view message) noexcept override {
-    const MutexLock lock(mutex_);
-    lines_.emplace_back(message);
-  }
-  std::vector<std::string> lines() {
-    const MutexLock lock(mutex_);
-    return lines_;
-  }
-
- private:
-  Mutex mutex_;
-  std::vector<std::string> lines_ GUARDED_BY(mutex_);
-};
+using mkvirtfs::testing::CollectedLog;
 
 std::string read_text(ByteSource& source, std::uint64_t offset, std::size_t length) {
   std::string text(length, '?');
@@ -127,7 +114,7 @@ TEST_CASE("a file source sees every change, and answers as it is told") {
       const std::string path = (directory / "file").string();
       write_file(path, "0123456789");
       ::chmod(path.c_str(), 0644);
-      LogOfTest log;
+      CollectedLog log;
       const auto source = open_file_source(path, on_change, log);
       REQUIRE(source);
       CHECK(read_text(**source, 0, 10) == "0123456789");

@@ -111,7 +111,7 @@ Result<void> IndexedSource::read(std::uint64_t offset, std::span<std::byte> out)
                               (offset + out.size() - 1) / ChunkCache::kChunkBytes});
   while (!out.empty()) {
     const std::uint64_t no = offset / ChunkCache::kChunkBytes;
-    const Result<ChunkRef> chunk = this->chunk(no, false);
+    const Result<ChunkRef> chunk = this->chunk(no, AskedBy::reader);
     if (!chunk) return propagate(chunk);
     const auto bytes =
         (*chunk)->bytes().subspan(static_cast<std::size_t>(offset - chunk_offset(no)));
@@ -141,7 +141,7 @@ bool IndexedSource::is_at_hand(Range range) {
   if (range.length == 0) return true;
   const std::uint64_t last = (range.end() - 1) / ChunkCache::kChunkBytes;
   for (std::uint64_t no = range.offset / ChunkCache::kChunkBytes; no <= last; ++no) {
-    if (!store_.find(stream_, no, false)) return false;
+    if (!store_.find(stream_, no, Purpose::look)) return false;
   }
   return true;
 }
@@ -156,12 +156,12 @@ void IndexedSource::fetch(Range range) {
       std::min((range.end() - 1) / ChunkCache::kChunkBytes, first + most - 1);
   const Wanted wanted(*this, {first, last});
   for (std::uint64_t no = first; no <= last; ++no) {
-    if (!chunk(no, false)) return;
+    if (!chunk(no, AskedBy::reader)) return;
   }
 }
 
 IndexedSource::ChunkRef IndexedSource::find(std::uint64_t no) {
-  ChunkRef found = store_.find(stream_, no, true);
+  ChunkRef found = store_.find(stream_, no, Purpose::read);
   if (rebuild_ && found) rebuild_->tell_read(no);
   // Whoever comes near to the end of what was decoded ahead reads on.
   const std::uint64_t end = ahead_end_.load(std::memory_order_relaxed);
@@ -169,15 +169,17 @@ IndexedSource::ChunkRef IndexedSource::find(std::uint64_t no) {
   return found;
 }
 
-Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_ahead) {
-  if (ChunkRef found = is_ahead ? store_.find(stream_, no, true) : find(no)) return found;
+Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, AskedBy asked_by) {
+  if (ChunkRef found =
+          asked_by == AskedBy::read_ahead ? store_.find(stream_, no, Purpose::read) : find(no))
+    return found;
   const std::uint64_t offset = chunk_offset(no);
   if (rebuild_ && !rebuild_->has_passed(no)) {
     Result<ChunkRef> passed = rebuild_->wait_for(no);
     if (!passed || *passed) return passed;
   }
   const std::uint64_t nearest = entry_before(offset).point.unpacked;
-  Standing standing;
+  IdleDecoder idle;
   std::uint64_t from = 0;
   {
     MutexLock lock(mutex_);
@@ -190,9 +192,9 @@ Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_a
     for (int waits = 0;;) {
       if (ended_runs != ended_runs_) ++waits;
       ended_runs = ended_runs_;
-      if (ChunkRef found = store_.find(stream_, no, true)) return found;
-      standing = store_.take_decoder(stream_, nearest, offset);
-      from = standing.decoder ? standing.at : nearest;
+      if (ChunkRef found = store_.find(stream_, no, Purpose::read)) return found;
+      idle = store_.take_decoder(stream_, nearest, offset);
+      from = idle.decoder ? idle.at : nearest;
       bool is_coming = false;
       for (const std::uint64_t other : runs_) {
         if (other < from || other > offset) continue;
@@ -203,23 +205,23 @@ Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, bool is_a
         }
       }
       if (!is_coming || waits >= kMostWaits) break;
-      if (standing.decoder) store_.keep_decoder(stream_, std::move(standing));
+      if (idle.decoder) store_.keep_decoder(stream_, std::move(idle));
       lock.wait(run_ended_);
     }
     runs_.push_back(from);
   }
   const EndOfRun end(*this, from);
-  return make_chunk(no, std::move(standing), is_ahead);
+  return make_chunk(no, std::move(idle), asked_by);
 }
 
-Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, Standing standing,
-                                                          bool is_ahead) {
-  const bool reads_on = standing.decoder && standing.at == chunk_offset(no);
-  standing.read_on = reads_on ? standing.read_on + 1 : 0;
-  const bool is_reader = standing.read_on >= kReadOnChunks;
-  Result<ChunkRef> made = decode_to(no, standing);
-  if (made && standing.decoder) store_.keep_decoder(stream_, std::move(standing));
-  if (made && is_reader && !is_ahead) start_ahead(no + 1);
+Result<IndexedSource::ChunkRef> IndexedSource::make_chunk(std::uint64_t no, IdleDecoder idle,
+                                                          AskedBy asked_by) {
+  const bool reads_on = idle.decoder && idle.at == chunk_offset(no);
+  idle.read_on = reads_on ? idle.read_on + 1 : 0;
+  const bool is_reader = idle.read_on >= kReadOnChunks;
+  Result<ChunkRef> made = decode_to(no, idle);
+  if (made && idle.decoder) store_.keep_decoder(stream_, std::move(idle));
+  if (made && is_reader && asked_by == AskedBy::reader) start_ahead(no + 1);
   return made;
 }
 
@@ -252,7 +254,7 @@ void IndexedSource::read_ahead(std::uint64_t first) noexcept {
     for (std::uint64_t no = first; no < first + kAheadChunks; ++no) {
       if (chunk_offset(no) >= index_.unpacked_bytes) break;
       if (rebuild_ && !rebuild_->has_passed(no)) break;
-      if (!chunk(no, true)) break;
+      if (!chunk(no, AskedBy::read_ahead)) break;
       const MutexLock lock(mutex_);
       if (is_ending_) break;
     }
@@ -265,36 +267,36 @@ void IndexedSource::read_ahead(std::uint64_t first) noexcept {
   run_ended_.notify_all();
 }
 
-Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Standing& standing) {
+Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, IdleDecoder& idle) {
   const std::uint64_t offset = chunk_offset(no);
-  if (!standing.decoder) {
-    Result<Standing> begun = begin_at(offset);
+  if (!idle.decoder) {
+    Result<IdleDecoder> begun = begin_at(offset);
     if (!begun) return propagate(begun);
-    standing = std::move(*begun);
+    idle = std::move(*begun);
   }
   std::shared_ptr<Chunk> passed;  // what is not kept is decoded into this
   while (true) {
-    const std::uint64_t at_no = standing.at / ChunkCache::kChunkBytes;
-    const std::uint64_t skip = standing.at - chunk_offset(at_no);
+    const std::uint64_t at_no = idle.at / ChunkCache::kChunkBytes;
+    const std::uint64_t skip = idle.at - chunk_offset(at_no);
     const bool is_awaited = at_no < no && is_wanted(at_no, no);
     if (skip != 0 || (at_no + kKeptBefore < no && !is_awaited)) {
       if (!passed) passed = store_.new_chunk(ChunkCache::kChunkBytes);
-      const Result<void> decoded = decode(
-          standing, passed->bytes().first(chunk_bytes(at_no) - static_cast<std::size_t>(skip)));
+      const Result<void> decoded =
+          decode(idle, passed->bytes().first(chunk_bytes(at_no) - static_cast<std::size_t>(skip)));
       if (!decoded) return propagate(decoded);
       continue;
     }
     std::shared_ptr<Chunk> chunk = store_.new_chunk(chunk_bytes(at_no));
     const auto bytes = chunk->bytes();
-    const Result<void> decoded = decode(standing, bytes);
+    const Result<void> decoded = decode(idle, bytes);
     if (!decoded) return propagate(decoded);
     if (crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()) !=
         index_.chunk_crc32[static_cast<std::size_t>(at_no)]) {
-      return fail(Errc::io,
-                  fmt::format("{} is damaged before byte {}: the {} bytes from {} on that "
-                              "it unpacks to have a wrong checksum",
-                              name_, standing.decoder->packed_position(), bytes.size(),
-                              chunk_offset(at_no)));
+      return fail(
+          Errc::io,
+          fmt::format("{} is damaged before byte {}: the {} bytes from {} on that "
+                      "it unpacks to have a wrong checksum",
+                      name_, idle.decoder->packed_position(), bytes.size(), chunk_offset(at_no)));
     }
     store_.put(stream_, at_no, chunk);
     if (at_no == no) return chunk;
@@ -302,35 +304,35 @@ Result<IndexedSource::ChunkRef> IndexedSource::decode_to(std::uint64_t no, Stand
   }
 }
 
-Result<void> IndexedSource::decode(Standing& standing, std::span<std::byte> out) {
+Result<void> IndexedSource::decode(IdleDecoder& idle, std::span<std::byte> out) {
   bool is_new = false;
   while (!out.empty()) {
-    const Result<std::size_t> count = standing.decoder->decode(out);
+    const Result<std::size_t> count = idle.decoder->decode(out);
     if (!count) return propagate(count);
     if (*count == 0) {
       // The end of a stretch, behind which the next one begins.
-      const StreamIndex::Entry next = entry_before(standing.at);
-      if (is_new || next.point.unpacked != standing.at) {
+      const StreamIndex::Entry next = entry_before(idle.at);
+      if (is_new || next.point.unpacked != idle.at) {
         return fail(Errc::io, fmt::format("{} is damaged before byte {}: it unpacks to {} bytes, "
                                           "and should to {}",
-                                          name_, standing.decoder->packed_position(), standing.at,
+                                          name_, idle.decoder->packed_position(), idle.at,
                                           index_.unpacked_bytes));
       }
-      Result<Standing> begun = begin_at(standing.at);
+      Result<IdleDecoder> begun = begin_at(idle.at);
       if (!begun) return propagate(begun);
-      begun->read_on = standing.read_on;
-      standing = std::move(*begun);
+      begun->read_on = idle.read_on;
+      idle = std::move(*begun);
       is_new = true;
       continue;
     }
     is_new = false;
-    standing.at += *count;
+    idle.at += *count;
     out = out.subspan(*count);
   }
   return {};
 }
 
-Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) {
+Result<IndexedSource::IdleDecoder> IndexedSource::begin_at(std::uint64_t unpacked) {
   const StreamIndex::Entry entry = entry_before(unpacked);
   std::vector<std::byte> state;
   if (entry.state) {
@@ -345,7 +347,7 @@ Result<IndexedSource::Standing> IndexedSource::begin_at(std::uint64_t unpacked) 
   }
   Result<std::unique_ptr<Decoder>> decoder = make_decoder(input_, entry.point, state);
   if (!decoder) return propagate(decoder);
-  return Standing{std::move(*decoder), entry.point.unpacked, 0};
+  return IdleDecoder{std::move(*decoder), entry.point.unpacked, 0};
 }
 
 StreamIndex::Entry IndexedSource::entry_before(std::uint64_t unpacked) const {

@@ -47,16 +47,18 @@ class IndexedSource final : public ByteSource {
 
  private:
   using ChunkRef = ChunkCache::Store::Ref;
-  using Standing = ChunkCache::Store::Standing;
+  using Purpose = ChunkCache::Store::Purpose;
+  using IdleDecoder = ChunkCache::Store::IdleDecoder;
 
   std::uint64_t chunk_offset(std::uint64_t no) const noexcept {
     return no * ChunkCache::kChunkBytes;
   }
   std::size_t chunk_bytes(std::uint64_t no) const noexcept;
-  /// From the cache, or decoded. `is_ahead`: nobody asked for it yet.
-  Result<ChunkRef> chunk(std::uint64_t no, bool is_ahead);
+  enum class AskedBy : std::uint8_t { reader, read_ahead };
+  /// From the cache, or decoded.
+  Result<ChunkRef> chunk(std::uint64_t no, AskedBy asked_by);
   ChunkRef find(std::uint64_t no);
-  Result<ChunkRef> make_chunk(std::uint64_t no, Standing standing, bool is_ahead);
+  Result<ChunkRef> make_chunk(std::uint64_t no, IdleDecoder idle, AskedBy asked_by);
 
   struct Chunks {
     std::uint64_t first = 0;
@@ -71,11 +73,11 @@ class IndexedSource final : public ByteSource {
   /// Has a few chunks decoded from `first` on, unless some are just being.
   void start_ahead(std::uint64_t first);
   void read_ahead(std::uint64_t first) noexcept;
-  /// Decodes on from where `standing` is to the end of chunk `no`.
-  Result<ChunkRef> decode_to(std::uint64_t no, Standing& standing);
+  /// Decodes on from where `idle` is to the end of chunk `no`.
+  Result<ChunkRef> decode_to(std::uint64_t no, IdleDecoder& idle);
   /// Fills `out`, over the ends of stretches.
-  Result<void> decode(Standing& standing, std::span<std::byte> out);
-  Result<Standing> begin_at(std::uint64_t unpacked);
+  Result<void> decode(IdleDecoder& idle, std::span<std::byte> out);
+  Result<IdleDecoder> begin_at(std::uint64_t unpacked);
   StreamIndex::Entry entry_before(std::uint64_t unpacked) const;
 
   const DecoderInput input_;

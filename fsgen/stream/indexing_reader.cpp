@@ -35,14 +35,14 @@ std::uint32_t crc32_of(std::uint32_t before, std::span<const std::byte> bytes) n
 }
 
 /// What is known of the index before the pass.
-struct Plan {
+struct IndexPlan {
   std::vector<StreamIndex::Entry> entries;  // the format has an index of its own
   bool needs_spool = false;
 };
 
 /// Gives `input` a workspace when one is needed.
-Result<Plan> make_plan(DecoderInput& input, const StreamOptions& options) {
-  Plan plan;
+Result<IndexPlan> make_plan(DecoderInput& input, const StreamOptions& options) {
+  IndexPlan plan;
   switch (input.compression) {
     case Compression::gzip:
     case Compression::deflate:
@@ -95,7 +95,7 @@ struct Checksum {
 };
 
 /// Some bytes on their way from the decoder to the reader.
-struct Piece {
+struct DecodedPiece {
   std::unique_ptr<std::byte[]> bytes;
   std::size_t size = 0;
   std::vector<Checksum> checksums;
@@ -122,7 +122,7 @@ class Producer final : public StreamObserver {
     builder_.add({}, {});
     return {};
   }
-  Piece produce(std::unique_ptr<std::byte[]> bytes);
+  DecodedPiece produce(std::unique_ptr<std::byte[]> bytes);
   std::uint64_t unpacked_bytes() const noexcept { return unpacked_; }
   std::vector<StreamIndex::Entry> take_entries() { return builder_.take_entries(); }
 
@@ -137,7 +137,7 @@ class Producer final : public StreamObserver {
   }
 
  private:
-  Result<void> decode(Piece& piece);
+  Result<void> decode(DecodedPiece& piece);
   Result<void> check_limits() const;
 
   const std::string name_;
@@ -149,8 +149,8 @@ class Producer final : public StreamObserver {
   std::vector<Checksum> checksums_;
 };
 
-Piece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
-  Piece piece;
+DecodedPiece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
+  DecodedPiece piece;
   piece.bytes = std::move(bytes);
   try {
     if (!piece.bytes) piece.bytes = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
@@ -165,7 +165,7 @@ Piece Producer::produce(std::unique_ptr<std::byte[]> bytes) {
   return piece;
 }
 
-Result<void> Producer::decode(Piece& piece) {
+Result<void> Producer::decode(DecodedPiece& piece) {
   while (piece.size < kPieceBytes) {
     const Result<std::size_t> count =
         decoder_->decode({piece.bytes.get() + piece.size, kPieceBytes - piece.size});
@@ -203,7 +203,7 @@ Result<void> Producer::check_limits() const {
 class AheadReader final : public IndexingReader {
  public:
   AheadReader(const DecoderInput& input, const StreamOptions& options,
-              const std::optional<Expected>& expected, Plan plan)
+              const std::optional<Expected>& expected, IndexPlan plan)
       : input_(input),
         options_(options),
         expected_(expected),
@@ -244,20 +244,20 @@ class AheadReader final : public IndexingReader {
   /// On the thread: until the end, or stop().
   void decode_ahead() noexcept;
   void stop() noexcept;
-  Piece take_piece();
+  DecodedPiece take_piece();
   /// Checks what the stream says of itself, and notes the checksums of chunks.
-  Result<void> check(const Piece& piece);
-  Result<void> spool(const Piece& piece);
+  Result<void> check(const DecodedPiece& piece);
+  Result<void> spool(const DecodedPiece& piece);
 
   const DecoderInput input_;
   const StreamOptions options_;
   const std::optional<Expected> expected_;
-  Plan plan_;
+  IndexPlan plan_;
   Producer producer_;
 
   // The reader's own.
   bool has_thread_ = false;
-  Piece current_;
+  DecodedPiece current_;
   std::optional<Error> error_;
   std::vector<std::uint32_t> chunk_crc32_;
   std::uint64_t unpacked_ = 0;
@@ -267,7 +267,7 @@ class AheadReader final : public IndexingReader {
 
   Mutex mutex_;
   std::condition_variable_any changed_;
-  std::vector<Piece> ready_
+  std::vector<DecodedPiece> ready_
       GUARDED_BY(mutex_);  // has room for kMostAhead: the thread throws nothing
   std::vector<std::unique_ptr<std::byte[]>> spare_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
@@ -287,7 +287,7 @@ void AheadReader::decode_ahead() noexcept {
         spare_.pop_back();
       }
     }
-    Piece piece = producer_.produce(std::move(bytes));
+    DecodedPiece piece = producer_.produce(std::move(bytes));
     const bool is_last = piece.is_last;
     {
       const MutexLock lock(mutex_);
@@ -306,12 +306,12 @@ void AheadReader::stop() noexcept {
   changed_.notify_all();
 }
 
-Piece AheadReader::take_piece() {
+DecodedPiece AheadReader::take_piece() {
   std::unique_ptr<std::byte[]> bytes = std::move(current_.bytes);
   if (!has_thread_) {
     return producer_.produce(std::move(bytes));
   }
-  Piece piece;
+  DecodedPiece piece;
   {
     MutexLock lock(mutex_);
     if (bytes) spare_.push_back(std::move(bytes));
@@ -341,7 +341,7 @@ Result<std::span<const std::byte>> AheadReader::make_more() {
   return std::span<const std::byte>(current_.bytes.get(), current_.size);
 }
 
-Result<void> AheadReader::check(const Piece& piece) {
+Result<void> AheadReader::check(const DecodedPiece& piece) {
   const std::span<const std::byte> bytes(piece.bytes.get(), piece.size);
   std::uint32_t chunk_crc32 = 0;  // a piece begins with a chunk
   std::uint64_t at = unpacked_;
@@ -389,7 +389,7 @@ Result<void> AheadReader::check(const Piece& piece) {
   return {};
 }
 
-Result<void> AheadReader::spool(const Piece& piece) {
+Result<void> AheadReader::spool(const DecodedPiece& piece) {
   if (piece.size == 0) return {};
   if (spool_) return spool_->append({piece.bytes.get(), piece.size});
   if (unpacked_ <= most_stretch_bytes(options_)) return {};
@@ -451,7 +451,7 @@ Result<std::unique_ptr<IndexingReader>> begin_pass(const DecoderInput& input,
                                                    const StreamOptions& options,
                                                    const std::optional<Expected>& expected) {
   DecoderInput own_input = input;
-  Result<Plan> plan = make_plan(own_input, options);
+  Result<IndexPlan> plan = make_plan(own_input, options);
   if (!plan) return propagate(plan);
   auto reader = std::make_unique<AheadReader>(own_input, options, expected, std::move(*plan));
   const Result<void> begun = reader->begin();

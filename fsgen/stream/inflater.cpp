@@ -41,7 +41,7 @@ constexpr unsigned kFlagComment = 16;
 constexpr unsigned kFlagsReserved = 0xe0;
 
 /// What became of a piece of deflate's bytes.
-struct Step {
+struct InflateStep {
   std::size_t used = 0;
   std::size_t made = 0;
   bool is_end = false;           ///< of the deflate stream
@@ -63,7 +63,7 @@ class BlockwiseInflate {
 
   void restart() { inflateReset(&zlib_); }
   /// Stops at the end of each block.
-  Step step(std::span<const std::byte> in, std::span<std::byte> out);
+  InflateStep step(std::span<const std::byte> in, std::span<std::byte> out);
   /// Of the input that it did not use: none.
   static constexpr std::size_t held_bytes() { return 0; }
 
@@ -80,14 +80,14 @@ class BlockwiseInflate {
   z_stream zlib_{};
 };
 
-Step BlockwiseInflate::step(std::span<const std::byte> in, std::span<std::byte> out) {
+InflateStep BlockwiseInflate::step(std::span<const std::byte> in, std::span<std::byte> out) {
   zlib_.next_in = reinterpret_cast<z_const Bytef*>(const_cast<std::byte*>(in.data()));
   zlib_.avail_in = static_cast<uInt>(in.size());
   zlib_.next_out = reinterpret_cast<Bytef*>(out.data());
   zlib_.avail_out = static_cast<uInt>(out.size());
   const int status = inflate(&zlib_, Z_BLOCK);
   if (status == Z_MEM_ERROR) throw std::bad_alloc();
-  Step step{.used = in.size() - zlib_.avail_in, .made = out.size() - zlib_.avail_out};
+  InflateStep step{.used = in.size() - zlib_.avail_in, .made = out.size() - zlib_.avail_out};
   step.is_end = status == Z_STREAM_END;
   if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) {
     step.damage = zlib_.msg != nullptr ? zlib_.msg : "this is no compressed data";
@@ -119,7 +119,7 @@ class FastInflate {
   /// Between two blocks: `bits` of the byte before go in first, `window` came out last. Right after
   /// restart(). False when that can not be.
   bool begin_inside(unsigned bits, unsigned value, std::span<const std::byte> window);
-  Step step(std::span<const std::byte> in, std::span<std::byte> out);
+  InflateStep step(std::span<const std::byte> in, std::span<std::byte> out);
   /// At the end: so many bytes of the input were taken, but not needed.
   std::size_t held_bytes() const { return static_cast<std::size_t>(isal_.read_in_length) / 8; }
 
@@ -136,13 +136,13 @@ bool FastInflate::begin_inside(unsigned bits, unsigned value, std::span<const st
          ISAL_DECOMP_OK;
 }
 
-Step FastInflate::step(std::span<const std::byte> in, std::span<std::byte> out) {
+InflateStep FastInflate::step(std::span<const std::byte> in, std::span<std::byte> out) {
   isal_.next_in = reinterpret_cast<std::uint8_t*>(const_cast<std::byte*>(in.data()));
   isal_.avail_in = static_cast<std::uint32_t>(in.size());
   isal_.next_out = reinterpret_cast<std::uint8_t*>(out.data());
   isal_.avail_out = static_cast<std::uint32_t>(out.size());
   const int status = isal_inflate(&isal_);
-  Step step{.used = in.size() - isal_.avail_in, .made = out.size() - isal_.avail_out};
+  InflateStep step{.used = in.size() - isal_.avail_in, .made = out.size() - isal_.avail_out};
   step.is_end = isal_.block_state == ISAL_BLOCK_FINISH;
   switch (status) {
     case ISAL_DECOMP_OK:
@@ -330,7 +330,7 @@ Result<void> Inflater<Engine>::inflate_some(std::span<std::byte> out, std::size_
   if (!there) return propagate(there);
   // At the end of the input, too: the engine may hold bits that unpack to more without another
   // byte.
-  const Step step = engine_.step(*there, out.first(std::min(out.size(), kMostOut)));
+  const InflateStep step = engine_.step(*there, out.first(std::min(out.size(), kMostOut)));
   input_.consume(step.used);
   unpacked_ += step.made;
   done += step.made;

@@ -65,7 +65,7 @@ class LzmaDecoder final : public Decoder {
   LzmaDecoder& operator=(const LzmaDecoder&) = delete;
 
   /// All of it, from the beginning on: the first stream of an .xz, the first member of an .lz.
-  Result<void> begin_stream(Compression compression, bool is_forward);
+  Result<void> begin_stream(Compression compression, DecodeOrder order);
   /// One block of an .xz.
   Result<void> begin_block(std::uint8_t check);
 
@@ -100,7 +100,7 @@ class LzmaDecoder final : public Decoder {
   std::uint64_t memory_bytes_ = 0;
   // Of what follows a stream: `none` when that is all.
   Compression next_ = Compression::none;
-  bool is_forward_ = false;
+  DecodeOrder order_ = DecodeOrder::stretch;
   std::optional<std::uint64_t> end_;  // packed
 };
 
@@ -115,16 +115,16 @@ std::unexpected<Error> LzmaDecoder::failed(lzma_ret status, std::uint64_t needs_
   return input_.damaged(text_of(status));
 }
 
-Result<void> LzmaDecoder::begin_stream(Compression compression, bool is_forward) {
+Result<void> LzmaDecoder::begin_stream(Compression compression, DecodeOrder order) {
   lzma_ret status = LZMA_PROG_ERROR;
   // liblzma would go on by itself, but takes what follows and is no stream for damage.
   if (compression != Compression::lzma) next_ = compression;
-  is_forward_ = is_forward;
+  order_ = order;
   if (compression == Compression::lzma) {
     status = lzma_alone_decoder(&lzma_, memory_limit_bytes_);
   } else if (compression == Compression::lzip) {
     status = lzma_lzip_decoder(&lzma_, memory_limit_bytes_, 0);
-  } else if (is_forward && threads_ > 1 && can_start_thread()) {
+  } else if (order == DecodeOrder::whole_stream && threads_ > 1 && can_start_thread()) {
     // Blocks are decoded side by side, as far as they say how long they are, and memory lasts.
     lzma_mt options{};
     options.threads = threads_;
@@ -190,7 +190,7 @@ Result<void> LzmaDecoder::end_stream() {
     if (!zeroes) return propagate(zeroes);
     const Result<bool> more = is_at_stream();
     if (!more) return propagate(more);
-    if (*more && *zeroes % kWordBytes == 0) return begin_stream(next_, is_forward_);
+    if (*more && *zeroes % kWordBytes == 0) return begin_stream(next_, order_);
   }
   end_ = end;
   return {};
@@ -225,12 +225,12 @@ Result<std::uint64_t> LzmaDecoder::skip_padding() {
 }  // namespace
 
 Result<std::unique_ptr<Decoder>> make_lzma_decoder(const DecoderInput& input, const Point& point,
-                                                   bool is_forward) {
-  auto decoder = std::make_unique<LzmaDecoder>(input, point.packed,
-                                               is_forward ? kForwardPieceBytes : kPieceBytes);
+                                                   DecodeOrder order) {
+  auto decoder = std::make_unique<LzmaDecoder>(
+      input, point.packed, order == DecodeOrder::whole_stream ? kForwardPieceBytes : kPieceBytes);
   const bool is_block = input.compression == Compression::xz && point.packed != 0;
-  const Result<void> begun = is_block ? decoder->begin_block(point.kind)
-                                      : decoder->begin_stream(input.compression, is_forward);
+  const Result<void> begun =
+      is_block ? decoder->begin_block(point.kind) : decoder->begin_stream(input.compression, order);
   if (!begun) return propagate(begun);
   return decoder;
 }

@@ -59,10 +59,10 @@ EntryRules::EntryRules(const EntryOptions& options)
   }
 }
 
-bool EntryRules::takes(std::string_view directory, std::string_view name, bool is_directory) const {
+bool EntryRules::takes(std::string_view directory, std::string_view name, EntryKind kind) const {
   std::string path;
   for (const Rule& rule : rules_) {
-    if (rule.directories_only && !is_directory) continue;
+    if (rule.directories_only && kind != EntryKind::directory) continue;
     if (rule.whole_path && path.empty()) {
       path = directory;
       path += name;

@@ -40,6 +40,9 @@ struct EntryOptions {
   std::optional<std::int64_t> newest_mtime_s;
 };
 
+/// As what an entry is asked for.
+enum class EntryKind : std::uint8_t { directory, other };
+
 /// What EntryRules change.
 struct EntryAttributes {
   std::uint16_t mode = 0;  ///< as in st_mode
@@ -59,7 +62,7 @@ class EntryRules {
   /// Whether some rule looks at directories only, so that the type must be known.
   bool need_types() const noexcept { return need_types_; }
   /// `directory` is the path below the root, with a '/' at its end unless it is empty.
-  bool takes(std::string_view directory, std::string_view name, bool is_directory) const;
+  bool takes(std::string_view directory, std::string_view name, EntryKind kind) const;
 
   /// Owner, permissions and time as the image shall have them.
   void apply(EntryAttributes& attributes) const noexcept;

@@ -36,7 +36,7 @@ std::string_view type_in_words(std::uint16_t type) {
 Result<void> LayerOverrides::add(const StackView& view, LayerNo layer) {
   for (const AttributeOverride& change : view.layer(layer).overrides) {
     const std::string path = view.placed_path(layer, change.path);
-    const Result<Found> found = view.find(path, view.end());
+    const Result<StackEntry> found = view.find(path, view.end());
     if (!found) return propagate(found);
     if (!found->exists()) {
       if (change.is_optional) continue;

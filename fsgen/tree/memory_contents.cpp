@@ -41,7 +41,7 @@ void fill_pattern(std::string_view path, std::uint64_t offset, std::span<std::by
 
 Result<void> MemoryContents::read(ContentNo content, std::uint64_t offset,
                                   std::span<std::byte> out) {
-  const auto no = static_cast<NodeNo>(content);
+  const auto no = node_no(content);
   assert(no < tree_->node_count() && tree_->node(no).is_regular());
   assert(offset <= tree_->node(no).size_bytes && out.size() <= tree_->node(no).size_bytes - offset);
   if (out.empty()) return {};
@@ -63,8 +63,6 @@ Result<void> MemoryContents::read(ContentNo content, std::uint64_t offset,
   return {};
 }
 
-std::string MemoryContents::name(ContentNo content) const {
-  return tree_->path(static_cast<NodeNo>(content));
-}
+std::string MemoryContents::name(ContentNo content) const { return tree_->path(node_no(content)); }
 
 }  // namespace mkvirtfs

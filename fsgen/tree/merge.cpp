@@ -32,7 +32,7 @@ Result<void> LayerStack::add(PlacedLayer layer) {
 
 Standing LayerStack::look(std::string_view path) const {
   const StackView& view = layers_->view;
-  const Result<Found> found = view.find(path, view.end());
+  const Result<StackEntry> found = view.find(path, view.end());
   if (!found || !found->exists()) return {};
   if (!found->leaf) return {Standing::Kind::directory, {}};
   const Origin& leaf = *found->leaf;

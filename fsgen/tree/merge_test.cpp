@@ -28,7 +28,7 @@ namespace {
 NodeNo number_of(const SourceTree& tree, std::string_view path) {
   const Node* node = tree.find_path(path);
   REQUIRE(node != nullptr);
-  return static_cast<NodeNo>(node - tree.nodes().data());
+  return tree.number_of(*node);
 }
 
 Layer layer_of(const TreeBuilder& builder, const std::vector<std::string>& implied = {}) {
@@ -59,7 +59,7 @@ Layer merged(std::vector<Layer> layers) {
 std::string bytes_of(const Layer& layer, NodeNo no) {
   std::string bytes(layer.tree->node(no).size_bytes, '?');
   const Result<void> read = layer.contents->read(
-      ContentNo{no}, 0, std::as_writable_bytes(std::span(bytes.data(), bytes.size())));
+      content_no(no), 0, std::as_writable_bytes(std::span(bytes.data(), bytes.size())));
   return read ? bytes : read.error().what;
 }
 
@@ -93,7 +93,7 @@ TEST_CASE("directories merge, and the later layer's attributes count unless they
   CHECK(bytes_at(both, "etc/b") == "top");
   CHECK(bytes_at(both, "usr/c") == "top");
   CHECK(both.implied_directories.empty());
-  CHECK(both.contents->name(ContentNo{number_of(*both.tree, "usr/c")}) == "usr/c");
+  CHECK(both.contents->name(content_no(number_of(*both.tree, "usr/c"))) == "usr/c");
 }
 
 TEST_CASE("what is no directory replaces, and is replaced by one") {
@@ -540,7 +540,7 @@ TEST_CASE("random layers merge to what unpacking one after the other leaves") {
     if (!result) RC_FAIL(result.error().what);
     RC_ASSERT(to_listing(*result->tree) == to_listing(*wanted.tree));
     RC_ASSERT(result->tree->id() == wanted.tree->id());
-    for (NodeNo no = 0; no < wanted.tree->node_count(); ++no) {
+    for (NodeNo no; no < wanted.tree->node_count(); ++no) {
       if (!wanted.tree->node(no).is_regular()) continue;
       RC_ASSERT(bytes_of(*result, no) == disk.at(wanted.tree->path(no))->bytes);
     }

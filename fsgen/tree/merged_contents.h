@@ -22,16 +22,15 @@ namespace mkvirtfs {
 /// A node of a layer. Directories on the way to where a layer is placed are counted backwards from
 /// the last number that there is: ~0 is the first of them.
 struct Origin {
-  LayerNo layer{};
-  NodeNo node = 0;
+  LayerNo layer;
+  NodeNo node;
 
   friend auto operator<=>(const Origin&, const Origin&) = default;
 };
 
 struct OriginHash {
   std::size_t operator()(const Origin& origin) const noexcept {
-    return std::hash<std::uint64_t>()(std::uint64_t{std::to_underlying(origin.layer)} << 32 |
-                                      origin.node);
+    return std::hash<std::uint64_t>()(std::uint64_t{origin.layer} << 32 | origin.node);
   }
 };
 
@@ -71,21 +70,15 @@ class MergedContents final : public ContentStore {
   std::string name(ContentNo content) const override { return store(content).name(below(content)); }
   std::optional<HostFile> host_file(ContentNo content) const override {
     // A number beyond all nodes is that of a directory that was made on the way to a layer.
-    if (static_cast<NodeNo>(content) >= origins_.size()) return std::nullopt;
+    if (node_no(content) >= origins_.size()) return std::nullopt;
     return store(content).host_file(below(content));
   }
-  std::uint32_t source_of(ContentNo content) const override {
-    return std::to_underlying(origin(content).layer);
-  }
+  std::uint32_t source_of(ContentNo content) const override { return origin(content).layer; }
 
  private:
-  const Origin& origin(ContentNo content) const noexcept {
-    return origins_[static_cast<NodeNo>(content)];
-  }
-  ContentStore& store(ContentNo content) const noexcept {
-    return *stores_[std::to_underlying(origin(content).layer)];
-  }
-  ContentNo below(ContentNo content) const noexcept { return ContentNo{origin(content).node}; }
+  const Origin& origin(ContentNo content) const noexcept { return origins_[node_no(content)]; }
+  ContentStore& store(ContentNo content) const noexcept { return *stores_[origin(content).layer]; }
+  ContentNo below(ContentNo content) const noexcept { return content_no(origin(content).node); }
 
   std::vector<std::shared_ptr<ContentStore>> stores_;
   std::vector<Origin> origins_;

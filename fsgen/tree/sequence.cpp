@@ -20,7 +20,7 @@ Sequence data_sequence(const SourceTree& tree) {
   for (const NodeNo no : wanted) has_data[no] = true;
   std::vector<std::uint32_t> order;
   order.reserve(tree.node_count());
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (NodeNo no; no < tree.node_count(); ++no) {
     if (!has_data[no]) order.push_back(no);
   }
   order.insert(order.end(), wanted.begin(), wanted.end());

@@ -56,7 +56,7 @@ std::string source_remark(const SourceTree& tree) {
 
 bool list_source_differences(const SourceTree& tree, DifferenceSink& sink) {
   if (tree.unshown_counts() == SourceTree::UnshownCounts{}) return true;
-  for (NodeNo no = 0; no < tree.node_count(); ++no) {
+  for (NodeNo no; no < tree.node_count(); ++no) {
     const std::uint8_t flags = tree.node(no).unshown;
     if (flags == 0) continue;
     const std::string path = no == kRootNode ? "." : tree.path(no);

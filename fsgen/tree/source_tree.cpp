@@ -73,7 +73,7 @@ const Node* SourceTree::find_path(std::string_view path) const noexcept {
     path = slash == std::string_view::npos ? std::string_view{} : path.substr(slash + 1);
     if (component.empty()) continue;
     if (!nodes_[at].is_directory()) return nullptr;
-    const Entry* entry = find(directories_[directory_index(at)], component);
+    const Entry* entry = find(directories_[directory_no(at)], component);
     if (entry == nullptr) return nullptr;
     at = entry->node;
   }
@@ -136,7 +136,7 @@ TreeId SourceTree::id() const {
         out.text(xattr.value);
       }
     }
-    for (NodeNo no = 0; no < node_count(); ++no) {
+    for (NodeNo no; no < node_count(); ++no) {
       const Node& node = nodes_[no];
       out.number(node.mode);
       out.number(node.uid);
@@ -158,10 +158,10 @@ TreeId SourceTree::id() const {
       }
     }
     for (const Directory& directory : directories_) {
-      out.number(directory.node);
+      out.number(directory.node.value());
       out.number(directory.entry_count);
       for (const Entry entry : entries(directory)) {
-        out.number(entry.node);
+        out.number(entry.node.value());
         out.text(name(directory, entry));
       }
     }
@@ -178,7 +178,7 @@ Timestamp SourceTree::newest_mtime() const noexcept {
 TreeAssembler::TreeAssembler(const NewNode& root, std::vector<Xattr> root_xattrs) {
   assert(S_ISDIR(root.mode) && root.xattrs == 0);
   tree_.sparse_.push_back({0, 0});
-  append_node(root, 0, 0);
+  append_node(root, kRootDirectory, 0);
   tree_.nodes_.front().xattrs = intern(std::move(root_xattrs));
 }
 
@@ -190,7 +190,7 @@ void TreeAssembler::reserve(std::size_t nodes, std::size_t entries, std::size_t 
   tree_.names_.reserve(name_bytes + entries);
 }
 
-void TreeAssembler::open_directory(std::uint32_t directory) {
+void TreeAssembler::open_directory(DirectoryNo directory) {
   assert(directory < directory_count() && (directory == 0 || directory == open_ + 1));
   open_ = directory;
   Directory& opened = tree_.directories_[directory];
@@ -221,8 +221,8 @@ void TreeAssembler::add_link(std::string_view name, NodeNo node) {
   ++tree_.nodes_[node].link_count;
 }
 
-NodeNo TreeAssembler::append_node(const NewNode& from, std::uint32_t parent, std::uint32_t entry) {
-  const NodeNo no = narrow<NodeNo>(tree_.nodes_.size());
+NodeNo TreeAssembler::append_node(const NewNode& from, DirectoryNo parent, std::uint32_t entry) {
+  const NodeNo no = NodeNo{narrow<std::uint32_t>(tree_.nodes_.size())};
   Node node;
   node.mode = from.mode;
   node.uid = from.uid;
@@ -292,7 +292,7 @@ void TreeAssembler::settle_data_order() {
     waiting[no] = false;
     return !counts;
   });
-  for (NodeNo no = 0; no < waiting.size(); ++no) {
+  for (NodeNo no; no < waiting.size(); ++no) {
     if (waiting[no]) data_order_.push_back(no);
   }
   if (std::ranges::is_sorted(data_order_)) return;

@@ -16,12 +16,25 @@
 
 #include "block/extent.h"
 #include "fsgen/tree/xattr_pool.h"
+#include "support/strong_integer.h"
 
 namespace mkvirtfs {
 
-/// Index of a node in its SourceTree; 0 is the root. The same number is the node's ContentNo.
-using NodeNo = std::uint32_t;
-inline constexpr NodeNo kRootNode = 0;
+/// A node's number in its SourceTree; 0 is the root.
+struct NodeNoTag;
+using NodeNo = StrongInteger<NodeNoTag>;
+inline constexpr NodeNo kRootNode{0};
+
+/// A directory's number in its SourceTree; 0 is the root.
+struct DirectoryNoTag;
+using DirectoryNo = StrongInteger<DirectoryNoTag>;
+inline constexpr DirectoryNo kRootDirectory{0};
+
+/// The bytes of a node have its number in the tree's ContentStore.
+constexpr ContentNo content_no(NodeNo node) noexcept { return ContentNo{node.value()}; }
+constexpr NodeNo node_no(ContentNo content) noexcept {
+  return NodeNo{static_cast<std::uint32_t>(content)};
+}
 
 /// A moment, as the source has it: seconds since 1970 (negative before) and 0..999999999
 /// nanoseconds.
@@ -60,7 +73,7 @@ struct Node {
   std::uint32_t gid = 0;
   XattrSetNo xattrs = 0;
   std::uint32_t link_count = 1;  ///< entries in this tree that name the node; directories: always 1
-  std::uint32_t parent = 0;      ///< index of the directory (not node) that holds its first entry
+  DirectoryNo parent{};          ///< holds its first entry
   std::uint32_t entry =
       0;  ///< the first entry in that directory, counted from the directory's start
   std::uint32_t payload =
@@ -79,13 +92,13 @@ static_assert(sizeof(Node) == 56);
 /// A named child of a directory. The name is asked of the tree.
 struct Entry {
   std::uint32_t name_at = 0;  ///< in the directory's stretch of the name store
-  NodeNo node = 0;
+  NodeNo node{};
 };
 
 /// One directory: its node, and its children sorted by the bytes of their names.
 struct Directory {
   std::uint64_t names_at = 0;  ///< start of its stretch in the name store
-  NodeNo node = 0;
+  NodeNo node{};
   std::uint32_t first_entry = 0;
   std::uint32_t entry_count = 0;
 };
@@ -105,11 +118,15 @@ class SourceTree {
   std::uint32_t node_count() const noexcept { return static_cast<std::uint32_t>(nodes_.size()); }
   const Node& node(NodeNo no) const noexcept { return nodes_[no]; }
   std::span<const Node> nodes() const noexcept { return nodes_; }
+  NodeNo number_of(const Node& node) const noexcept {
+    return NodeNo{static_cast<std::uint32_t>(&node - nodes_.data())};
+  }
 
   /// Directories in numbering order; directory 0 is the root.
   std::span<const Directory> directories() const noexcept { return directories_; }
-  /// The directory index of a node that is one.
-  std::uint32_t directory_index(NodeNo no) const noexcept { return nodes_[no].payload; }
+  const Directory& directory(DirectoryNo no) const noexcept { return directories_[no]; }
+  /// Of a node that is a directory.
+  DirectoryNo directory_no(NodeNo no) const noexcept { return DirectoryNo{nodes_[no].payload}; }
   /// The directory that holds a node's first entry; the root is its own parent.
   const Directory& parent_of(NodeNo no) const noexcept { return directories_[nodes_[no].parent]; }
 
@@ -202,7 +219,7 @@ struct NewNode {
 /// this class keeps the numbering and the counts. Not thread-safe.
 ///
 ///     TreeAssembler assembler(root);
-///     for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+///     for (DirectoryNo d; d < assembler.directory_count(); ++d) {
 ///       assembler.open_directory(d);               // d's children follow, sorted by name bytes
 ///       assembler.add("name", node);               // or add_link("name", earlier_node)
 ///     }
@@ -221,10 +238,10 @@ class TreeAssembler {
   std::uint32_t directory_count() const noexcept {
     return static_cast<std::uint32_t>(tree_.directories_.size());
   }
-  NodeNo directory_node(std::uint32_t directory) const noexcept {
+  NodeNo directory_node(DirectoryNo directory) const noexcept {
     return tree_.directories_[directory].node;
   }
-  void open_directory(std::uint32_t directory);
+  void open_directory(DirectoryNo directory);
   NodeNo add(std::string_view name, const NewNode& node);
   void add_link(std::string_view name, NodeNo node);
 
@@ -235,14 +252,14 @@ class TreeAssembler {
   SourceTree finish() &&;
 
  private:
-  NodeNo append_node(const NewNode& node, std::uint32_t parent, std::uint32_t entry);
+  NodeNo append_node(const NewNode& node, DirectoryNo parent, std::uint32_t entry);
   void append_entry(std::string_view name, NodeNo node);
   void settle_data_order();
   void note_unshown(NodeNo no, const NewNode& from);
 
   SourceTree tree_;
   std::vector<NodeNo> data_order_;  // as it was given
-  std::uint32_t open_ = 0;
+  DirectoryNo open_;
   XattrPool xattrs_;
   std::map<std::string, std::uint32_t, std::less<>> lost_names_;
 };

@@ -29,17 +29,17 @@ NewNode file(std::uint64_t size_bytes) {
 
 TEST_CASE("a tree is numbered breadth first and finds its names") {
   TreeAssembler assembler(directory());
-  assembler.open_directory(0);
+  assembler.open_directory(DirectoryNo{0});
   assembler.add("a", directory());
   const NodeNo b = assembler.add("b", file(3));
-  assembler.open_directory(1);
+  assembler.open_directory(DirectoryNo{1});
   assembler.add_link("again", b);
   assembler.add("z", file(7));
   const SourceTree tree = std::move(assembler).finish();
 
   CHECK(tree.node_count() == 4);
-  CHECK(tree.path(2) == "b");
-  CHECK(tree.path(3) == "a/z");
+  CHECK(tree.path(NodeNo{2}) == "b");
+  CHECK(tree.path(NodeNo{3}) == "a/z");
   CHECK(tree.node(b).link_count == 2);
   REQUIRE(tree.find_path("a/again") != nullptr);
   CHECK(tree.find_path("a/again") == &tree.node(b));
@@ -49,7 +49,7 @@ TEST_CASE("a tree is numbered breadth first and finds its names") {
 
 TEST_CASE("sparse files keep their runs and dense ones store none") {
   TreeAssembler assembler(directory());
-  assembler.open_directory(0);
+  assembler.open_directory(DirectoryNo{0});
   const std::vector<Range> runs = {{4096, 4096}, {65536, 100}};
   NewNode sparse = file(1 << 20);
   sparse.sparse = true;
@@ -66,7 +66,7 @@ TEST_CASE("sparse files keep their runs and dense ones store none") {
 TEST_CASE("the id sees every attribute and nothing else") {
   const auto id_with = [](auto change) {
     TreeAssembler assembler(directory());
-    assembler.open_directory(0);
+    assembler.open_directory(DirectoryNo{0});
     NewNode node = file(5);
     node.xattrs = assembler.intern({{"user.a", "1"}, {"user.b", "2"}});
     change(node);
@@ -84,22 +84,22 @@ TEST_CASE("the id sees every attribute and nothing else") {
 
 TEST_CASE("an order of data is completed, cleaned, and forgotten when it says nothing") {
   // / has a (empty), b, c, d/ and e; d/ has f and, once more, b.
-  const auto order_of = [](std::vector<NodeNo> given) {
+  using Order = std::vector<std::uint32_t>;
+  const auto order_of = [](const Order& given) {
     TreeAssembler assembler(directory());
-    assembler.open_directory(0);
+    assembler.open_directory(DirectoryNo{0});
     assembler.add("a", file(0));
     const NodeNo b = assembler.add("b", file(1));
     assembler.add("c", file(2));
     assembler.add("d", directory());
     assembler.add("e", file(3));
-    assembler.open_directory(1);
+    assembler.open_directory(DirectoryNo{1});
     assembler.add_link("b", b);
     assembler.add("f", file(4));
-    assembler.set_data_order(std::move(given));
+    assembler.set_data_order({given.begin(), given.end()});
     const SourceTree tree = std::move(assembler).finish();
-    return std::vector<NodeNo>(tree.data_order().begin(), tree.data_order().end());
+    return Order(tree.data_order().begin(), tree.data_order().end());
   };
-  using Order = std::vector<NodeNo>;
   CHECK(order_of({}).empty());
   CHECK(order_of({6, 5, 3, 2}) == Order{6, 5, 3, 2});
   CHECK(order_of({5, 2}) == Order{5, 2, 3, 6});

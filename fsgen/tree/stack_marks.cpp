@@ -30,13 +30,13 @@ Result<MarkNo> StackMarks::at(std::string_view path) {
   }
   MarkNo at = kRootMark;
   for (const std::string_view name : *components) {
-    const Children& children = marks_[index(at)].children;
+    const Children& children = marks_[at].children;
     if (const auto known = children.find(name); known != children.end()) {
       at = known->second;
       continue;
     }
     const MarkNo next{static_cast<std::uint32_t>(marks_.size())};
-    marks_[index(at)].children.emplace(name, next);
+    marks_[at].children.emplace(name, next);
     marks_.emplace_back();
     at = next;
   }
@@ -44,26 +44,26 @@ Result<MarkNo> StackMarks::at(std::string_view path) {
 }
 
 void StackMarks::add_whiteout(MarkNo mark, LayerNo layer) {
-  add_once(marks_[index(mark)].whiteouts, layer);
+  add_once(marks_[mark].whiteouts, layer);
 }
 
 void StackMarks::add_opaque_directory(MarkNo mark, LayerNo layer) {
-  add_once(marks_[index(mark)].opaque_directories, layer);
+  add_once(marks_[mark].opaque_directories, layer);
 }
 
 MarkNo StackMarks::below(MarkNo mark, std::string_view name) const {
   if (mark == kNoMark) return kNoMark;
-  const Children& children = marks_[index(mark)].children;
+  const Children& children = marks_[mark].children;
   const auto at = children.find(name);
   return at == children.end() ? kNoMark : at->second;
 }
 
 LayerNo StackMarks::lowest_at(MarkNo mark, LayerNo limit) const noexcept {
-  return mark == kNoMark ? LayerNo{0} : last_below(marks_[index(mark)].whiteouts, limit);
+  return mark == kNoMark ? LayerNo{0} : last_below(marks_[mark].whiteouts, limit);
 }
 
 LayerNo StackMarks::lowest_in(MarkNo mark, LayerNo limit) const noexcept {
-  return mark == kNoMark ? LayerNo{0} : last_below(marks_[index(mark)].opaque_directories, limit);
+  return mark == kNoMark ? LayerNo{0} : last_below(marks_[mark].opaque_directories, limit);
 }
 
 }  // namespace mkvirtfs

@@ -12,17 +12,21 @@
 #include <vector>
 
 #include "support/error.h"
+#include "support/strong_integer.h"
 
 namespace mkvirtfs {
 
 /// A layer's number in its stack; 0 is the lowest layer.
-enum class LayerNo : std::uint32_t {};
+struct LayerNoTag;
+using LayerNo = StrongInteger<LayerNoTag>;
 
 /// An outward link's number in its stack.
-enum class OutwardLinkNo : std::uint32_t {};
+struct OutwardLinkNoTag;
+using OutwardLinkNo = StrongInteger<OutwardLinkNoTag>;
 
 /// A path about which a layer says something, or above such a path.
-enum class MarkNo : std::uint32_t {};
+struct MarkNoTag;
+using MarkNo = StrongInteger<MarkNoTag>;
 inline constexpr MarkNo kRootMark{0};
 inline constexpr MarkNo kNoMark{std::numeric_limits<std::uint32_t>::max()};
 
@@ -34,16 +38,14 @@ class StackMarks {
   Result<MarkNo> at(std::string_view path);
   void add_whiteout(MarkNo mark, LayerNo layer);
   void add_opaque_directory(MarkNo mark, LayerNo layer);
-  void add_link(MarkNo mark, OutwardLinkNo link) { marks_[index(mark)].links.push_back(link); }
+  void add_link(MarkNo mark, OutwardLinkNo link) { marks_[mark].links.push_back(link); }
 
   /// kNoMark when no layer says anything about `name`, or below it. `mark` may be kNoMark.
   MarkNo below(MarkNo mark, std::string_view name) const;
   using Children = std::map<std::string, MarkNo, std::less<>>;
-  const Children& children(MarkNo mark) const noexcept { return marks_[index(mark)].children; }
+  const Children& children(MarkNo mark) const noexcept { return marks_[mark].children; }
   /// By layer.
-  std::span<const OutwardLinkNo> links(MarkNo mark) const noexcept {
-    return marks_[index(mark)].links;
-  }
+  std::span<const OutwardLinkNo> links(MarkNo mark) const noexcept { return marks_[mark].links; }
 
   /// The lowest layer that is seen at the path, and the lowest one that is seen in the directory
   /// there, while only the layers below `limit` are in place.
@@ -57,8 +59,6 @@ class StackMarks {
     std::vector<LayerNo> opaque_directories;  // ascending
     std::vector<OutwardLinkNo> links;
   };
-
-  static std::size_t index(MarkNo mark) noexcept { return static_cast<std::size_t>(mark); }
 
   std::vector<Mark> marks_ = std::vector<Mark>(1);
 };

@@ -43,14 +43,14 @@ Result<void> StackView::place(const PlacedLayer& placed) {
   }
   node_limit_ += placed.layer.tree->node_count() + way->size();
   ways_.push_back(std::move(*way));
-  if (node_limit_ > std::numeric_limits<NodeNo>::max()) {
+  if (node_limit_ > std::numeric_limits<std::uint32_t>::max()) {
     return fail(Errc::does_not_fit, "the sources have more than 4294967295 entries together");
   }
   return {};
 }
 
 std::unexpected<Error> StackView::wrong(LayerNo layer, const std::string& what) const {
-  const std::string& name = placed_[index(layer)].name;
+  const std::string& name = placed_[layer].name;
   return fail(Errc::unreadable, name.empty() ? what : fmt::format("{}: {}", name, what));
 }
 
@@ -99,7 +99,7 @@ Result<void> StackView::check_way(LayerNo no) const {
   std::string path;
   for (const std::string_view name : way(no)) {
     path = join_path(path, name);
-    const Result<Found> found = find(path, no);
+    const Result<StackEntry> found = find(path, no);
     if (!found) return propagate(found);
     if (!found->exists()) return {};
     if (found->leaf) {
@@ -115,7 +115,7 @@ Result<void> StackView::check_way(LayerNo no) const {
 Result<void> StackView::find_targets(LayerNo no) {
   for (Link& link : links_) {
     if (link.layer != no) continue;
-    const Result<Found> found = find(link.target, no);
+    const Result<StackEntry> found = find(link.target, no);
     if (!found) return propagate(found);
     if (!found->leaf) {
       return wrong(no, fmt::format("{} is a hard link to {}, which is {}", link.path, link.target,
@@ -132,31 +132,31 @@ std::vector<Origin> StackView::linked() const {
   return origins;
 }
 
-bool StackView::is_implied(const Share& share) const noexcept {
+bool StackView::is_implied(const DirectoryShare& share) const noexcept {
   const Origin origin = origin_of(share);
   return is_made(origin) ||
          std::ranges::binary_search(layer(origin.layer).implied_directories, origin.node);
 }
 
-Origin StackView::attributes_of(std::span<const Share> shares) const noexcept {
-  for (const Share& share : shares) {
+Origin StackView::attributes_of(std::span<const DirectoryShare> shares) const noexcept {
+  for (const DirectoryShare& share : shares) {
     if (!is_implied(share)) return origin_of(share);
   }
   return origin_of(shares.back());
 }
 
-Child StackView::child_of(LayerNo layer, NodeNo no) const noexcept {
+LayerChild StackView::child_of(LayerNo layer, NodeNo no) const noexcept {
   const SourceTree& tree = this->tree(layer);
   if (!tree.node(no).is_directory()) return {layer, no};
   const auto before = static_cast<std::uint32_t>(way(layer).size());
-  return {layer, PlacedDirectoryNo{tree.directory_index(no) + before}};
+  return {layer, PlacedDirectoryNo{tree.directory_no(no) + before}};
 }
 
-void StackView::see(std::span<const StackRow> rows, LayerNo lowest, Found& found) const {
+void StackView::see(std::span<const StackRow> rows, LayerNo lowest, StackEntry& found) const {
   found.leaf.reset();
   found.shares.clear();
   for (const StackRow& row : rows) {
-    const Child& child = row.child;
+    const LayerChild& child = row.child;
     if (child.layer < lowest) return;
     if (const auto* directory = std::get_if<PlacedDirectoryNo>(&child.what)) {
       found.shares.push_back({child.layer, *directory});
@@ -165,7 +165,7 @@ void StackView::see(std::span<const StackRow> rows, LayerNo lowest, Found& found
     // It is what was before the directories above it came.
     if (!found.shares.empty()) return;
     if (const auto* link = std::get_if<OutwardLinkNo>(&child.what)) {
-      found.leaf = links_[std::to_underlying(*link)].origin;
+      found.leaf = links_[*link].origin;
     } else {
       found.leaf = Origin{child.layer, std::get<NodeNo>(child.what)};
     }
@@ -173,24 +173,24 @@ void StackView::see(std::span<const StackRow> rows, LayerNo lowest, Found& found
   }
 }
 
-std::size_t StackView::seen_shares(std::span<const Share> shares, MarkNo mark,
+std::size_t StackView::seen_shares(std::span<const DirectoryShare> shares, MarkNo mark,
                                    LayerNo limit) const noexcept {
   const LayerNo lowest = marks_.lowest_in(mark, limit);
-  const auto end =
-      std::ranges::find_if(shares, [&](const Share& share) { return share.layer < lowest; });
+  const auto end = std::ranges::find_if(
+      shares, [&](const DirectoryShare& share) { return share.layer < lowest; });
   return static_cast<std::size_t>(end - shares.begin());
 }
 
-Found StackView::root(LayerNo limit) const {
-  Found found;
-  for (std::uint32_t no = std::to_underlying(limit); no-- > 0;) {
+StackEntry StackView::root(LayerNo limit) const {
+  StackEntry found;
+  for (std::uint32_t no = limit; no-- > 0;) {
     found.shares.push_back({LayerNo{no}, PlacedDirectoryNo{0}});
   }
   return found;
 }
 
 /// What the layer of a share has under a name.
-void StackView::look_up(std::string_view name, const Share& share,
+void StackView::look_up(std::string_view name, const DirectoryShare& share,
                         std::vector<StackRow>& rows) const {
   if (const std::string_view* on_way = way_from(share)) {
     if (*on_way == name) rows.push_back({name, {share.layer, next(share.directory)}});
@@ -200,12 +200,12 @@ void StackView::look_up(std::string_view name, const Share& share,
   if (entry != nullptr) rows.push_back({name, child_of(share.layer, entry->node)});
 }
 
-Result<Found> StackView::find(std::string_view path, LayerNo limit) const {
+Result<StackEntry> StackView::find(std::string_view path, LayerNo limit) const {
   const auto components = plain_components_of(path);
   if (!components) {
     return fail(Errc::unreadable, fmt::format("{}: . and .. have no place in a path", path));
   }
-  Found found = root(limit);
+  StackEntry found = root(limit);
   MarkNo mark = kRootMark;
   std::vector<StackRow> rows;
   for (std::size_t at = 0; at < components->size(); ++at) {
@@ -213,33 +213,34 @@ Result<Found> StackView::find(std::string_view path, LayerNo limit) const {
     found.shares.resize(seen_shares(found.shares, mark, limit));
     mark = marks_.below(mark, name);
     rows.clear();
-    for (const Share& share : found.shares) look_up(name, share, rows);
+    for (const DirectoryShare& share : found.shares) look_up(name, share, rows);
     if (mark != kNoMark) {
       add_links(mark, name, limit, found.shares, rows);
       sort(rows);
     }
     see(rows, marks_.lowest_at(mark, limit), found);
     const bool on_the_way = at + 1 < components->size();
-    if (!found.exists() || (found.leaf && on_the_way)) return Found{};
+    if (!found.exists() || (found.leaf && on_the_way)) return StackEntry{};
   }
   return found;
 }
 
 /// The outward links under a name, as far as their layers have a share in the directory.
 void StackView::add_links(MarkNo mark, std::string_view name, LayerNo limit,
-                          std::span<const Share> shares, std::vector<StackRow>& rows) const {
+                          std::span<const DirectoryShare> shares,
+                          std::vector<StackRow>& rows) const {
   for (const OutwardLinkNo no : marks_.links(mark)) {
-    const LayerNo layer = links_[std::to_underlying(no)].layer;
+    const LayerNo layer = links_[no].layer;
     const bool is_seen =
-        layer < limit && std::ranges::find(shares, layer, &Share::layer) != shares.end();
+        layer < limit && std::ranges::find(shares, layer, &DirectoryShare::layer) != shares.end();
     if (is_seen) rows.push_back({name, {layer, no}});
   }
 }
 
-void StackView::list(std::span<const Share> shares, MarkNo mark,
+void StackView::list(std::span<const DirectoryShare> shares, MarkNo mark,
                      std::vector<StackRow>& rows) const {
   rows.clear();
-  for (const Share& share : shares) {
+  for (const DirectoryShare& share : shares) {
     if (const std::string_view* on_way = way_from(share)) {
       rows.push_back({*on_way, {share.layer, next(share.directory)}});
       continue;

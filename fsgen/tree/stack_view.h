@@ -19,35 +19,37 @@
 #include "fsgen/tree/source_tree.h"
 #include "fsgen/tree/stack_marks.h"
 #include "support/error.h"
+#include "support/strong_integer.h"
 
 namespace mkvirtfs {
 
 /// A directory of a placed layer: the first numbers are the directories on the way to where the
 /// layer is placed, those of its tree follow. So 0 is the root of the whole in every layer.
-enum class PlacedDirectoryNo : std::uint32_t {};
+struct PlacedDirectoryNoTag;
+using PlacedDirectoryNo = StrongInteger<PlacedDirectoryNoTag>;
 
 /// A layer's share in a directory of the whole.
-struct Share {
-  LayerNo layer{};
-  PlacedDirectoryNo directory{};
+struct DirectoryShare {
+  LayerNo layer;
+  PlacedDirectoryNo directory;
 };
 
 /// What one layer has under a name.
-struct Child {
-  LayerNo layer{};
+struct LayerChild {
+  LayerNo layer;
   std::variant<PlacedDirectoryNo, NodeNo, OutwardLinkNo> what;
 };
 
 /// A name in a directory of the whole, and what one layer has there.
 struct StackRow {
   std::string_view name;
-  Child child;
+  LayerChild child;
 };
 
 /// What stands at a path: a directory made of shares, or one node; or nothing.
-struct Found {
+struct StackEntry {
   std::optional<Origin> leaf;
-  std::vector<Share> shares;  ///< the last layer's first, all that make up its attributes
+  std::vector<DirectoryShare> shares;  ///< the last layer's first, all that make up its attributes
 
   bool exists() const noexcept { return leaf || !shares.empty(); }
 };
@@ -65,7 +67,7 @@ class StackView {
   LayerNo end() const noexcept { return LayerNo{static_cast<std::uint32_t>(placed_.size())}; }
   const std::deque<PlacedLayer>& layers() const noexcept { return placed_; }
   std::deque<PlacedLayer>& layers() noexcept { return placed_; }
-  const Layer& layer(LayerNo no) const noexcept { return placed_[index(no)].layer; }
+  const Layer& layer(LayerNo no) const noexcept { return placed_[no].layer; }
   const SourceTree& tree(LayerNo no) const noexcept { return *layer(no).tree; }
   const StackMarks& marks() const noexcept { return marks_; }
   /// What the outward links are names of.
@@ -83,58 +85,56 @@ class StackView {
   const Node& node_of(const Origin& origin) const noexcept {
     return tree(origin.layer).node(origin.node);
   }
-  bool is_implied(const Share& share) const noexcept;
+  bool is_implied(const DirectoryShare& share) const noexcept;
   /// Of the last layer that says something about the directory, or of the first that needs it.
-  Origin attributes_of(std::span<const Share> shares) const noexcept;
+  Origin attributes_of(std::span<const DirectoryShare> shares) const noexcept;
 
   /// What stands at a path while only the layers below `limit` are in place.
-  Result<Found> find(std::string_view path, LayerNo limit) const;
-  Found root(LayerNo limit) const;
+  Result<StackEntry> find(std::string_view path, LayerNo limit) const;
+  StackEntry root(LayerNo limit) const;
   /// All that the shares of a directory have, sorted by name, the last layer's first.
-  void list(std::span<const Share> shares, MarkNo mark, std::vector<StackRow>& rows) const;
+  void list(std::span<const DirectoryShare> shares, MarkNo mark, std::vector<StackRow>& rows) const;
   /// `found` becomes what is seen of the rows of one name: nothing of layers below `lowest`.
-  void see(std::span<const StackRow> rows, LayerNo lowest, Found& found) const;
+  void see(std::span<const StackRow> rows, LayerNo lowest, StackEntry& found) const;
   /// Of a directory's shares those through which something in it is seen.
-  std::size_t seen_shares(std::span<const Share> shares, MarkNo mark, LayerNo limit) const noexcept;
+  std::size_t seen_shares(std::span<const DirectoryShare> shares, MarkNo mark,
+                          LayerNo limit) const noexcept;
 
  private:
   struct Link {
-    LayerNo layer{};
+    LayerNo layer;
     std::string path;
     std::string target;
     Origin origin;
   };
 
-  static std::size_t index(LayerNo no) noexcept { return std::to_underlying(no); }
   /// The names on the way to where the layer is placed.
-  std::span<const std::string_view> way(LayerNo no) const noexcept { return ways_[index(no)]; }
+  std::span<const std::string_view> way(LayerNo no) const noexcept { return ways_[no]; }
   /// The name on the layer's way that stands in this directory; nullptr for one of its tree.
-  const std::string_view* way_from(const Share& share) const noexcept {
-    const std::size_t at = std::to_underlying(share.directory);
+  const std::string_view* way_from(const DirectoryShare& share) const noexcept {
+    const std::size_t at = share.directory;
     return at < way(share.layer).size() ? &way(share.layer)[at] : nullptr;
   }
-  static PlacedDirectoryNo next(PlacedDirectoryNo no) noexcept {
-    return PlacedDirectoryNo{std::to_underlying(no) + 1};
-  }
+  static PlacedDirectoryNo next(PlacedDirectoryNo no) noexcept { return PlacedDirectoryNo{no + 1}; }
   /// One that is not on the way.
-  const Directory& own_directory(const Share& share) const noexcept {
-    return tree(share.layer)
-        .directories()[std::to_underlying(share.directory) - way(share.layer).size()];
+  const Directory& own_directory(const DirectoryShare& share) const noexcept {
+    return tree(share.layer).directories()[share.directory - way(share.layer).size()];
   }
-  Origin origin_of(const Share& share) const noexcept {
-    if (way_from(share) != nullptr) return {share.layer, ~std::to_underlying(share.directory)};
+  Origin origin_of(const DirectoryShare& share) const noexcept {
+    if (way_from(share) != nullptr) return {share.layer, NodeNo{~share.directory}};
     return {share.layer, own_directory(share).node};
   }
-  Child child_of(LayerNo layer, NodeNo no) const noexcept;
+  LayerChild child_of(LayerNo layer, NodeNo no) const noexcept;
 
   Result<void> place(const PlacedLayer& placed);
   Result<void> mark(LayerNo no);
   Result<void> mark_link(LayerNo no, const OutwardLink& link);
   Result<void> check_way(LayerNo no) const;
   Result<void> find_targets(LayerNo no);
-  void add_links(MarkNo mark, std::string_view name, LayerNo limit, std::span<const Share> shares,
-                 std::vector<StackRow>& rows) const;
-  void look_up(std::string_view name, const Share& share, std::vector<StackRow>& rows) const;
+  void add_links(MarkNo mark, std::string_view name, LayerNo limit,
+                 std::span<const DirectoryShare> shares, std::vector<StackRow>& rows) const;
+  void look_up(std::string_view name, const DirectoryShare& share,
+               std::vector<StackRow>& rows) const;
 
   std::deque<PlacedLayer> placed_;                   // a deque: ways_ point into their strings
   std::vector<std::vector<std::string_view>> ways_;  // by layer: the components of `at`

@@ -241,7 +241,7 @@ BuiltTree TreeBuilder::build() const {
   std::vector<std::string_view> directories = {""};
   std::unordered_map<std::string_view, NodeNo> numbered;
   std::map<NodeNo, std::string> literals;
-  for (std::uint32_t d = 0; d < assembler.directory_count(); ++d) {
+  for (DirectoryNo d; d < assembler.directory_count(); ++d) {
     assembler.open_directory(d);
     for (const std::string_view path : children[directories[d]]) {
       const Item& named = items_.find(path)->second;

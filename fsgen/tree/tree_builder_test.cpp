@@ -21,7 +21,7 @@ std::string bytes_of(const BuiltTree& built, std::string_view path, std::uint64_
                      std::size_t size) {
   const Node* node = built.tree->find_path(path);
   REQUIRE(node != nullptr);
-  const auto content = static_cast<ContentNo>(node - built.tree->nodes().data());
+  const auto content = content_no(built.tree->number_of(*node));
   std::string out(size, '?');
   REQUIRE(built.store->read(content, offset, std::as_writable_bytes(std::span(out))));
   return out;

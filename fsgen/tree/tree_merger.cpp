@@ -62,7 +62,7 @@ Layer TreeMerger::run() && {
   origins_.push_back(root_);
   found_ = view_.root(view_.end());
   take_directory(kRootNode, kRootMark);
-  for (std::uint32_t d = 0; d < assembler_.directory_count(); ++d) {
+  for (DirectoryNo d; d < assembler_.directory_count(); ++d) {
     assembler_.open_directory(d);
     const Pending directory = std::move(pending_.front());
     pending_.pop_front();
@@ -88,8 +88,9 @@ void TreeMerger::reserve() {
 
 /// Puts the directory that was found aside until its number comes.
 void TreeMerger::take_directory(NodeNo no, MarkNo mark) {
-  std::vector<Share>& shares = found_.shares;
-  if (std::ranges::all_of(shares, [&](const Share& share) { return view_.is_implied(share); })) {
+  std::vector<DirectoryShare>& shares = found_.shares;
+  if (std::ranges::all_of(shares,
+                          [&](const DirectoryShare& share) { return view_.is_implied(share); })) {
     implied_.push_back(no);
   }
   shares.resize(view_.seen_shares(shares, mark, view_.end()));
@@ -130,8 +131,7 @@ void TreeMerger::add_leaf(std::string_view name, const Origin& origin) {
 NodeNo TreeMerger::add_new(std::string_view name, const Origin& origin) {
   NewNode node = new_node(origin);
   if (!view_.is_made(origin)) {
-    XattrSetNo& number =
-        set_numbers_[std::to_underlying(origin.layer)][view_.node_of(origin).xattrs];
+    XattrSetNo& number = set_numbers_[origin.layer][view_.node_of(origin).xattrs];
     if (number == kNoSet) number = assembler_.intern(xattrs_of(origin));
     node.xattrs = number;
   }
@@ -149,13 +149,13 @@ void TreeMerger::set_data_order() {
     sequences.push_back(data_sequence(*placed.layer.tree));
   }
   std::vector<NodeNo> order;
-  for (NodeNo no = 0; no < origins_.size(); ++no) {
+  for (NodeNo no; no < origins_.size(); ++no) {
     const bool is_file = !view_.is_made(origins_[no]) && view_.node_of(origins_[no]).is_regular();
     if (is_file) order.push_back(no);
   }
   std::ranges::sort(order, {}, [&](NodeNo no) {
     const Origin& origin = origins_[no];
-    const Sequence& sequence = sequences[std::to_underlying(origin.layer)];
+    const Sequence& sequence = sequences[origin.layer];
     return std::pair(origin.layer, sequence.position_of(origin.node));
   });
   assembler_.set_data_order(std::move(order));

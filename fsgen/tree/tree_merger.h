@@ -27,8 +27,8 @@ class TreeMerger {
  private:
   /// A directory of the result that is still to be filled.
   struct Pending {
-    std::vector<Share> shares;  ///< through which something is seen
-    MarkNo mark{};
+    std::vector<DirectoryShare> shares;  ///< through which something is seen
+    MarkNo mark;
   };
 
   NewNode new_node(const Origin& origin) const;
@@ -41,7 +41,7 @@ class TreeMerger {
   void set_data_order();
   Layer result() &&;
 
-  static constexpr NodeNo kNoNode = std::numeric_limits<NodeNo>::max();
+  static constexpr NodeNo kNoNode{std::numeric_limits<std::uint32_t>::max()};
   static constexpr XattrSetNo kNoSet = std::numeric_limits<XattrSetNo>::max();
 
   const StackView& view_;
@@ -50,7 +50,7 @@ class TreeMerger {
   TreeAssembler assembler_;
   std::deque<Pending> pending_;  // in the order of the directories' numbers
   std::vector<StackRow> rows_;   // of the directory that is being filled
-  Found found_;                  // of the name that is being looked at
+  StackEntry found_;             // of the name that is being looked at
   // The nodes that have several names, or may have; the number in the result once it is known.
   std::unordered_map<Origin, NodeNo, OriginHash> shared_;
   const bool has_links_;

@@ -82,14 +82,14 @@ bool holds_secret(Bytes bytes) {
 void read_files(const Layer& layer, bool is_manifest) {
   std::vector<std::byte> once(8192);
   std::vector<std::byte> again(8192);
-  const NodeNo count = std::min<NodeNo>(layer.tree->node_count(), 200);
-  for (NodeNo no = 0; no < count; ++no) {
+  const std::uint32_t count = std::min<std::uint32_t>(layer.tree->node_count(), 200);
+  for (NodeNo no; no < count; ++no) {
     const Node& node = layer.tree->node(no);
     if (!node.is_regular()) continue;
     for (const std::uint64_t offset : {std::uint64_t{0}, node.size_bytes / 2}) {
       const auto size = std::min<std::uint64_t>(node.size_bytes - offset, once.size());
       const auto whole = std::span(once).first(size);
-      const Result<void> read = layer.contents->read(ContentNo{no}, offset, whole);
+      const Result<void> read = layer.contents->read(content_no(no), offset, whole);
       if (!read) {
         FUZZ_REQUIRE(!read.error().what.empty());
         continue;
@@ -98,8 +98,8 @@ void read_files(const Layer& layer, bool is_manifest) {
       // The second half first.
       const auto halves = std::span(again).first(size);
       const std::size_t half = size / 2;
-      const bool both = layer.contents->read(ContentNo{no}, offset + half, halves.subspan(half)) &&
-                        layer.contents->read(ContentNo{no}, offset, halves.first(half));
+      const bool both = layer.contents->read(content_no(no), offset + half, halves.subspan(half)) &&
+                        layer.contents->read(content_no(no), offset, halves.first(half));
       FUZZ_REQUIRE(both && std::ranges::equal(whole, halves));
     }
   }

@@ -77,7 +77,7 @@ std::string bytes_placed(const std::string& image, const DataPlacement& placemen
 std::string bytes_of(const BuiltTree& built, std::string_view path) {
   const NodeNo no = *find_node(*built.tree, path);
   std::string bytes(built.tree->node(no).size_bytes, '\0');
-  REQUIRE(built.store->read(ContentNo{no}, 0, std::as_writable_bytes(std::span(bytes))));
+  REQUIRE(built.store->read(content_no(no), 0, std::as_writable_bytes(std::span(bytes))));
   return bytes;
 }
 

@@ -16,7 +16,7 @@ class FilesOf final : public ExtentSink {
 
   bool extent(const Extent& extent) override {
     if (extent.kind != ExtentKind::content) return true;
-    const auto node = static_cast<NodeNo>(extent.content);
+    const auto node = node_no(extent.content);
     if (!seen_[node]) files.push_back(node);
     seen_[node] = true;
     return true;
@@ -40,7 +40,7 @@ std::string objections_to_data_order(const Image& image, const SourceTree& tree)
     if (tree.node(no).is_regular() && !tree.data_runs(no, dense).empty()) wanted.push_back(no);
   };
   if (tree.data_order().empty()) {
-    for (NodeNo no = 0; no < tree.node_count(); ++no) want(no);
+    for (NodeNo no; no < tree.node_count(); ++no) want(no);
   } else {
     for (const NodeNo no : tree.data_order()) want(no);
   }

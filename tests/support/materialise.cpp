@@ -42,7 +42,7 @@ class Materialiser {
       check(::mkdirat(parent.get(), name_of(directory.node).c_str(), 0700), directory.node);
     }
     std::vector<NodeNo> nodes;
-    for (NodeNo no = 1; no < tree_.node_count(); ++no) {
+    for (NodeNo no{1}; no < tree_.node_count(); ++no) {
       if (!tree_.node(no).is_directory()) nodes.push_back(no);
     }
     if (backwards) std::ranges::reverse(nodes);
@@ -121,7 +121,7 @@ class Materialiser {
       for (std::uint64_t done = 0; done < run.length; done += buffer.size()) {
         buffer.resize(std::min<std::uint64_t>(run.length - done, 1 << 20));
         const std::uint64_t at = run.offset + done;
-        if (const auto read = store_.read(static_cast<ContentNo>(no), at, buffer); !read) {
+        if (const auto read = store_.read(content_no(no), at, buffer); !read) {
           throw std::runtime_error(read.error().what);
         }
         if (::pwrite(file.get(), buffer.data(), buffer.size(), static_cast<off_t>(at)) !=

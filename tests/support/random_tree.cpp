@@ -334,7 +334,7 @@ BuiltTree RandomTree::build_in_order(std::uint32_t seed) const {
   if (seed == 0) return plain;
   std::mt19937 random(seed);
   std::vector<std::string> paths;
-  for (NodeNo no = 0; no < plain.tree->node_count(); ++no) {
+  for (NodeNo no; no < plain.tree->node_count(); ++no) {
     if (plain.tree->node(no).is_regular()) paths.push_back(plain.tree->path(no));
   }
   std::ranges::shuffle(paths, random);

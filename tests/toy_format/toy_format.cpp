@@ -29,7 +29,7 @@ class ToyImage final : public RegionImage {
       : tree_(std::move(tree)), label_(std::move(label)) {
     std::uint64_t block = 1;
     std::uint64_t end_bytes = 0;
-    for (NodeNo number = 0; number < tree_->node_count(); ++number) {
+    for (NodeNo number; number < tree_->node_count(); ++number) {
       starts_.add(block);
       ends_.add(end_bytes);
       const Node& node = tree_->node(number);
@@ -83,7 +83,7 @@ class ToyImage final : public RegionImage {
       const Range range{ends_at(), size_bytes() - ends_at()};
       return {.kind = Region::Kind::derived, .range = range, .data_bytes = range.length};
     }
-    const NodeNo file = starts_.thing_at(offset / kBlockBytes);
+    const NodeNo file{starts_.thing_at(offset / kBlockBytes)};
     const std::uint64_t begin = starts_.begin_of(file) * kBlockBytes;
     return {.kind = Region::Kind::file,
             .range = {begin, starts_.end_of(file) * kBlockBytes - begin},

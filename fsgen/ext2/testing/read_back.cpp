@@ -30,7 +30,7 @@ struct Shown {
   std::string attributes;
   std::vector<Range> runs;  // of blocks, in bytes
   ext2_ino_t inode = 0;     // of the image
-  NodeNo node = 0;          // of the source
+  NodeNo node;              // of the source
 };
 using ByPath = std::map<std::string, Shown>;
 
@@ -292,7 +292,7 @@ std::string differences(const std::filesystem::path& image, const BuiltTree& sou
       for (std::uint64_t at = run.offset; at < end; at += piece.size()) {
         piece.resize(std::min(end - at, kPieceBytes));
         const auto bytes = std::as_writable_bytes(std::span(piece));
-        if (!source.store->read(ContentNo{shown.node}, at, bytes))
+        if (!source.store->read(content_no(shown.node), at, bytes))
           throw std::runtime_error("read source");
         if (reader.read_file(is.inode, at, piece.size()) != piece)
           differ(path, fmt::format("other bytes at {}", at));

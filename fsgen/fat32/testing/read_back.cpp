@@ -263,7 +263,7 @@ std::map<std::string, NodeNo> expected_entries(const SourceTree& tree) {
       const std::string below =
           (path.empty() ? "" : path + "/") + std::string(tree.name(source, entry));
       entries.emplace(below, entry.node);
-      if (node.is_directory()) pending.emplace_back(below, tree.directory_index(entry.node));
+      if (node.is_directory()) pending.emplace_back(below, tree.directory_no(entry.node));
     }
   }
   return entries;
@@ -295,7 +295,7 @@ bool equal_bytes(const SourceTree& tree, NodeNo node, ReadA&& a, ReadB&& b, IsHo
 }
 
 void read_source(const BuiltTree& source, NodeNo node, std::uint64_t at, std::span<std::byte> out) {
-  const auto read = source.store->read(ContentNo{node}, at, out);
+  const auto read = source.store->read(content_no(node), at, out);
   if (!read) throw std::runtime_error(read.error().what);
 }
 

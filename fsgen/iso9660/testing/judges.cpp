@@ -67,7 +67,7 @@ std::map<std::string, NodeNo> entries_of(const SourceTree& tree) {
       const std::string below = path + "/" + std::string(tree.name(source, entry));
       entries.emplace(below, entry.node);
       if (tree.node(entry.node).is_directory()) {
-        pending.emplace_back(below, tree.directory_index(entry.node));
+        pending.emplace_back(below, tree.directory_no(entry.node));
       }
     }
   }
@@ -76,7 +76,7 @@ std::map<std::string, NodeNo> entries_of(const SourceTree& tree) {
 
 std::vector<std::byte> bytes_of(ContentStore& store, NodeNo no, std::uint64_t size) {
   std::vector<std::byte> bytes(size);
-  const auto read = store.read(ContentNo{no}, 0, bytes);
+  const auto read = store.read(content_no(no), 0, bytes);
   if (!read) throw std::runtime_error(read.error().what);
   return bytes;
 }

@@ -13,7 +13,7 @@ namespace mkvirtfs::archive {
 
 /// Where the bytes of a tree's regular files lie: a few bytes a node. Immutable once filled; any
 /// thread may read.
-class FilePlaces {
+class ContentPlaces {
  public:
   struct Deflated {
     std::uint64_t offset = 0;
@@ -26,7 +26,7 @@ class FilePlaces {
     std::vector<std::uint64_t> skipped;  ///< a data run: how many bytes are stored before it
   };
 
-  Place place(NodeNo no) const noexcept { return place_[no]; }
+  MemberPlace place(NodeNo no) const noexcept { return place_[no]; }
   bool is_sparse(NodeNo no) const noexcept { return sparse_place_[no]; }
   /// Of what is stored or spooled and not sparse.
   std::uint64_t offset(NodeNo no) const noexcept { return where_[no]; }
@@ -44,7 +44,7 @@ class FilePlaces {
   std::size_t size() const noexcept { return place_.size(); }
 
  private:
-  std::vector<Place> place_;
+  std::vector<MemberPlace> place_;
   std::vector<bool> sparse_place_;
   std::vector<std::uint64_t> where_;  // stored: the offset; else an index below
   std::vector<Sparse> sparse_;
