@@ -58,7 +58,7 @@ bool has_deflated(const archive::MemberLog& members) {
   archive::Member member;
   for (archive::MemberLog::Position at = 0; at < members.end();) {
     at = members.read(at, member);
-    if (member.place == archive::Place::deflated) return true;
+    if (member.place == archive::MemberPlace::deflated) return true;
   }
   return false;
 }

@@ -55,8 +55,8 @@ Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
   return {};
 }
 
-/// Passes on what is said while an archive is read, and remembers it: who finds its index the next
-/// time is to hear it, too. One thread.
+/// Passes on the messages while an archive is read, and remembers the warnings: they come again
+/// with the kept index. One thread.
 class RemarksLog final : public LogSink {
  public:
   explicit RemarksLog(LogSink& log) : log_(log) {}
@@ -96,7 +96,7 @@ std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed
   archive.compression = compression;
   archive.from_kept_index = true;
   archive.unpacked_digest = digest;
-  // That they are too many is told by the one who reads it anew.
+  // Too many members are reported when the archive is read anew.
   if (!check_places(archive, ReadLimits{UINT64_MAX, UINT64_MAX})) return std::nullopt;
   for (const std::string& remark : kept->remarks) log.write(LogLevel::warning, remark);
   return archive;
@@ -158,7 +158,7 @@ Result<std::optional<ReadMembers>> read_in_one_pass(
   return found;
 }
 
-/// What can not be asked twice, all of it.
+/// All bytes of a source that can be read only once.
 Result<std::shared_ptr<ByteSource>> spool_all(PipeReader& input,
                                               const std::shared_ptr<SpoolSpace>& spool) {
   if (!spool) {

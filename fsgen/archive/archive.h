@@ -17,21 +17,22 @@
 #include "support/log.h"
 
 // From the bytes of an archive to a Layer, in two steps with a log of its members between them:
-// what the archive holds, whoever asks; and what an image shall have of it.
+// the first finds what the archive holds, the second applies the options.
 
 namespace mkvirtfs::archive {
 
 /// Opens what the command line names for read_archive(): a regular file as it lies there, its
 /// identity asked at every read; anything that can only be read once (a pipe, a terminal; "-" is
-/// standard input) is put into a spool first: how long its other end lets us wait is its affair,
-/// so the log says what is waited for, and `options.cancel` ends it. `log` must outlive the source.
+/// standard input) is put into a spool first: its other end
+/// may take any time, so the log says what is waited for, and `options.cancel` ends the wait. `log`
+/// must outlive the source.
 Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
                                                       const StreamOptions& options, LogSink& log);
 
 /// An archive that was read: its members, and their bytes at any offset.
 ///
-/// It can be taken apart and put together otherwise: what reads images of containers leaves out
-/// members, or adds some, before make_layer() sees them.
+/// Its members may be changed before make_layer() sees them, as for the layers of a container
+/// image.
 struct Archive {
   std::string name;    ///< for messages
   std::string format;  ///< for people: "POSIX pax interchange format"

@@ -13,7 +13,7 @@
 namespace mkvirtfs::archive {
 namespace {
 
-/// Padding is a few KiB; whoever has more of it is read in larger steps.
+/// Padding is a few KiB; more of it is read in larger steps.
 constexpr std::size_t kFirstStepBytes = std::size_t{16} << 10;
 constexpr std::size_t kMostStepBytes = std::size_t{1} << 20;
 

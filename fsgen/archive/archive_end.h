@@ -13,9 +13,8 @@
 
 namespace mkvirtfs::archive {
 
-/// What is left behind the end of an archive or of a compressed stream, which may be padded with
-/// zeroes: the offset of the first byte from `from` on that is not zero; nullopt when there is
-/// none.
+/// What follows the end of an archive or of a compressed stream, which may be padded with zeroes:
+/// the offset of the first byte from `from` on that is not zero; nullopt when there is none.
 Result<std::optional<std::uint64_t>> find_rest(ByteSource& source, std::uint64_t from);
 
 /// The same of a stream that stands at `from` but for `unread`, which come first. Where it finds

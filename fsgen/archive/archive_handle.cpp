@@ -31,7 +31,7 @@ std::uint64_t unsigned_of(la_int64_t offset) {
 }  // namespace
 
 Utf8Locale::Utf8Locale() {
-  // One for all threads, for ever: nobody else's texts change with it.
+  // One for all threads, for ever: it changes no other thread's texts.
   static const locale_t utf8 = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
   if (utf8 != nullptr) before_ = ::uselocale(utf8);
 }
@@ -138,7 +138,7 @@ std::uint64_t ArchiveHandle::data_offset() const {
 
 void ArchiveHandle::keep_piece() {
   if (stream_ != nullptr) {
-    // At the stream's end nobody can give it again.
+    // At its end the stream cannot give it again.
     const std::uint64_t taken = std::min(data_offset(), position_);
     const auto unread = piece_.last(
         static_cast<std::size_t>(std::min<std::uint64_t>(position_ - taken, piece_.size())));
@@ -274,7 +274,7 @@ std::int64_t ArchiveHandle::skip(std::int64_t count) {
       position_ += *skipped;
       return static_cast<std::int64_t>(*skipped);
     }
-    // No failure can be told here: libarchive would ask for ever. Reading tells of it.
+    // A failure cannot be returned here: libarchive would ask for ever. The next read returns it.
     source_error_ = skipped.error();
     return 0;
   }
@@ -290,7 +290,7 @@ std::int64_t ArchiveHandle::seek(std::int64_t offset, int whence) {
                             : whence == SEEK_CUR ? static_cast<std::int64_t>(position_)
                                                  : base;
   std::int64_t to = 0;
-  // As lseek() would, but never behind the end: who reads there finds nothing either way.
+  // As lseek() would, but never behind the end: a read there finds nothing either way.
   if (__builtin_add_overflow(from, offset, &to) || to < base) return ARCHIVE_FATAL;
   piece_ = {};
   position_ = static_cast<std::uint64_t>(std::min(to, size));

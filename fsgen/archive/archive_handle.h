@@ -70,7 +70,7 @@ class ArchiveHandle {
     return piece_.subspan(static_cast<std::size_t>(offset - from), size);
   }
 
-  /// Where an archive ended, and what of the bytes behind it can not be given back to its stream.
+  /// Where an archive ended, and the bytes behind it that cannot be given back to its stream.
   struct End {
     std::uint64_t offset = 0;
     std::span<const std::byte> unread;  ///< as long as the handle lives
@@ -78,7 +78,7 @@ class ArchiveHandle {
   /// After the last entry: gives back to the stream what was read ahead. The last call.
   End end();
 
-  /// What went wrong, for people; the source's own error when that was it.
+  /// What went wrong, for people: the source's own error, if it was that.
   std::string error_text() const;
   const std::optional<Error>& source_error() const noexcept { return source_error_; }
 

@@ -32,9 +32,9 @@ std::string_view text_of(Bytes bytes) {
 /// POSIX.1-1988: the sum of all bytes, the checksum's own as blanks; some take them as signed.
 bool is_tar_header(Bytes block) {
   if (block.size() < kTarHeaderBytes) return false;
-  std::int64_t told = 0;
+  std::int64_t expected = 0;
   for (const char c : text_of(block.subspan(kTarChecksumAt, kTarChecksumBytes))) {
-    if (c >= '0' && c <= '7') told = told * 8 + (c - '0');
+    if (c >= '0' && c <= '7') expected = expected * 8 + (c - '0');
   }
   std::int64_t sum = 0;
   std::int64_t signed_sum = 0;
@@ -44,7 +44,7 @@ bool is_tar_header(Bytes block) {
     sum += byte;
     signed_sum += static_cast<std::int8_t>(byte);
   }
-  return told != 0 && (told == sum || told == signed_sum);
+  return expected != 0 && (expected == sum || expected == signed_sum);
 }
 
 /// newc, crc, odc, of some old HP-UX, and the binary one in both byte orders.
@@ -163,8 +163,7 @@ class FoundMembers final : public helper::HelperSink {
 
  private:
   std::unexpected<Error> nonsense() const {
-    return fail(Errc::unreadable,
-                fmt::format("{}: its reader gave an answer that makes no sense", name_));
+    return fail(Errc::unreadable, fmt::format("{}: its reader gave an invalid answer", name_));
   }
   Result<void> check(const MemberLog& members) const;
 
@@ -175,7 +174,7 @@ class FoundMembers final : public helper::HelperSink {
 };
 
 Result<void> FoundMembers::check(const MemberLog& members) const {
-  // Names are checked by who makes a tree of them, and places by who knows the stream.
+  // Names are checked when a tree is made of them, and places where the stream is known.
   if (members.member_count() > options_.limits.most_members) return nonsense();
   Member member;
   for (MemberLog::Position at = 0; at < members.end();) {
@@ -224,7 +223,7 @@ Result<std::optional<ReadMembers>> read_members_in_helper(
 
 Result<std::vector<std::byte>> serve_archive_job(Bytes bytes, helper::HelperService& service) {
   const std::optional<ReadJob> job = parse_job(bytes);
-  if (!job) return fail(Errc::usage, "the job of a reader makes no sense");
+  if (!job) return fail(Errc::usage, "the job of a reader is invalid");
   RemoteSink sink(service);
   Result<std::optional<ReadMembers>> read = read_members_here(
       service.source(), Formats::all, job->options, job->has_spool ? &sink : nullptr, service);

@@ -53,9 +53,8 @@ std::string packed_by(const std::string& command) {
 
 }  // namespace
 
-TEST_CASE("what is no archive is told so") {
-  CHECK(refusal("just some text") ==
-        "bad is neither a directory nor an archive that is known here");
+TEST_CASE("a source that is no archive is refused as such") {
+  CHECK(refusal("just some text") == "bad is neither a directory nor an archive of a known format");
   CHECK_THAT(refusal(""), Catch::Contains("neither"));
   CHECK_THAT(refusal(std::string(100'000, 'x')), Catch::Contains("neither"));
   CHECK_THAT(refusal(std::string("PK\3\4") + std::string(100, '\0')),
@@ -104,7 +103,7 @@ TEST_CASE("a tar may end with its last member's bytes, where that is asked for")
   }
 }
 
-TEST_CASE("sizes that can not be are refused") {
+TEST_CASE("impossible sizes are refused") {
   // 2^62 in base 256
   const std::string huge("\x80\0\0\0\x40\0\0\0\0\0\0\0", 12);
   CHECK_THAT(refusal(tar_member("f", '0', "", "", huge) + kTarEnd), Catch::Contains("--max-size"));

@@ -39,7 +39,7 @@ std::string percent_decoded(std::string_view text) {
 Result<void> EntryMetadata::take_name(const ArchiveHandle& handle) {
   const char* name = archive_entry_pathname(handle.entry());
   if (name == nullptr) name = archive_entry_pathname_utf8(handle.entry());
-  if (name == nullptr) return messages_.wrong("its name cannot be told");
+  if (name == nullptr) return messages_.wrong("its name cannot be read");
   path_ = name;
   member_.path = path_;
   return {};
@@ -107,7 +107,7 @@ Result<void> EntryMetadata::take_owner(::archive_entry* entry) {
   // 2^32 - 1 is no id either, but the options of the tree may leave the member out or map the id.
   if (uid < 0 || gid < 0 || static_cast<std::uint64_t>(uid) > kMost32 ||
       static_cast<std::uint64_t>(gid) > kMost32) {
-    return messages_.wrong(fmt::format("belongs to {}:{}, which no file can", uid, gid));
+    return messages_.wrong(fmt::format("has the owner {}:{}, which no file can have", uid, gid));
   }
   member_.uid = static_cast<std::uint32_t>(uid);
   member_.gid = static_cast<std::uint32_t>(gid);

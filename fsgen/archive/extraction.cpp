@@ -292,8 +292,9 @@ void Extraction::report(LogSink& log) const {
                                           name_, replaced_));
   }
   if (absolute_ != 0) {
-    log.write(LogLevel::debug,
-              fmt::format("{}: {} absolute names are taken as below its root", name_, absolute_));
+    log.write(
+        LogLevel::debug,
+        fmt::format("{}: {} absolute names are taken as relative to its root", name_, absolute_));
   }
   if (stripped_ != 0) {
     log.write(LogLevel::warning,

@@ -190,7 +190,8 @@ void IndexCache::keep(ByteSource& packed, std::uint64_t reading, const IndexToKe
   make_directories(directory_);
   if (!open_directory(directory_)) {
     log_.write(LogLevel::debug,
-               fmt::format("indexes are not kept: {} is not there, or not ours alone", directory_));
+               fmt::format("indexes are not kept: {} does not exist, or others may write to it",
+                           directory_));
     return;
   }
   std::string unfinished = fmt::format("{}/{}XXXXXX", directory_, kUnfinished);

@@ -15,16 +15,16 @@
 
 namespace mkvirtfs::archive {
 
-/// What is kept of a compressed archive between two runs, so that the second one unpacks nothing:
-/// the index of its stream and the log of its members.
+/// The part of a compressed archive that is kept between two runs, so that the second one unpacks
+/// nothing: the index of its stream and the log of its members.
 struct KeptIndex {
   Compression compression = Compression::none;
   std::string format;
   std::vector<std::byte> stream_index;
   MemberLog members;
-  /// Of all that the stream unpacks to, "sha256:..."; empty: nobody asked for it in that pass.
+  /// Of all that the stream unpacks to, "sha256:..."; empty: that pass did not make it.
   std::string unpacked_digest;
-  std::vector<std::string> remarks;  ///< warnings that came with it, to be said again
+  std::vector<std::string> remarks;  ///< warnings that came with it, to be repeated
 };
 
 /// The same, as it is given away.
@@ -41,8 +41,8 @@ struct IndexToKeep {
 /// device, inode, size, mtime and ctime, and of how it was read. Several processes may use it at
 /// once. Files are written under another name and renamed; what is read back is believed only when
 /// its checksum, version, identity and every length hold. Never an error: without a cache
-/// everything just takes longer. The directory is given up when it belongs to somebody else or
-/// others may write to it.
+/// everything just takes longer. The directory is not used when it belongs to another user or other
+/// users may write to it.
 ///
 /// Immutable; any thread.
 class IndexCache {

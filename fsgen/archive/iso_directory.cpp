@@ -182,7 +182,8 @@ Result<void> IsoDirectoryReader::take_record(Bytes record, std::uint64_t at) {
   const bool is_itself_or_parent = name_bytes == 1 && u8(record, kRecordBytes) <= 1;
   IsoDirectory::Record made{block * block_bytes_, load_le<std::uint32_t>(record, 10)};
   if ((flags & kMoreSectionsFlag) != 0) made.storage = Storage::in_sections;
-  // An extended attribute record before the bytes, or gaps between them: nobody writes that.
+  // An extended attribute record before the bytes, or gaps between them: no known program writes
+  // that.
   if (u8(record, 1) != 0 || u8(record, 26) != 0 || u8(record, 27) != 0) {
     made.storage = Storage::unknown;
   }

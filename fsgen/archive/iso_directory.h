@@ -13,7 +13,7 @@ namespace mkvirtfs::archive {
 Result<bool> is_iso9660(ByteSource& source);
 
 /// How the files of an ISO 9660 image lie in it, from the directory records of all its hierarchies
-/// (ECMA-119, 9.1) and their Rock Ridge fields (SUSP, RRIP): what libarchive does not tell.
+/// (ECMA-119, 9.1) and their Rock Ridge fields (SUSP, RRIP): which libarchive does not report.
 /// Immutable.
 class IsoDirectory {
  public:
@@ -31,8 +31,8 @@ class IsoDirectory {
   /// `most_members` records.
   static Result<IsoDirectory> read(ByteSource& image, std::uint64_t most_members);
 
-  /// How the bytes lie that begin at `data_offset` and are `size_bytes` long. What no record tells
-  /// of is not plain: it counts as in_sections.
+  /// How the bytes lie that begin at `data_offset` and are `size_bytes` long. Bytes
+  /// without a record are not plain: they count as in_sections.
   Storage storage(std::uint64_t data_offset, std::uint64_t size_bytes) const;
 
  private:

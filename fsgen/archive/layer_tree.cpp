@@ -149,7 +149,7 @@ std::string_view Numbering::lost_xattrs_of_member() {
   return lost_xattrs_;
 }
 
-/// 2^32 - 1 means "nobody asked" to the kernel, so it is no id; but --owner, --map-uid and
+/// 2^32 - 1 means "no change" to the kernel, so it is no id; but --owner, --map-uid and
 /// --exclude come first.
 Result<NewNode> Numbering::owned(NewNode node) const {
   if (node.uid != kNoId && node.gid != kNoId) return node;
@@ -239,7 +239,7 @@ Result<void> Numbering::add_overrides() {
   return {};
 }
 
-/// What the tree's indexes of 32 bits can not hold.
+/// That the tree's 32-bit indexes can hold all of it.
 Result<void> Numbering::check_sizes() const {
   constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
   // The log has less than 4 GiB, so all names, targets and runs in it have, once each. Names of a

@@ -28,10 +28,10 @@ struct LayerOptions {
   EntryOptions entries;
   UnsafeNames unsafe_names = UnsafeNames::error;
   DataOrder data_order = DataOrder::archive;
-  /// Hard links to what the archive does not hold go to Layer::outward_links: somebody will look
-  /// into the layers below. Else they are errors.
+  /// Hard links to files that the archive does not hold go to Layer::outward_links, to be found in
+  /// the layers below. Else they are errors.
   bool outward_links = false;
-  /// What the archive is laid over, and the path there at which its root stands; none: over
+  /// The layers that the archive is laid over, and the path there at which its root stands; none:
   /// nothing. A directory that is only implied is asked for there (docs/layers.md).
   const LayersBelow* below = nullptr;
   std::string at;
@@ -41,7 +41,7 @@ struct LayerOptions {
   bool follows_own_symlinks = false;
 };
 
-/// What became of a log of members: all of a Layer but its contents.
+/// What a log of members becomes: all of a Layer but its contents.
 struct LayerTree {
   Layer layer;  ///< `contents` is not set yet
   ContentPlaces places;

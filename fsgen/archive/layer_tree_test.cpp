@@ -147,7 +147,7 @@ TEST_CASE("hard links to nothing, to directories and in circles are refused") {
   CHECK_THAT(Members().link("a", "../b").refusal(), Catch::Contains("\"..\""));
 }
 
-TEST_CASE("hard links out of a layer are told of, when layers are below") {
+TEST_CASE("hard links out of a layer are reported, when layers are below") {
   LayerOptions options;
   options.outward_links = true;
   Members members;

@@ -23,7 +23,7 @@ enum class MemberPlace : std::uint8_t {
   host,      ///< in a file beside an mtree manifest: `contents` names it
 };
 
-/// One entry of an archive, all that the format keeps of it, before any option is applied. Texts
+/// One entry of an archive with all that its format keeps, before any option is applied. Texts
 /// are raw bytes as the archive has them: a path may be absolute, have "..", empty components or no
 /// end.
 ///
@@ -31,16 +31,16 @@ enum class MemberPlace : std::uint8_t {
 /// one member after another into the same object allocates nothing.
 struct Member {
   std::string_view path;
-  std::uint16_t mode = 0;  ///< as st_mode; type 0: a hard link, or one that is not told
+  std::uint16_t mode = 0;  ///< as st_mode; type 0: a hard link, or an unknown type
   bool is_hard_link = false;
-  bool is_sparse = false;     ///< `stored_runs` tells, else all of it is data
+  bool is_sparse = false;     ///< only `stored_runs` are data
   bool stores_holes = false;  ///< and the bytes of the holes are stored, too
-  /// What of the attributes the format told; manifests may leave out any of them.
+  /// Which attributes the format has; manifests may leave out any of them.
   bool has_permissions = true;
   bool has_uid = true;
   bool has_gid = true;
   bool has_mtime = true;
-  /// Of manifests: brings nothing, but says attributes of what the sources before have there.
+  /// Of manifests: brings nothing, but changes attributes of what the sources before have there.
   bool changes_only = false;
   bool is_optional = false;  ///< and there may be nothing
   bool tells_all() const noexcept { return has_permissions && has_uid && has_gid && has_mtime; }

@@ -64,7 +64,7 @@ Result<void> MemberUnpacker::unpack(ArchiveHandle& handle, MemberBudget& budget)
     }
     // rar 5 hands out blocks of nothing while it unpacks: no address, no offset.
     if (count == 0) continue;
-    if (offset < 0) return messages_.wrong("unpacks to more than it says");
+    if (offset < 0) return messages_.wrong("unpacks to more bytes than its header says");
     const std::span<const std::byte> block(static_cast<const std::byte*>(bytes), count);
     Result<void> taken = take_block(static_cast<std::uint64_t>(offset), block, budget, progress);
     if (!taken) return taken;
@@ -89,7 +89,7 @@ Result<void> MemberUnpacker::take_block(std::uint64_t offset, std::span<const st
   const std::uint64_t most = progress.announced.value_or(options_.limits.most_bytes);
   const bool is_beyond = offset < progress.size_bytes || offset > options_.limits.most_bytes ||
                          (progress.announced && (offset > most || bytes.size() > most - offset));
-  if (is_beyond) return messages_.wrong("unpacks to more than it says");
+  if (is_beyond) return messages_.wrong("unpacks to more bytes than its header says");
   if (Result<void> good = fill_hole(offset, progress); !good) return good;
   if (!progress.announced && !budget.has(progress.size_bytes + bytes.size())) {
     return messages_.wrong(

@@ -193,22 +193,22 @@ Result<void> MtreeReader::take_attributes(const MtreeKeywords& keywords) {
   constexpr std::uint32_t kNoId = std::numeric_limits<std::uint32_t>::max();
   const auto uid = keywords.uid ? keywords.uid : keywords.named_uid;
   const auto gid = keywords.gid ? keywords.gid : keywords.named_gid;
-  const bool tells = !keywords.no_change;
-  if (tells && (uid == kNoId || gid == kNoId)) {
+  const bool changes = !keywords.no_change;
+  if (changes && (uid == kNoId || gid == kNoId)) {
     return wrong("no file can belong to id 4294967295");
   }
-  if (tells && !uid && !keywords.unknown_user.empty()) {
+  if (changes && !uid && !keywords.unknown_user.empty()) {
     return wrong(fmt::format("this host knows no user {} (uid=NUMBER is the way to name it)",
                              keywords.unknown_user));
   }
-  if (tells && !gid && !keywords.unknown_group.empty()) {
+  if (changes && !gid && !keywords.unknown_group.empty()) {
     return wrong(fmt::format("this host knows no group {} (gid=NUMBER is the way to name it)",
                              keywords.unknown_group));
   }
-  member_.has_permissions = tells && keywords.permissions.has_value();
-  member_.has_uid = tells && uid.has_value();
-  member_.has_gid = tells && gid.has_value();
-  member_.has_mtime = tells && keywords.mtime.has_value();
+  member_.has_permissions = changes && keywords.permissions.has_value();
+  member_.has_uid = changes && uid.has_value();
+  member_.has_gid = changes && gid.has_value();
+  member_.has_mtime = changes && keywords.mtime.has_value();
   if (member_.has_permissions) {
     member_.mode = static_cast<std::uint16_t>(member_.mode | *keywords.permissions);
   }
@@ -235,7 +235,7 @@ Result<bool> MtreeReader::take_what_it_brings(const MtreeKeywords& keywords) {
       member_.device = *keywords.device;
       return true;
     case S_IFDIR:
-      // One of which not all is told is made, and changes what the sources before have there.
+      // One that is not described in full is made, and changes what the sources before have there.
       return member_.tells_all() || !keywords.is_optional;
     default:
       return (member_.mode & S_IFMT) != 0;

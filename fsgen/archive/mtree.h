@@ -14,8 +14,8 @@
 #include "support/log.h"
 
 // mtree manifests (mtree(5), and mtree.5 of libarchive): text with a line for each entry of a tree.
-// They bring directories, symlinks, devices and whatever names its `contents`, and say of what
-// other sources bring to whom it belongs and what is permitted.
+// They bring directories, symlinks, devices and files that name their `contents`, and set owners
+// and permissions of what other sources bring.
 
 namespace mkvirtfs::archive {
 
@@ -24,11 +24,11 @@ Result<bool> is_mtree(ByteSource& source);
 
 /// Reads a manifest. Members with contents have MemberPlace::host; `directory` is where these are
 /// looked for, and nothing outside of it is opened. What names no contents, target or device, and
-/// directories of which not all attributes are told, change what others bring.
+/// directories that are not described in full, change what others bring.
 ///
 /// Errors: Errc::unreadable with the number of the line, also for contents that are not there
 /// (unless they are optional) or have another size than the manifest says, for names that this host
-/// does not know and for what is no keyword; Errc::does_not_fit beyond the limits.
+/// does not know and for unknown keywords; Errc::does_not_fit beyond the limits.
 Result<ReadMembers> read_mtree(ByteSource& manifest, const std::string& directory,
                                const ReadLimits& limits);
 

@@ -236,7 +236,7 @@ TEST_CASE("contents are looked for beside the manifest and nowhere else") {
   CHECK(refused("f contents=file size=6") == "manifest: line 2: file has 5 bytes, not 6");
 }
 
-TEST_CASE("what a manifest can not mean is refused with its line") {
+TEST_CASE("a manifest that cannot be understood is refused with its line") {
   const TempDir dir("/var/tmp");
   const auto refused = [&](const std::string& line) { return refusal(line, dir.path()); };
   CHECK(refused("# fine\n..\n") == "manifest: line 3: .. leaves a directory, and none was entered");

@@ -78,7 +78,7 @@ Result<void> BlockReader::skip(std::uint64_t header_bytes, std::uint64_t data_by
 }
 
 void BlockReader::add(std::optional<std::uint32_t> checksum) {
-  // Of too many entries others tell.
+  // Too many entries are reported elsewhere.
   if (checksums_.size() < most_entries_) checksums_.push_back(checksum);
 }
 

@@ -10,9 +10,8 @@
 
 namespace mkvirtfs::archive {
 
-/// The CRC-32 of each entry of a rar archive (versions 4 and 5) in its order, as the headers tell;
-/// nullopt where they tell none. libarchive passes over what is wrong with stored bytes, and over a
-/// missing end.
+/// The CRC-32 of each entry of a rar archive (versions 4 and 5) in its order, from the headers;
+/// nullopt where they have none. libarchive passes over wrong stored bytes and a missing end.
 ///
 /// Errors: Errc::unreadable for a header with a wrong checksum, for blocks that reach beyond the
 /// end, and when the end block is missing (rar makes one since version 3); Errc::unsupported for

@@ -42,7 +42,7 @@ ArchiveKind kind_of(int base_format) {
   }
 }
 
-/// ARCHIVE_RETRY is damage that libarchive would step over; nobody asked it to.
+/// ARCHIVE_RETRY is damage that libarchive would step over. Here it is an error.
 bool is_damage(int status) { return status != ARCHIVE_OK && status != ARCHIVE_WARN; }
 
 /// Goes through the headers of one archive.
@@ -254,7 +254,7 @@ Result<std::optional<ReadMembers>> read_members_here(const std::shared_ptr<ByteS
         .run();
   };
   Result<std::optional<ReadMembers>> made = attempt(options.passphrases);
-  // Zip's own encryption tells a wrong passphrase by one byte: one in 256 passes, and then the
+  // Zip's own encryption checks a passphrase by one byte: one in 256 passes, and then the
   // member looks damaged. libarchive goes on with the one that passed, so each gets to be the
   // first.
   std::vector<std::string> passphrases = options.passphrases;
@@ -300,7 +300,7 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
   }
   return fail(
       Errc::unreadable,
-      fmt::format("{} is neither a directory nor an archive that is known here", archive->name()));
+      fmt::format("{} is neither a directory nor an archive of a known format", archive->name()));
 }
 
 Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,

@@ -17,13 +17,13 @@
 
 namespace mkvirtfs::archive {
 
-/// What is made of the records of pax global headers in a tar.
+/// How the records of pax global headers in a tar are used.
 enum class PaxGlobals : std::uint8_t {
-  apply,   ///< uid, gid and mtime as GNU tar does; what else would change a member is refused
+  apply,   ///< uid, gid and mtime as GNU tar does; other records that change a member are refused
   ignore,  ///< none of them counts
 };
 
-/// What an archive may cost, whatever it says of itself.
+/// What an archive may cost, whatever its headers say.
 struct ReadLimits {
   std::uint64_t most_members = 10'000'000;
   /// Of all members together, unpacked, holes and all.
@@ -35,30 +35,30 @@ struct ReadOptions {
   /// For encrypted zip archives; tried in this order.
   std::vector<std::string> passphrases;
   /// A tar may end with the bytes of its last member, without their padding and without end marks:
-  /// so Go's archive/tar reads it, and umoci writes layers like that. For what is known to be
-  /// whole.
+  /// so Go's archive/tar reads it, and umoci writes layers like that. For archives that are known
+  /// to be whole.
   bool lacks_end = false;
   PaxGlobals pax_globals = PaxGlobals::apply;
-  /// tar: blocks of zeroes end nothing; what is behind them is read, too.
+  /// tar: blocks of zeroes end nothing; members behind them are read, too.
   bool ignores_zeros = false;
   /// Where the contents of an mtree manifest are looked for; none: manifests are no archives.
   std::optional<std::string> manifest_directory;
   /// Where members go that can only be unpacked from the beginning; none: they are refused.
   std::shared_ptr<SpoolSpace> spool;
-  /// Who reads all formats but tar, cpio, ar and zip: libarchive parses these in loops that nobody
-  /// has proved to end.
+  /// The helper that reads all formats but tar, cpio, ar and zip: libarchive parses these in loops
+  /// that are not proved to end.
   helper::HelperSettings helper;
-  /// They are read in this process after all: for the helper itself, and for fuzzers.
+  /// All formats are read in this process: for the helper itself, and for fuzzers.
   bool in_process = false;
 
-  /// What of these changes what the same bytes hold: kept indexes go by it.
+  /// The options that change the members of the same bytes. Kept indexes depend on it.
   std::uint64_t reading() const noexcept {
     return (lacks_end ? 1u : 0u) | (pax_globals == PaxGlobals::ignore ? 2u : 0u) |
            (ignores_zeros ? 4u : 0u);
   }
 };
 
-/// What kind of format an archive has, as far as it matters behind its end.
+/// The kind of format, as far as it decides what may follow the end.
 enum class ArchiveKind : std::uint8_t { other, tar, cpio, zip };
 
 /// An archive whose headers were read.

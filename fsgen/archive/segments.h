@@ -12,7 +12,7 @@
 
 namespace mkvirtfs::archive {
 
-/// An archive as it lies in a file, or wherever it came from.
+/// An archive as it lies in a file, or as it came from a pipe.
 struct PackedArchive {
   std::shared_ptr<ByteSource> bytes;
   Compression compression = Compression::none;
@@ -24,7 +24,7 @@ struct PackedArchive {
 /// An initramfs is cpio archives one behind the other, plain or compressed each for itself, with
 /// zeroes between them: the kernel unpacks all of them, later ones over those before. So does this:
 /// the members are added to `read`, and `stream` becomes the streams of all segments.
-/// Whatever else is left behind an end is told to `log`.
+/// Anything else behind an end is reported to `log`.
 ///
 /// Errors: those of reading an archive, of a segment.
 Result<void> read_segments(const PackedArchive& whole, std::shared_ptr<ByteSource>& stream,

@@ -102,7 +102,7 @@ TEST_CASE("a cpio without a member is an empty tree, and a segment like others")
   CHECK(content(both.opened.layer, "same") == "one");
 }
 
-TEST_CASE("what is no segment behind a cpio is told, and a broken one refused") {
+TEST_CASE("bytes behind a cpio that are no segment are reported, and a broken segment is refused") {
   const Segments segments;
   const std::string one = segments.made_by("cat one");
   CHECK(read(one + "junk").log == "a: what follows the end of its archive at byte " +
@@ -135,7 +135,7 @@ TEST_CASE("limits are those of all segments together") {
   CHECK_FALSE(open(all, "a", {.read = options}));
 }
 
-TEST_CASE("concatenated tars are read with --ignore-zeros, and told of without it") {
+TEST_CASE("concatenated tars are read with --ignore-zeros, and reported without it") {
   const std::string first = tar_member("a", '0', "first") + tar_member("b", '0', "first");
   const std::string second = tar_member("b", '0', "second") + tar_member("c", '0', "third");
   for (const std::string& end : {kTarEnd, std::string(512, '\0'), std::string(9 * 512, '\0')}) {

@@ -22,14 +22,14 @@ namespace mkvirtfs::archive {
 /// and beyond 63 bits of seconds.
 std::optional<Timestamp> pax_time(std::string_view text);
 
-/// The data runs that Solaris' SUN.holesdata tells of a file: where data begin, where a hole does,
+/// The data runs that Solaris' SUN.holesdata lists for a file: where data begin, where a hole does,
 /// and so on, up to the file's end. nullopt for anything else.
 std::optional<std::vector<Range>> solaris_data_runs(std::string_view text,
                                                     std::uint64_t size_bytes);
 
-/// What libarchive drops of a tar's headers: the records of pax global headers, the sign of a
-/// fraction of a second, and whether the holes of a sparse file are stored. It is read from the
-/// blocks themselves.
+/// The parts of a tar's headers that libarchive drops: the records of pax global headers, the sign
+/// of a fraction of a second, and whether the holes of a sparse file are stored. It is read from
+/// the blocks themselves.
 ///
 /// Global records are those of the last global header: one replaces the other, as with GNU tar.
 /// They count for each member behind it whose own extended header has no such record.
@@ -37,8 +37,8 @@ class TarHeaders {
  public:
   explicit TarHeaders(PaxGlobals globals) : globals_policy_(globals) {}
 
-  /// Reads the headers of the entry that `handle` has just read, and puts into the entry what they
-  /// say. Without headers of the kinds above it looks at one block.
+  /// Reads the headers of the entry that `handle` has just read, and sets the entry's fields by
+  /// them. Without headers of the kinds above it looks at one block.
   ///
   /// Errors: Errc::unsupported for a global record that would have to be known, unless global
   /// headers are ignored; Errc::unreadable for damage. Texts say what is wrong, not where.
@@ -51,7 +51,7 @@ class TarHeaders {
   std::string take_ignored_keywords();
 
  private:
-  /// What a member is told to have, by its own header or by a global one.
+  /// What a member has by its own header or by a global one.
   struct Records {
     std::optional<std::int64_t> uid;
     std::optional<std::int64_t> gid;

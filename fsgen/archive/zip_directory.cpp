@@ -134,9 +134,9 @@ Result<DirectoryStretch> ZipDirectoryReader::find_directory64(std::uint64_t end_
     return wrong("has no 64-bit end of its directory");
   }
   // The record stands right before its locator, wherever that says it does; it may be longer than
-  // we know, and then only its own offset tells.
-  const auto told = load_le<std::uint64_t>(*locator, 8);
-  for (const std::uint64_t at : {told, end_at - kLocatorBytes - kEnd64Bytes}) {
+  // we know, and then only that offset finds it.
+  const auto located = load_le<std::uint64_t>(*locator, 8);
+  for (const std::uint64_t at : {located, end_at - kLocatorBytes - kEnd64Bytes}) {
     if (at > end_at || !holds(at, kEnd64Bytes)) continue;
     const Result<std::vector<std::byte>> end = bytes(at, kEnd64Bytes);
     if (!end) return propagate(end);

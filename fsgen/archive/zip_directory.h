@@ -12,7 +12,7 @@
 namespace mkvirtfs::archive {
 
 /// Where a zip archive's members lie, from its central directory (APPNOTE.TXT 6.3.10, 4.3.12) and
-/// the local headers: what libarchive does not tell. Immutable.
+/// the local headers, which libarchive does not report. Immutable.
 class ZipDirectory {
  public:
   struct Item {
@@ -30,11 +30,11 @@ class ZipDirectory {
   static Result<std::unique_ptr<const ZipDirectory>> read(ByteSource& archive,
                                                           std::uint64_t most_members);
 
-  /// Where an archive begins whose offsets do not count what stands before it (a program that
-  /// unpacks it). 0 for any other, and for what is none.
+  /// Where an archive begins whose offsets do not count the bytes before it (a program that unpacks
+  /// it). 0 for any other source.
   static std::uint64_t offset_of_archive(ByteSource& source);
 
-  /// Where the archive ends, its comment included; nullopt for what is none.
+  /// Where the archive ends, its comment included; nullopt for any other source.
   static std::optional<std::uint64_t> end_of_archive(ByteSource& source);
 
   /// The member whose bytes begin there, or nullptr.

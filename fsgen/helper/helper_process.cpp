@@ -180,7 +180,7 @@ Result<void> Conversation::start() {
 std::unexpected<Error> Conversation::broken(Outcome outcome) {
   if (outcome == Outcome::too_slow) {
     return fail(Errc::unreadable,
-                fmt::format("{}: its reader made no progress for {} ms and was ended: the archive "
+                fmt::format("{}: its reader made no progress for {} ms and was killed: the archive "
                             "is damaged, or made to be read for ever",
                             source_.name(), settings_.progress_deadline.count()));
   }
@@ -197,7 +197,7 @@ std::unexpected<Error> Conversation::broken(Outcome outcome) {
 
 std::unexpected<Error> Conversation::nonsense() {
   return fail(Errc::unreadable,
-              fmt::format("{}: its reader gave an answer that makes no sense", source_.name()));
+              fmt::format("{}: its reader gave an invalid answer", source_.name()));
 }
 
 void Conversation::made_progress(std::uint64_t bytes) {

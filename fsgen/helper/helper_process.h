@@ -15,7 +15,7 @@
 
 namespace mkvirtfs::helper {
 
-/// The program that parses what nobody here has proved to end, and what it may cost.
+/// The program that parses formats whose parser is not proved to end, and what it may cost.
 struct HelperSettings {
   /// Of the executable (`mkvirtfs-reader`); "" means that there is none.
   std::string path;
@@ -26,7 +26,7 @@ struct HelperSettings {
   std::chrono::milliseconds progress_deadline{10'000};
 };
 
-/// Where a helper's findings go. Called on the thread of run_in_helper(), in the helper's order; an
+/// Takes what a helper finds. Called on the thread of run_in_helper(), in the helper's order; an
 /// error ends the helper.
 class HelperSink {
  public:

@@ -24,7 +24,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kRecordsBytes = std::size_t{32} << 10;
 constexpr std::chrono::milliseconds kMostSilence{500};
 constexpr std::size_t kMostDataBytes = std::size_t{256} << 10;
-// Who reads on where the last read ended is given more than was asked for.
+// A read that goes on where the last one ended is answered with more than was asked for.
 constexpr std::uint64_t kAheadBytes = std::uint64_t{256} << 10;
 constexpr rlim_t kMostDescriptors = 32;
 

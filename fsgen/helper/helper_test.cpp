@@ -162,14 +162,14 @@ TEST_CASE("a helper that dies or talks nonsense is an error, and is gone") {
   CHECK_THAT(error_of(settings(), "exit"), Catch::Contains("ended early (exit status 7)"));
   for (const char* kind : {"read outside", "another type", "too long"}) {
     INFO(kind);
-    CHECK_THAT(error_of(settings(), kind), Catch::Contains("makes no sense"));
+    CHECK_THAT(error_of(settings(), kind), Catch::Contains("invalid answer"));
   }
   // No child is left, in whatever state.
   CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);
   CHECK(errno == ECHILD);
 }
 
-TEST_CASE("nobody sees a helper's secrets, and it sees nothing of its parent's files") {
+TEST_CASE("no other process sees a helper's secrets, and it sees no file of its parent") {
   const std::string secret = "open sesame 4711";
   const UniqueFd inherited(::dup(STDOUT_FILENO));
   MemorySource source("bytes", "the source");

@@ -28,7 +28,7 @@ std::uint64_t device_of(const struct statx& status) {
   return makedev(status.stx_dev_major, status.stx_dev_minor);
 }
 
-/// The chattr flags that statx(2) tells, as bits of Node::unshown.
+/// The chattr flags that statx(2) reports, as bits of Node::unshown.
 std::uint8_t unshown_flags(std::uint64_t attributes) {
   constexpr std::uint64_t kAsked =
       STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP | STATX_ATTR_COMPRESSED;
@@ -98,7 +98,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
   return entry;
 }
 
-/// What tells the file from others, and from what it will be when it has changed.
+/// The facts by which the file is known again, and by which a change is seen.
 void EntryReader::take_identity(const struct statx& status, Entry& entry) const {
   ScanRecordHead& head = entry.head;
   const FileIdentity identity = identity_of(status);
@@ -162,12 +162,12 @@ void EntryReader::take_attributes(const struct statx& status, ScanRecordHead& he
 }
 
 bool EntryReader::is_mount_point(const struct statx& status) const {
-  // An automount point that nobody has triggered yet would be one as soon as it is entered.
+  // An automount point that is not triggered yet becomes a mount as soon as it is entered.
   if ((status.stx_attributes & (STATX_ATTR_MOUNT_ROOT | STATX_ATTR_AUTOMOUNT)) != 0) return true;
-  // Old kernels do not tell, and btrfs subvolumes are file systems without being mounts. Files are
-  // not asked: overlayfs gives them the device of the layer that holds them.
-  const bool told = (status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;
-  return (S_ISDIR(status.stx_mode) || !told) && device_of(status) != settings_.root_device;
+  // Old kernels do not report it, and btrfs subvolumes are file systems without being mounts. Files
+  // are not asked: overlayfs gives them the device of the layer that holds them.
+  const bool is_known = (status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;
+  return (S_ISDIR(status.stx_mode) || !is_known) && device_of(status) != settings_.root_device;
 }
 
 std::expected<XattrSetNo, int> EntryReader::read_xattrs(const char* name,
@@ -272,7 +272,7 @@ std::expected<void, int> EntryReader::find_data_runs(const char* name, const str
   while (at < size) {
     const off_t data = ::lseek(file->get(), at, SEEK_DATA);
     if (data < 0 && errno == ENXIO) break;  // nothing but a hole up to the end
-    // The file system cannot tell: all is data.
+    // The file system does not know: all is data.
     if (data < 0 && (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)) return {};
     if (data < 0) return std::unexpected(errno);
     if (data >= size) break;

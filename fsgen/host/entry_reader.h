@@ -23,8 +23,8 @@ struct statx;
 
 namespace mkvirtfs {
 
-/// Asks the host all there is to know of one entry after another, with as few system calls as it
-/// takes: statx and llistxattr for most. Belongs to one thread.
+/// Reads all that the host knows about one entry after another, with as few system calls as
+/// possible: statx and llistxattr for most. Belongs to one thread.
 ///
 /// That thread should have a working directory of its own (unshare(2) with CLONE_FS): extended
 /// attributes can only be asked for by path, and a bare name in the working directory is by far the
@@ -62,7 +62,7 @@ class EntryReader {
   /// run. Fails with the errno that says why the entry cannot be taken.
   std::expected<Entry, int> look(const char* name);
 
-  /// The type alone, as in st_mode; 0 when it can not be had.
+  /// The type alone, as in st_mode; 0 when it cannot be found out.
   std::uint32_t type_of(const char* name) const;
 
   XattrPool& xattrs() noexcept { return pool_; }

@@ -121,7 +121,7 @@ ScannedFiles::Mark mark_of(ScanRecord record) {
   return {head.inode, head.file_mtime_ns, head.file_ctime_ns};
 }
 
-/// What the tree's indexes of 32 bits can not hold.
+/// Why the tree's 32-bit indexes cannot hold all of it; nullopt when they can.
 std::optional<std::string> too_much(const WalkCounts& counts) {
   constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
   constexpr std::uint64_t kTargetLengthBytes = 4;

@@ -16,8 +16,8 @@
 
 namespace mkvirtfs {
 
-/// A file that the very run writes which scans: what stands in it is no part of the tree. Named by
-/// identities, because it can be met on other ways than its path.
+/// A file that this run itself writes: it is no part of the tree. It is named by identities,
+/// because the scan can come to it by another path.
 struct RunOutput {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;  ///< 0: it does not exist yet
@@ -29,19 +29,19 @@ struct RunOutput {
 };
 
 struct ScanOptions {
-  /// Enter no mount point, neither of another file system nor of the same: what is a directory
-  /// stays as an empty one, what is a file is left out. The report counts them.
+  /// Enter no mount point, neither of another file system nor of the same: a directory stays as an
+  /// empty one, a file is left out. The report counts them.
   bool one_file_system = true;
   EntryOptions entries;
-  /// Take what can be read, count the rest in the report, instead of failing. A directory that can
-  /// not be listed stays as an empty one, everything else is left out.
+  /// Take what can be read, count the rest in the report, instead of failing. A directory that
+  /// cannot be listed stays as an empty one, everything else is left out.
   bool skip_unreadable = false;
   std::vector<RunOutput> outputs;  ///< left out
   /// Have each file system of the source written back before its files are looked at, so that later
   /// writes through mappings are seen; the scan fails when one takes longer.
   std::optional<std::chrono::milliseconds> sync_within;
   unsigned threads = 0;  ///< 0: one a processor
-  /// Keep what ContentStore::host_file() tells, which costs 48 bytes a node.
+  /// Keep what ContentStore::host_file() reports, which costs 48 bytes a node.
   bool keep_facts = false;
 };
 
@@ -53,7 +53,7 @@ struct ScanReport {
   std::uint64_t vanished_count = 0;  ///< gone between the listing and the look
   std::uint64_t mount_points_not_entered = 0;
   std::uint64_t excluded_count = 0;
-  /// For each of ScanOptions::outputs, whether it, or the directory in which it will be, was met.
+  /// For each of ScanOptions::outputs, whether the scan came to it or to its directory.
   std::vector<bool> outputs_met;
   /// Messages about file systems for which ScanOptions::sync_within can do nothing.
   std::vector<std::string> unsynced;
@@ -72,7 +72,7 @@ struct Scan {
 ///
 /// Errors: Errc::unreadable, naming the entries that could not be read (the first hundred of them
 /// and the count), or a root that is no directory or not there; Errc::does_not_fit beyond 2^32 - 2
-/// nodes; Errc::usage for rules or mappings that can not be.
+/// nodes; Errc::usage for invalid rules or mappings.
 Result<Scan> scan_directory(const std::string& path, const ScanOptions& options, LogSink& log);
 
 }  // namespace mkvirtfs

@@ -13,7 +13,7 @@
 #include "block/file_facts.h"
 #include "fsgen/tree/source_tree.h"
 
-// What a scan knows of the host's entries before they can be numbered. One record an entry, packed
+// The host's entries as a scan has them before they can be numbered. One record an entry, packed
 // end to end in memory that is given back to the system piece by piece while the tree is assembled,
 // so that a scan never holds everything twice.
 
@@ -121,8 +121,7 @@ class ScanSegmentBuilder {
  public:
   void add(ScanRecordHead head, const ScanRecordTail& tail);
   bool empty() const noexcept { return offsets_.empty(); }
-  /// Sorts what was added into a segment, tells each directory where its record lies, and begins
-  /// anew.
+  /// Sorts what was added into a segment, sets each directory's record, and begins anew.
   ScanSegment finish(std::uint32_t worker);
 
  private:

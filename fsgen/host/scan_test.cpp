@@ -139,7 +139,7 @@ TEST_CASE("root skips nothing") {
   CHECK_THROWS_WITH(skipped("devices"), "as root nothing is skipped: devices");
 }
 
-TEST_CASE("a scan shows what was there, whoever scans and wherever it lies") {
+TEST_CASE("a scan shows what is there, for every user and at every place") {
   if (!mkvirtfs::testing::is_root()) {
     skipped("trees of any owner with devices and trusted attributes");
     return;
@@ -478,7 +478,7 @@ TEST_CASE("owners, modes and times are changed as asked, inside ACLs too") {
   CHECK(error_of(dir.path(), options).code == Errc::usage);
 }
 
-TEST_CASE("what can not be read is an error that names it all, or is counted") {
+TEST_CASE("unreadable entries are an error that names them all, or are counted") {
   if (!may_be_nobody()) return;
   const TempDir dir;
   REQUIRE(::chmod(dir.path().c_str(), 0755) == 0);
@@ -645,7 +645,7 @@ TEST_CASE("hard links are found across directories") {
   CHECK(read_through(*scanned.files, tree, "z/other") == "two");
 }
 
-TEST_CASE("files know who they are and can be opened again") {
+TEST_CASE("files are known by their identity and can be opened again") {
   const TempDir dir;
   fs::create_directories(dir / "a/b");
   write_file(dir / "a/b/file", "content");

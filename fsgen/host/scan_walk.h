@@ -19,7 +19,7 @@
 
 namespace mkvirtfs {
 
-/// What nobody but a test wants to change.
+/// Settings for tests.
 struct ScanTuning {
   std::uint64_t most_nodes = std::numeric_limits<std::uint32_t>::max() - 1;
   std::size_t most_open_directories = 0;  ///< 0: from RLIMIT_NOFILE

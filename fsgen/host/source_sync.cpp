@@ -50,8 +50,8 @@ std::string path_of(int fd) {
   return length < 0 ? "the source" : std::string(path.data(), static_cast<std::size_t>(length));
 }
 
-/// The child: holds nothing open but what it syncs, so that nobody waits for it to close a pipe or
-/// to give up a lock.
+/// The child: holds only the file system open, so that no process waits for it to close a pipe or
+/// to release a lock.
 [[noreturn]] void sync_and_exit(int fd, SyncCall call) noexcept {
   if (fd != 0) ::dup2(fd, 0);
   ::syscall(SYS_close_range, 1U, std::numeric_limits<unsigned>::max(), 0U);

@@ -15,8 +15,8 @@
 
 namespace mkvirtfs {
 
-/// What waits in the kernel and cannot be interrupted: syncfs(2), or what a test puts in its place.
-/// Returns 0, or -1 with errno. Runs in a child process: async-signal-safe functions only.
+/// A call that waits in the kernel and cannot be interrupted: syncfs(2), or what a test puts in its
+/// place. Returns 0, or -1 with errno. Runs in a child process: async-signal-safe functions only.
 using SyncCall = int (*)(int fd);
 
 /// Calls `call` for `fd`, but waits no longer than `most`: a child process does the waiting, and
@@ -32,8 +32,8 @@ class SourceSync {
   explicit SourceSync(std::chrono::milliseconds most) : most_(most) {}
 
   /// Writes back the file system that has this device number, on which `fd` is open, unless that
-  /// was done; waits for another thread that does it. False when it failed, then or before: error()
-  /// tells.
+  /// was done; waits for another thread that does it. False when it failed, then or before: see
+  /// error().
   bool ensure(std::uint64_t device, int fd) EXCLUDES(mutex_);
 
   /// Why ensure() failed the first time.

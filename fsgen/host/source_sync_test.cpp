@@ -74,7 +74,7 @@ TEST_CASE("a file system that is not written back in time is left behind at the 
   CHECK(sync_file_system(directory.get(), 30s, [](int) { return 0; }));
 }
 
-TEST_CASE("what syncs holds no descriptor but the one that it syncs") {
+TEST_CASE("the child that syncs holds no other descriptor") {
   const UniqueFd directory(::open("/", O_RDONLY | O_CLOEXEC));
   int ends[2];
   REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
@@ -87,7 +87,7 @@ TEST_CASE("what syncs holds no descriptor but the one that it syncs") {
   CHECK(::read(reader.get(), &byte, 1) == 0);  // the end, for nobody can write any more
 }
 
-TEST_CASE("a file system is written back once, whoever asks") {
+TEST_CASE("a file system is written back once, however many threads ask") {
   const TempDir dir;
   const UniqueFd directory(::open(dir.path().c_str(), O_RDONLY | O_CLOEXEC));
   SourceSync sync(60s);

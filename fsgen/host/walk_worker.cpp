@@ -152,7 +152,7 @@ void WalkWorker::take_name(ScannedDirectory& directory, const DirectoryHandle& h
                            const dirent64& found) {
   const std::string_view name(found.d_name);
   if (name == "." || name == "..") return;
-  // Some file systems count 255 in other units than bytes, and nobody guards against broken ones.
+  // Some file systems count 255 in other units than bytes, and some are broken.
   if (name.empty() || name.size() > kMostNameBytes || name.contains('/')) {
     walk_.trouble(path_of(directory) + std::string(name), name.size() > kMostNameBytes
                                                               ? "its name has more than 255 bytes"

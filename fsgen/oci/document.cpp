@@ -171,7 +171,7 @@ std::optional<DocumentKind> kind_of(const Json& json, DocumentReader& reader) {
     // Taken for the one and for the other it may be two images: refused, as the specification says.
     reader.wrong("is an index and a manifest at once");
   } else if (DocumentReader::find(json, "fsLayers") != nullptr) {
-    reader.wrong("is a manifest of schema 1, which nobody makes any more; only schema 2 is known",
+    reader.wrong("is a manifest of schema 1, which is obsolete; only schema 2 is known",
                  Errc::unsupported);
   } else {
     reader.wrong("is neither an index nor a manifest of an image");

@@ -285,7 +285,7 @@ TEST_CASE("what is damaged, missing or elsewhere in a layout is said") {
   CHECK(error_of(layout, oci_name()) == "test has 1 layers, and its configuration lists 2");
 }
 
-TEST_CASE("documents that can not be are refused, each in one line") {
+TEST_CASE("invalid documents are refused, each in one line") {
   Layout layout;
   const auto index_error = [&](std::string text) {
     layout.files["index.json"] = std::move(text);

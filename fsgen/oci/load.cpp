@@ -48,15 +48,15 @@ TarIndex index_of(const archive::MemberLog& members) {
   return index;
 }
 
-/// Can be opened again at any time; what can not is put into a spool, whose indexes nobody will ask
-/// for again.
+/// Whether it can be opened again at any time. Otherwise it goes to a spool, whose indexes are of
+/// no use to a later run.
 bool is_lasting(const std::string& path) {
   struct stat status{};
   return path != "-" &&
          (::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
 }
 
-/// Tells in `loaded` what had to be put into a spool, and the file that holds all others.
+/// Sets in `loaded` the size of a spool, and the file that holds the whole image.
 Result<std::unique_ptr<ImageFiles>> open_files(const std::string& path, const LoadOptions& options,
                                                LoadedImage& loaded, LogSink& log) {
   if (path.empty()) return fail(Errc::usage, "oci: without a path names no image (oci:PATH[:REF])");

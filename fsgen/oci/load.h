@@ -21,8 +21,8 @@ namespace mkvirtfs::oci {
 
 struct LoadOptions {
   std::optional<Platform> platform;
-  /// Of layers that are not compressed all bytes are read only for this: without, they are
-  /// believed. What is unpacked is hashed as it goes by in any case.
+  /// Verify layers that are not compressed, whose bytes are read for nothing else. Layers that are
+  /// unpacked are hashed as they go by in any case.
   bool verify_direct = true;
   archive::ReadOptions read;
   /// The memory for indexes, and the threads, are shared out among the layers.
@@ -42,14 +42,14 @@ struct LoadedImage {
   std::uint64_t layer_count = 0;
   std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
   std::uint64_t index_bytes = 0;   ///< in memory, of the layers that are compressed
-  std::uint64_t spool_bytes = 0;   ///< of layers, or of all, if it can not be read otherwise
+  std::uint64_t spool_bytes = 0;   ///< of layers, or of all, if it cannot be read otherwise
   std::uint64_t excluded_count = 0;
   /// The files of the host that it was read from: its layers, or the one file that holds it all.
   std::vector<std::shared_ptr<ByteSource>> files;
 };
 
 /// Finds the image, reads its layers, applies whiteouts and merges. Layers that are compressed are
-/// decoded once, for their indexes; others stay where they lie, files and all. docs/oci.md tells
+/// decoded once, for their indexes; others stay where they lie. docs/oci.md has
 /// the rules. `log` must outlive the layer.
 ///
 /// As many layers as `options.stream.threads` says are read at a time, up to four; 0 stands for one

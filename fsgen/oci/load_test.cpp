@@ -314,7 +314,7 @@ TEST_CASE("indexes of compressed layers are kept, and digests verified all the s
   CHECK_THAT(third.error().what, Catch::Contains("is damaged: it has the digest"));
 }
 
-TEST_CASE("a damaged layer is told of as such, and not as what it is by accident") {
+TEST_CASE("a damaged layer is reported as such, whatever the damage looks like") {
   const TempDir dir;
   const std::string low = lowest().bytes();
   const std::string gz = packed(dir, low, "gzip");
@@ -436,9 +436,9 @@ TEST_CASE("links across layers lead to what was there before, or are refused by 
              Catch::EndsWith("again is a hard link to nothing, which is nowhere"));
   CHECK_THAT(error_with(Tar{}.hard_link("again", "opt")), Catch::EndsWith("which is a directory"));
   CHECK_THAT(error_with(Tar{}.file("../out", "x")), Catch::Contains("../out"));
-  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh.")), Catch::Contains("etc/.wh. is no whiteout"));
-  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh...")), Catch::Contains("is no whiteout"));
-  CHECK_THAT(error_with(Tar{}.file(".wh.etc/hosts", "x")), Catch::Contains("is no whiteout"));
+  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh.")), Catch::Contains("etc/.wh. is no valid whiteout"));
+  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh...")), Catch::Contains("is no valid whiteout"));
+  CHECK_THAT(error_with(Tar{}.file(".wh.etc/hosts", "x")), Catch::Contains("is no valid whiteout"));
 }
 
 TEST_CASE("a log without whiteouts is left as it is") {

@@ -123,9 +123,8 @@ Result<std::optional<LayerMark>> mark_of(std::span<const std::string_view> compo
   if (mark->starts_with(kMeta)) return std::nullopt;
   const std::string_view hidden = mark->substr(kWhiteout.size());
   if (!is_last || hidden.empty() || hidden == "." || hidden == "..") {
-    return fail(
-        Errc::unreadable,
-        fmt::format("{} is no whiteout that can be: .wh.NAME says that NAME is gone", member));
+    return fail(Errc::unreadable,
+                fmt::format("{} is no valid whiteout: .wh.NAME hides NAME", member));
   }
   return LayerMark{join_path(join_path(parents), hidden), false};
 }

@@ -15,7 +15,7 @@
 
 namespace mkvirtfs::oci {
 
-/// One thing that a layer says of those below it (OCI Image Specification, layer.md).
+/// One mark by which a layer changes those below it (OCI Image Specification, layer.md).
 struct LayerMark {
   std::string path;        ///< "etc/hosts" of a member etc/.wh.hosts, "etc" of etc/.wh..wh..opq
   bool is_opaque = false;  ///< the second of these
@@ -26,9 +26,9 @@ struct LayerMarks {
   std::vector<std::string> named_directories;
 };
 
-/// Takes the members that are whiteouts out of the log, and whatever else AUFS names .wh..wh.:
-/// nothing of that is a file of the image. What AUFS keeps in .wh..wh.plnk for files with several
-/// names becomes the first hard link to it, and the others become hard links to that one.
+/// Takes whiteouts, and all other members that AUFS names .wh..wh., out of the log: none of them is
+/// a file of the image. A file that AUFS keeps in .wh..wh.plnk because it has several names becomes
+/// the first hard link to it, and the others become hard links to that one.
 ///
 /// Errors: Errc::unreadable for a whiteout of no name, and for members below one. `name` is the
 /// layer's, for messages.

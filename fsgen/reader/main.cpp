@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// mkvirtfs-reader: parses the sources that are somebody else's word, under limits. It is started by
-// mkvirtfs alone; see fsgen/helper/helper_process.h.
+// mkvirtfs-reader: parses sources that are not trusted, under limits. Only mkvirtfs starts it; see
+// fsgen/helper/helper_process.h.
 #include "fsgen/archive/archive_job.h"
 #include "fsgen/helper/helper_service.h"
 

@@ -262,12 +262,12 @@ Result<void> Bzip2Decoder::begin_block() {
   if (magic != kBlockMagic) return bits_.damaged("no block is there");
   if (observer_ != nullptr) {
     const std::uint64_t whole = (at + 7) / 8;
-    const Result<void> told = observer_->point({.unpacked = unpacked_,
-                                                .packed = whole,
-                                                .bits = static_cast<std::uint8_t>(whole * 8 - at),
-                                                .kind = kBlock},
-                                               {});
-    if (!told) return told;
+    const Result<void> noted = observer_->point({.unpacked = unpacked_,
+                                                 .packed = whole,
+                                                 .bits = static_cast<std::uint8_t>(whole * 8 - at),
+                                                 .kind = kBlock},
+                                                {});
+    if (!noted) return noted;
   }
   const auto crc = bits_.take(32);
   if (!crc) return propagate(crc);

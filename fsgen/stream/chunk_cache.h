@@ -10,9 +10,9 @@
 
 namespace mkvirtfs {
 
-/// What was decoded lately, of all streams of the process: chunks of unpacked bytes, the least
-/// recently used of which are given up; and a few decoders that stand where they stopped, so that
-/// who reads on does not begin again.
+/// Chunks of unpacked bytes of all streams of the process, of which the least recently used are
+/// given up; and a few decoders that stay where they stopped, so that a reader that goes on does
+/// not begin again.
 ///
 /// Any thread, any time; chunks stand in shards, each with its lock.
 class ChunkCache {

@@ -32,7 +32,7 @@ class ChunkBuffers {
   std::vector<std::unique_ptr<std::byte[]>> spare_ GUARDED_BY(mutex_);
 };
 
-/// One chunk: written by who made it, and by nobody after that.
+/// One chunk: written once, by the thread that makes it.
 class Chunk {
  public:
   Chunk(std::shared_ptr<ChunkBuffers> buffers, std::size_t size)

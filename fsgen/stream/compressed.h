@@ -20,8 +20,8 @@
 #include "support/log.h"
 
 // Bytes at any offset of a compressed file. One pass from the beginning to the end finds the places
-// from which decoding can begin, its index; docs/layout-stream-index.md tells of each format. What
-// can not begin in the middle is put into a spool as it goes by.
+// from which decoding can begin, its index; docs/layout-stream-index.md describes each format. A
+// stream that cannot begin in the middle is put into a spool as it goes by.
 
 namespace mkvirtfs {
 
@@ -67,11 +67,11 @@ struct StreamOptions {
 
   /// How changes of the packed file are seen.
   ChangeCheck change_check = ChangeCheck::ctime;
-  /// Set, from any thread: a source that is waited for is given up. None: it is waited for.
+  /// Set from any thread: the wait for a source ends. None: it does not.
   const std::atomic<bool>* cancel = nullptr;
 
   std::shared_ptr<ChunkCache> cache;  ///< none: one of its own for each stream
-  std::shared_ptr<SpoolSpace> spool;  ///< none: what needs one is refused
+  std::shared_ptr<SpoolSpace> spool;  ///< none: streams that need one are refused
   LogSink* log = &null_log();         ///< must outlive what is made with it
 };
 
@@ -80,7 +80,7 @@ struct StreamFacts {
   Compression compression = Compression::none;
   std::uint64_t points = 0;  ///< where decoding can begin
   /// The longest way between two of them, unpacked. 0: they are made again in the background, and
-  /// those so far are told.
+  /// `points` counts those so far.
   std::uint64_t span_bytes = 0;
   std::uint64_t index_bytes = 0;  ///< in memory
   std::uint64_t spool_bytes = 0;  ///< 0: it needs none
@@ -92,8 +92,8 @@ class IndexingReader : public ForwardReader {
  public:
   /// Reads what is left, and gives the bytes at any offset. The reader is used up.
   virtual Result<std::shared_ptr<ByteSource>> finish() = 0;
-  /// After that: where in the packed bytes the stream ended. What lies behind is not looked at, and
-  /// is for the caller to tell of.
+  /// After that: where in the packed bytes the stream ended. What lies behind is not looked at; the
+  /// caller reports it.
   virtual std::uint64_t packed_end() const noexcept = 0;
 };
 
@@ -111,10 +111,10 @@ Result<std::vector<std::byte>> save_index(const ByteSource& indexed);
 /// The source again, without a pass before it can be read. An index of checksums alone has the pass
 /// go on in the background from then on; reads of what it did not come to wait for it.
 ///
-/// Nothing in `index` is trusted: what is no index, or damaged, or of other packed bytes by their
-/// number, is Errc::unreadable, and the caller makes a new one; so he does after Errc::unsupported
-/// and Errc::no_space, when a spool can not be made again. That the packed bytes are the same is
-/// the caller's to know; reads of what is not are Errc::io, by checksums in the index.
+/// Nothing in `index` is trusted: bytes that are no index, a damaged one, or one of another number
+/// of packed bytes are Errc::unreadable, and the caller makes a new one; the same after
+/// Errc::unsupported and Errc::no_space, when a spool cannot be made again. The caller must know
+/// that the packed bytes are the same; reads of others are Errc::io, by checksums in the index.
 Result<std::shared_ptr<ByteSource>> open_indexed(std::shared_ptr<ByteSource> packed,
                                                  std::span<const std::byte> index,
                                                  const StreamOptions& options);

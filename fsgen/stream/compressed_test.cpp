@@ -546,7 +546,7 @@ TEST_CASE("a spool that is being written is read on, also where its points were 
   }
 }
 
-TEST_CASE("a spool that can not be made again is told when the index is opened") {
+TEST_CASE("a spool that cannot be made again is refused when the index is opened") {
   StreamOptions options = small_options();
   const auto source = indexed(memory(pack_lz4(sample())), Compression::lz4, options);
   const auto index = *save_index(*source);
@@ -555,7 +555,7 @@ TEST_CASE("a spool that can not be made again is told when the index is opened")
     return opened ? "" : opened.error().what;
   };
   options.spool = std::make_shared<SpoolSpace>("/tmp", stream_facts(*source)->spool_bytes - 1);
-  CHECK(error_of() == "test.packed needs a larger spool than there may be");
+  CHECK(error_of() == "test.packed needs a larger spool than the limit allows");
   CHECK(options.spool->used_bytes() == 0);
   options.spool = nullptr;
   CHECK(error_of() == "test.packed needs a spool, and there is none");
@@ -711,7 +711,7 @@ class CountingSource final : public ByteSource {
   std::atomic<std::uint64_t> count_ = 0;
 };
 
-TEST_CASE("who reads on begins nowhere again, and threads do not decode the same twice") {
+TEST_CASE("a reader that goes on does not begin again, and threads do not decode the same twice") {
   for (const Format& format : formats()) {
     if (format.kind != Format::kept) continue;
     INFO(format.name);
@@ -773,7 +773,7 @@ TEST_CASE("many reads at once of what lies one behind the other decode it about 
   }
 }
 
-TEST_CASE("zstd goes on inside of frames, whoever reads in between") {
+TEST_CASE("zstd goes on inside of frames, with other readers in between") {
   const std::string bytes = some_bytes(2'500'000, 14);
   for (const int level : {1, 3, 12}) {
     INFO(level);

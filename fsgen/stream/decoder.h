@@ -50,15 +50,15 @@ class Decoder {
   std::optional<Error> error_;
 };
 
-/// What a decoder tells of the stream while it goes through all of it.
+/// What a decoder reports about the stream while it goes through all of it.
 class StreamObserver {
  public:
   /// Whether a point at `unpacked` that keeps state would be of use: asked often, and cheap.
   virtual bool wants_state_at(std::uint64_t unpacked) = 0;
-  /// A point; the beginning of the stream need not be told. Without state those that are too near
-  /// to the last one are dropped.
+  /// A point; the beginning of the stream need not be reported. Without state those that are too
+  /// near to the last one are dropped.
   virtual Result<void> point(const Point& point, std::span<const std::byte> state) = 0;
-  /// A checksum of what was unpacked since the last one, to be compared by who computes them:
+  /// A checksum of what was unpacked since the last one, to be compared with a computed one:
   /// `size` is the number of these bytes modulo 2^32, `crc32` theirs (gzip's trailer).
   virtual void checksum(std::uint64_t unpacked_end, std::uint64_t packed_end, std::uint32_t size,
                         std::uint32_t crc32) = 0;
@@ -145,14 +145,14 @@ Result<std::unique_ptr<Decoder>> make_bzip2_decoder(const DecoderInput& input, c
 Result<std::unique_ptr<Decoder>> make_lz4_decoder(const DecoderInput& input);
 Result<std::unique_ptr<Decoder>> make_lzw_decoder(const DecoderInput& input);
 
-/// The blocks of an .xz, by its indexes; none when they can not be had, be it for lack of memory.
+/// The blocks of an .xz, by its indexes; none when they cannot be read, or take too much memory.
 struct XzBlocks {
   std::vector<Point> points;
   std::uint64_t unpacked_bytes = 0;
 };
 Result<XzBlocks> find_xz_blocks(const DecoderInput& input, std::uint64_t most_memory_bytes);
 
-/// The frames of a zstd stream, as far as headers tell.
+/// The frames of a zstd stream, as far as its headers have their sizes.
 struct ZstdFrames {
   std::uint64_t largest_packed_bytes = 0;
   std::uint64_t largest_unpacked_bytes = 0;  ///< of those that say it

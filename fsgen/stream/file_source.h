@@ -12,13 +12,12 @@
 
 namespace mkvirtfs {
 
-/// A regular file of the host, kept open. That it is still the file that was opened is asked after
-/// every read, so all that was ever read comes from one version of it; pin() works.
+/// A regular file of the host, kept open. After every read it is checked that the file has not
+/// changed, so all reads come from one version of it; pin() works.
 ///
-/// Below a decoder OnChange::error is what makes sense: others would have it decode zeroes, or a
-/// mixture. `log` must outlive the source.
-/// Errors: Errc::unreadable when it can not be opened, Errc::unsupported when it is no regular
-/// file.
+/// A decoder needs OnChange::error: with the others it would decode zeroes, or a mixture. `log`
+/// must outlive the source. Errors: Errc::unreadable when it cannot be opened, Errc::unsupported
+/// when it is no regular file.
 Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path, ChangeRules rules,
                                                      LogSink& log);
 

@@ -85,7 +85,7 @@ TEST_CASE("a file source reads its file, and a window a part of it, also through
   }
 }
 
-TEST_CASE("a file source sees every change, and answers as it is told") {
+TEST_CASE("a file source sees every change, and answers as its rules say") {
   struct Change {
     const char* name;
     void (*make)(const std::string& path);

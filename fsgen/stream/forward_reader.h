@@ -8,9 +8,9 @@
 
 namespace mkvirtfs {
 
-/// Bytes that come one after the other and can not be asked for again. For one thread at a time.
+/// Bytes that come one after the other and cannot be read again. For one thread at a time.
 ///
-/// An error is final: who asks again gets it again.
+/// An error is final: a later call returns it again.
 class ForwardReader {
  public:
   virtual ~ForwardReader() = default;
@@ -28,7 +28,7 @@ class ForwardReader {
   Result<std::uint64_t> skip(std::uint64_t count);
 
  protected:
-  /// What next() promises, by who makes the bytes.
+  /// next(), by the class that makes the bytes.
   virtual Result<std::span<const std::byte>> make_more() = 0;
 
  private:

@@ -36,7 +36,7 @@ class IndexParser {
   IndexParser(std::span<const std::byte> bytes, std::uint64_t packed_bytes)
       : bytes_(bytes), packed_bytes_(packed_bytes) {}
 
-  /// In this order. A digest proves nothing about what it is of: who writes one can write anything.
+  /// In this order. A digest proves no origin, so everything behind it is checked, too.
   const char* check_digest();
   const char* take_header();
   const char* take_sizes();

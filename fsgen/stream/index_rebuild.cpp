@@ -16,8 +16,8 @@ namespace mkvirtfs {
 namespace {
 
 constexpr std::size_t kPieceBytes = PackedSpool::kFrameBytes;
-// How far the pass goes ahead of who reads, and how long a pause between two reads may be. So long
-// is a piece put off, too.
+// How far the pass goes ahead of a reader, and how long a pause between two reads may be. A piece
+// is put off as long.
 constexpr std::uint64_t kAheadBytes = std::uint64_t{4} << 20;
 constexpr std::chrono::milliseconds kPause{20};
 
@@ -37,9 +37,9 @@ Result<std::unique_ptr<IndexRebuild>> IndexRebuild::make(const DecoderInput& str
   if (!options.spool) {
     return fail(Errc::unsupported, fmt::format("{} needs a spool, and there is none", name));
   }
-  // Reserved as it is filled: this only tells at once what can not be.
+  // Room is reserved as it is filled. This only refuses at once a spool that is too large.
   if (!options.spool->reserve(spool_bytes)) {
-    return fail(Errc::no_space, fmt::format("{} needs a larger spool than there may be", name));
+    return fail(Errc::no_space, fmt::format("{} needs a larger spool than the limit allows", name));
   }
   options.spool->release(spool_bytes);
   rebuild->spool_ = std::make_unique<PackedSpool>(options.spool, name, options.index_memory_bytes);
@@ -79,7 +79,7 @@ void IndexRebuild::begin(std::span<const std::uint32_t> checksums, std::uint64_t
   if (!thread_.submit(pass)) pass->run();
 }
 
-void IndexRebuild::tell_read(std::uint64_t no) {
+void IndexRebuild::note_read(std::uint64_t no) {
   if (has_ended_.load(std::memory_order_relaxed)) return;
   {
     const MutexLock lock(mutex_);
@@ -90,7 +90,7 @@ void IndexRebuild::tell_read(std::uint64_t no) {
 }
 
 Result<IndexRebuild::ChunkRef> IndexRebuild::wait_for(std::uint64_t no) {
-  tell_read(no);
+  note_read(no);
   Waiter waiter{no, nullptr};
   MutexLock lock(mutex_);
   if (has_passed(no)) return nullptr;
@@ -204,7 +204,7 @@ void IndexRebuild::hand_over(std::span<const std::byte> bytes) {
     for (Waiter* const waiter : waiters_) {
       if (waiter->no >= end) continue;
       is_awaited = true;
-      // Who came since that was asked decodes it from a point.
+      // A reader that came after that was asked decodes it from a point.
       if (waiter->no >= first && is_read_near) {
         waiter->chunk = chunks[static_cast<std::size_t>(waiter->no - first)];
       }

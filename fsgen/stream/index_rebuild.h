@@ -21,18 +21,17 @@
 
 namespace mkvirtfs {
 
-/// The pass that makes the points of an index again of which only the checksums were kept: states
-/// of zstd's decoder, or a spool. It goes on a thread of its own while the stream is read; what it
-/// has gone over is of use at once, and who reads further on waits until it comes there.
+/// The pass that makes the points of an index again when only its checksums were kept: states of
+/// zstd's decoder, or a spool. It runs on a thread of its own while the stream is read. Reads of
+/// what it has passed go on at once; reads further on wait until it comes there.
 ///
-/// Readers come first. What lies around the furthest chunk that was asked for goes into the cache
-/// as it passes, and while somebody reads the pass stays near to there, at all but a crawl: so who
-/// reads on has what the pass decodes, and nobody decodes it twice. When nobody reads, and when
-/// somebody waits, it goes as fast as it can.
+/// Readers come first. Chunks around the furthest one that was asked for go into the cache as the
+/// pass decodes them, and while there are reads it stays near to there and goes very slowly. So a
+/// reader in sequence gets what the pass decodes, and no chunk is decoded twice. When there are no
+/// reads, and when a read waits, it goes as fast as it can.
 ///
-/// Every chunk is compared with its checksum. At the first that differs, or that can not be decoded
-/// or spooled, the pass ends with a line in the log, and that error is what all reads behind it
-/// get.
+/// Every chunk is compared with its checksum. At the first that differs, or that cannot be decoded
+/// or spooled, the pass ends with a line in the log, and all reads behind it return that error.
 class IndexRebuild final : private StreamObserver {
  public:
   using ChunkRef = ChunkCache::Store::Ref;
@@ -51,15 +50,15 @@ class IndexRebuild final : private StreamObserver {
   const DecoderInput& input() const noexcept { return points_input_; }
 
   /// Starts the pass; without a thread to be had it is gone through here. `checksums` are those of
-  /// the chunks, and outlive this. What somebody reads goes to `store`, as of `stream`.
+  /// the chunks, and outlive this. Chunks that are read go to `store`, as of `stream`.
   void begin(std::span<const std::uint32_t> checksums, std::uint64_t unpacked_bytes,
              ChunkCache::Store& store, std::uint64_t stream);
 
   bool has_passed(std::uint64_t no) const noexcept {
     return no < passed_.load(std::memory_order_acquire);
   }
-  /// To be told of each chunk that is read. Costs next to nothing when the pass has ended.
-  void tell_read(std::uint64_t no);
+  /// A chunk was read. Costs next to nothing when the pass has ended.
+  void note_read(std::uint64_t no);
   /// Waits until chunk `no` was passed; the chunk itself when that was meanwhile, or nullptr.
   Result<ChunkRef> wait_for(std::uint64_t no);
   /// The nearest point to begin at for what was passed.

@@ -16,13 +16,13 @@ namespace mkvirtfs {
 namespace {
 
 constexpr std::uint64_t kAheadChunks = (std::uint64_t{1} << 20) / ChunkCache::kChunkBytes;
-// A read alone goes over a few chunks: who went on for as many as that reads on.
+// A single read spans a few chunks. A reader that went on for more is reading in sequence.
 constexpr unsigned kReadOnChunks = 5;
-// On the way from a point to a chunk, the last chunks are kept, too: who reads a file reads what is
-// near. More would drive out of the cache what was asked for.
+// On the way from a point to a chunk, the last chunks are kept, too: a reader of a file often wants
+// what is near. More would drive chunks that were asked for out of the cache.
 constexpr std::uint64_t kKeptBefore = 4;
-// Where several read at once, one behind the other, as who copies all of it does, the one that is
-// furthest may come first: then so many.
+// Where several readers follow each other, as when all of it is copied, the one that is furthest
+// may come first: then so many.
 constexpr std::uint64_t kKeptBeforeOfMany = 64;
 
 }  // namespace
@@ -162,8 +162,8 @@ void IndexedSource::fetch(Range range) {
 
 IndexedSource::ChunkRef IndexedSource::find(std::uint64_t no) {
   ChunkRef found = store_.find(stream_, no, Purpose::read);
-  if (rebuild_ && found) rebuild_->tell_read(no);
-  // Whoever comes near to the end of what was decoded ahead reads on.
+  if (rebuild_ && found) rebuild_->note_read(no);
+  // A reader near the end of what was decoded ahead reads on.
   const std::uint64_t end = ahead_end_.load(std::memory_order_relaxed);
   if (found && no < end && no + kAheadChunks / 2 >= end) start_ahead(end);
   return found;
@@ -183,9 +183,9 @@ Result<IndexedSource::ChunkRef> IndexedSource::chunk(std::uint64_t no, AskedBy a
   std::uint64_t from = 0;
   {
     MutexLock lock(mutex_);
-    // Whoever began nearer to the chunk than this thread could comes by, or leaves a decoder that
-    // is nearer. A cache that forgets what is decoded before it was seen must not make anybody wait
-    // for ever: only while somebody comes nearer.
+    // A thread that began nearer to the chunk than this one could comes by, or leaves a decoder
+    // that is nearer. A cache that forgets chunks before they were seen must not make a thread wait
+    // for ever: it waits only while another one comes nearer.
     constexpr int kMostWaits = 8;
     std::uint64_t nearest_run = 0;
     std::uint64_t ended_runs = ended_runs_;
@@ -259,7 +259,7 @@ void IndexedSource::read_ahead(std::uint64_t first) noexcept {
       if (is_ending_) break;
     }
   } catch (const std::exception&) {
-    // Memory is short: whoever wants the chunk tries again, and says so.
+    // Memory is short. A reader that wants the chunk tries again, and reports it.
   }
   // Under the lock: behind it the source may be gone.
   const MutexLock lock(mutex_);
@@ -360,7 +360,7 @@ StreamFacts IndexedSource::facts() const {
   facts.spool_bytes = index_.passing ? index_.passing->spool_bytes : 0;
   facts.index_bytes = index_.memory_bytes();
   if (rebuild_) {
-    // Until the pass has ended, nobody knows how far apart they will be.
+    // Until the pass has ended it is unknown how far apart they will be.
     facts.points = rebuild_->points().count();
     facts.index_bytes += rebuild_->points().memory_bytes();
     return facts;

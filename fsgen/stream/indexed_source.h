@@ -19,13 +19,13 @@
 
 namespace mkvirtfs {
 
-/// What a compressed stream unpacks to, at any offset, by its index.
+/// The unpacked bytes of a compressed stream at any offset, by its index.
 ///
 /// Reads take whole chunks from the cache. A chunk that is not there is decoded by the thread that
 /// wants it: by a decoder that stands before it, or from the nearest point. Threads whose chunk
 /// another one is on its way to wait for that one, so nothing is decoded twice at the same time.
-/// Who reads on where a decoder stopped has the next chunks decoded meanwhile, on a thread of the
-/// cache's. Where the points are just being made again, reads wait for those.
+/// When a reader goes on where a decoder stopped, the next chunks are decoded meanwhile, on a
+/// thread of the cache's. While the points are made again, reads wait for them.
 class IndexedSource final : public ByteSource {
  public:
   /// `input` is the stream, or its spool. With a `rebuild`, which is begun here, it is what that
@@ -67,7 +67,7 @@ class IndexedSource final : public ByteSource {
   };
   class Wanted;
   class EndOfRun;
-  /// Whether chunk `passed`, on the way to `no`, is of use to somebody else.
+  /// Whether chunk `passed`, on the way to `no`, is of use to another reader.
   bool is_wanted(std::uint64_t passed, std::uint64_t no) EXCLUDES(mutex_);
   class ReadAhead;
   /// Has a few chunks decoded from `first` on, unless some are just being.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // gzip (RFC 1952) and bare deflate (RFC 1951). Points stand between deflate blocks, with the 32 KiB
 // that were unpacked last as their state, and at the beginnings of gzip's members, with none. zlib
-// tells where blocks end, so it makes the points; whoever begins at one has ISA-L, which does not,
-// but is more than twice as fast.
+// reports where blocks end, so it makes the points. Reads from a point are done by ISA-L, which
+// does not, but is more than twice as fast.
 #include <fmt/format.h>
 #include <isa-l/igzip_lib.h>
 #include <zlib.h>
@@ -117,7 +117,7 @@ class FastInflate {
     isal_.crc_flag = ISAL_DEFLATE;
   }
   /// Between two blocks: `bits` of the byte before go in first, `window` came out last. Right after
-  /// restart(). False when that can not be.
+  /// restart(). False when the window is invalid.
   bool begin_inside(unsigned bits, unsigned value, std::span<const std::byte> window);
   InflateStep step(std::span<const std::byte> in, std::span<std::byte> out);
   /// At the end: so many bytes of the input were taken, but not needed.
@@ -148,7 +148,7 @@ InflateStep FastInflate::step(std::span<const std::byte> in, std::span<std::byte
     case ISAL_DECOMP_OK:
     case ISAL_END_INPUT:
     case ISAL_OUT_OVERFLOW:
-      // It can not happen, and would go on for ever.
+      // It cannot happen, and would go on for ever.
       if (!step.is_end && !in.empty() && step.used + step.made == 0) step.damage = "no end of it";
       break;
     case ISAL_INVALID_BLOCK:
@@ -196,7 +196,7 @@ class Inflater final : public Decoder {
   Result<void> skip_text();
   /// One call of the engine's.
   Result<void> inflate_some(std::span<std::byte> out, std::size_t& done);
-  Result<void> tell_point();
+  Result<void> note_point();
   Result<void> end_member();
 
   PackedInput input_;
@@ -277,9 +277,9 @@ Result<bool> Inflater<Engine>::begin_member() {
   const Result<void> fields = read_header_fields(flags);
   if (!fields) return propagate(fields);
   if (observer_ != nullptr) {
-    const Result<void> told = observer_->point(
+    const Result<void> noted = observer_->point(
         {.unpacked = unpacked_, .packed = member_at, .bits = 0, .kind = kMember}, {});
-    if (!told) return propagate(told);
+    if (!noted) return propagate(noted);
   }
   ++members_;
   member_begin_ = unpacked_;
@@ -343,13 +343,13 @@ Result<void> Inflater<Engine>::inflate_some(std::span<std::byte> out, std::size_
     return input_.damaged("it ends in the middle of compressed data");
   }
   if constexpr (std::is_same_v<Engine, BlockwiseInflate>) {
-    if (engine_.is_between_blocks() && observer_->wants_state_at(unpacked_)) return tell_point();
+    if (engine_.is_between_blocks() && observer_->wants_state_at(unpacked_)) return note_point();
   }
   return {};
 }
 
 template <class Engine>
-Result<void> Inflater<Engine>::tell_point() {
+Result<void> Inflater<Engine>::note_point() {
   std::array<std::byte, kWindowBytes> bytes;
   const auto window = engine_.window(bytes);
   if (!window) return {};

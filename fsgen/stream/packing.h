@@ -49,7 +49,7 @@ class Unpacker {
   bool good() const noexcept { return good_; }
   bool at_end() const noexcept { return at_ == bytes_.size(); }
   std::size_t position() const noexcept { return at_; }
-  /// What was read can not be.
+  /// What was read is invalid.
   void spoil() noexcept { good_ = false; }
 
   std::uint64_t number() noexcept {

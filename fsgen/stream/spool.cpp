@@ -52,7 +52,7 @@ struct SpoolWriter::File {
   std::atomic<std::uint64_t> size_bytes = 0;
 };
 
-/// A finished spool. Nobody else has the file, so there is nothing to check again.
+/// A finished spool. No other process has the file, so it need not be checked again.
 class SpoolSource final : public ByteSource {
  public:
   explicit SpoolSource(std::shared_ptr<const SpoolWriter::File> file) : file_(std::move(file)) {}

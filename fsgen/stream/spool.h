@@ -14,8 +14,8 @@
 
 namespace mkvirtfs {
 
-/// Where spools lie, and what all of them together may take. A spool is a file without a name that
-/// holds what can not be made again from its source at a moment's notice; it is gone with the
+/// Where spools lie, and how much all of them together may take. A spool is a file without a name
+/// that holds bytes which cannot be made from their source again at once. It is gone with the
 /// process, however that ends. Any thread, any time.
 class SpoolSpace {
  public:
@@ -27,7 +27,7 @@ class SpoolSpace {
   std::uint64_t limit_bytes() const noexcept { return limit_bytes_; }
   std::uint64_t used_bytes() const noexcept { return used_bytes_.load(std::memory_order_relaxed); }
 
-  /// A new empty file that no name leads to.
+  /// A new empty file without a name.
   Result<UniqueFd> make_file() const;
   /// False, and nothing was taken, when all spools together would become too large.
   bool reserve(std::uint64_t bytes) noexcept;

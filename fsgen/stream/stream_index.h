@@ -16,8 +16,8 @@
 
 namespace mkvirtfs {
 
-/// What makes random access to a stream possible: where decoding can begin, and a checksum for each
-/// chunk of what comes out. Frozen when it is made; docs/layout-stream-index.md has its bytes.
+/// The data for random access to a stream: where decoding can begin, and a checksum for each chunk
+/// of what comes out. Frozen when it is made; docs/layout-stream-index.md has its bytes.
 struct StreamIndex {
   /// A point, and its state, compressed with zstd; nullptr when it has none.
   struct Entry {
@@ -37,7 +37,7 @@ struct StreamIndex {
   std::uint64_t unpacked_bytes = 0;
   std::vector<Entry> entries;              ///< by Point::unpacked; the first stands at 0
   std::vector<std::uint32_t> chunk_crc32;  ///< of every ChunkCache::kChunkBytes
-  std::optional<Passing> passing;          ///< `entries` can not be kept
+  std::optional<Passing> passing;          ///< `entries` cannot be kept
 
   std::uint64_t memory_bytes() const noexcept;
   /// The last entry at or before `unpacked`.

@@ -120,9 +120,9 @@ Result<void> ZstdDecoder::decode_more(std::span<std::byte> out, std::size_t& don
     if (there->empty() && !inside_frame_) break;
     any_frame_ = true;
     if (!inside_frame_ && observer_ != nullptr) {
-      const Result<void> told = observer_->point(
+      const Result<void> noted = observer_->point(
           {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = kFrame}, {});
-      if (!told) return propagate(told);
+      if (!noted) return propagate(noted);
     }
     ZSTD_inBuffer from{there->data(), there->size(), 0};
     const std::size_t before = to.pos;
@@ -174,7 +174,7 @@ class WorkspaceDecoder final : public Decoder {
  private:
   /// Has the workspace to itself from then on, until the lock is given up.
   ZSTD_DStream* enter() REQUIRES(workspace_->mutex);
-  Result<void> tell_point(std::span<const std::byte> state, std::uint8_t kind);
+  Result<void> note_point(std::span<const std::byte> state, std::uint8_t kind);
 
   PackedInput input_;
   const std::shared_ptr<ZstdWorkspace> workspace_;
@@ -182,9 +182,9 @@ class WorkspaceDecoder final : public Decoder {
   std::uint64_t unpacked_;
   bool inside_frame_;
   bool any_frame_;
-  ZSTD_DStream* zstd_ = nullptr;  // in the workspace; the same whoever works there
-  /// Guarded by the workspace's lock, which whoever pushes this one aside holds. Empty: it stands
-  /// in the workspace, or has not begun.
+  ZSTD_DStream* zstd_ = nullptr;  // in the workspace; the same for every decoder
+  /// Guarded by the workspace's lock, which the decoder that pushes this one aside holds. Empty: it
+  /// stands in the workspace, or has not begun.
   std::vector<std::byte> aside_;
 };
 
@@ -206,7 +206,7 @@ ZSTD_DStream* WorkspaceDecoder::enter() {
   return zstd_;
 }
 
-Result<void> WorkspaceDecoder::tell_point(std::span<const std::byte> state, std::uint8_t kind) {
+Result<void> WorkspaceDecoder::note_point(std::span<const std::byte> state, std::uint8_t kind) {
   return observer_->point(
       {.unpacked = unpacked_, .packed = input_.position(), .bits = 0, .kind = kind}, state);
 }
@@ -226,13 +226,13 @@ Result<void> WorkspaceDecoder::decode_more(std::span<std::byte> out, std::size_t
     if (there->empty() && !inside_frame_) break;
     any_frame_ = true;
     if (observer_ != nullptr) {
-      Result<void> told;
+      Result<void> noted;
       if (!inside_frame_) {
-        told = tell_point({}, kFrame);
+        noted = note_point({}, kFrame);
       } else if (observer_->wants_state_at(unpacked_)) {
-        told = tell_point(workspace_->bytes(), kInside);
+        noted = note_point(workspace_->bytes(), kInside);
       }
-      if (!told) return told;
+      if (!noted) return noted;
     }
     ZSTD_inBuffer from{there->data(), there->size(), 0};
     const std::size_t before = to.pos;
@@ -271,8 +271,8 @@ std::uint64_t window_bytes_of(const ZstdWorkspace& workspace) noexcept {
 }
 
 Result<ZstdFrames> find_zstd_frames(ByteSource& packed) {
-  // RFC 8878, 3.1.1: only the headers of frames and blocks are looked at. Whatever is not as it
-  // should be is said by who decodes it.
+  // RFC 8878, 3.1.1: only the headers of frames and blocks are looked at. The decoder
+  // reports what is wrong with them.
   constexpr std::uint32_t kFrameMagic = 0xfd2fb528;
   constexpr std::uint32_t kSkippableMagic = 0x184d2a50;
   const std::uint64_t size_bytes = packed.size_bytes();

@@ -12,8 +12,8 @@
 
 namespace mkvirtfs {
 
-/// What a layer says of attributes of a path that it does not bring itself: an mtree manifest
-/// without types and contents. What is not set stays.
+/// Attributes of a path that the layer does not bring itself, as from an mtree manifest without
+/// types and contents. Those that are not set stay.
 struct AttributeOverride {
   std::string path;
   std::optional<std::uint16_t> permissions;
@@ -21,20 +21,20 @@ struct AttributeOverride {
   std::optional<std::uint32_t> gid;
   std::optional<Timestamp> mtime;
   std::uint16_t type = 0;    ///< as in st_mode: what there must be; 0: anything
-  bool is_optional = false;  ///< that nothing is there is no error
+  bool is_optional = false;  ///< nothing need be there
 };
 
-/// A hard link to a path that the layer does not hold itself: what lies below must.
+/// A hard link to a path that the layer does not hold itself. The layers below must hold it.
 struct OutwardLink {
   std::string path;
   std::string target;
 };
 
-/// One source, read: a tree, the bytes of its files, and what it says of those that it is laid
-/// over. Paths are raw bytes below the layer's root, without '/' at either end; "" is the root.
+/// One source, read: a tree, the bytes of its files, and its changes to the layers below. Paths are
+/// raw bytes below the layer's root, without '/' at either end; "" is the root.
 ///
-/// A host directory or an archive by itself is a layer over nothing: tree and contents are all
-/// there is to it.
+/// A host directory or an archive by itself is a layer over nothing: it has a tree and contents
+/// only.
 struct Layer {
   std::shared_ptr<const SourceTree> tree;
   std::shared_ptr<ContentStore> contents;  ///< of `tree`'s nodes
@@ -43,7 +43,7 @@ struct Layer {
   /// change those of the layers below. Sorted; may hold the root.
   std::vector<NodeNo> implied_directories;
 
-  /// What the layers below must not show any more, with all below it; and the directories of this
+  /// Paths of the layers below that are hidden, with everything below them; and directories of this
   /// layer through which nothing of the layers below is seen. They act on the layers below,
   /// wherever in the source they stood.
   std::vector<std::string> whiteouts;

@@ -6,7 +6,7 @@
 
 namespace mkvirtfs {
 
-/// What stands at a path, as far as the way down through it matters.
+/// What stands at a path, as far as a way down through it depends on that.
 struct Standing {
   enum class Kind : std::uint8_t { nothing, directory, symlink, other };
   Kind kind = Kind::nothing;
@@ -14,7 +14,8 @@ struct Standing {
   std::string_view target;
 };
 
-/// The layers that a source is laid over, for one whose entries leave their parents unsaid.
+/// The layers that a source is laid over, for a source that does not name all parents of its
+/// entries.
 class LayersBelow {
  public:
   /// `path` is '/'-separated raw bytes below the root of the whole, without "." and "..". No

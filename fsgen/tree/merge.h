@@ -32,7 +32,7 @@ bool is_valid_place(std::string_view at);
 /// - Whiteouts and opaque directories act on the layers before their own.
 /// - An outward link is one more name of what its target is in the layers before its own.
 /// - Overrides change what stands at their path when their layer is in place, under all its names.
-///   It must be there, unless they are optional, and of the type that they tell.
+///   It must be there, unless they are optional, and of the type that they have.
 /// - Names of one file stay so; a name that is replaced takes nothing from the others.
 /// - Directories on the way to `at` are implied where they are missing: 0755, of 0:0, of 1970.
 ///

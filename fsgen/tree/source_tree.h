@@ -62,7 +62,7 @@ inline constexpr std::uint8_t kCompressed = 8;  ///< chattr +c
 inline constexpr std::uint8_t kXattrs = 16;     ///< SourceTree::lost_xattrs() names them
 }  // namespace unshown
 
-/// One inode of the source: what `stat` tells, compact (a tree of 1M files must cost tens of
+/// One inode of the source: what `stat` reports, compact (a tree of 1M files must cost tens of
 /// megabytes). Names stand in the directories' entries; hard links are several entries with one
 /// node.
 struct Node {
@@ -209,7 +209,7 @@ struct NewNode {
   XattrSetNo xattrs = 0;             ///< from TreeAssembler::intern()
   std::string_view symlink_target;   ///< symlinks; up to 4095 bytes
   DeviceNumber device;               ///< devices
-  bool sparse = false;               ///< regular files: `data_runs` tells, else all of it is data
+  bool sparse = false;               ///< regular files: only `data_runs` are data, else all of it
   std::span<const Range> data_runs;  ///< sorted, disjoint, inside the size
   std::uint8_t unshown = 0;          ///< unshown::kXattrs is set by `lost_xattrs`
   std::string_view lost_xattrs;      ///< see SourceTree::lost_xattrs()

@@ -75,7 +75,7 @@ class TreeBuilder {
 
   struct Item {
     std::uint16_t mode = 0;
-    bool implied = false;    // made as somebody's parent, not yet asked for
+    bool implied = false;    // made as a parent, not added yet
     bool hard_link = false;  // another name of what is at `target`
     std::uint32_t uid = 0;
     std::uint32_t gid = 0;

@@ -45,7 +45,7 @@ void map_id(std::span<std::byte> entry, const IdMap& ids) {
 void normalise_acl(std::string& value, const IdMap& uids, const IdMap& gids,
                    std::uint16_t mode_mask) {
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(value));
-  // What no kernel would have given is not touched: whoever uses it has to check it anyway.
+  // A value that no kernel would have given is not touched: its reader must check it in any case.
   if (bytes.size() < kAclHeaderBytes || load_le<std::uint32_t>(bytes) != kAclVersion ||
       (bytes.size() - kAclHeaderBytes) % kAclEntryBytes != 0) {
     return;

@@ -59,11 +59,11 @@ class Sources {
     const auto hosts =
         make_host_files(scan->files, on_change, null_log(), scan->tree->node_count());
     const auto from_host = [&](Range range) {
-      return ContentPiece::of(hosts, ContentNo{*find_node(*scan->tree, "stub")}, range);
+      return ContentPiece::of(hosts, content_no(*find_node(*scan->tree, "stub")), range);
     };
     const auto member = [&](const std::string& archive, const std::string& name, Range range) {
       const Layer layer = read(archive);
-      return ContentPiece::of(layer.contents, ContentNo{*find_node(*layer.tree, name)}, range);
+      return ContentPiece::of(layer.contents, content_no(*find_node(*layer.tree, name)), range);
     };
     const auto memory = [](std::string_view text) {
       const auto bytes = std::as_bytes(std::span(text));
@@ -81,7 +81,7 @@ class Sources {
     Layer boot;
     boot.tree = TreeBuilder{}.patterned_file(std::string(kKernel), kernel_text.size()).build().tree;
     boot.contents = std::make_shared<JoinedContents>(std::map<ContentNo, JoinedContent>{
-        {ContentNo{*find_node(*boot.tree, kKernel)}, std::move(kernel)}});
+        {content_no(*find_node(*boot.tree, kKernel)), std::move(kernel)}});
     const BuiltTree rest =
         TreeBuilder{}.patterned_file("etc/large", 300'000).file("etc/small", "small").build();
     Layer base;

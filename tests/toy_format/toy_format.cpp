@@ -135,10 +135,10 @@ class ToyImage final : public RegionImage {
   }
   /// The bytes of a file that are packed at `at`, up to `end`.
   std::pair<ContentNo, Range> end_at(std::uint64_t at, std::uint64_t end) const noexcept {
-    const NodeNo no = ends_.thing_at(at);
+    const NodeNo no{ends_.thing_at(at)};
     const std::uint64_t left = ends_.end_of(no) - at;
     const std::uint64_t from = tree_->node(no).size_bytes - left;
-    return {ContentNo{no}, {from, std::min(left, end - at)}};
+    return {content_no(no), {from, std::min(left, end - at)}};
   }
 
   std::shared_ptr<const SourceTree> tree_;
