@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// libarchive has an entry's ACL as a list of entries. They are sorted as the kernel wants them,
+// get the mask that setfacl would compute where it is missing, and are packed in the form of the
+// xattr calls.
 #include "fsgen/archive/acl.h"
 
 #include <archive.h>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The compression is detected first. A kept index makes the pass unnecessary; else one pass
+// unpacks the stream, finds the members and makes the index. Formats that need offsets of their
+// own are read again from the indexed stream.
 #include "fsgen/archive/archive.h"
 
 #include <fmt/format.h>

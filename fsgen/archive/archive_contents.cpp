@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A file's bytes are a range of the archive's stream or of its spool, with the holes of a sparse
+// file cut out, or a deflated member that is unpacked on demand; the members that were used last
+// are kept.
 #include "fsgen/archive/archive_contents.h"
 
 #include <fmt/format.h>

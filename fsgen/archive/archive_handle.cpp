@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// libarchive calls back for bytes, skips and seeks. Pieces grow from 16 to 64 KiB while it reads
+// without skipping. The bytes of the current header are kept, because tar's are looked at again.
 #include "fsgen/archive/archive_handle.h"
 
 #include <algorithm>

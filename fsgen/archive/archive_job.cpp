@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The first block of a source decides whether it is read in this process. The helper sends
+// members as the bytes of a member log, and unpacked bytes as data; both are checked as if an
+// archive said them.
 #include "fsgen/archive/archive_job.h"
 
 #include <fmt/format.h>

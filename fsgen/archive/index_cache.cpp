@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A kept index is one file: the archive's identity, the stream's index, the member log, and a
+// SHA-256 of it all. Its name is a digest of the identity. It is written under another name and
+// renamed.
 #include "fsgen/archive/index_cache.h"
 
 #include <dirent.h>

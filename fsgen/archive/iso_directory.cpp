@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// All directories of all hierarchies are read once, from the root records of the volume
+// descriptors. Each file's record goes into a list, sorted by where the bytes begin, with what
+// its flags and its system use area say about how they are stored.
 #include "fsgen/archive/iso_directory.h"
 
 #include <fmt/format.h>

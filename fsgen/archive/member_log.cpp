@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A member is packed behind the last one: flags, numbers as varints, texts behind their lengths.
+// Only what differs from the defaults is there, by flags. Kept logs are checked field by field
+// before anything is read from them.
 #include "fsgen/archive/member_log.h"
 
 #include <cassert>

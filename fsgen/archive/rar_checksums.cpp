@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The headers of rar 4 and 5 form a chain: each has a checksum, its own length and that of the
+// data behind it. They are followed to the end block, and the CRC-32 of each file is collected.
 #include "fsgen/archive/rar_checksums.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Behind the first archive the next one is looked for at the first byte that is not zero: a plain
+// cpio archive or a compressed stream. Its members' offsets are shifted by the lengths of the
+// streams before, which are concatenated in the end.
 #include "fsgen/archive/segments.h"
 
 #include <fmt/format.h>

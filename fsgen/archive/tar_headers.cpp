@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The special headers before an entry (pax extended and global ones) are walked block by block in
+// the bytes that libarchive has just read. Records that it drops or mistakes are set in the
+// entry.
 #include "fsgen/archive/tar_headers.h"
 
 #include <fmt/format.h>

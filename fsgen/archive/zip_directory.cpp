@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The end of the central directory is searched from the end of the file, in its 64-bit form, too.
+// Each entry's local header is then read and compared, so that a member's bytes lie where both
+// agree, and members are checked for overlaps.
 #include "fsgen/archive/zip_directory.h"
 
 #include <fmt/format.h>

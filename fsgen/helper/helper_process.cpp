@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The parent starts the helper with one socket, sends the job, and then answers its reads and
+// takes its findings until the last word. Progress is a new byte that was asked for, or a
+// finding; without it until the deadline the helper is killed.
 #include "fsgen/helper/helper_process.h"
 
 #include <fcntl.h>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The helper limits itself first: memory, descriptors, no core. Then it runs the job with a
+// source whose reads are messages to the parent, and sends records and data in batches.
 #include "fsgen/helper/helper_service.h"
 
 #include <fmt/format.h>

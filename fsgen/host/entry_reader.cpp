@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// statx(2) first; everything else is asked only where its answer can matter: xattrs when there
+// are some, data runs when there are fewer blocks than bytes or the file is large, the right to
+// read when the mode does not decide it.
 #include "fsgen/host/entry_reader.h"
 
 #include <fcntl.h>

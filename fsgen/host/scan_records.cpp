@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A record is a fixed head, then the parts that its flags announce, then the name, padded to
+// words. Finished segments are copied into memory from mmap(2), sorted by name, so that it can be
+// given back piece by piece.
 #include "fsgen/host/scan_records.h"
 
 #include <sys/mman.h>

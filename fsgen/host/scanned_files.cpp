@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A file is opened by its directory's descriptor and its name. The directory comes from the
+// nearest one that is kept open, else from the root down; a few are kept, the longest unused is
+// replaced.
 #include "fsgen/host/scanned_files.h"
 
 #include <fcntl.h>

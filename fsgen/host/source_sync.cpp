@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A child process calls syncfs(2) and exits with its errno. The parent polls a pidfd until the
+// deadline; a child that is late is killed and left to a thread that waits for its end.
 #include "fsgen/host/source_sync.h"
 
 #include <fmt/format.h>

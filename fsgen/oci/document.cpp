@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// DocumentReader takes fields out of parsed JSON and keeps the first thing that is wrong; the
+// functions behind it say which fields make a document.
 #include "fsgen/oci/document.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// One pass over the member log sorts out whiteouts. MarkedView lays them over what lies below: a
+// path is hidden by a whiteout of it or of a parent, or by an opaque parent.
 #include "fsgen/oci/whiteouts.h"
 
 #include <fmt/format.h>

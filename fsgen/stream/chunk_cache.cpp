@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Chunks are spread over shards by a hash, each with a list in the order of use and an index of
+// it. Decoders that stopped are one short list for all streams.
 #include "fsgen/stream/chunk_cache.h"
 
 #include <algorithm>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Formats are recognised by their first bytes. The other functions choose between the classes
+// that do the work: the pass (indexing_reader), an index that is whole (indexed_source) or in the
+// making (index_rebuild), a member of a zip (deflate_member).
 #include "fsgen/stream/compressed.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Where each part begins is known, so the part of an offset is a binary search; a read is split
+// at their borders.
 #include "fsgen/stream/concatenated_source.h"
 
 #include <algorithm>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The pass decodes piece by piece on its own thread. Between pieces it looks at where readers
+// are: it holds back while they are busy elsewhere, and hands chunks that are waited for over as
+// it passes them.
 #include "fsgen/stream/index_rebuild.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A chunk comes from the cache, or from a decoder: one that stands before it, else a new one at
+// the nearest point. Threads announce where they decode, so that another one waits instead of
+// decoding the same. A reader in sequence has the next chunks decoded ahead.
 #include "fsgen/stream/indexed_source.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A producer decodes pieces, on a thread of its own when there is one; the reader takes them,
+// compares checksums, makes those of the chunks, and writes them to the spool if one is needed.
+// Points come from the decoder as it goes.
 #include "fsgen/stream/indexing_reader.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// The builder keeps points at a distance and their states compressed. When they take too much
+// memory every second one is given up, and the distance doubles.
 #include "fsgen/stream/stream_index.h"
 
 #include <zstd.h>

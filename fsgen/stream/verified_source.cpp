@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Bytes are hashed when they continue what is hashed already; other reads pass through. verify()
+// reads the rest.
 #include "fsgen/stream/verified_source.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// One pass over pattern and text. A star is tried with nothing first and takes one more byte
+// whenever the rest fails; only the last star of each kind is ever tried again, so the time is
+// bounded by the product of the lengths.
 #include "fsgen/tree/glob.h"
 
 #include <cstddef>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A tree is a few arrays: nodes, directories, entries, one store of names and one of symlink
+// targets. Lookups are binary searches over a directory's entries. The id is a SHA-256 over a
+// canonical form of all of it.
 #include "fsgen/tree/source_tree.h"
 
 #include <algorithm>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// Entries are collected by path, checked as they come, and numbered in one go at the end: breadth
+// first, names in byte order, as TreeAssembler wants them.
 #include "fsgen/tree/tree_builder.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+// A list of prefixes decides by the name alone. Values of ACLs are rewritten entry by entry: ids
+// by the maps, permissions by the mode mask.
 #include "fsgen/tree/xattr_rules.h"
 
 #include <algorithm>
