@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "block/overlay/base_manifest.h"
-#include "block/overlay/overlay.h"
 #include "block/overlay/file.h"
+#include "block/overlay/overlay.h"
 #include "cli/command.h"
 #include "cli/json_text.h"
 #include "cli/overlay_base.h"

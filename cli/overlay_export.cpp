@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "block/device.h"
-#include "block/overlay/overlay.h"
 #include "block/overlay/file.h"
+#include "block/overlay/overlay.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {

@@ -28,6 +28,6 @@ struct ExportSpec {
 /// Errors: Errc::usage for names that cannot be exports'; those of prepare() for images that are
 /// prepared at once. Of the others a failure goes to the client, and to the log.
 Result<std::shared_ptr<ExportTree>> make_exports(std::vector<ExportSpec> specs,
-                                                      Resources& resources);
+                                                 Resources& resources);
 
 }  // namespace mkvirtfs

@@ -436,7 +436,8 @@ TEST_CASE("links across layers lead to what was there before, or are refused by 
              Catch::EndsWith("again is a hard link to nothing, which is nowhere"));
   CHECK_THAT(error_with(Tar{}.hard_link("again", "opt")), Catch::EndsWith("which is a directory"));
   CHECK_THAT(error_with(Tar{}.file("../out", "x")), Catch::Contains("../out"));
-  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh.")), Catch::Contains("etc/.wh. is no valid whiteout"));
+  CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh.")),
+             Catch::Contains("etc/.wh. is no valid whiteout"));
   CHECK_THAT(error_with(Tar{}.whiteout("etc/.wh...")), Catch::Contains("is no valid whiteout"));
   CHECK_THAT(error_with(Tar{}.file(".wh.etc/hosts", "x")), Catch::Contains("is no valid whiteout"));
 }
