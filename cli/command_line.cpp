@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/command_line.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdint>
 #include <deque>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
+
+#include "cli/near_words.h"
+#include "support/parse_number.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -28,18 +35,26 @@ CommandOption& CommandOption::group(const std::string& heading) {
 
 CommandOption& CommandOption::one_of(std::vector<std::string> words) {
   words_ = std::move(words);
-  option_.check(CLI::IsMember(words_));
-  return *this;
+  return check([known = words_](const std::string& value) -> std::string {
+    if (value.empty() || std::ranges::find(known, value) != known.end()) return "";
+    return fmt::format("{} is none of {}{}", value, fmt::join(known, ", "),
+                       did_you_mean(nearest_word(value, known)));
+  });
 }
 
 CommandOption& CommandOption::in_range(unsigned lowest, unsigned highest) {
-  option_.check(CLI::Range(lowest, highest));
-  return *this;
+  return check([lowest, highest](const std::string& value) -> std::string {
+    const auto number = parse_number<unsigned>(value);
+    if (number && *number >= lowest && *number <= highest) return "";
+    return fmt::format("{} is not a number from {} to {}", value, lowest, highest);
+  });
 }
 
 CommandOption& CommandOption::not_negative() {
-  option_.check(CLI::NonNegativeNumber);
-  return *this;
+  return check([](const std::string& value) -> std::string {
+    const auto number = parse_number<int>(value);
+    return number && *number >= 0 ? "" : fmt::format("{} is not a number from 0 on", value);
+  });
 }
 
 CommandOption& CommandOption::check(std::function<std::string(const std::string& value)> wrong) {
@@ -78,6 +93,19 @@ CommandOption& CommandOption::split_at(char delimiter) {
 }
 
 std::string CommandOption::name() const { return option_.get_name(); }
+std::string CommandOption::value_name() const { return option_.get_option_text(); }
+
+std::string CommandOption::description() const {
+  if (!words_.empty()) return fmt::format("one of {}", fmt::join(words_, ", "));
+  std::string text = option_.get_description();
+  std::ranges::replace(text, '\n', ' ');
+  const auto is_upper = [&](std::size_t at) {
+    return at < text.size() && text[at] >= 'A' && text[at] <= 'Z';
+  };
+  if (is_upper(0) && !is_upper(1)) text[0] = static_cast<char>(text[0] - 'A' + 'a');
+  return text;
+}
+
 const std::vector<std::string>& CommandOption::long_names() const { return option_.get_lnames(); }
 const std::vector<std::string>& CommandOption::short_names() const { return option_.get_snames(); }
 const std::string& CommandOption::heading() const { return option_.get_group(); }
@@ -159,12 +187,54 @@ CommandOption& OptionSet::add_values(const std::string& names, std::vector<std::
 }
 
 CommandOption& OptionSet::add_flag(const std::string& names, bool& value, const std::string& help) {
-  return keep(*app_->add_flag(names, value, help));
+  return keep(*app_->add_flag(names, value, help)->disable_flag_override());
 }
 
 CommandOption& OptionSet::add_flag(const std::string& names, std::string& value,
                                    const std::string& help) {
   return keep(*app_->add_flag(names, value, help));
+}
+
+std::string OptionSet::explain(const CLI::ParseError& error) const {
+  const std::string said = error.what();
+  const std::vector<const OptionSet*> named = named_subcommands();
+  const OptionSet& command = named.empty() ? *this : *named.front();
+  constexpr std::string_view kConvert = "Could not convert: ";  // before the option's name
+  const std::size_t from = said.starts_with(kConvert) ? kConvert.size() : 0;
+  const std::size_t colon = said.find(':', from);
+  const std::size_t end = std::min(said.find(' ', from), colon);
+  const auto* const option = command.find(said.substr(from, end - from));
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    const std::vector<std::string> words = command.unknown();
+    return fmt::format("nothing takes {}", words.empty() ? unknown().front() : words.front());
+  }
+  if (dynamic_cast<const CLI::ExcludesError*>(&error) != nullptr) {
+    constexpr std::string_view kExcludes = " excludes ";
+    const std::size_t at = said.find(kExcludes);
+    return fmt::format("{} and {} cannot be given together", said.substr(0, at),
+                       said.substr(at + kExcludes.size()));
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    if (option == nullptr) {  // of a flag CLI11 says the name without dashes
+      return fmt::format("--{} takes no value", said.substr(0, said.find(' ')));
+    }
+    if (option->values().size() > 1) return option->name() + " is given more than once";
+    return fmt::format("{}={}: the value is missing ({})", option->name(), option->value_name(),
+                       option->description());
+  }
+  if (option == nullptr) return said;
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    if (option->is_positional()) {
+      return fmt::format("{} is missing: {}", option->name(), option->description());
+    }
+    return fmt::format("{}={} is missing: {}", option->name(), option->value_name(),
+                       option->description());
+  }
+  if (dynamic_cast<const CLI::ConversionError*>(&error) != nullptr) {
+    return fmt::format("{}={} is not a number", option->name(), fmt::join(option->values(), ","));
+  }
+  // The words of a check(): those of a word known by its place name it themselves.
+  return option->is_positional() && colon != std::string::npos ? said.substr(colon + 2) : said;
 }
 
 Result<OptionSet::Parsed> OptionSet::parse(std::vector<std::string> words) {
@@ -176,7 +246,7 @@ Result<OptionSet::Parsed> OptionSet::parse(std::vector<std::string> words) {
   } catch (const CLI::CallForVersion&) {
     return Parsed::version;
   } catch (const CLI::ParseError& error) {
-    return fail(Errc::usage, error.what());
+    return fail(Errc::usage, explain(error));
   }
   return Parsed::words;
 }

@@ -13,6 +13,7 @@
 namespace CLI {
 class App;
 class Option;
+class ParseError;
 }  // namespace CLI
 
 namespace mkvirtfs::cli {
@@ -48,6 +49,10 @@ class CommandOption {
 
   /// "--port", or the word: "SOURCE".
   std::string name() const;
+  /// What the help calls its value: "PORT"; "" for a flag.
+  std::string value_name() const;
+  /// What it is, for the middle of a sentence: its text in the help, or the words that it may be.
+  std::string description() const;
   /// "unix" of -U,--unix.
   const std::vector<std::string>& long_names() const;
   /// "U" of -U,--unix.
@@ -113,15 +118,15 @@ class OptionSet {
   /// One that may be given several times.
   CommandOption& add_values(const std::string& names, std::vector<std::string>& values,
                             const std::string& meta, const std::string& help);
-  /// Declares an option without a value.
+  /// Declares an option without a value; "--force=yes" is refused.
   CommandOption& add_flag(const std::string& names, bool& value, const std::string& help);
   /// One that may have a value behind '='; without one, the value is "true".
   CommandOption& add_flag(const std::string& names, std::string& value, const std::string& help);
 
   enum class Parsed : std::uint8_t { words, help, version };
-  /// Sets the variables, or says that --help or --version was given. Errc::usage with the parser's
-  /// words for what is wrong. See separate_empty_values() for what the words must have gone
-  /// through.
+  /// Sets the variables, or says that --help or --version was given. Errc::usage for what is wrong;
+  /// where that are words that nothing takes, unknown() of the program or of the subcommand has
+  /// them. See separate_empty_values() for what the words must have gone through.
   Result<Parsed> parse(std::vector<std::string> words);
   /// The help of the program, or of the subcommand that was named.
   std::string help() const;
@@ -150,6 +155,8 @@ class OptionSet {
 
  private:
   OptionSet(OptionSet& parent, CLI::App& app);
+  /// What is wrong with the command line, in our words.
+  std::string explain(const CLI::ParseError& error) const;
   CommandOption& keep(CLI::Option& option) const;
   CommandOption& keep(CLI::Option& option, const std::string& meta) const;
 

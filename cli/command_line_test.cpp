@@ -80,15 +80,19 @@ TEST_CASE("what was given is in the variables, and in its order") {
 
 TEST_CASE("what is wrong with a command line is said in the parser's words") {
   const auto [words, wrong] = GENERATE(table<Words, std::string>({
-      {Words{}, "SOURCE is required"},
-      {{"a", "--nothing"}, "The following argument was not expected: --nothing"},
-      {{"a", "--threads=9"}, "--threads: Value 9 not in range 1 to 8"},
-      {{"a", "--threads=x"}, "--threads"},
-      {{"a", "--fd=-1"}, "--fd"},
-      {{"a", "--tls=maybe"}, "--tls: maybe not in {off,on}"},
+      {Words{}, "SOURCE is missing: sources"},
+      {{"a", "--nothing"}, "nothing takes --nothing"},
+      {{"a", "--threads=9"}, "--threads: 9 is not a number from 1 to 8"},
+      {{"a", "--threads=x"}, "--threads: x is not a number from 1 to 8"},
+      {{"a", "--fd=-1"}, "--fd: -1 is not a number from 0 on"},
+      {{"a", "--tls=maybe"}, "--tls: maybe is none of off, on"},
+      {{"a", "--tls=offf"}, "--tls: offf is none of off, on (did you mean off?)"},
       {{"a", "--even=abc"}, "--even: it is odd"},
-      {{"a", "-v", "--size=1"}, "excludes"},
-      {{"a", "--size"}, "--size: 1 required TEXT missing"},
+      {{"a", "-v", "--size=1"}, "cannot be given together"},
+      {{"a", "--size"}, "--size=SIZE: the value is missing (a size)"},
+      {{"a", "--tls"}, "--tls=MODE: the value is missing (one of off, on)"},
+      {{"a", "--size=1", "--size=2"}, "--size is given more than once"},
+      {{"a", "--verbose=yes"}, "--verbose takes no value"},
   }));
   CAPTURE(words);
   Example example;

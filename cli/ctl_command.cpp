@@ -112,10 +112,13 @@ Result<Json> Ctl::request() const {
                              : what_ == "discard" && all_          ? 0
                                                                    : 1;
   if (names_.size() != wanted) {
-    return fail(Errc::usage, fmt::format("{} takes {} names", what_, wanted));
+    return fail(Errc::usage, fmt::format("{} takes {}", what_,
+                                         wanted == 0   ? "no name"
+                                         : wanted == 1 ? "one name: NAME"
+                                                       : "two names: NAME CHILD"));
   }
   if ((what_ == "save") == output_.empty()) {
-    return fail(Errc::usage, "--output=FILE is for save, which needs it");
+    return fail(Errc::usage, what_ == "save" ? "save needs --output=FILE" : "--output is for save");
   }
   Json object = Json::object();
   if (all_) object.set("all", true);

@@ -274,7 +274,8 @@ Result<std::vector<PlacedSource>> Inspect::resolve() {
     }
   }
   if (sources->empty()) {
-    return fail(Errc::usage, "SOURCE is required (see mkvirtfs inspect --help)");
+    return fail(Errc::usage, fmt::format("SOURCE is missing: {} (see mkvirtfs inspect --help)",
+                                         options().find("SOURCE")->description()));
   }
   return sources;
 }

@@ -13,6 +13,7 @@
 #include "cli/json_text.h"
 #include "cli/overlay_base.h"
 #include "cli/overlay_export.h"
+#include "fsgen/tree/source_differences.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -100,7 +101,8 @@ class OverlayCommand final : public Command {
   Result<std::string> seal() const {
     const Result<Sealed> sealed = seal_overlay(file_);
     if (!sealed) return propagate(sealed);
-    return fmt::format("{} files have digests ({} read)\n", sealed->files,
+    return fmt::format("{} ({} read)\n",
+                       counted(sealed->files, "file has a digest", "files have digests"),
                        human_size(sealed->read_bytes));
   }
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "cli/error_text.h"
 #include "cli/reader_path.h"
 #include "cli/streams.h"
+#include "support/mutex.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -43,14 +46,34 @@ std::string_view advice_on(Remark::About about) {
   }
 }
 
+/// What is said once, however often it comes up. Any thread.
+class SaidOnce {
+ public:
+  bool is_new(const std::string& what) {
+    const MutexLock lock(mutex_);
+    return said_.insert(what).second;
+  }
+
+ private:
+  Mutex mutex_;
+  std::set<std::string> said_ GUARDED_BY(mutex_);
+};
+
 }  // namespace
 
 ResourceOptions program_resources(LogSink& log, const FormatRegistry& formats,
                                   const std::atomic<bool>* cancel) {
   ResourceOptions options;
   options.log = &log;
-  options.on_remark = [&log](const Remark& remark) {
-    log.write(remark.level, remark.what + std::string(advice_on(remark.about)));
+  options.on_remark = [&log, said = std::make_shared<SaidOnce>()](const Remark& remark) {
+    // Of what serve's exports share, the first one that is opened speaks for all.
+    if (remark.about == Remark::About::unmatched_rule &&
+        !said->is_new(option_text(remark.at_fault))) {
+      return;
+    }
+    const std::string about =
+        remark.at_fault.option.empty() ? "" : option_text(remark.at_fault) + ": ";
+    log.write(remark.level, about + remark.what + std::string(advice_on(remark.about)));
   };
   options.on_export_failure = [&log](std::string_view name, Error& error) {
     error = worded(std::move(error));

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/empty_values.h"
 #include "cli/error_text.h"
+#include "cli/mistakes.h"
 #include "cli/version.h"
 #include "support/message.h"
 #include "support/text.h"
@@ -25,9 +26,6 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
-constexpr const char* kDescription =
-    "Turns a directory into an ext2, ext3 or ext4 disk image that is never written:\n"
-    "reads are answered from the directory's own files.";
 constexpr const char* kExamples = R"(Examples:
   mkvirtfs serve ./rootfs --fs=ext4 --run 'nbdinfo "$uri"'
   mkvirtfs dump ./rootfs --fs=ext4 --free=1G -o disk.img
@@ -41,20 +39,72 @@ int tell_failure(const Streams& streams, int status, std::string_view what) {
   return status;
 }
 
+std::string description(const FormatRegistry& formats) {
+  return fmt::format(
+      "Turns directories, archives and container images into a disk image that is never\n"
+      "written: reads are answered from the sources' own files. Formats of the image:\n{}.",
+      fmt::join(formats.names(), ", "));
+}
+
+constexpr std::string_view kHelp = "help";
+
+/// The words behind "mkvirtfs": "help serve" is "serve --help".
+std::vector<std::string> given_words(int argc, const char* const* argv) {
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (words.empty() || words.front() != kHelp) return words;
+  words.erase(words.begin());
+  words.resize(std::min<std::size_t>(words.size(), 1));
+  words.emplace_back("--help");
+  return words;
+}
+
+/// Whether `word` stands where a subcommand should, and is none.
+bool is_unknown_subcommand(const OptionSet& program, const std::string& word) {
+  return !word.starts_with('-') &&
+         std::ranges::none_of(program.subcommands(),
+                              [&](const auto& each) { return each->name() == word; });
+}
+
+/// What is wrong with words that nothing takes; "" when there are none.
+std::string leftover_text(const OptionSet& parsed, const FormatRegistry& formats) {
+  const std::vector<const OptionSet*> named = parsed.named_subcommands();
+  const OptionSet* command = &parsed;
+  std::vector<std::string> words = parsed.unknown();
+  if (words.empty() && !named.empty()) {
+    command = named.front();
+    words = command->unknown();
+  }
+  if (words.empty()) return {};
+  // An option may be another subcommand's, and those are not there (make_commands()).
+  OptionSet program({.name = parsed.name(), .description = "", .footer = ""});
+  const auto commands = make_commands(program, formats);
+  return unknown_word_text(program, *command, words.front());
+}
+
+int tell_wrong_usage(const Streams& streams, const OptionSet& program, std::string_view what) {
+  // What was meant is all that helps.
+  if (what.ends_with("?)")) return tell_failure(streams, kWrongUsage, what);
+  std::string about = program.name();
+  for (const OptionSet* named : program.named_subcommands()) about += " " + named->name();
+  return tell_failure(streams, kWrongUsage, fmt::format("{} (see {} --help)", what, about));
+}
+
 int parse_and_run(int argc, const char* const* argv, const Streams& streams,
                   const FormatRegistry& formats) {
-  OptionSet program({.name = "mkvirtfs", .description = kDescription, .footer = kExamples});
+  OptionSet program({.name = "mkvirtfs", .description = description(formats), .footer = kExamples});
+  const std::vector<std::string> given = given_words(argc, argv);
   const std::vector<std::unique_ptr<Command>> commands =
-      make_commands(program, formats, argc > 1 ? argv[1] : "");
-  Result<std::vector<std::string>> words =
-      separate_empty_values(program, {argv + std::min(argc, 1), argv + argc});
+      make_commands(program, formats, given.empty() ? "" : given.front());
+  if (!given.empty() && is_unknown_subcommand(program, given.front())) {
+    return tell_wrong_usage(streams, program, unknown_subcommand_text(program, given.front()));
+  }
+  Result<std::vector<std::string>> words = separate_empty_values(program, given);
   if (!words) return tell_failure(streams, kWrongUsage, error_text(words.error()));
   const Result<OptionSet::Parsed> parsed = program.parse(std::move(*words));
   if (!parsed) {
-    std::string about = "mkvirtfs";
-    for (const OptionSet* named : program.named_subcommands()) about += " " + named->name();
-    return tell_failure(streams, kWrongUsage,
-                        fmt::format("{} (see {} --help)", error_text(parsed.error()), about));
+    const std::string leftover = leftover_text(program, formats);
+    return tell_wrong_usage(streams, program,
+                            leftover.empty() ? error_text(parsed.error()) : leftover);
   }
   if (*parsed == OptionSet::Parsed::help) return print(streams.out, program.help()) ? 0 : kFailed;
   if (*parsed == OptionSet::Parsed::version) {

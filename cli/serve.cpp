@@ -96,7 +96,7 @@ class Serve final : public Command {
 
   /// `log` must outlive the server.
   Result<CommandLine> read_command_line(LogSink& log) const;
-  /// The words that contradict each other or mean nothing.
+  /// The words that cannot be given together or mean nothing.
   Result<void> check(const std::vector<Address>& addresses) const;
   /// `log` must outlive the server.
   Result<nbd::ServerOptions> server_options(LogSink& log) const;
@@ -156,7 +156,10 @@ class Serve final : public Command {
 
 Serve::Serve(OptionSet& options, const FormatRegistry& formats)
     : Command(options), image_(formats) {
-  options.add_values("SOURCE", sources_, "...", "What to show: DIR or NAME=DIR[,OPTION...]")
+  options
+      .add_values("SOURCE", sources_, "...",
+                  "A directory, an archive (- is standard input) or\noci:PATH to show; also "
+                  "NAME=that[,OPTION...]")
       .required();
   source_.add_options_to(options);
   listen_.add_to(options, kGroup);

@@ -15,6 +15,8 @@
 #include <utility>
 
 #include "cli/error_text.h"
+#include "cli/near_words.h"
+#include "compose/source_name.h"
 #include "exports/export_tree.h"
 #include "fsgen/oci/image_name.h"
 
@@ -50,6 +52,8 @@ class WordOptions {
   void add_shared(const OptionValues& shared, OptionValues& own) const;
   /// The row of a format's option, or that of --fs; nullptr when there is none.
   const OptionRow* find_of_image(std::string_view name) const;
+  /// Of all options that the word may have.
+  std::vector<std::string> names() const;
 
   const GivenOptions& shared_;
   const FormatRegistry& formats_;
@@ -68,6 +72,17 @@ const OptionRow* WordOptions::find_of_image(std::string_view name) const {
   return found == formats_.options().end() ? nullptr : &found->row;
 }
 
+std::vector<std::string> WordOptions::names() const {
+  std::vector<std::string> all;
+  for (const SourceOption& option : source_options()) all.emplace_back(option.row.name);
+  if (!with_image_) return all;
+  all.emplace_back(kFormat);
+  for (const FormatRegistry::Option& option : formats_.options()) {
+    all.emplace_back(option.row.name);
+  }
+  return all;
+}
+
 /// Calls `visit` for each value of a list: what stands between two commas and is not empty.
 template <class Visit>
 void for_each_of_list(std::string_view list, const Visit& visit) {
@@ -84,12 +99,16 @@ Result<void> WordOptions::add(const std::string& text) {
   const SourceOption* const of_source = find_source_option(name);
   const OptionRow* const row = of_source != nullptr ? &of_source->row : find_of_image(name);
   if (row == nullptr) {
+    const std::string near = nearest_word(name, names());
     return fail(Errc::usage,
-                fmt::format("a source has no option {} (a comma in a path is ,,)", name));
+                fmt::format("a source has no option {}{}", name,
+                            near.empty() ? " (a comma in a path is ,,)" : did_you_mean(near)));
   }
   const bool has_value = equals != std::string::npos;
   if (has_value != (row->kind != OptionKind::flag)) {
-    return fail(Errc::usage, fmt::format("{} {} a value", name, has_value ? "has not" : "needs"));
+    return fail(Errc::usage,
+                has_value ? fmt::format("{} takes no value", name)
+                          : fmt::format("{} needs a value: {}={}", name, name, row->value_name));
   }
   const bool is_single =
       row->kind == OptionKind::value || row->kind == OptionKind::choice || row->name == "at";
@@ -118,14 +137,15 @@ Result<void> WordOptions::add(const std::string& text) {
   return {};
 }
 
-/// Its own options may not contradict each other; a shared one that they contradict is replaced.
+/// Its own options may not cannot be given together; a shared one that they contradict is replaced.
 Result<void> WordOptions::check_contradictions() const {
   const auto is_given = [&](std::string_view name) {
     return own_.source.has(name) || own_.image.has(name);
   };
   for (const OptionRow* row : given_) {
     if (row->excludes.empty() || !is_given(row->excludes)) continue;
-    return fail(Errc::usage, fmt::format("--{} excludes --{}", row->excludes, row->name));
+    return fail(Errc::usage,
+                fmt::format("--{} and --{} cannot be given together", row->excludes, row->name));
   }
   return {};
 }
@@ -162,6 +182,19 @@ Result<GivenOptions> WordOptions::parse(const std::vector<std::string>& texts) {
     if (own_.format.empty()) own_.format = shared_.format;
   }
   return std::move(own_);
+}
+
+/// What NAME=DIR may have been meant as where there is no DIR; "" if that cannot be guessed.
+std::string meant_instead(const SourceWord& word, const FormatRegistry& formats) {
+  std::error_code error;
+  if (std::filesystem::exists(word.word, error)) {
+    return fmt::format(" (the source of that name is ./{})", word.word);
+  }
+  const bool is_option = word.name == kFormat || find_source_option(word.name) != nullptr ||
+                         std::ranges::any_of(formats.options(), [&](const auto& option) {
+                           return option.row.name == word.name;
+                         });
+  return is_option ? did_you_mean("--" + word.word) : "";
 }
 
 /// Where on the host a source is.
@@ -238,11 +271,16 @@ Result<void> NamedExports::add(SourceWord word) {
       }
     }
   }
+  if (word.directory.empty()) {
+    return wrong("no source follows the = (is a variable of the shell not set?)");
+  }
+  if (Result<void> good = check_source_path(word.directory); !good) return good;
   if (word.directory == "-") return wrong("standard input can only be a source without a name");
   const std::string path = path_of(word.directory);
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
-    return fail(Errc::unreadable, fmt::format("{}: {} does not exist", word.word, path));
+    return fail(Errc::unreadable, fmt::format("{}: {} does not exist{}", word.word, path,
+                                              meant_instead(word, formats_)));
   }
   source->path = std::move(word.directory);
   image.sources.push_back(std::move(*source));

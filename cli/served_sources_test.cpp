@@ -306,7 +306,7 @@ TEST_CASE("what is wrong with a source is refused before anything is scanned") {
       {",fs=ext4,fs=ext2", "fs is given twice"},
       {",on-change=maybe", "maybe"},
       {",threads=257", "257"},
-      {",journal=yes", "has not a value"},
+      {",journal=yes", "takes no value"},
       {",fs=ext9", "ext9"},
       {",size=big", "--size=big"},
       {",owner=no-such-user-here", "no-such-user-here"},

@@ -3,9 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
+#include "cli/served_sources.h"
 #include "cli/streams.h"
 
 namespace mkvirtfs::cli {
@@ -24,6 +27,28 @@ const char* heading_of(SourceOptionGroup group) {
       return "Archives";
   }
   __builtin_unreachable();
+}
+
+/// Refuses what looks like a word of serve, where no source of that name is there.
+Result<void> check_word(const std::string& source) {
+  std::error_code error;
+  const auto is_there = [&](const std::string& path) {
+    return !path.empty() && std::filesystem::exists(path, error);
+  };
+  if (is_there(source)) return {};
+  const SourceWord word = parse_source_word(source);
+  if (!word.name.empty() && is_there(word.directory)) {
+    return fail(Errc::usage, fmt::format("{} does not exist (NAME=DIR is for serve; here it is {})",
+                                         source, word.directory));
+  }
+  const std::string before = source.substr(0, source.find(','));
+  if (before != source && is_there(before)) {
+    return fail(
+        Errc::usage,
+        fmt::format("{} does not exist (options behind a comma are for serve's NAME={},...)",
+                    source, before));
+  }
+  return {};
 }
 
 /// A row's option as it was given.
@@ -52,8 +77,8 @@ std::string to_string(const std::vector<SourceSpec>& sources) {
 void SourceOptions::add_to(OptionSet& options) {
   options
       .add_values(kSourceWord, words_, "...",
-                  "The directory to show; of several, the later\nlie over the "
-                  "earlier")
+                  "A directory, an archive (- is standard input) or\noci:PATH to show; later ones "
+                  "lie over\nearlier ones")
       .required();
   add_options_to(options);
 }
@@ -111,6 +136,7 @@ Result<std::vector<SourceSpec>> specs_of(const std::vector<PlacedSource>& placed
   if (!common) return propagate(common);
   std::vector<SourceSpec> specs;
   for (const PlacedSource& each : placed) {
+    if (Result<void> good = check_word(each.source); !good) return propagate(good);
     SourceSpec& spec = specs.emplace_back(*common);
     spec.path = each.source;
     spec.at = each.at;

@@ -9,14 +9,19 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "compose/source_base.h"
 #include "compose/source_loader.h"
+#include "compose/source_name.h"
 #include "compose/source_options.h"
 #include "fsgen/oci/image_name.h"
 #include "fsgen/tree/merge.h"
+#include "fsgen/tree/source_differences.h"
 #include "support/message.h"
 
 namespace mkvirtfs {
@@ -24,10 +29,9 @@ namespace {
 
 void remark_on_what_was_passed_over(const ScanReport& report, Remarks& remarks) {
   if (report.unreadable_count != 0) {
-    std::string message = fmt::format(
-        "{} left out because they could not be read:",
-        report.unreadable_count == 1 ? std::string("1 entry was")
-                                     : fmt::format("{} entries were", report.unreadable_count));
+    std::string message =
+        counted(report.unreadable_count, "entry was left out because it could not be read:",
+                "entries were left out because they could not be read:");
     for (const std::string& path : report.unreadable_paths) message += " " + path + ",";
     message.pop_back();
     if (report.unreadable_paths.size() < report.unreadable_count) message += ", ...";
@@ -35,12 +39,46 @@ void remark_on_what_was_passed_over(const ScanReport& report, Remarks& remarks) 
   }
   if (report.vanished_count != 0) {
     remarks.add(Remark::About::vanished, LogLevel::warning,
-                fmt::format("{} entries vanished during the scan", report.vanished_count));
+                counted(report.vanished_count, "entry", "entries") + " vanished during the scan");
   }
   if (report.mount_points_not_entered != 0) {
-    remarks.add(
-        Remark::About::mounts_not_entered, LogLevel::info,
-        fmt::format("{} mounted file systems were not entered", report.mount_points_not_entered));
+    remarks.add(Remark::About::mounts_not_entered, LogLevel::info,
+                counted(report.mount_points_not_entered, "mounted file system was",
+                        "mounted file systems were") +
+                    " not entered");
+  }
+}
+
+/// A pattern that no source has anything for was mistyped, or stands for a path of the host.
+void remark_on_rules(const ImageSpec& spec, const std::vector<ScanOptions>& scans,
+                     Remarks& remarks) {
+  struct Use {
+    const PathRule* rule;
+    bool has_matched;
+    std::string below;  // the path that the pattern may have meant
+  };
+  std::vector<Use> uses;
+  for (std::size_t at = 0; at < scans.size(); ++at) {
+    const EntryOptions& entries = scans[at].entries;
+    std::string root = spec.sources[at].path;
+    while (root.ends_with('/')) root.pop_back();
+    for (std::size_t no = 0; no < entries.rules.size(); ++no) {
+      const PathRule& rule = entries.rules[no];
+      auto use = std::ranges::find_if(uses, [&](const Use& known) { return *known.rule == rule; });
+      if (use == uses.end()) use = uses.insert(uses.end(), {&rule, false, ""});
+      use->has_matched = use->has_matched || entries.matches->has(no);
+      if (rule.glob.starts_with(root + "/")) use->below = rule.glob.substr(root.size());
+      if (rule.glob.starts_with("./")) use->below = rule.glob.substr(1);
+    }
+  }
+  for (const Use& use : uses) {
+    if (use.has_matched) continue;
+    std::string what = "no entry matches";
+    if (!use.below.empty()) {
+      what += fmt::format(" (paths begin below the source, as in {})", use.below);
+    }
+    remarks.add(Remark::About::unmatched_rule, LogLevel::warning, std::move(what),
+                {use.rule->include ? "include" : "exclude", use.rule->glob});
   }
 }
 
@@ -95,6 +133,7 @@ ScanOptions scan_options(const SourceSpec& source, const ImageSpec& spec, bool f
                          const Resources& resources) {
   ScanOptions options;
   options.entries.rules = source.rules;
+  options.entries.matches = std::make_shared<RuleMatches>(source.rules.size());
   options.entries.owner_uid = source.owner_uid;
   options.entries.owner_gid = source.owner_gid;
   options.entries.uid_map = source.uid_map;
@@ -153,6 +192,7 @@ class Preparation {
 Result<void> Preparation::check() {
   if (spec_.sources.empty()) return fail(Errc::usage, "an image needs a source");
   for (const SourceSpec& source : spec_.sources) {
+    if (Result<void> good = check_source_path(source.path); !good) return good;
     if (Result<void> good = check_place(source.at); !good) return good;
   }
   const FormatRegistry& formats = *resources_.options().formats;
@@ -198,6 +238,7 @@ Result<void> Preparation::read_sources(LayerStack& layers) {
   contents_ = std::move(merged->contents);
   prepared_.report.scan_seconds = time.seconds();
   remark_on_what_was_passed_over(prepared_.report.passed_over, remarks_);
+  remark_on_rules(spec_, scans, remarks_);
   return {};
 }
 

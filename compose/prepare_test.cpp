@@ -369,6 +369,27 @@ TEST_CASE("what the run itself writes is left out, and remarked") {
   CHECK(has_remark(*prepared, Remark::About::output));
 }
 
+TEST_CASE("a rule that no entry of any source matches is a remark, once") {
+  Bench bench;
+  ImageSpec spec = bench.spec();
+  spec.sources.push_back(spec.sources.front());
+  spec.sources[0].rules = {
+      {false, "no such name"}, {false, "*"}, {true, bench.at("source") + "/x"}};
+  spec.sources[1].rules = {{false, "no such name"}, {false, "neither"}, {false, "*"}};
+  const PreparedImage prepared = bench.made(spec);
+  std::vector<std::string> found;
+  for (const Remark& remark : prepared.report.remarks) {
+    if (remark.about != Remark::About::unmatched_rule) continue;
+    found.push_back(remark.at_fault.option + " " + remark.at_fault.value + ": " + remark.what);
+  }
+  CHECK(found == std::vector<std::string>{
+                     "exclude no such name: no entry matches",
+                     "include " + bench.at("source") +
+                         "/x: no entry matches (paths begin below the source, as in /x)",
+                     "exclude neither: no entry matches"});
+  CHECK_THAT(bench.log.text(), Catch::Contains("exclude=no such name: no entry matches\n"));
+}
+
 TEST_CASE("remarks go to their handler, or to the log") {
   Bench bench;
   ImageSpec spec = bench.spec();

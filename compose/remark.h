@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "support/error.h"
 #include "support/log.h"
 
 namespace mkvirtfs {
@@ -19,12 +20,15 @@ struct Remark {
     spool,             ///< a source was unpacked into a spool
     not_written_back,  ///< SourceSpec::sync_within can do nothing for a file system
     output,            ///< what the run itself writes lies in a source
+    unmatched_rule,    ///< no entry of any source matches one of SourceSpec::rules
     differences,       ///< the image does not show all as the source has it
   };
   About about{};
   LogLevel level = LogLevel::warning;
   /// One line; names in it are raw bytes.
   std::string what{};
+  /// The option that `what` speaks of, as in Error::at_fault; no option: none.
+  Setting at_fault{};
 };
 
 }  // namespace mkvirtfs

@@ -187,13 +187,16 @@ Result<void> write_back(const std::string& path, const ScanOptions& scan, Remark
 
 }  // namespace
 
-void Remarks::add(Remark::About about, LogLevel level, std::string what) {
-  remarks_.push_back({about, level, std::move(what)});
+void Remarks::add(Remark::About about, LogLevel level, std::string what, Setting at_fault) {
+  remarks_.push_back({about, level, std::move(what), std::move(at_fault)});
   const Remark& remark = remarks_.back();
   if (resources_.options().on_remark) {
     resources_.options().on_remark(remark);
-  } else {
+  } else if (remark.at_fault.option.empty()) {
     resources_.log().write(remark.level, remark.what);
+  } else {
+    resources_.log().write(remark.level, fmt::format("{}={}: {}", remark.at_fault.option,
+                                                     remark.at_fault.value, remark.what));
   }
 }
 

@@ -21,7 +21,8 @@ namespace mkvirtfs {
 class Remarks {
  public:
   explicit Remarks(const Resources& resources) : resources_(resources) {}
-  void add(Remark::About about, LogLevel level, std::string what);
+  /// `at_fault` is the option that the remark is about, if any.
+  void add(Remark::About about, LogLevel level, std::string what, Setting at_fault = {});
   std::vector<Remark> take() { return std::move(remarks_); }
 
  private:

@@ -48,14 +48,16 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
                  "below the source (`/tmp` is the one at the top), otherwise with the name alone. "
                  "`*` and `?` stay inside one name, `**` crosses slashes, `[a-z]` is a set, a "
                  "backslash takes the meaning of the next character away, and a slash at the end "
-                 "matches directories only. What is excluded is not entered."},
+                 "matches directories only. What is excluded is not entered. A pattern that no "
+                 "entry of any source matches is named on standard error, once."},
      .comes_before_shared = true},
     {.row = {.name = "include",
              .kind = OptionKind::repeated,
              .value_name = "GLOB",
              .help = "Take it: the first that matches decides",
              .manual = "Take what matches. Of all `--exclude` and `--include` options the first "
-                       "that matches decides; what none matches is taken."},
+                       "that matches decides; what none matches is taken. A pattern that no entry "
+                       "matches is named here, too."},
      .comes_before_shared = true},
     {.row = {.name = "owner",
              .value_name = "UID:GID",

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "fsgen/tree/node_limits.h"
+#include "fsgen/tree/source_differences.h"
 #include "fsgen/tree/tree_path.h"
 #include "support/arithmetic.h"
 
@@ -287,18 +288,17 @@ Result<void> Extraction::run(LogSink& log) {
 
 void Extraction::report(LogSink& log) const {
   if (replaced_ != 0) {
-    log.write(LogLevel::info, fmt::format("{}: {} of its members are replaced by later ones of the "
-                                          "same name",
-                                          name_, replaced_));
+    log.write(LogLevel::info, fmt::format("{}: {} replaced by a later one of the same name", name_,
+                                          counted(replaced_, "member is", "members are")));
   }
   if (absolute_ != 0) {
-    log.write(
-        LogLevel::debug,
-        fmt::format("{}: {} absolute names are taken as relative to its root", name_, absolute_));
+    log.write(LogLevel::debug,
+              fmt::format("{}: {} taken as relative to its root", name_,
+                          counted(absolute_, "absolute name is", "absolute names are")));
   }
   if (stripped_ != 0) {
-    log.write(LogLevel::warning,
-              fmt::format("{}: \"..\" was taken off {} names", name_, stripped_));
+    log.write(LogLevel::warning, fmt::format("{}: \"..\" was taken off {}", name_,
+                                             counted(stripped_, "name", "names")));
   }
 }
 

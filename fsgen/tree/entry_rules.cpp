@@ -40,7 +40,8 @@ Result<EntryRules> EntryRules::make(const EntryOptions& options) {
 }
 
 EntryRules::EntryRules(const EntryOptions& options)
-    : owner_uid_(options.owner_uid),
+    : matches_(options.matches),
+      owner_uid_(options.owner_uid),
       owner_gid_(options.owner_gid),
       uids_(options.uid_map),
       gids_(options.gid_map),
@@ -61,15 +62,22 @@ EntryRules::EntryRules(const EntryOptions& options)
 
 bool EntryRules::takes(std::string_view directory, std::string_view name, EntryKind kind) const {
   std::string path;
-  for (const Rule& rule : rules_) {
+  std::optional<bool> decided;
+  for (std::size_t no = 0; no < rules_.size(); ++no) {
+    const Rule& rule = rules_[no];
+    // The first that matches decides; those behind it are only asked whether they ever match.
+    if (decided && matches_->has(no)) continue;
     if (rule.directories_only && kind != EntryKind::directory) continue;
     if (rule.whole_path && path.empty()) {
       path = directory;
       path += name;
     }
-    if (glob_matches(rule.glob, rule.whole_path ? path : name)) return rule.include;
+    if (!glob_matches(rule.glob, rule.whole_path ? path : name)) continue;
+    if (!matches_) return rule.include;
+    matches_->add(no);
+    if (!decided) decided = rule.include;
   }
-  return true;
+  return decided.value_or(true);
 }
 
 void EntryRules::apply(EntryAttributes& attributes) const noexcept {

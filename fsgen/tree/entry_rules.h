@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,11 +25,28 @@ namespace mkvirtfs {
 struct PathRule {
   bool include = false;
   std::string glob;
+
+  friend bool operator==(const PathRule&, const PathRule&) = default;
+};
+
+/// Which rules some entry has matched, of all that were asked about. Any thread.
+class RuleMatches {
+ public:
+  explicit RuleMatches(std::size_t rule_count) : matched_(rule_count) {}
+  bool has(std::size_t rule) const noexcept {
+    return matched_[rule].load(std::memory_order_relaxed);
+  }
+  void add(std::size_t rule) noexcept { matched_[rule].store(true, std::memory_order_relaxed); }
+
+ private:
+  std::vector<std::atomic<bool>> matched_;
 };
 
 /// Which entries of any source are taken, and what becomes of their attributes.
 struct EntryOptions {
   std::vector<PathRule> rules;
+  /// Where it is kept which of `rules` match something; one element for each. Null: nowhere.
+  std::shared_ptr<RuleMatches> matches{};
   std::optional<std::uint32_t> owner_uid;  ///< wins over the mappings
   std::optional<std::uint32_t> owner_gid;
   std::vector<IdMapping> uid_map;  ///< the first that holds an id; for the ids in ACLs too
@@ -79,6 +99,7 @@ class EntryRules {
   explicit EntryRules(const EntryOptions& options);
 
   std::vector<Rule> rules_;
+  std::shared_ptr<RuleMatches> matches_;
   bool need_types_ = false;
   std::optional<std::uint32_t> owner_uid_;
   std::optional<std::uint32_t> owner_gid_;

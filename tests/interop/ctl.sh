@@ -61,7 +61,7 @@ fails 1 'no export can have' "$MKVIRTFS" ctl "$work/ctl" snapshot job-1 ../x
 equal "$(ctl save job-1 -o "$work/no/"$'odd\nname' 2>&1 | grep -oE 'odd.*name')" 'odd\x0aname' "a path in an error of the server"
 fails 1 'there is such an export' "$MKVIRTFS" ctl "$work/ctl" snapshot job-1 before/second
 fails 1 'File exists|exists' "$MKVIRTFS" ctl "$work/ctl" save job-1 -o "$work/saved"
-fails 2 'takes 1 names' "$MKVIRTFS" ctl "$work/ctl" diff
+fails 2 'takes one name' "$MKVIRTFS" ctl "$work/ctl" diff
 fails 1 'connect to' "$MKVIRTFS" ctl "$work/none" list
 # Clients that speak nonsense are told so.
 python3 - "$work/ctl" <<'END'

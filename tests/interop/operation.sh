@@ -111,7 +111,7 @@ start_server "$work/tree" --fs=ext2 -U "$work/sock" --log-level=error --deny=any
 stop_server
 [[ ! -s $server_log ]] || fail "said at --log-level=error"
 fails 2 'log-level' "$MKVIRTFS" serve "$work/tree" --log-level=loud
-fails 2 'excludes' "$MKVIRTFS" serve "$work/tree" --log-level=info -v
+fails 2 'cannot be given together' "$MKVIRTFS" serve "$work/tree" --log-level=info -v
 
 # More exports than LIST tells. Nothing of them is made before somebody comes.
 exports=()
