@@ -107,11 +107,11 @@ void ReceiveBuffer::drop(std::size_t count) noexcept {
   if (begin_ == end_) begin_ = end_ = 0;
 }
 
-std::span<std::byte> ReceiveBuffer::room(bool eager, std::size_t useful) {
+std::span<std::byte> ReceiveBuffer::room(Demand demand, std::size_t useful) {
   if (capacity_ == 0) reallocate(kSmallBuffer);
   if (begin_ == 0 && end_ == capacity_) {
     reallocate(capacity_ * 2);
-  } else if (eager && capacity_ < useful) {
+  } else if (demand == Demand::more && capacity_ < useful) {
     reallocate(std::min(capacity_ * 4, useful));
   } else if (begin_ != 0) {
     std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
@@ -249,9 +249,14 @@ Connection::Moved Connection::receive() {
   return tls_ ? receive_through_tls() : receive_some(input_, filled_room_);
 }
 
+/// A handshake is served with little.
+ReceiveBuffer::Demand Connection::demand_after(bool filled_room) const noexcept {
+  return filled_room && !session_.in_handshake() ? ReceiveBuffer::Demand::more
+                                                 : ReceiveBuffer::Demand::usual;
+}
+
 Connection::Moved Connection::receive_some(ReceiveBuffer& into, bool& filled_room) {
-  const std::span<std::byte> room =
-      into.room(filled_room && !session_.in_handshake(), kUsefulBuffer);
+  const std::span<std::byte> room = into.room(demand_after(filled_room), kUsefulBuffer);
   // Jobs that come back shall not find the thread asleep here.
   const bool waits = dont_wait_ == 0 && !session_.has_jobs();
   ssize_t count = -1;
@@ -287,8 +292,7 @@ Connection::Moved Connection::receive_through_tls() {
   // Before the handshake is done the session has no use for bytes.
   const bool handshake = session_.wants_tls();
   const std::span<std::byte> room =
-      handshake ? std::span<std::byte>()
-                : input_.room(filled_room_ && !session_.in_handshake(), kUsefulBuffer);
+      handshake ? std::span<std::byte>() : input_.room(demand_after(filled_room_), kUsefulBuffer);
   const net::TlsChannel::Moved moved = tls_->receive(cipher_.bytes(), room);
   cipher_.drop(moved.cipher_bytes);
   if (tls_->failed()) {

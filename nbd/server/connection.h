@@ -35,9 +35,13 @@ class ReceiveBuffer {
   }
   void drop(std::size_t count) noexcept;
 
-  /// Room behind the bytes for more of them, never empty. The buffer is enlarged when it is full
-  /// or when `eager` (the last receive filled all its room) and it is smaller than `useful`.
-  std::span<std::byte> room(bool eager, std::size_t useful);
+  enum class Demand : std::uint8_t {
+    usual,
+    more,  ///< the last receive filled all its room
+  };
+  /// Room behind the bytes for more of them, never empty. The buffer is enlarged when it is full,
+  /// and on demand while it is smaller than `useful`.
+  std::span<std::byte> room(Demand demand, std::size_t useful);
   void received(std::size_t count) noexcept { end_ += count; }
 
   std::size_t capacity() const noexcept { return capacity_; }
@@ -149,6 +153,7 @@ class Connection {
   Moved send_file();
   Moved receive();
   Moved receive_some(ReceiveBuffer& into, bool& filled_room);
+  ReceiveBuffer::Demand demand_after(bool filled_room) const noexcept;
   Moved receive_through_tls();
   Moved send_through_tls(std::span<iovec>& left);
   Moved send_cipher();

@@ -72,7 +72,7 @@ const Negotiation::Rule* Negotiation::find_rule(Option option) noexcept {
 
 Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Extensions& extensions,
                          Features features, Remarks* remarks, std::size_t most_names_listed,
-                         bool makes_jobs)
+                         OpensExports opens)
     : exports_(exports),
       extensions_(extensions),
       out_(out),
@@ -80,7 +80,7 @@ Negotiation::Negotiation(ExportTree& exports, Batch& out, TlsMode tls, const Ext
       features_(features),
       remarks_(remarks),
       most_names_listed_(most_names_listed),
-      makes_jobs_(makes_jobs) {
+      opens_(opens) {
   out_.append(encode_greeting(kFixedNewstyle | kNoZeroes));
 }
 
@@ -435,7 +435,7 @@ Result<Export> Negotiation::open(std::string_view name) {
 }
 
 Result<Export> Negotiation::open_in_tree(std::string_view name) {
-  if (!makes_jobs_) return exports_.open(name);
+  if (opens_ == OpensExports::in_consume) return exports_.open(name);
   if (tried_ && tried_->asked_name == name) return tried_->outcome;
   if (auto at_once = exports_.open_at_once(name)) return *std::move(at_once);
   tried_.emplace(std::string(name), fail(Errc::io, "it is being opened"));

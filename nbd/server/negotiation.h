@@ -28,6 +28,12 @@ namespace mkvirtfs::nbd {
 /// listed or not, and LIST_HIER lists all.
 inline constexpr std::size_t kMostNamesListed = 1000;
 
+/// Where an export is opened that is not there at once.
+enum class OpensExports : std::uint8_t {
+  in_consume,  ///< on the thread that calls consume(), which waits
+  by_job,      ///< by a job; the option that asked for it is taken when that came back
+};
+
 /// The handshake of one client ("Newstyle negotiation", fixed newstyle only): bytes in, bytes out.
 ///
 /// A table says for each option how long its data may be, when it may be sent and what handles it,
@@ -41,7 +47,7 @@ class Negotiation {
   Negotiation(ExportTree& exports, Batch& out, TlsMode tls = TlsMode::off,
               const Extensions& extensions = Extensions::standard(), Features features = {},
               Remarks* remarks = nullptr, std::size_t most_names_listed = kMostNamesListed,
-              bool makes_jobs = false);
+              OpensExports opens = OpensExports::in_consume);
 
   /// Takes messages from the front of `input` and puts the answers into `out`; says how many bytes
   /// it took. It takes none when it must see wanted_bytes() first, when is_opening(), or when
@@ -50,8 +56,7 @@ class Negotiation {
   /// How many bytes of input make the next message whole, as far as is known.
   std::size_t wanted_bytes() const noexcept { return wanted_; }
 
-  /// With `makes_jobs`, an export that is not there at once is opened by a job; the option that
-  /// asked for it is taken when that came back. Else the thread that calls consume() waits.
+  /// A job opens an export: see OpensExports.
   bool is_opening() const noexcept { return opening_ != nullptr; }
   /// See Session::take_job().
   std::shared_ptr<Job> take_job() noexcept { return std::exchange(new_job_, nullptr); }
@@ -146,7 +151,7 @@ class Negotiation {
   const Features features_;
   Remarks* const remarks_;
   const std::size_t most_names_listed_;
-  const bool makes_jobs_;
+  const OpensExports opens_;
   bool tls_is_on_ = false;
   Phase phase_ = Phase::client_flags;
   std::string end_reason_;

@@ -12,7 +12,8 @@ Session::Session(ExportTree& exports, const TransmissionTuning& tuning, TlsMode 
       meter_(meter),
       batch_(tuning.batch_bytes),
       phase_(std::in_place_type<Negotiation>, exports, batch_, tls, extensions, features, &remarks_,
-             most_names_listed, tuning.makes_jobs) {}
+             most_names_listed,
+             tuning.makes_jobs ? OpensExports::by_job : OpensExports::in_consume) {}
 
 std::size_t Session::consume(std::span<const std::byte> input) {
   std::size_t used = 0;

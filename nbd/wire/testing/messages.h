@@ -201,117 +201,164 @@ inline bool is_wire_error(std::uint32_t error) {
   return std::ranges::find(kKnown, error) != kKnown.end();
 }
 
-/// Takes the whole answer to `asked`, checking every rule on the way. `structured` says what was
-/// negotiated.
-inline Answer take_answer(Stream& stream, const Request& asked, bool structured,
-                          bool extended = false) {
-  Answer answer;
-  const bool is_read = asked.command == Command::read;
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> covered;  // offset, length
-  bool first = true;
-  while (true) {
-    const auto chunk = take_chunk_or_simple(stream, answer);
-    if (!chunk) {
-      if (!first) throw WireViolation("a simple reply among chunks");
-      if (is_read && structured) throw WireViolation("a simple reply to a structured read");
-      if (extended) throw WireViolation("a simple reply in spite of extended headers");
-      if (answer.cookie != asked.cookie) throw WireViolation("another request's cookie");
-      if (answer.error != 0 && !is_wire_error(answer.error)) throw WireViolation("a raw errno");
-      if (is_read && answer.error == 0) {
-        const auto data = stream.take(asked.length);
-        answer.data.assign(data.begin(), data.end());
+/// Takes the whole answer to a request, checking every rule on the way.
+class AnswerReader {
+ public:
+  AnswerReader(Stream& stream, const Request& asked, bool structured, bool extended)
+      : stream_(stream), asked_(asked), structured_(structured), extended_(extended) {}
+
+  Answer take() {
+    for (bool first = true;; first = false) {
+      const auto chunk = take_chunk_or_simple(stream_, answer_);
+      if (!chunk) {
+        if (!first) throw WireViolation("a simple reply among chunks");
+        take_simple();
+        return std::move(answer_);
       }
-      return answer;
+      check_header(*chunk);
+      take_body(*chunk);
+      if (chunk->done()) break;
     }
-    if (!structured) throw WireViolation("a chunk without structured replies");
-    first = false;
-    answer.structured = true;
-    answer.cookie = chunk->cookie;
-    if (chunk->cookie != asked.cookie) throw WireViolation("another request's cookie");
-    if (chunk->extended != extended) throw WireViolation("a header of the wrong kind");
-    if (extended && chunk->offset != asked.offset) throw WireViolation("another offset");
-    Stream body(chunk->data);
-    const auto cover = [&](std::uint64_t offset, std::uint64_t length) {
-      if (!is_read || length == 0 || offset < asked.offset ||
-          offset - asked.offset > asked.length || length > asked.length - (offset - asked.offset)) {
-        throw WireViolation("a chunk outside of its request");
-      }
-      covered.emplace_back(offset, length);
-      answer.data.resize(asked.length);
-    };
-    if (chunk->is(ChunkType::none)) {
-      if (!chunk->done() || !body.empty()) throw WireViolation("a none chunk in the middle");
-    } else if (chunk->is(ChunkType::offset_data)) {
-      const auto offset = body.number<std::uint64_t>();
-      const auto data = body.take(body.left());
-      cover(offset, data.size());
-      std::ranges::copy(data,
-                        answer.data.begin() + static_cast<std::ptrdiff_t>(offset - asked.offset));
-      ++answer.data_chunks;
-    } else if (chunk->is(ChunkType::offset_hole)) {
-      if (chunk->data.size() != 12) throw WireViolation("a hole chunk of the wrong size");
+    check_whole();
+    return std::move(answer_);
+  }
+
+ private:
+  bool is_read() const { return asked_.command == Command::read; }
+
+  void take_simple() {
+    if (is_read() && structured_) throw WireViolation("a simple reply to a structured read");
+    if (extended_) throw WireViolation("a simple reply in spite of extended headers");
+    if (answer_.cookie != asked_.cookie) throw WireViolation("another request's cookie");
+    if (answer_.error != 0 && !is_wire_error(answer_.error)) throw WireViolation("a raw errno");
+    if (is_read() && answer_.error == 0) {
+      const auto data = stream_.take(asked_.length);
+      answer_.data.assign(data.begin(), data.end());
+    }
+  }
+
+  void check_header(const Chunk& chunk) {
+    if (!structured_) throw WireViolation("a chunk without structured replies");
+    answer_.structured = true;
+    answer_.cookie = chunk.cookie;
+    if (chunk.cookie != asked_.cookie) throw WireViolation("another request's cookie");
+    if (chunk.extended != extended_) throw WireViolation("a header of the wrong kind");
+    if (extended_ && chunk.offset != asked_.offset) throw WireViolation("another offset");
+  }
+
+  void take_body(const Chunk& chunk) {
+    Stream body(chunk.data);
+    if (chunk.is(ChunkType::none)) {
+      if (!chunk.done() || !body.empty()) throw WireViolation("a none chunk in the middle");
+    } else if (chunk.is(ChunkType::offset_data)) {
+      take_data(body);
+    } else if (chunk.is(ChunkType::offset_hole)) {
+      if (chunk.data.size() != 12) throw WireViolation("a hole chunk of the wrong size");
       const auto offset = body.number<std::uint64_t>();
       cover(offset, body.number<std::uint32_t>());
-      ++answer.hole_chunks;
-    } else if (chunk->is(extended ? ChunkType::block_status_ext : ChunkType::block_status)) {
-      if (asked.command != Command::block_status) throw WireViolation("an unasked status");
-      const auto id = body.number<std::uint32_t>();
-      if (id == 0) throw WireViolation("a context without a number");
-      Answer::Descriptors& told = id == 1 ? answer.descriptors : answer.other_status[id];
-      if (!told.empty()) throw WireViolation("two chunks for one context");
-      std::uint64_t total = 0;
-      if (extended && body.number<std::uint32_t>() * std::size_t{16} != body.left()) {
-        throw WireViolation("a wrong count of descriptors");
-      }
-      if (body.left() == 0 || body.left() % 8 != 0) throw WireViolation("a bad status length");
-      while (!body.empty()) {
-        if (total >= asked.length) throw WireViolation("a descriptor behind the request");
-        const std::uint64_t length =
-            extended ? body.number<std::uint64_t>() : body.number<std::uint32_t>();
-        const std::uint64_t status =
-            extended ? body.number<std::uint64_t>() : body.number<std::uint32_t>();
-        if (length == 0) throw WireViolation("an empty descriptor");
-        total += length;
-        told.emplace_back(length, status);
-      }
-      if ((asked.flags & kReqOne) != 0 && (told.size() != 1 || total > asked.length)) {
-        throw WireViolation("more than the one descriptor that was asked for");
-      }
-    } else if (chunk->is(ChunkType::error) || chunk->is(ChunkType::error_offset)) {
-      if (answer.error != 0) throw WireViolation("two errors");
-      answer.error = body.number<std::uint32_t>();
-      if (!is_wire_error(answer.error)) throw WireViolation("a raw errno");
-      const auto length = body.number<std::uint16_t>();
-      if (length > 4096) throw WireViolation("an error text is too long");
-      answer.text = text_of(body.take(length));
-      if (chunk->is(ChunkType::error_offset)) {
-        const auto offset = body.number<std::uint64_t>();
-        if (offset < asked.offset || offset - asked.offset >= asked.length) {
-          throw WireViolation("an error outside of its request");
-        }
-        answer.error_offset = offset;
-      }
-      if (!body.empty()) throw WireViolation("junk behind an error");
+      ++answer_.hole_chunks;
+    } else if (chunk.is(extended_ ? ChunkType::block_status_ext : ChunkType::block_status)) {
+      take_status(body);
+    } else if (chunk.is(ChunkType::error) || chunk.is(ChunkType::error_offset)) {
+      take_error(body, chunk.is(ChunkType::error_offset));
     } else {
       throw WireViolation("an unknown chunk");
     }
-    if (chunk->done()) break;
   }
-  if (is_read && (asked.flags & kDf) != 0 && answer.data_chunks + answer.hole_chunks > 1) {
-    throw WireViolation("more than one chunk in spite of DF");
+
+  void cover(std::uint64_t offset, std::uint64_t length) {
+    if (!is_read() || length == 0 || offset < asked_.offset ||
+        offset - asked_.offset > asked_.length ||
+        length > asked_.length - (offset - asked_.offset)) {
+      throw WireViolation("a chunk outside of its request");
+    }
+    covered_.emplace_back(offset, length);
+    answer_.data.resize(asked_.length);
   }
-  std::ranges::sort(covered);
-  std::uint64_t covered_to = asked.offset;
-  bool gapless = true;
-  for (const auto& [offset, length] : covered) {
-    if (offset < covered_to) throw WireViolation("chunks overlap");
-    gapless = gapless && offset == covered_to;
-    covered_to = offset + length;
+
+  void take_data(Stream& body) {
+    const auto offset = body.number<std::uint64_t>();
+    const auto data = body.take(body.left());
+    cover(offset, data.size());
+    std::ranges::copy(data,
+                      answer_.data.begin() + static_cast<std::ptrdiff_t>(offset - asked_.offset));
+    ++answer_.data_chunks;
   }
-  if (is_read && answer.error == 0 && (!gapless || covered_to != asked.offset + asked.length)) {
-    throw WireViolation("a read that does not cover its request");
+
+  void take_status(Stream& body) {
+    if (asked_.command != Command::block_status) throw WireViolation("an unasked status");
+    const auto id = body.number<std::uint32_t>();
+    if (id == 0) throw WireViolation("a context without a number");
+    Answer::Descriptors& status = id == 1 ? answer_.descriptors : answer_.other_status[id];
+    if (!status.empty()) throw WireViolation("two chunks for one context");
+    if (extended_ && body.number<std::uint32_t>() * std::size_t{16} != body.left()) {
+      throw WireViolation("a wrong count of descriptors");
+    }
+    if (body.left() == 0 || body.left() % 8 != 0) throw WireViolation("a bad status length");
+    std::uint64_t total = 0;
+    while (!body.empty()) {
+      if (total >= asked_.length) throw WireViolation("a descriptor behind the request");
+      const std::uint64_t length = status_number(body);
+      if (length == 0) throw WireViolation("an empty descriptor");
+      total += length;
+      status.emplace_back(length, status_number(body));
+    }
+    if ((asked_.flags & kReqOne) != 0 && (status.size() != 1 || total > asked_.length)) {
+      throw WireViolation("more than the one descriptor that was asked for");
+    }
   }
-  return answer;
+  std::uint64_t status_number(Stream& body) const {
+    return extended_ ? body.number<std::uint64_t>() : body.number<std::uint32_t>();
+  }
+
+  void take_error(Stream& body, bool has_offset) {
+    if (answer_.error != 0) throw WireViolation("two errors");
+    answer_.error = body.number<std::uint32_t>();
+    if (!is_wire_error(answer_.error)) throw WireViolation("a raw errno");
+    const auto length = body.number<std::uint16_t>();
+    if (length > 4096) throw WireViolation("an error text is too long");
+    answer_.text = text_of(body.take(length));
+    if (has_offset) {
+      const auto offset = body.number<std::uint64_t>();
+      if (offset < asked_.offset || offset - asked_.offset >= asked_.length) {
+        throw WireViolation("an error outside of its request");
+      }
+      answer_.error_offset = offset;
+    }
+    if (!body.empty()) throw WireViolation("junk behind an error");
+  }
+
+  /// No byte twice, and of a read without an error all of them.
+  void check_whole() {
+    if (is_read() && (asked_.flags & kDf) != 0 && answer_.data_chunks + answer_.hole_chunks > 1) {
+      throw WireViolation("more than one chunk in spite of DF");
+    }
+    std::ranges::sort(covered_);
+    std::uint64_t covered_to = asked_.offset;
+    bool gapless = true;
+    for (const auto& [offset, length] : covered_) {
+      if (offset < covered_to) throw WireViolation("chunks overlap");
+      gapless = gapless && offset == covered_to;
+      covered_to = offset + length;
+    }
+    if (is_read() && answer_.error == 0 &&
+        (!gapless || covered_to != asked_.offset + asked_.length)) {
+      throw WireViolation("a read that does not cover its request");
+    }
+  }
+
+  Stream& stream_;
+  const Request& asked_;
+  const bool structured_;
+  const bool extended_;
+  Answer answer_;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> covered_;  // offset, length
+};
+
+/// `structured` and `extended` are what was negotiated.
+inline Answer take_answer(Stream& stream, const Request& asked, bool structured,
+                          bool extended = false) {
+  return AnswerReader(stream, asked, structured, extended).take();
 }
 
 }  // namespace mkvirtfs::nbd::testing
