@@ -753,7 +753,7 @@ def bench_archive_reads(tar, packed):
 
             for count in range(2000):
                 offset = chosen.randrange(starts[0], starts[-1] - 65536) // 4096 * 4096
-                # Whoever comes second finds the packed bytes in the processor's caches.
+                # The one that comes second finds the packed bytes in the processor's caches.
                 for measure in (read, inflate_span) if count % 2 else (inflate_span, read):
                     measure(offset)
             for offset in range(0, 512 << 20, 1 << 20):

@@ -56,7 +56,7 @@ class ContentStore {
   /// guess, and cheap.
   virtual bool is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length);
 
-  /// Waits until the bytes are at hand. Tells of no failure: the read that follows does.
+  /// Waits until the bytes are at hand. Reports no failure: the read that follows does.
   virtual void fetch(ContentNo content, std::uint64_t offset, std::uint64_t length);
 
   /// Whether what fetch() brought is at hand afterwards, as a rule. Where it is not, who must not

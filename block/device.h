@@ -47,9 +47,9 @@ class BlockDevice {
   /// Fills all of `out` from `offset`, or fails and leaves `out` unspecified. Never short.
   virtual Result<void> read(std::uint64_t offset, std::span<std::byte> out) = 0;
 
-  /// Tells `sink` where each byte of `range` lives: in order, gapless, exactly covering it unless
-  /// the sink stops. Answered from memory: no host I/O. Extents may end at any byte, not only at
-  /// blocks.
+  /// Reports to `sink` where each byte of `range` lives: in order, gapless, exactly covering it
+  /// unless the sink stops. Answered from memory: no host I/O. Extents may end at any byte, not
+  /// only at blocks.
   virtual void map(Range range, ExtentSink& sink) const = 0;
 
   /// Whether a call for this range may have to wait: for a disk, another machine, or a lock that
@@ -61,7 +61,7 @@ class BlockDevice {
 
   // A read-only device (geometry().writable is false) is never asked these; the defaults refuse.
   virtual Result<void> write(std::uint64_t offset, std::span<const std::byte> data);
-  /// Makes `range` read as zeroes; `keep_allocated` asks that later writes there can not lack
+  /// Makes `range` read as zeroes; `keep_allocated` asks that later writes there cannot lack
   /// space.
   virtual Result<void> zero(Range range, bool keep_allocated);
   virtual Result<void> trim(Range range);

@@ -128,7 +128,7 @@ class Dump {
   /// Writes one piece, in any order.
   Result<void> copy_piece(Range range, std::vector<Step>& steps, std::span<std::byte> buffer);
   Result<void> read_and_write(Range range, std::span<std::byte> buffer);
-  /// False when the kernel can not do it, or the file changed meanwhile: then it must be read.
+  /// False when the kernel cannot do it, or the file changed meanwhile: then it must be read.
   Result<bool> move(const Extent& extent);
 
   void give_up(Error error);
@@ -317,7 +317,7 @@ Result<bool> Dump::move(const Extent& extent) {
     } else if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
       return fail_errno(errno, fmt::format("write {}", output_.name()));
     } else {
-      // Another file system, or one that can not; what really is broken, read() or write() tells.
+      // Another file system, or one that cannot; read() or write() reports what is broken.
       can_move_ = false;
       return false;
     }

@@ -18,7 +18,7 @@
 namespace mkvirtfs {
 
 /// Dump to a path. A regular file appears there whole or not at all: it is written without a name
-/// beside its place (or, where the host can not do that, under a temporary name) and gets its name
+/// beside its place (or, where the host cannot do that, under a temporary name) and gets its name
 /// at the end. FIFOs and character devices are written as streams; a block device is overwritten
 /// in place.
 struct DumpFile {
@@ -63,13 +63,13 @@ struct DumpSummary {
 };
 
 /// Writes every byte of `device` to `options.output`: law 2, what read() would say. Files become
-/// sparse where the map tells of holes. The device must not be written meanwhile.
+/// sparse where the map has holes. The device must not be written meanwhile.
 ///
 /// Errors: what read() says (Errc::source_changed among them); Errc::no_space when the host is
-/// full; Errc::io with EEXIST, EISDIR and their kin for an output that can not be. On any error a
+/// full; Errc::io with EEXIST, EISDIR and their kin for an output that cannot be. On any error a
 /// file that was begun is gone again, and one that stood there before is untouched; streams and
 /// block devices keep what they got. The program should ignore SIGPIPE and SIGXFSZ, which would end
-/// it before the error can be told.
+/// it before the error can be reported.
 Result<DumpSummary> dump(BlockDevice& device, const DumpOptions& options);
 
 }  // namespace mkvirtfs

@@ -39,7 +39,7 @@ class DumpOutput {
   Result<void> write_at(std::uint64_t offset, std::span<const std::byte> bytes) const;
   Result<void> append(std::span<const std::byte> bytes) const;
 
-  /// All is written: gives a new file its name, closes, and tells of errors that the host kept for
+  /// All is written: gives a new file its name, closes, and reports errors that the host kept for
   /// the end.
   Result<void> publish();
 

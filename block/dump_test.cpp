@@ -309,7 +309,7 @@ TEST_CASE("a read that fails anywhere leaves nothing behind") {
   }
 }
 
-TEST_CASE("a full host is told as such, and a device is not deleted for it") {
+TEST_CASE("a full host is reported as such, and a device is not deleted for it") {
   PatchworkDevice device;
   device.computed(3'000'000);
   const bool overwrite = GENERATE(false, true);
@@ -439,7 +439,7 @@ TEST_CASE("an interrupted dump ends soon and leaves nothing") {
   }
 }
 
-TEST_CASE("progress is told on the caller's thread, grows, and ends at all of the data") {
+TEST_CASE("progress is reported on the caller's thread, grows, and ends at all of the data") {
   Source source;
   const TempDir out;
   DumpOptions options = to_file(out / "disk.img");

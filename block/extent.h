@@ -82,7 +82,7 @@ class CallableSink final : public ExtentSink {
   Callable& callable_;
 };
 
-/// Calls `visit(const Extent&) -> bool` for each extent of `range`, as `mapped.map()` tells them.
+/// Calls `visit(const Extent&) -> bool` for each extent of `range`, as `mapped.map()` has them.
 template <class Mapped, class Visit>
 void for_each_extent(const Mapped& mapped, Range range, Visit&& visit) {
   CallableSink<std::remove_reference_t<Visit>> sink(visit);

@@ -16,7 +16,7 @@
 
 namespace mkvirtfs {
 
-/// One line of what `inspect` tells about an image. `name` is kept like an API: snake_case, with
+/// One line of what `inspect` says of an image. `name` is kept like an API: snake_case, with
 /// its unit.
 struct ImageFact {
   std::string name;

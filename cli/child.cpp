@@ -61,7 +61,7 @@ Result<Child> Child::start(const std::string& command,
   ::posix_spawnattr_destroy(&attributes);
   if (failure != 0) return fail_errno(Errc::io, failure, "run /bin/sh");
 
-  // The id can not be another process's yet: nobody has waited for it.
+  // The id cannot be another process's yet: nobody has waited for it.
   Child child(pid, UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))));
   if (!child.pid_fd_) return fail_errno(Errc::io, errno, "watch the command that --run started");
   return child;

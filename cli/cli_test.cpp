@@ -42,7 +42,7 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-/// A failure is told in one line that begins with the program's name, and nothing else is said.
+/// A failure is reported in one line that begins with the program's name, and nothing else is said.
 void check_one_line(const Outcome& outcome) {
   CHECK(outcome.out.empty());
   CHECK_THAT(outcome.err, Catch::StartsWith("mkvirtfs: "));
@@ -312,14 +312,14 @@ TEST_CASE("a failure is exit 1, one line, and nothing is left behind") {
   std::filesystem::current_path("/");
 }
 
-TEST_CASE("names from outside can not break the line") {
+TEST_CASE("names from outside cannot break the line") {
   const Outcome outcome = run_here({"inspect", "a\nmkvirtfs: \x1b[31mred"});
   CHECK(outcome.status == 1);
   check_one_line(outcome);
   CHECK(outcome.err.find('\x1b') == std::string::npos);
 }
 
-TEST_CASE("inspect tells the facts under names that stay") {
+TEST_CASE("inspect reports the facts under names that stay") {
   const Source source;
   const Outcome outcome = run_here({"inspect", source.path, "--fs=ext4", "--json"});
   REQUIRE(outcome.status == 0);
@@ -415,7 +415,7 @@ TEST_CASE("the map covers the image, and one offset names what lies there") {
   }
 }
 
-TEST_CASE("dump tells what it wrote") {
+TEST_CASE("dump reports what it wrote") {
   const Source source;
   const TempDir out;
   const std::string target = (out / "disk.img").string();

@@ -22,7 +22,7 @@ class Command {
   Command(const Command&) = delete;
   Command& operator=(const Command&) = delete;
 
-  /// Does the work; returns the program's exit status. An error is told by the caller, on one line.
+  /// Does the work; returns the program's exit status. The caller reports an error, on one line.
   virtual Result<int> run(const Streams& streams) = 0;
 
   /// Whether it was this one that the command line named.

@@ -11,7 +11,7 @@
 namespace mkvirtfs::cli {
 
 /// What `mkvirtfs ctl` can ask of a running server. `writable` is null when nothing can be written;
-/// `statistics` tells them as one line of JSON.
+/// `statistics` returns one line of JSON.
 ControlServer::Handler make_control(std::shared_ptr<OverlayExports> writable,
                                     std::function<std::string()> statistics);
 

@@ -51,7 +51,7 @@ int milliseconds_until(Clock::time_point when) {
   return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60'000));
 }
 
-/// Whoever may enter the directory of a socket can connect; what they ask for is ours alone.
+/// Everyone who may enter the directory of a socket can connect, but only we and root are served.
 bool is_ours(int fd) {
   ucred peer{};
   socklen_t length = sizeof peer;

@@ -20,7 +20,7 @@ struct OverlayChange {
 };
 
 /// What was written since the overlay was made, or since its last snapshot: calls `visit` in order
-/// of offsets until it returns false. What belongs to no file of the image is told as the image
+/// of offsets until it returns false. What belongs to no file of the image is named as the image
 /// describes it; what a client has put into free space is free space for the image.
 void for_each_change(const Overlay& overlay,
                      const std::function<bool(const OverlayChange&)>& visit);

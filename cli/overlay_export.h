@@ -17,9 +17,9 @@ struct ExportedRange {
 };
 
 /// Writes what an overlay holds, with the layers below it, into a sparse file as long as the disk,
-/// each byte at its own offset; and tells `visit` the ranges, in order, until it returns false. The
-/// image below is not needed. An `output` that is there is replaced only with `force`; what is cut
-/// off by a failure is removed.
+/// each byte at its own offset; and calls `visit` for the ranges, in order, until it returns false.
+/// The image below is not needed. An `output` that is there is replaced only with `force`; what is
+/// cut off by a failure is removed.
 Result<void> export_overlay(const std::string& overlay, const std::string& output, bool force,
                             const std::function<bool(const ExportedRange&)>& visit);
 

@@ -81,7 +81,7 @@ Result<PipeBridge> PipeBridge::start(UniqueFd input, UniqueFd output) {
   shared->in_thread = std::move(*in_thread);
   Result<std::thread> out_thread = start_thread("move bytes to a pipe", [shared] {
     move_all(shared->ours.get(), shared->output.get(), shared->end.get());
-    // Whoever answers shall see that nobody listens; whoever listens, that nothing more comes.
+    // The end that writes sees that nobody reads, and the end that reads that nothing more comes.
     ::shutdown(shared->ours.get(), SHUT_RD);
     shared->output.reset();
     const std::uint64_t one = 1;

@@ -6,8 +6,8 @@
 
 namespace mkvirtfs::cli {
 
-/// The program: parses the command line, runs the subcommand, tells a failure in one line. Returns
-/// the exit status: 0 done, 1 failed, 2 wrong usage; `serve --run` returns its command's.
+/// The program: parses the command line, runs the subcommand, reports a failure in one line.
+/// Returns the exit status: 0 done, 1 failed, 2 wrong usage; `serve --run` returns its command's.
 ///
 /// `formats` are what --fs offers, with their options; they must outlive the call.
 ///

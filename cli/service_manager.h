@@ -6,9 +6,9 @@
 
 namespace mkvirtfs::cli {
 
-/// Tells the service manager that started us how we are ("READY=1"), as sd_notify(3) describes: a
-/// datagram to the socket that NOTIFY_SOCKET names. Does nothing when there is none. What fails is
-/// not our failure.
+/// Reports our state ("READY=1") to the service manager that started us, as sd_notify(3) describes:
+/// a datagram to the socket that NOTIFY_SOCKET names. Does nothing when there is none. What fails
+/// is not our failure.
 void notify_service_manager(std::string_view state);
 
 /// The sockets that it hands over ("LISTEN_FDS"), as sd_listen_fds(3) describes: they are the

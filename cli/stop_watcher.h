@@ -14,7 +14,7 @@
 
 namespace mkvirtfs::cli {
 
-/// Keeps signals from ending the process while it lives, so that whoever wants to stop cleanly can
+/// Keeps signals from ending the process while it lives, so that code that stops cleanly can
 /// watch for them. Threads that are started meanwhile inherit this.
 class BlockedSignals {
  public:

@@ -16,7 +16,7 @@ struct Streams {
   int err = STDERR_FILENO;
 };
 
-/// Writes all of `text`. False when it can not: the reader has left, the disk is full.
+/// Writes all of `text`. False when it cannot: the reader has left, the disk is full.
 bool print(int fd, std::string_view text);
 
 /// An environment variable; nullopt when it is not set.

@@ -32,7 +32,7 @@ struct ResourceOptions {
   /// Called with each remark of prepare(), on its thread; unset: it is written to the log.
   std::function<void(const Remark& remark)> on_remark{};
   /// Called when an export of make_exports() cannot be prepared for a client, on any thread; may
-  /// change the text that the client is told. Unset: it is written to the log.
+  /// change the text that the client receives. Unset: it is written to the log.
   std::function<void(std::string_view name, Error& error)> on_export_failure{};
   /// Becomes true, on any thread: what waits for a pipe, or has not yet read all its sources, ends
   /// with ECANCELED. Outlives every device; may be null.

@@ -45,7 +45,7 @@ class SourceBaseEntries final : public BaseEntries {
   Result<bool> next(BaseEntry& entry) override;
   /// Of what next() gave last: reads all of it. Errors: those of reading.
   Result<ContentDigest> digest() const;
-  /// Whether what next() gave last can be found again, so that the host tells when it changed.
+  /// Whether what next() gave last can be found again, so that a change of it is seen.
   bool is_lasting() const;
 
  private:

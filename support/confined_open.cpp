@@ -30,7 +30,7 @@ bool openat2_works() {
   return fd || (errno != ENOSYS && errno != EPERM);
 }
 
-/// Whether two descriptors are on one mount. Where the kernel tells no mount ids, devices must do;
+/// Whether two descriptors are on one mount. Where the kernel has no mount ids, devices must do;
 /// but only of directories, since overlayfs files have the device of the layer that holds them.
 bool same_mount(int a, int b) {
   struct statx of_a{};

@@ -23,7 +23,7 @@
 
 namespace mkvirtfs::testing {
 
-/// One host file as a ContentStore: whatever `content` is asked for, it is that file. It tells a
+/// One host file as a ContentStore: whatever `content` is asked for, it is that file. It sees a
 /// change by size and mtime, as a real store does. Tests only.
 class FileStore final : public MemoryStore {
  public:

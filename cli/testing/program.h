@@ -49,7 +49,7 @@ class Process {
 
   pid_t pid_ = -1;
   UniqueFd out_;
-  UniqueFd err_;  // a memory file: it can not fill up and block the program
+  UniqueFd err_;  // a memory file: it cannot fill up and block the program
   std::string unread_;
 };
 

@@ -70,8 +70,8 @@ class PlannedImage : public Image {
   /// The same by the node's first path.
   DataPlacement data_of(NodeNo node) const { return data_at(tree().path(node)); }
 
-  /// Where a structure of the format stands: "superblock", "fat", "boot_catalogue". `number` tells
-  /// those apart of which there are several: block groups, copies. In pieces, if it must be; empty
+  /// Where a structure of the format stands: "superblock", "fat", "boot_catalogue". `number` says
+  /// which one, where there are several: block groups, copies. In pieces, if it must be; empty
   /// when there is none.
   virtual std::vector<Range> structure(std::string_view name, std::uint64_t number = 0) const = 0;
   /// The names that structure() knows, each kept like an API.

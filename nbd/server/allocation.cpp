@@ -32,7 +32,7 @@ class RunMaker {
     return runs_.size() < most_runs_;
   }
 
-  /// Tells the rest. Before the end of the request this cuts the last run where the walk stopped.
+  /// Reports the rest. Before the end of the request this cuts the last run where the walk stopped.
   void finish() {
     if (hole_.length != 0) end_hole();
     if (reported_ < seen_) add_run(seen_, false);

@@ -79,7 +79,8 @@ TEST_CASE("an answer can be cut short, but never empty or wrong", "[allocation]"
   CHECK(allocation(device, {4096, 8192}, 1) == std::vector<StatusRun>{{{4096, 4096}, kHole}});
   CHECK(allocation(device, {0, 819200}, 1000, 1) == std::vector<StatusRun>{{{0, 4096}, kData}});
   CHECK(allocation(device, {0, 819200}, 1000, 2).size() == 2);
-  // Stopped inside a block: what was seen is told, as data when it is not a whole block of hole.
+  // Stopped inside a block: what was seen is reported, as data when it is not a whole block of
+  // hole.
   ExtentDevice slivers;
   for (int i = 0; i < 100; ++i) slivers.computed(10).hole(10);
   CHECK(allocation(slivers, {0, 2000}, 1000, 4) == std::vector<StatusRun>{{{0, 40}, kData}});

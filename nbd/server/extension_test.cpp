@@ -454,7 +454,7 @@ TEST_CASE("a block status may ask for some contexts only", "[extension][X3]") {
   CHECK(two.second.size() == 1);
   CHECK(two.second.at(3) == Descriptors{{1024, 3}});
 
-  // What is wrong with it is told, and the next request understood.
+  // What is wrong with it is answered, and the next request understood.
   for (const auto& ids :
        std::vector<std::vector<std::uint32_t>>{{0}, {4}, {1, 1}, {1, 2, 2}, {1, 0xffffffff}}) {
     CAPTURE(ids);

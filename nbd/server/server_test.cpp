@@ -410,7 +410,7 @@ TEST_CASE("a client that is connected already can be handed over", "[server]") {
   const auto device = memory_device(1 << 20);
   auto server = *Server::create(*make_single_export(device));
   int ends[2];
-  // Non-blocking on purpose: whoever made it may have had other plans.
+  // Non-blocking on purpose: its maker may have had other plans.
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
   REQUIRE(server->adopt(UniqueFd(ends[0])));
   ::fcntl(ends[1], F_SETFL, 0);
@@ -673,7 +673,7 @@ TEST_CASE("a client that may not come in hears nothing", "[server][A15]") {
   CHECK(asked == 3);
   CHECK(server->statistics().connections_refused == 3);
   CHECK(server->statistics().connections_total == 0);
-  // Nor who is brought along.
+  // Nor a client that is brought along.
   int fds[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
   SocketClient brought{UniqueFd(fds[0])};

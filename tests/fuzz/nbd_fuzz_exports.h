@@ -42,7 +42,7 @@ inline std::shared_ptr<FileStore> pattern_file(std::size_t size) {
   return std::make_shared<FileStore>(fmt::format("/proc/self/fd/{}", fd));
 }
 
-/// Where "mixed" can not be read, for the targets that check errors.
+/// Where "mixed" cannot be read, for the targets that check errors.
 inline constexpr Range kBrokenRange{400'000, 4096};
 
 inline std::shared_ptr<ExtentDevice> mixed_device() {

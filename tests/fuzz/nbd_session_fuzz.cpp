@@ -67,7 +67,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // How answers are cut into chunks depends on what else is in the batch, so they are not compared:
   // nbd_requests does that.
   const Outcome in_pieces = run(*exports, tuning, input, tls, step);
-  // A simple reply can not take back an OK that was sent; when it is sent depends on the batches.
+  // A simple reply cannot take back an OK that was sent; when it is sent depends on the batches.
   if (at_once.device_failed || in_pieces.device_failed) return 0;
   FUZZ_REQUIRE(at_once.finished == in_pieces.finished);
   FUZZ_REQUIRE(at_once.unused == in_pieces.unused);

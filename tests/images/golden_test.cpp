@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Plans every recipe of this folder and compares what it became with what the recipe says.
-// README.md tells the format.
+// README.md describes the format.
 #include <catch2/catch.hpp>
 
 #include <fmt/format.h>
@@ -75,7 +75,7 @@ struct DifferenceLines final : DifferenceSink {
   std::string text;
 };
 
-/// Facts, differences from the source, then what lies where: data as the map tells it, one line a
+/// Facts, differences from the source, then what lies where: data as the map has it, one line a
 /// thing.
 std::string describe(const Image& image) {
   std::string text;

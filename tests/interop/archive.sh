@@ -180,7 +180,7 @@ cat full.tar | "$MKVIRTFS" dump - --fs=ext4 --layout=name -o archive.img --force
 cmp directory.img archive.img || fail "not the same from a pipe"
 contains "$(cat stderr)" 'spool'
 
-# Neither where the index can not be kept: its points are made again while the image is read.
+# Neither where the index cannot be kept: its points are made again while the image is read.
 mkdir large
 for file in 1 2 3 4 5; do seq "${file}000000" "${file}999999" >"large/$file"; done
 tar -cf large.tar -C large .
@@ -256,7 +256,7 @@ cmp plain/text <("$MKVIRTFS" dump zisofs.iso --fs=ext4 --cache-dir=none -o zisof
 zisofs zisofs-2.iso version_2=on
 fails 1 'zisofs-2.iso: member .*: is stored in a way that cannot be read here' "$MKVIRTFS" inspect zisofs-2.iso
 
-# What can not be is told on one line.
+# What cannot be is reported in one line.
 fails 1 'reader-memory' "$MKVIRTFS" inspect --reader-memory=8M solid.7z
 fails 1 'neither a directory nor an archive' "$MKVIRTFS" inspect directory.img
 fails 1 'spool' "$MKVIRTFS" inspect --spool-dir=none solid.7z

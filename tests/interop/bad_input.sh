@@ -66,7 +66,7 @@ stop_server
 fails 2 'port' "$MKVIRTFS" serve "$tree" -p 70000
 fails 2 'port' "$MKVIRTFS" serve "$tree" -p http
 
-# What a name has that no terminal should see is escaped, once, whoever reports it: here the scanner, a planner, the
+# What a name has that no terminal should see is escaped once, no matter what reports it: here the scanner, a planner, the
 # command line, and the log.
 odd=$'odd\nname\\'
 shown='odd\x0aname\x5c'

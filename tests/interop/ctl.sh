@@ -54,7 +54,7 @@ until ctl discard job-1 2>"$work/stderr"; do ((SECONDS < deadline)) || fail "$(c
 nbdcopy "$job" "$work/anew"
 same "$work/anew" "$work/image"
 
-# What can not be.
+# What cannot be.
 fails 1 'nothing was written' "$MKVIRTFS" ctl "$work/ctl" diff unknown
 fails 1 'no export can have' "$MKVIRTFS" ctl "$work/ctl" snapshot job-1 ../x
 # The error that a server sends is escaped once on its way to the terminal.
@@ -103,7 +103,7 @@ ask()
 askers = [threading.Thread(target=ask) for _ in range(8)]
 for asker in askers: asker.start()
 for asker in askers: asker.join()
-# The deadline: who never asks, or never ends, is told so after ten seconds.
+# The deadline: a client that never asks, or never ends, learns so after ten seconds.
 begun = time.monotonic()
 for client in idle[:5] + [dripping]:
     client.settimeout(20)

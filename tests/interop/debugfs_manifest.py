@@ -79,7 +79,7 @@ if wanted:
     debugfs([f"ea_get -f {value} <{number}> {name}" for value, (number, name) in zip(values, wanted)])
 
 
-def as_the_kernel_tells(name, value):
+def as_the_kernel_shows(name, value):
     """Entries of an ACL that name nobody have no id on disk: the kernel says -1, libext2fs 0."""
     if not name.startswith("system.posix_acl_"):
         return value
@@ -91,7 +91,7 @@ def as_the_kernel_tells(name, value):
 xattrs = {}
 for path, (number, name) in zip(values, wanted):
     with open(path, "rb") as file:
-        value = as_the_kernel_tells(name, file.read())
+        value = as_the_kernel_shows(name, file.read())
     xattrs.setdefault(number, []).append(f" {escaped(name.encode())}={escaped(value)}")
 
 TYPES = {b"regular": stat.S_IFREG, b"directory": stat.S_IFDIR, b"symlink": stat.S_IFLNK,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # FAT from outside: 100,000 files go in by dump and come out of mtools; serving gives the same bytes;
-# what is left out or mapped is told; nothing else is.
+# what is left out or mapped is reported; nothing else is.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/lib.sh"
 
@@ -46,7 +46,7 @@ nbdcopy "$uri" "$work/served.img"
 same "$work/served.img" "$work/fat32.img"
 stop_server
 
-# A tree of everything hard: what can not be held is told in one line, listed on request.
+# A tree of everything hard: what cannot be held is reported in one line, listed on request.
 "$here/torture_tree.py" "$work/tree" --without deep
 fails 1 'sparse/6-gib is 6442450944 bytes; FAT files end at 4294967295.*--skip-unfit' \
   "$MKVIRTFS" dump "$work/tree" --fs=fat -o "$work/no.img"

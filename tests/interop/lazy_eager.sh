@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Law 2: reads of any order and size give the bytes of dump, and block status tells the truth.
+# Law 2: reads of any order and size give the bytes of dump, and block status is true.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/lib.sh"
 

@@ -16,7 +16,7 @@ for number in 1 2 3; do
   quietly umoci raw add-layer --image "$work/layout:app" "$work/layers/$number.tar"
 done
 
-# Who is not root can not give files away, and umoci notes in attributes what it could not do: then all belongs
+# Users other than root cannot give files away, and umoci notes in attributes what it could not do: then all belongs
 # to one user on both sides, and has none.
 own=() rootless=()
 is_root || own=(--owner=0:0 --no-xattrs) rootless=(--rootless)
@@ -138,7 +138,7 @@ contains "$(cat "$work/stderr")" "docker-archive:$work/docker.tar shows its root
 "$MKVIRTFS" inspect "$work/layout" 2>"$work/stderr" >"$work/facts"
 contains "$(cat "$work/stderr")" "oci:$work/layout shows its root file system"
 
-# What is wrong is told on one line.
+# What is wrong is reported in one line.
 fails 2 'it has app' "$MKVIRTFS" inspect "oci:$work/layout:other"
 fails 2 'no image for|is for' "$MKVIRTFS" inspect --platform=plan9/mips "oci:$work/layout:app"
 fails 2 'no platform' "$MKVIRTFS" inspect --platform=linux "oci:$work/layout:app"

@@ -66,7 +66,7 @@ contains "$(cat "$server_log")" '^export ""'
 stop_server
 equal "$(grep -c ^statistics "$server_log")" 1 "statistics told"
 
-# Who is let in.
+# Which clients are let in.
 start_server "$work/tree" --fs=ext2 -U "$work/sock" --listen=127.0.0.1:0 \
   --allow="unix:uid=$(id -u)" --deny=any
 nbdinfo --size "nbd+unix://?socket=$work/sock" >"$work/size"
@@ -113,7 +113,7 @@ stop_server
 fails 2 'log-level' "$MKVIRTFS" serve "$work/tree" --log-level=loud
 fails 2 'cannot be given together' "$MKVIRTFS" serve "$work/tree" --log-level=info -v
 
-# More exports than LIST tells. Nothing of them is made before somebody comes.
+# More exports than LIST lists. Nothing of them is made before somebody comes.
 exports=()
 for number in {1..10000}; do exports+=("export-$number=$work/tree"); done
 begun=$(date +%s%N)

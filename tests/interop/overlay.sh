@@ -25,7 +25,7 @@ for where in temp memory "$work/disk.overlay"; do
   nbdcopy "$uri" "$work/changed"
   equal "$(cmp -l -n $((1 << 20)) "$work/changed" "$work/image" | wc -l)" 0 "changed bytes before what was written"
 
-  # The map tells what lies where, and how deep.
+  # The map says what lies where, and how deep.
   contains "$(nbdinfo --map "$uri")" '^ *5242880 +65536 +3 +hole,zero'
   contains "$(nbdinfo --map=qemu:allocation-depth "$uri")" '^ *1048576 +1048576 +1 '
   contains "$(nbdinfo --map=qemu:allocation-depth "$uri")" '^ *0 +1048576 +2 '
@@ -89,7 +89,7 @@ for number in $(seq 0 19); do
   pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid" || fail "a job did not find what it wrote, and nothing else"; done
-# One clone too many: the client is told why.
+# One clone too many: the client learns why.
 if nbdinfo --size "nbd+unix:///job-20?socket=$socket" 2>"$work/stderr"; then fail "one clone too many"; fi
 contains "$(cat "$work/stderr")" 'server policy prevents'
 contains "$(LIBNBD_DEBUG=1 nbdinfo --size "nbd+unix:///job-20?socket=$socket" 2>&1 || true)" '20 clones already, which is the limit'
@@ -136,7 +136,7 @@ handle.shutdown()
 END
 stop_server
 
-# The same by QEMU, which tells what it was answered.
+# The same by QEMU, which prints what it was answered.
 start_server "$work/tree" --fs=ext4 --rw --overlay-max=64k -U "$work/sock"
 for request in 'write -P 1 0 1M' 'write -f -P 1 0 1M' 'write -z 0 1M'; do
   qemu-io -t writeback -f raw "$uri" -c "$request" >"$work/out" 2>&1 || true
@@ -145,7 +145,7 @@ done
 stop_server
 
 # A disk that is full, below an overlay in a file: ENOSPC to writes, to a flush that needs space, and to
-# trims whose state can not be kept; with space again it all goes on, and nothing that was flushed is lost.
+# trims whose state cannot be kept; with space again it all goes on, and nothing that was flushed is lost.
 full_disk='
   set -e
   mount -t tmpfs -o size=3m none "$1" || exit 99

@@ -136,7 +136,7 @@ assert server.wait(20) == 0
 server.stdin.close()
 END
 
-# vsock: where the machine has it, its URI is told, and leads here if the machine can reach itself.
+# vsock: where the machine has it, its URI is printed, and leads here if the machine can reach itself.
 vsock=$(python3 - <<'END'
 import socket
 try:

@@ -19,7 +19,7 @@ mkdir "$work/overlays"
 mkfifo "$work/overlays/%.overlay" "$work/overlays/job.overlay" "$work/overlays/job.overlay.~new~" \
   "$work/overlays/%.overlay.~1~"
 start_server "$work/tree" --fs=ext4 --overlay="$work/overlays/" --clone='job*' -U "$work/sock"
-# The client is told why, and so is the log; other exports are served.
+# The client learns why, and so does the log; other exports are served.
 for name in "" job; do
   qemu-io -r -f raw "nbd+unix:///$name?socket=$work/sock" -c 'read 0 512' >"$work/out" 2>&1 &&
     fail "export '$name' was opened"

@@ -20,7 +20,7 @@
 
 namespace mkvirtfs {
 
-/// What a program did. A program that is missing is an exception: a judge that can not come is no
+/// What a program did. A program that is missing is an exception: a judge that cannot come is no
 /// acquittal.
 struct Ran {
   int status = 0;      // exit status; 128 + signal if it died of one

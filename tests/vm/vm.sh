@@ -84,7 +84,7 @@ pack_initrd() {
 }
 
 # boot KERNEL_ROOT INITRD LOG SECONDS QEMU-ARGUMENT...: runs until the guest powers off. Emulated,
-# because a host may offer a KVM that can not run this kernel; without the check of the timer, which a
+# because a host may offer a KVM that cannot run this kernel; without the check of the timer, which a
 # busy host fails.
 boot() {
   local kernel_root=$1 initrd=$2 log=$3 seconds=$4
