@@ -218,7 +218,7 @@ Result<void> DumpOutput::give_name() {
   int status = ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(),
                            overwrite_ ? 0 : RENAME_NOREPLACE);
   if (status != 0 && (errno == EINVAL || errno == ENOSYS)) {
-    // This host can not refuse to replace: look first, and lose only a race.
+    // This host cannot refuse to replace: look first, and lose only a race.
     struct stat there;
     if (::lstat(path_.c_str(), &there) == 0) return exists(name_);
     status = ::rename(temporary_.c_str(), path_.c_str());

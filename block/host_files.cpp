@@ -23,7 +23,7 @@
 namespace mkvirtfs {
 namespace {
 
-/// Why a file that can not be reopened is no longer the one that was scanned; nullptr when the
+/// Why a file that cannot be reopened is no longer the one that was scanned; nullptr when the
 /// errno says something else (no permission, no memory, a broken disk).
 const char* gone_reason(int os_errno) noexcept {
   switch (os_errno) {
@@ -49,7 +49,7 @@ std::size_t most_open_files_of_process() noexcept {
   // Half of the limit: sockets, pinned files and the scan's directories need descriptors too.
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 64;
-  // An open file takes the kernel some 2 KiB, which it can not reclaim: at most 1 % of the memory.
+  // An open file takes the kernel some 2 KiB, which it cannot reclaim: at most 1 % of the memory.
   constexpr std::uint64_t kMemoryPerFile = 256U << 10;
   const auto pages = static_cast<std::uint64_t>(std::max(::sysconf(_SC_PHYS_PAGES), 1L));
   const auto page_bytes = static_cast<std::uint64_t>(std::max(::sysconf(_SC_PAGESIZE), 1L));
@@ -152,11 +152,11 @@ class HostFiles final : public ContentStore {
   bool drop_oldest_of_each_shelf();
 
   /// Why the open file is not the scanned one; nullopt when it is.
-  std::optional<std::string> difference(ContentNo file, int fd) const;
+  std::optional<FileDifference> difference(ContentNo file, int fd) const;
   /// Names the file in the log if nobody has, and makes the error that OnChange::error answers.
-  Error changed(ContentNo file, const std::string& how);
+  Error changed(ContentNo file, const FileDifference& how);
   /// Answers a read of a changed file as the policy says.
-  Result<void> read_changed(ContentNo file, const std::string& how, std::uint64_t offset,
+  Result<void> read_changed(ContentNo file, const FileDifference& how, std::uint64_t offset,
                             std::span<std::byte> out);
   /// Whatever stands at the path now; zeroes where there is nothing.
   Result<void> read_stale(ContentNo file, std::uint64_t offset, std::span<std::byte> out);
@@ -183,10 +183,10 @@ Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<
   if (!fd) {
     const char* gone = gone_reason(fd.error().os_errno);
     if (gone == nullptr) return propagate(fd);
-    return read_changed(content, gone, offset, out);
+    return read_changed(content, {gone}, offset, out);
   }
   const Result<std::size_t> got = reader_.read((*fd)->get(), offset, out);
-  if (std::optional<std::string> how = difference(content, (*fd)->get())) {
+  if (const std::optional<FileDifference> how = difference(content, (*fd)->get())) {
     drop(content);
     return read_changed(content, *how, offset, out);
   }
@@ -196,7 +196,7 @@ Result<void> HostFiles::read(ContentNo content, std::uint64_t offset, std::span<
   }
   if (*got < out.size()) {
     // What stat and read tell of such a file never agreed (/sys has them).
-    return read_changed(content, fmt::format("it ends at byte {} already", offset + *got), offset,
+    return read_changed(content, {fmt::format("it ends at byte {} already", offset + *got)}, offset,
                         out);
   }
   return {};
@@ -223,7 +223,7 @@ Result<bool> HostFiles::read_at_once(ContentNo content, std::uint64_t offset,
 
 bool HostFiles::is_at_hand(ContentNo content, std::uint64_t offset, std::uint64_t length) {
   const Result<FdRef> fd = acquire_at_once(content);
-  if (!fd) return true;  // pin() tells what is wrong
+  if (!fd) return true;  // pin() reports what is wrong
   return *fd != nullptr && reader_.is_at_hand((*fd)->get(), (*fd)->memo, {offset, length});
 }
 
@@ -234,14 +234,14 @@ void HostFiles::fetch(ContentNo content, std::uint64_t offset, std::uint64_t len
 }
 
 bool HostFiles::keeps_fetched(ContentNo content) {
-  // What is wrong the read that follows tells, and that may have to open the file.
+  // The read that follows reports what is wrong, and it may have to open the file.
   const Result<FdRef> fd = acquire(content);
   return fd ? reader_.keeps_fetched((*fd)->get(), (*fd)->memo) : !reader_.has_waiting_device();
 }
 
 Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
   Result<FdRef> fd = acquire(content);
-  std::optional<std::string> how;
+  std::optional<FileDifference> how;
   if (fd) {
     how = difference(content, (*fd)->get());
     if (!how) {
@@ -252,7 +252,7 @@ Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
   } else {
     const char* gone = gone_reason(fd.error().os_errno);
     if (gone == nullptr) return propagate(fd);
-    how = gone;
+    how.emplace(gone);
   }
   Error error = changed(content, *how);
   if (on_change_ == OnChange::error) return std::unexpected(std::move(error));
@@ -260,7 +260,7 @@ Result<ContentStore::Pin> HostFiles::pin(ContentNo content) {
 }
 
 Result<void> HostFiles::recheck(ContentNo content, const PinnedFile& file) {
-  const std::optional<std::string> how = difference(content, file.fd());
+  const std::optional<FileDifference> how = difference(content, file.fd());
   if (!how) return {};
   drop(content);
   return std::unexpected(changed(content, *how));
@@ -370,28 +370,30 @@ bool HostFiles::drop_oldest_of_each_shelf() {
   return dropped;
 }
 
-std::optional<std::string> HostFiles::difference(ContentNo file, int fd) const {
+std::optional<FileDifference> HostFiles::difference(ContentNo file, int fd) const {
   struct stat status;
   if (::fstat(fd, &status) != 0) {
-    return fmt::format("it cannot be examined (errno {})", errno);
+    return FileDifference{fmt::format("it cannot be examined (errno {})", errno)};
   }
   return file_difference(table_->identity(file), status, check_);
 }
 
-Error HostFiles::changed(ContentNo file, const std::string& how) {
-  std::string what = fmt::format("{} changed after it was scanned: {}", name(file), how);
+Error HostFiles::changed(ContentNo file, const FileDifference& how) {
+  Error error{Errc::source_changed,
+              0,
+              fmt::format("{} changed after it was scanned: {}", name(file), how.what),
+              {},
+              how.hints};
   {
     const MutexLock lock(named_mutex_);
-    if (!named_.insert(static_cast<std::uint32_t>(file)).second) {
-      return {Errc::source_changed, 0, std::move(what)};
-    }
+    if (!named_.insert(static_cast<std::uint32_t>(file)).second) return error;
   }
-  log_.write(LogLevel::warning, change_warning(what, on_change_));
-  return {Errc::source_changed, 0, std::move(what)};
+  log_.write_with_hints(LogLevel::warning, change_warning(error.what, on_change_), error.hints);
+  return error;
 }
 
-Result<void> HostFiles::read_changed(ContentNo file, const std::string& how, std::uint64_t offset,
-                                     std::span<std::byte> out) {
+Result<void> HostFiles::read_changed(ContentNo file, const FileDifference& how,
+                                     std::uint64_t offset, std::span<std::byte> out) {
   Error error = changed(file, how);
   switch (on_change_) {
     case OnChange::error:
@@ -456,19 +458,27 @@ FileIdentity identity_of(const struct stat& status) noexcept {
           time_ns(status.st_ctim.tv_sec, static_cast<std::uint32_t>(status.st_ctim.tv_nsec))};
 }
 
-std::optional<std::string> file_difference(const FileIdentity& scanned, const struct stat& status,
-                                           ChangeCheck check) {
+std::optional<FileDifference> file_difference(const FileIdentity& scanned,
+                                              const struct stat& status, ChangeCheck check) {
   const FileIdentity now = identity_of(status);
   if (now == scanned) return std::nullopt;
-  if (now.inode != scanned.inode) return "another file stands there (its inode or device differs)";
-  if (now.size_bytes != scanned.size_bytes) {
-    return fmt::format("its size was {} bytes and is {}", scanned.size_bytes, now.size_bytes);
+  if (now.inode != scanned.inode) {
+    return FileDifference{"another file stands there (its inode or device differs)"};
   }
-  if (status.st_nlink == 0) return "it was deleted or replaced (it has no name any more)";
-  if (now.mtime_ns != scanned.mtime_ns) return "it was written to (its mtime differs)";
+  if (now.size_bytes != scanned.size_bytes) {
+    return FileDifference{
+        fmt::format("its size was {} bytes and is {}", scanned.size_bytes, now.size_bytes)};
+  }
+  if (status.st_nlink == 0) {
+    return FileDifference{"it was deleted or replaced (it has no name any more)"};
+  }
+  if (now.mtime_ns != scanned.mtime_ns) {
+    return FileDifference{"it was written to (its mtime differs)"};
+  }
   if (check == ChangeCheck::mtime) return std::nullopt;
-  return "its ctime differs: links, mode, owner or attributes changed, or its mtime was set back "
-         "(--change-check=mtime ignores this)";
+  return FileDifference{
+      "its ctime differs: links, mode, owner or attributes changed, or its mtime was set back",
+      {{"change-check", "mtime"}}};
 }
 
 std::string change_warning(std::string_view what, OnChange on_change) {

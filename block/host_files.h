@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "block/content.h"
 #include "block/file_facts.h"
@@ -66,8 +67,8 @@ enum class ChangeCheck : std::uint8_t {
   /// The ctime, too: the kernel sets it at every change, and nobody can put it back. `ln`, `chmod`
   /// and their like set it as well.
   ctime,
-  /// No more: links, modes, owners and attributes may change. Whoever rewrites a file and puts size
-  /// and mtime back is not seen.
+  /// No more: links, modes, owners and attributes may change. That a file was rewritten, and its
+  /// size and mtime put back, is not seen.
   mtime,
 };
 
@@ -81,10 +82,16 @@ struct ChangeRules {
       : on_change(what), check(how) {}
 };
 
-/// How the open file `status` differs from what was scanned, naming the field; nullopt when it is,
-/// for these rules, the same unchanged file.
-std::optional<std::string> file_difference(const FileIdentity& scanned, const struct stat& status,
-                                           ChangeCheck check);
+/// How a file is no longer the one that was scanned.
+struct FileDifference {
+  std::string what;                 ///< names the field: "its mtime differs"
+  std::vector<Setting> hints = {};  ///< what would overlook it
+};
+
+/// How the open file `status` differs from what was scanned; nullopt when it is, for these rules,
+/// the same unchanged file.
+std::optional<FileDifference> file_difference(const FileIdentity& scanned,
+                                              const struct stat& status, ChangeCheck check);
 /// What is said in the log of a file that changed: `what`, and what comes of it.
 std::string change_warning(std::string_view what, OnChange on_change);
 

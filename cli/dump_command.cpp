@@ -14,6 +14,7 @@
 
 #include "block/dump.h"
 #include "cli/command.h"
+#include "cli/error_text.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
 #include "cli/program_resources.h"
@@ -164,7 +165,7 @@ Result<int> DumpCommand::run(const Streams& streams) {
   if (!sources) return propagate(sources);
   const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
   if (!spec) return propagate(spec);
-  FdLog log(streams.err, LogLevel::info);
+  WordedLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
   if (!prepared) return propagate(prepared);
 

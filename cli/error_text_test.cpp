@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/error_text.h"
 
+#include <fcntl.h>
+
 #include <catch2/catch.hpp>
+
+#include "support/unique_fd.h"
+#include "tests/support/temp_dir.h"
 
 namespace mkvirtfs::cli {
 namespace {
@@ -31,6 +36,20 @@ TEST_CASE("a worded error says everything in its text, once") {
   CHECK(error.what == "--size=5: too small (try more)");
   CHECK(error_text(error) == error.what);
   CHECK(error.code == Errc::usage);
+}
+
+TEST_CASE("hints of a line of the log are worded as those of an error") {
+  const TempDir dir;
+  const UniqueFd file(::open((dir / "log").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  WordedLog log(file.get(), LogLevel::info);
+  log.write(LogLevel::info, "a client came");
+  log.write_with_hints(LogLevel::warning, "a.tar goes on", std::vector<Setting>{{"ignore-zeros"}});
+  log.write_with_hints(LogLevel::info, "a.tar ends", {});
+  log.write_with_hints(LogLevel::debug, "nothing", std::vector<Setting>{{"ignore-zeros"}});
+  CHECK(read_file(dir / "log") ==
+        "mkvirtfs: a client came\n"
+        "mkvirtfs: warning: a.tar goes on (try --ignore-zeros)\n"
+        "mkvirtfs: a.tar ends\n");
 }
 
 }  // namespace

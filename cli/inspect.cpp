@@ -11,6 +11,7 @@
 
 #include "block/image.h"
 #include "cli/command.h"
+#include "cli/error_text.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
 #include "cli/program_resources.h"
@@ -331,7 +332,7 @@ Result<int> Inspect::run(const Streams& streams) {
   if (!sources) return propagate(sources);
   const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
   if (!spec) return propagate(spec);
-  FdLog log(streams.err, LogLevel::info);
+  WordedLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
   if (!prepared) return propagate(prepared);
   Report report(streams.out);

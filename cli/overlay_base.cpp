@@ -283,7 +283,7 @@ Result<void> BaseGuard::check_without_manifest() const {
     log_.write(LogLevel::warning, stored.error().what);
     return {};
   }
-  stored.error().what += " (--base-check=mtime does without)";
+  stored.error().hints.push_back({"base-check", "mtime"});
   return stored;
 }
 

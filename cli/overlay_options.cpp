@@ -64,7 +64,8 @@ void OverlayOptions::add_to(OptionSet& options, const char* group) {
                  "any image")
       .one_of({"accept", "any"})
       .group(group);
-  options.add_value("--clone-max", most_clones_, "N", "Refuse clones beyond so many").group(group);
+  options.add_value("--clone-max", most_clones_, "N", "The most clones; more are refused")
+      .group(group);
 }
 
 bool OverlayOptions::wanted() const noexcept {

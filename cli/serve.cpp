@@ -21,6 +21,7 @@
 #include "cli/command.h"
 #include "cli/control.h"
 #include "cli/control_server.h"
+#include "cli/error_text.h"
 #include "cli/image_options.h"
 #include "cli/kept_places.h"
 #include "cli/listen_options.h"
@@ -485,7 +486,7 @@ Result<int> Serve::run_server(const Exports& exports, const CommandLine& line, R
 
 Result<int> Serve::run(const Streams& streams) {
   const pid_t parent = ::getppid();
-  FdLog log(streams.err, log_level());
+  WordedLog log(streams.err, log_level());
   Result<CommandLine> line = read_command_line(log);
   if (!line) return propagate(line);
   raise_open_file_limit();

@@ -77,7 +77,7 @@ void check_clean_end(Process& server) {
 
 }  // namespace
 
-TEST_CASE("a server tells its URI, serves, and ends clean at a signal") {
+TEST_CASE("a server prints its URI, serves, and ends clean at a signal") {
   const Bench bench;
   const int signal = GENERATE(SIGTERM, SIGINT);
   Process server = bench.serve({});
@@ -103,7 +103,7 @@ TEST_CASE("a server outlives the terminal it was started from") {
   check_clean_end(server);
 }
 
-TEST_CASE("every way to listen is told, and nothing is left of it") {
+TEST_CASE("every way to listen is printed, and nothing is left of it") {
   const Bench bench;
   const std::string path = (bench.scratch / "a socket").string();
   const std::string pid_file = (bench.scratch / "pid").string();
@@ -273,7 +273,7 @@ TEST_CASE("a second server with the first one's pid file is refused, and the fil
   CHECK_FALSE(std::filesystem::exists(pid_file));
 }
 
-TEST_CASE("the service manager is told when clients can connect, and when they no longer can") {
+TEST_CASE("the service manager hears when clients can connect, and when they no longer can") {
   const Bench bench;
   const std::string path = (bench.scratch / "notify").string();
   const UniqueFd manager(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));

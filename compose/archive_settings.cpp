@@ -29,9 +29,7 @@ Result<std::vector<std::string>> read_passphrases(const std::string& path, const
     size += *got;
   }
   if (!file || !got) {
-    Error error = file ? got.error() : file.error();
-    error.what.insert(0, "the passphrase file: ");
-    return std::unexpected(std::move(error));
+    return std::unexpected(with_context("the passphrase file", file ? got.error() : file.error()));
   }
   if (size > kMostPassphraseBytes) {
     return fail(Errc::unreadable, fmt::format("the passphrase file {} has more than {} bytes", path,

@@ -40,7 +40,8 @@ void report_failure(const std::string& name, Error& error, const Resources& reso
   if (resources.options().on_export_failure) {
     resources.options().on_export_failure(name, error);
   } else {
-    resources.log().write(LogLevel::error, fmt::format("export {}: {}", name, error.what));
+    resources.log().write_with_hints(LogLevel::error,
+                                     fmt::format("export {}: {}", name, error.what), error.hints);
   }
 }
 

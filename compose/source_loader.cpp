@@ -42,7 +42,7 @@ Result<LoadedSource> load_directory(const SourceSpec& spec, const ScanOptions& s
       make_host_files(scanned->files, spec.changes, log, scanned->tree->node_count());
   loaded.report = std::move(scanned->report);
   for (const std::string& message : loaded.report.unsynced) {
-    remarks.add(Remark::About::not_written_back, LogLevel::warning, message);
+    remarks.add(Remark::About::not_written_back, LogLevel::warning, message, {"sync-source"});
   }
   for (const std::string& name : resources.outputs().met(loaded.report)) {
     remarks.add(Remark::About::output, LogLevel::warning,
@@ -180,7 +180,7 @@ Result<void> write_back(const std::string& path, const ScanOptions& scan, Remark
         sync.error().value_or(Error{Errc::io, EIO, "write back the file system of " + path}));
   }
   for (const std::string& message : sync.blind()) {
-    remarks.add(Remark::About::not_written_back, LogLevel::warning, message);
+    remarks.add(Remark::About::not_written_back, LogLevel::warning, message, {"sync-source"});
   }
   return {};
 }
@@ -195,7 +195,8 @@ void Remarks::add(Remark::About about, LogLevel level, std::string what, Setting
   } else if (remark.at_fault.option.empty()) {
     resources_.log().write(remark.level, remark.what);
   } else {
-    resources_.log().write(remark.level, fmt::format("{}={}: {}", remark.at_fault.option,
+    resources_.log().write(remark.level, fmt::format("{}{}{}: {}", remark.at_fault.option,
+                                                     remark.at_fault.value.empty() ? "" : "=",
                                                      remark.at_fault.value, remark.what));
   }
 }

@@ -542,14 +542,15 @@ Result<SourceSpec> read_source_options(const OptionValues& values) {
   reader.choice<ChangeCheck>("change-check",
                              {{"mtime", ChangeCheck::mtime}, {"ctime", ChangeCheck::ctime}},
                              spec.changes.check);
-  if (Result<void> good = reader.finish(); !good) return propagate(good);
   if (const std::string* text = reader.find("platform")) {
     Result<oci::Platform> platform = oci::parse_platform(*text);
     if (!platform) {
-      return fail_option({"platform", *text}, std::move(platform.error().what));
+      reader.refuse("platform", *text, platform.error().what);
+    } else {
+      spec.platform = std::move(*platform);
     }
-    spec.platform = std::move(*platform);
   }
+  if (Result<void> good = reader.finish(); !good) return propagate(good);
   spec.verify_layers = !reader.flag("no-verify");
   if (Result<void> good = read_sync(reader, spec); !good) {
     return propagate(good);

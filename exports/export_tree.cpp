@@ -269,8 +269,8 @@ Result<std::shared_ptr<ExportTree>> make_fixed_exports(const std::vector<Export>
       return fail(Errc::usage, fmt::format("export \"{}\" has no device", shortened(added.name)));
     }
     if (Result<void> fits = check_geometry(added.device->geometry()); !fits) {
-      return fail(Errc::usage,
-                  fmt::format("export \"{}\": {}", shortened(added.name), fits.error().what));
+      fits.error().code = Errc::usage;
+      return propagate(fmt::format("export \"{}\"", shortened(added.name)), fits);
     }
     lazy.push_back({added.name, added.description, [device = added.device] { return device; }});
     devices.push_back(added.device);

@@ -176,7 +176,7 @@ Result<Export> OverlayExports::open(std::string_view name) {
   // This may take long, and no other call must wait for it.
   Result<Export> opened = below_->open(is_clone ? std::string_view(*origin) : name);
   if (!opened && is_clone && !origin->empty()) {
-    opened.error().what.insert(0, fmt::format("{} began as a snapshot of {}: ", name, *origin));
+    return propagate(fmt::format("{} began as a snapshot of {}", name, *origin), opened);
   }
   if (!opened || (options_.only_clones && !is_clone)) return opened;
   if (is_clone) {
@@ -208,9 +208,10 @@ Result<Export> OverlayExports::over(Export below, bool is_clone, std::string ori
     is_new_clone = is_clone && !clones_.contains(below.name);
     const std::size_t clones = clones_.size() + clones_begun_;
     if (is_new_clone && clones >= options_.most_clones) {
-      return fail(Errc::no_space,
-                  fmt::format("{}: there are {} clones already, which is the limit (--clone-max)",
-                              below.name, clones));
+      return fail(
+          Errc::no_space,
+          fmt::format("{}: there are {} clones already, which is the limit", below.name, clones),
+          {{"clone-max"}});
     }
     reservation.emplace(*this, below.name, is_new_clone);
   }
@@ -306,8 +307,7 @@ Result<void> OverlayExports::snapshot(const std::string& name, const std::string
     kept_.emplace(child, Kept{kept.description, std::move(branch->overlay), kept.origin});
   }
   if (!branch->named) {
-    branch->named.error().what.insert(
-        0, fmt::format("{} is there, and nothing is lost, but: ", child));
+    return propagate(fmt::format("{} is there, and nothing is lost, but", child), branch->named);
   }
   return std::move(branch->named);
 }

@@ -58,7 +58,7 @@ class OverlayExports final : public ExportTree {
     std::function<bool(std::string_view name)> is_clone;
     /// The exports of the other tree stay as they are.
     bool only_clones = false;
-    /// Clones beyond so many are refused.
+    /// When there are so many, a new clone is refused.
     std::size_t most_clones = std::numeric_limits<std::size_t>::max();
   };
 

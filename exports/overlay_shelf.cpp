@@ -102,8 +102,10 @@ Result<std::shared_ptr<Overlay>> DiskOverlays::make_overlay(const std::string& e
                       fmt::format("{}: the file is empty: the overlay begins anew", *path));
   }
   if (!made && needs_name_in_log(export_name)) {
-    shelf_.log->write(LogLevel::error,
-                      fmt::format("the overlay of export {}: {}", export_name, made.error().what));
+    shelf_.log->write_with_hints(
+        LogLevel::error,
+        fmt::format("the overlay of export {}: {}", export_name, made.error().what),
+        made.error().hints);
   }
   return made;
 }

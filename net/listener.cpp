@@ -70,13 +70,15 @@ Result<void> remove_stale_socket(const std::string& path, const sockaddr_un& add
     return fail_errno(errno, fmt::format("look at {}", path));
   }
   if (!S_ISSOCK(status.st_mode)) {
-    return fail(Errc::io, fmt::format("{} exists and is not a socket (try another path)", path));
+    return fail(Errc::io, fmt::format("{} exists and is not a socket", path),
+                {{{}, "another path"}});
   }
   const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe) return fail_errno(errno, "make a socket");
   if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
       errno != ECONNREFUSED) {
-    return fail(Errc::io, fmt::format("{} is in use by another server (try another path)", path));
+    return fail(Errc::io, fmt::format("{} is in use by another server", path),
+                {{{}, "another path"}});
   }
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return fail_errno(errno, fmt::format("remove the dead socket {}", path));
@@ -198,9 +200,9 @@ Result<Listener> Listener::on_unix(const std::string& path) {
   }
   if (path.size() > kLongestSocketPath) {
     return fail(Errc::usage,
-                fmt::format("the socket path {} is {} bytes; they end at {} (try a shorter "
-                            "directory)",
-                            path, path.size(), kLongestSocketPath));
+                fmt::format("the socket path {} is {} bytes; they end at {}", path, path.size(),
+                            kLongestSocketPath),
+                {{{}, "a shorter directory"}});
   }
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);

@@ -3,7 +3,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string_view>
+
+#include "support/error.h"
 
 namespace mkvirtfs {
 
@@ -16,6 +19,12 @@ class LogSink {
   virtual ~LogSink() = default;
   /// One message, one line, without a line end.
   virtual void write(LogLevel level, std::string_view message) noexcept = 0;
+  /// The same, with what would help, as in Error::hints. What words options overrides this; by
+  /// default the message stands alone.
+  virtual void write_with_hints(LogLevel level, std::string_view message,
+                                [[maybe_unused]] std::span<const Setting> hints) noexcept {
+    write(level, message);
+  }
 };
 
 /// Drops everything: the default of embedders and tests.

@@ -44,9 +44,8 @@ Result<std::shared_ptr<OverlayStore>> OverlayStore::in_directory(const std::stri
     if (file) ::unlink(path.c_str());
   }
   if (!file) {
-    return fail_errno(errno, fmt::format("make an overlay in {} (TMPDIR says where, "
-                                         "--overlay=memory needs no place)",
-                                         directory));
+    return fail_errno(errno, fmt::format("make an overlay in {}", directory),
+                      {{{}, "another directory"}, {"overlay", "memory"}});
   }
   return sized(std::move(file), size_bytes, fmt::format("an overlay in {}", directory));
 }

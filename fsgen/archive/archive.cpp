@@ -10,6 +10,8 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -33,14 +35,16 @@ Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
   for (MemberLog::Position at = 0; at < archive.members.end();) {
     at = archive.members.read(at, member);
     if (++count > limits.most_members) {
-      return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
-                                                  archive.name, limits.most_members));
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has more than {} members", archive.name, limits.most_members),
+                  {{"max-entries"}});
     }
     const auto total = checked_add(total_bytes, member.size_bytes);
     if (!total || *total > limits.most_bytes) {
-      return fail(Errc::does_not_fit,
-                  fmt::format("{}: its members have more than {} bytes (see --max-size)",
-                              archive.name, limits.most_bytes));
+      return fail(
+          Errc::does_not_fit,
+          fmt::format("{}: its members have more than {} bytes", archive.name, limits.most_bytes),
+          {{"max-size"}});
     }
     total_bytes = *total;
     if (member.place == MemberPlace::nowhere || member.place == MemberPlace::host) continue;
@@ -64,14 +68,19 @@ class RemarksLog final : public LogSink {
  public:
   explicit RemarksLog(LogSink& log) : log_(log) {}
   void write(LogLevel level, std::string_view message) noexcept override {
-    log_.write(level, message);
-    if (level == LogLevel::warning) remarks_.emplace_back(message);
+    write_with_hints(level, message, {});
   }
-  const std::vector<std::string>& remarks() const noexcept { return remarks_; }
+  void write_with_hints(LogLevel level, std::string_view message,
+                        std::span<const Setting> hints) noexcept override {
+    log_.write_with_hints(level, message, hints);
+    if (level != LogLevel::warning) return;
+    remarks_.push_back({std::string(message), {hints.begin(), hints.end()}});
+  }
+  const std::vector<KeptRemark>& remarks() const noexcept { return remarks_; }
 
  private:
   LogSink& log_;
-  std::vector<std::string> remarks_;
+  std::vector<KeptRemark> remarks_;
 };
 
 /// The archive as it was when its index was kept; nullopt: it must be read after all.
@@ -101,7 +110,9 @@ std::optional<Archive> from_kept_index(const std::shared_ptr<ByteSource>& packed
   archive.unpacked_digest = digest;
   // Too many members are reported when the archive is read anew.
   if (!check_places(archive, ReadLimits{UINT64_MAX, UINT64_MAX})) return std::nullopt;
-  for (const std::string& remark : kept->remarks) log.write(LogLevel::warning, remark);
+  for (const KeptRemark& remark : kept->remarks) {
+    log.write_with_hints(LogLevel::warning, remark.text, remark.hints);
+  }
   return archive;
 }
 

@@ -31,8 +31,7 @@ ArchiveContents::ArchiveContents(std::shared_ptr<const SourceTree> tree, Content
 }
 
 std::unexpected<Error> ArchiveContents::named(NodeNo no, Error error) const {
-  error.what = fmt::format("{}: {}", tree_->path(no), error.what);
-  return std::unexpected(std::move(error));
+  return std::unexpected(with_context(tree_->path(no), std::move(error)));
 }
 
 Result<ArchiveContents::Bytes> ArchiveContents::bytes_of(NodeNo no) {

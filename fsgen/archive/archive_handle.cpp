@@ -3,6 +3,8 @@
 // without skipping. The bytes of the current header are kept, because tar's are looked at again.
 #include "fsgen/archive/archive_handle.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -191,12 +193,16 @@ ArchiveHandle::End ArchiveHandle::end() {
   return {end, unread};
 }
 
-std::string ArchiveHandle::error_text() const {
-  if (source_error_) return source_error_->what;
+Error ArchiveHandle::error() const {
+  if (source_error_) return {Errc::unreadable, 0, source_error_->what, {}, source_error_->hints};
   const char* const text = archive_error_string(archive_);
-  if (text == nullptr) return "the archive is damaged";
-  if (archive_errno(archive_) != ENOMEM) return text;
-  return std::string(text) + ": it takes more memory than it may have (see --reader-memory)";
+  if (text == nullptr) return {Errc::unreadable, 0, "the archive is damaged"};
+  if (archive_errno(archive_) != ENOMEM) return {Errc::unreadable, 0, text};
+  return {Errc::unreadable,
+          0,
+          fmt::format("{}: it takes more memory than it may have", text),
+          {},
+          {{"reader-memory"}}};
 }
 
 void ArchiveHandle::failed(const Error& error) {

@@ -78,8 +78,8 @@ class ArchiveHandle {
   /// After the last entry: gives back to the stream what was read ahead. The last call.
   End end();
 
-  /// What went wrong, for people: the source's own error, if it was that.
-  std::string error_text() const;
+  /// What went wrong: the source's own error, if it was that.
+  Error error() const;
   const std::optional<Error>& source_error() const noexcept { return source_error_; }
 
  private:

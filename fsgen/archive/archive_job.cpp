@@ -183,7 +183,7 @@ Result<void> FoundMembers::check(const MemberLog& members) const {
   for (MemberLog::Position at = 0; at < members.end();) {
     at = members.read(at, member);
     if (member.place == MemberPlace::host || member.changes_only || member.is_optional ||
-        !member.tells_all()) {
+        !member.has_all_attributes()) {
       return nonsense();
     }
   }

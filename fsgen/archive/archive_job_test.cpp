@@ -144,10 +144,10 @@ TEST_CASE("limits, passphrases and the spool count in a helper, too") {
   const std::string sevenzip = packed_by("bsdtar -cf $O --format=7zip text twin", text);
   ReadOptions options = with_helper();
   options.limits.most_members = 1;
-  CHECK_THAT(error_of(sevenzip, options), Catch::Contains("--max-entries"));
+  CHECK_THAT(error_of(sevenzip, options), Catch::Contains("[max-entries]"));
   options = with_helper();
   options.limits.most_bytes = 1'500'000;
-  CHECK_THAT(error_of(sevenzip, options), Catch::Contains("--max-size"));
+  CHECK_THAT(error_of(sevenzip, options), Catch::Contains("[max-size]"));
   options = with_helper();
   options.spool = std::make_shared<SpoolSpace>("/var/tmp", 100'000);
   CHECK_THAT(error_of(sevenzip, options), Catch::Contains("[spool-limit]"));
@@ -158,7 +158,7 @@ TEST_CASE("limits, passphrases and the spool count in a helper, too") {
       "7z a -bd -tzip -psecret z.zip text twin; mv z.zip z; (head -c 5000 /bin/true; cat z) >$O",
       text);
   options = with_helper();
-  CHECK_THAT(error_of(locked, options), Catch::Contains("--passphrase-file"));
+  CHECK_THAT(error_of(locked, options), Catch::Contains("[passphrase-file]"));
   options.passphrases = {"wrong", "secret"};
   const Result<ReadMembers> opened = read(locked, options);
   INFO((opened ? "" : opened.error().what));

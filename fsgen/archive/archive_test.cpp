@@ -16,6 +16,7 @@
 #include "fsgen/tree/testing/layer_bytes.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/materialise.h"
 #include "tests/support/temp_dir.h"
 
@@ -254,7 +255,8 @@ TEST_CASE("encrypted members need their passphrase") {
   };
   const Result<Opened> without = open(source());
   REQUIRE_FALSE(without);
-  CHECK_THAT(without.error().what, Catch::Contains("member f, byte 0: is encrypted (see "));
+  CHECK_THAT(hinted_text(without.error()),
+             Catch::EndsWith(": member f, byte 0: is encrypted [passphrase-file]"));
   ReadOptions options;
   options.passphrases = {"wrong", "right"};
   const Result<Opened> with = open(source(), {.read = options});
@@ -366,7 +368,7 @@ TEST_CASE("the log of members is kept even when the stream must be gone over aga
       CHECK(now == spool_bytes);
       CHECK((now == 0) == (packer == "zstd -q"));
     }
-    // Where it may not be spooled again, that is told as it was at first.
+    // Where it may not be spooled again, that is reported as it was at first.
     options.spool = std::make_shared<SpoolSpace>("/tmp", 1000);
     const auto source = open_file_source((dir / "packed").string(), OnChange::error, null_log());
     REQUIRE(source);

@@ -91,7 +91,7 @@ Result<void> EntryMetadata::take_tar_headers(ArchiveHandle& handle) {
   member_.stores_holes = false;
   if (handle.base_format() != ARCHIVE_FORMAT_TAR) return {};
   if (Result<void> good = tar_headers_.read(handle); !good) {
-    return messages_.wrong(good.error().what, good.error().code);
+    return messages_.wrong(std::move(good).error());
   }
   member_.stores_holes = S_ISREG(member_.mode) && tar_headers_.stored_holes().has_value();
   const std::string ignored = tar_headers_.take_ignored_keywords();
@@ -129,10 +129,9 @@ Result<void> EntryMetadata::take_size(::archive_entry* entry, MemberBudget& budg
   if (size < 0) return messages_.wrong("has a negative size");
   member_.size_bytes = static_cast<std::uint64_t>(size);
   if (!budget.take(member_.size_bytes)) {
-    return messages_.wrong(fmt::format("has {} bytes, with which all members have more than {} "
-                                       "(see --max-size)",
+    return messages_.wrong(fmt::format("has {} bytes, with which all members have more than {}",
                                        member_.size_bytes, budget.limits().most_bytes),
-                           Errc::does_not_fit);
+                           Errc::does_not_fit, {{"max-size"}});
   }
   return {};
 }

@@ -52,8 +52,10 @@ bool brings_bytes(const Member& member) { return S_ISREG(member.mode) && member.
 
 }  // namespace
 
-std::unexpected<Error> Extraction::wrong(std::string_view member, std::string_view what) const {
-  return fail(Errc::unreadable, fmt::format("{}: member {} {}", name_, member, what));
+std::unexpected<Error> Extraction::wrong(std::string_view member, std::string_view what,
+                                         std::vector<Setting> hints) const {
+  return fail(Errc::unreadable, fmt::format("{}: member {} {}", name_, member, what),
+              std::move(hints));
 }
 
 /// The directory that holds the last of path_'s components.
@@ -66,7 +68,7 @@ Result<PathNo> Extraction::parent() {
         known == kNoPath ? options_.below == nullptr : paths_[known].is_directory();
     if (!is_plain) {
       Result<WalkEnd> end = walk(way, MissingDirectories::are_made);
-      if (!end) return wrong(member_.path, end.error().what);
+      if (!end) return wrong(member_.path, std::move(end).error());
       return end->no;
     }
     at = known == kNoPath ? paths_.find_or_add(at, name) : known;
@@ -145,13 +147,15 @@ Result<Extraction::Target> Extraction::find(std::string_view target) {
   MemberPath path;
   if (Result<void> good = path.parse(target, options_.unsafe_names); !good) {
     return wrong(member_.path,
-                 fmt::format("is a hard link to {}, which {}", target, good.error().what));
+                 fmt::format("is a hard link to {}, which {}", target, good.error().what),
+                 good.error().hints);
   }
   if (const PathNo at = find(path.components); at != kNoPath) return Target{at, {}};
   Result<std::string> settled_path = settled(path);
   if (!settled_path) {
     return wrong(member_.path,
-                 fmt::format("is a hard link to {}, which {}", target, settled_path.error().what));
+                 fmt::format("is a hard link to {}, which {}", target, settled_path.error().what),
+                 settled_path.error().hints);
   }
   const PathNo at = find(components_of(*settled_path));
   return Target{at, std::move(*settled_path)};
@@ -173,7 +177,7 @@ Result<std::string> Extraction::settled(const MemberPath& path) {
 }
 
 bool Extraction::is_directory_in_part() const noexcept {
-  return S_ISDIR(member_.mode) && !member_.is_hard_link && !member_.tells_all();
+  return S_ISDIR(member_.mode) && !member_.is_hard_link && !member_.has_all_attributes();
 }
 
 Result<void> Extraction::take_root(MemberLog::Position at) {
@@ -187,7 +191,7 @@ Result<void> Extraction::take_root(MemberLog::Position at) {
 
 Result<void> Extraction::take(MemberLog::Position at) {
   if (Result<void> good = path_.parse(member_.path, options_.unsafe_names); !good) {
-    return wrong(member_.path, good.error().what);
+    return wrong(member_.path, std::move(good).error());
   }
   absolute_ += path_.was_absolute ? 1 : 0;
   stripped_ += path_.was_stripped ? 1 : 0;

@@ -68,7 +68,12 @@ class Extraction {
   void make_file(PathNo no, ExtractedFileNo file);
   Result<void> make_outward(PathNo no);
   void report(LogSink& log) const;
-  std::unexpected<Error> wrong(std::string_view member, std::string_view what) const;
+  std::unexpected<Error> wrong(std::string_view member, std::string_view what,
+                               std::vector<Setting> hints = {}) const;
+  /// Of an error whose words follow a name: "lies below lib, which is a symlink".
+  std::unexpected<Error> wrong(std::string_view member, Error error) const {
+    return wrong(member, error.what, std::move(error.hints));
+  }
 
   const MemberLog& members_;
   const std::string name_;

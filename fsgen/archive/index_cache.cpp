@@ -29,7 +29,7 @@ namespace mkvirtfs::archive {
 namespace {
 
 // To be counted up whenever the meaning of what is kept changes, in this room or in fsgen/stream/.
-constexpr std::uint64_t kVersion = 3;
+constexpr std::uint64_t kVersion = 4;
 constexpr std::string_view kMagic = "mkvirtfs archive index";
 constexpr std::string_view kSuffix = ".index";
 constexpr std::string_view kUnfinished = ".unfinished-";
@@ -125,6 +125,25 @@ std::vector<std::byte> as_bytes(std::string_view text) {
   return {first, first + text.size()};
 }
 
+void put(Packer& out, const KeptRemark& remark) {
+  out.text(remark.text);
+  out.number(remark.hints.size());
+  for (const Setting& hint : remark.hints) {
+    out.text(hint.option);
+    out.text(hint.value);
+  }
+}
+
+KeptRemark take_remark(Unpacker& in) {
+  KeptRemark remark{std::string(in.text()), {}};
+  const std::uint64_t hints = in.number();
+  for (std::uint64_t i = 0; i < hints && in.good(); ++i) {
+    const std::string_view option = in.text();
+    remark.hints.push_back({std::string(option), std::string(in.text())});
+  }
+  return remark;
+}
+
 std::optional<KeptIndex> parse(std::span<const std::byte> bytes,
                                std::span<const std::byte> identity) {
   if (bytes.size() < kDigestBytes) return std::nullopt;
@@ -140,7 +159,7 @@ std::optional<KeptIndex> parse(std::span<const std::byte> bytes,
   const std::string_view members = in.text();
   kept.unpacked_digest = in.text();
   const std::uint64_t remarks = in.number();
-  for (std::uint64_t i = 0; i < remarks && in.good(); ++i) kept.remarks.emplace_back(in.text());
+  for (std::uint64_t i = 0; i < remarks && in.good(); ++i) kept.remarks.push_back(take_remark(in));
   if (!in.good() || !in.at_end()) return std::nullopt;
   Result<MemberLog> log = MemberLog::open(as_bytes(members));
   if (!log) return std::nullopt;
@@ -185,7 +204,7 @@ void IndexCache::keep(ByteSource& packed, std::uint64_t reading, const IndexToKe
   out.text(as_text(index.members.bytes()));
   out.text(index.unpacked_digest);
   out.number(index.remarks.size());
-  for (const std::string& remark : index.remarks) out.text(remark);
+  for (const KeptRemark& remark : index.remarks) put(out, remark);
   const auto digest = digest_of(bytes);
   bytes.insert(bytes.end(), digest.begin(), digest.end());
   if (bytes.size() > kMostBytes) return;

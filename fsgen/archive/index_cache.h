@@ -11,9 +11,16 @@
 #include "fsgen/archive/member_log.h"
 #include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/compressed.h"
+#include "support/error.h"
 #include "support/log.h"
 
 namespace mkvirtfs::archive {
+
+/// A warning that came with an archive, to be repeated.
+struct KeptRemark {
+  std::string text;
+  std::vector<Setting> hints;
+};
 
 /// The part of a compressed archive that is kept between two runs, so that the second one unpacks
 /// nothing: the index of its stream and the log of its members.
@@ -24,7 +31,7 @@ struct KeptIndex {
   MemberLog members;
   /// Of all that the stream unpacks to, "sha256:..."; empty: that pass did not make it.
   std::string unpacked_digest;
-  std::vector<std::string> remarks;  ///< warnings that came with it, to be repeated
+  std::vector<KeptRemark> remarks;
 };
 
 /// The same, as it is given away.
@@ -34,7 +41,7 @@ struct IndexToKeep {
   std::span<const std::byte> stream_index;
   const MemberLog& members;
   std::string_view unpacked_digest;
-  std::span<const std::string> remarks;
+  std::span<const KeptRemark> remarks;
 };
 
 /// A directory of kept indexes, one file an archive, under a name made of the archive's identity:

@@ -100,7 +100,7 @@ TEST_CASE("an index kept by 0.1.0 is not believed, and the tree is right") {
   write_file(file_of(dir / "cache", then), renamed(old_index, then));
   CHECK_FALSE(read());
   CHECK(read());
-  const std::string now = identity_of(packed, 3);
+  const std::string now = identity_of(packed, 4);
   // So this is its place today.
   REQUIRE(std::filesystem::exists(file_of(dir / "cache", now)));
   for (const std::string& identity : {then, now}) {

@@ -75,9 +75,14 @@ class IsoDirectoryReader {
   Result<IsoDirectory> run();
 
  private:
-  std::unexpected<Error> wrong(std::uint64_t at, std::string_view what,
-                               Errc code = Errc::unreadable) const {
-    return fail(code, fmt::format("{}: byte {}: {}", image_.name(), at, what));
+  std::unexpected<Error> wrong(std::uint64_t at, std::string_view what) const {
+    return fail(Errc::unreadable, fmt::format("{}: byte {}: {}", image_.name(), at, what));
+  }
+  std::unexpected<Error> too_many_members(std::uint64_t at) const {
+    return fail(
+        Errc::does_not_fit,
+        fmt::format("{}: byte {}: it has more than {} members", image_.name(), at, most_members_),
+        {{"max-entries"}});
   }
   bool holds(std::uint64_t offset, std::uint64_t length) const {
     return offset <= image_.size_bytes() && length <= image_.size_bytes() - offset;
@@ -150,9 +155,7 @@ Result<void> IsoDirectoryReader::take_directory(const DirectoryExtent& directory
   const std::uint64_t start = directory.block * block_bytes_;
   if (!seen_.insert(start).second) return {};
   if (seen_.size() > most_members_) {
-    return wrong(start,
-                 fmt::format("it has more than {} members (see --max-entries)", most_members_),
-                 Errc::does_not_fit);
+    return too_many_members(start);
   }
   if (!holds(start, directory.size_bytes))
     return wrong(start, "a directory leads out of the image");
@@ -197,8 +200,7 @@ Result<void> IsoDirectoryReader::take_record(Bytes record, std::uint64_t at) {
     return {};
   }
   if (made_.records_.size() == most_members_) {
-    return wrong(at, fmt::format("it has more than {} members (see --max-entries)", most_members_),
-                 Errc::does_not_fit);
+    return too_many_members(at);
   }
   made_.records_.push_back(made);
   return {};

@@ -149,14 +149,14 @@ std::string_view Numbering::lost_xattrs_of_member() {
   return lost_xattrs_;
 }
 
-/// 2^32 - 1 means "no change" to the kernel, so it is no id; but --owner, --map-uid and
-/// --exclude come first.
+/// 2^32 - 1 means "no change" to the kernel, so it is no id; but the rules for owners and for what
+/// is left out come first.
 Result<NewNode> Numbering::owned(NewNode node) const {
   if (node.uid != kNoId && node.gid != kNoId) return node;
   return fail(Errc::unreadable,
-              fmt::format("{}: member {} belongs to {}:{}, which no file can (try --owner, "
-                          "--map-uid, --map-gid or --exclude)",
-                          name_, member_.path, node.uid, node.gid));
+              fmt::format("{}: member {} belongs to {}:{}, which no file can", name_, member_.path,
+                          node.uid, node.gid),
+              {{"owner"}, {"map-uid"}, {"map-gid"}, {"exclude"}});
 }
 
 Result<void> Numbering::add_directory(TreeAssembler& assembler, const ExtractedPath& path) {
@@ -222,7 +222,8 @@ Result<void> Numbering::add_overrides() {
     Result<std::string> settled = extraction_.settled(path);
     if (!settled) {
       return fail(Errc::unreadable,
-                  fmt::format("{}: member {} {}", name_, member_.path, settled.error().what));
+                  fmt::format("{}: member {} {}", name_, member_.path, settled.error().what),
+                  settled.error().hints);
     }
     change.path = std::move(*settled);
     if (!takes(change.path)) continue;

@@ -43,7 +43,9 @@ struct Member {
   /// Of manifests: brings nothing, but changes attributes of what the sources before have there.
   bool changes_only = false;
   bool is_optional = false;  ///< and there may be nothing
-  bool tells_all() const noexcept { return has_permissions && has_uid && has_gid && has_mtime; }
+  bool has_all_attributes() const noexcept {
+    return has_permissions && has_uid && has_gid && has_mtime;
+  }
 
   std::string_view link_target;  ///< of a symlink; the path that a hard link names
   std::uint32_t uid = 0;

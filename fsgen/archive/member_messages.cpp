@@ -10,12 +10,17 @@ constexpr std::uint64_t kMostRemarks = 3;
 
 }  // namespace
 
-std::unexpected<Error> MemberMessages::wrong(std::string_view what, Errc code) const {
+std::unexpected<Error> MemberMessages::wrong(std::string_view what, Errc code,
+                                             std::vector<Setting> hints) const {
+  return wrong(Error{code, 0, std::string(what), {}, std::move(hints)});
+}
+
+std::unexpected<Error> MemberMessages::wrong(Error error) const {
   const std::uint64_t offset = handle_->header_offset();
   const std::string where = member_.path.empty()
                                 ? fmt::format("byte {}", offset)
                                 : fmt::format("member {}, byte {}", member_.path, offset);
-  return fail(code, fmt::format("{}: {}: {}", archive_, where, what));
+  return std::unexpected(with_context(archive_, with_context(where, std::move(error))));
 }
 
 void MemberMessages::remark(std::string_view what) {

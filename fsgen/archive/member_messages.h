@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "fsgen/archive/archive_handle.h"
 #include "fsgen/archive/member_log.h"
@@ -28,7 +29,9 @@ class MemberMessages {
 
   const std::string& archive() const noexcept { return archive_; }
   /// "rootfs.tar: member etc/passwd, byte 1536: WHAT"
-  std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable) const;
+  std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable,
+                               std::vector<Setting> hints = {}) const;
+  std::unexpected<Error> wrong(Error error) const;
   /// A line of the log; of many the first few.
   void remark(std::string_view what);
   void warn(std::string_view what) const;

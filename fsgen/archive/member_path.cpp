@@ -31,8 +31,7 @@ Result<void> MemberPath::parse(std::string_view raw, UnsafeNames unsafe) {
     if (component.empty() || component == ".") continue;
     if (component == "..") {
       if (unsafe == UnsafeNames::error) {
-        return fail(Errc::unreadable,
-                    "has \"..\" in its name (--unsafe-names=strip takes that off)");
+        return fail(Errc::unreadable, "has \"..\" in its name", {{"unsafe-names", "strip"}});
       }
       components.clear();
       was_stripped = true;

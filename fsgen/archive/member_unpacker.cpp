@@ -44,7 +44,7 @@ Result<void> MemberUnpacker::unpack(ArchiveHandle& handle, MemberBudget& budget)
   if (member_.is_hard_link && member_.size_bytes == 0) return {};
   if (progress.announced == 0) return {};
   if (archive_entry_is_data_encrypted(entry) == 1 && options_.passphrases.empty()) {
-    return messages_.wrong("is encrypted (see --passphrase-file)", Errc::unsupported);
+    return messages_.wrong("is encrypted", Errc::unsupported, {{"passphrase-file"}});
   }
   if (sink_ == nullptr) {
     return messages_.wrong("can only be unpacked into a spool, and there is none",
@@ -60,7 +60,7 @@ Result<void> MemberUnpacker::unpack(ArchiveHandle& handle, MemberBudget& budget)
     if (status == ARCHIVE_EOF) break;
     // A checksum that is wrong is a mere warning to libarchive, with some formats.
     if (status != ARCHIVE_OK) {
-      return messages_.wrong(fmt::format("cannot be unpacked: {}", handle.error_text()));
+      return messages_.wrong(with_context("cannot be unpacked", handle.error()));
     }
     // rar 5 hands out blocks of nothing while it unpacks: no address, no offset.
     if (count == 0) continue;
@@ -92,9 +92,8 @@ Result<void> MemberUnpacker::take_block(std::uint64_t offset, std::span<const st
   if (is_beyond) return messages_.wrong("unpacks to more bytes than its header says");
   if (Result<void> good = fill_hole(offset, progress); !good) return good;
   if (!progress.announced && !budget.has(progress.size_bytes + bytes.size())) {
-    return messages_.wrong(
-        fmt::format("unpacks to more than {} bytes (see --max-size)", options_.limits.most_bytes),
-        Errc::does_not_fit);
+    return messages_.wrong(fmt::format("unpacks to more than {} bytes", options_.limits.most_bytes),
+                           Errc::does_not_fit, {{"max-size"}});
   }
   if (Result<void> good = sink_->append(bytes); !good) return good;
   if (checksum_) {

@@ -58,8 +58,10 @@ class MtreeReader {
   /// False: it is optional, and not there.
   Result<bool> take_contents(const std::string& path, std::optional<std::uint64_t> size_bytes);
 
-  std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable) const {
-    return fail(code, fmt::format("{}: line {}: {}", manifest_.name(), line_no_, what));
+  std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable,
+                               std::vector<Setting> hints = {}) const {
+    return fail(code, fmt::format("{}: line {}: {}", manifest_.name(), line_no_, what),
+                std::move(hints));
   }
 
   ByteSource& manifest_;
@@ -172,9 +174,8 @@ Result<void> MtreeReader::take_entry(std::string_view name, std::string_view wor
 
 Result<void> MtreeReader::append(const MtreeKeywords& keywords) {
   if (made_.members.member_count() == limits_.most_members) {
-    return wrong(
-        fmt::format("there are more than {} members (see --max-entries)", limits_.most_members),
-        Errc::does_not_fit);
+    return wrong(fmt::format("there are more than {} members", limits_.most_members),
+                 Errc::does_not_fit, {{"max-entries"}});
   }
   member_ = Member();
   member_.path = path_;
@@ -236,7 +237,7 @@ Result<bool> MtreeReader::take_what_it_brings(const MtreeKeywords& keywords) {
       return true;
     case S_IFDIR:
       // One that is not described in full is made, and changes what the sources before have there.
-      return member_.tells_all() || !keywords.is_optional;
+      return member_.has_all_attributes() || !keywords.is_optional;
     default:
       return (member_.mode & S_IFMT) != 0;
   }
@@ -255,9 +256,8 @@ Result<bool> MtreeReader::take_contents(const std::string& path,
   }
   const auto total = checked_add(total_bytes_, member_.size_bytes);
   if (!total || *total > limits_.most_bytes) {
-    return wrong(fmt::format("all files together have more than {} bytes (see --max-size)",
-                             limits_.most_bytes),
-                 Errc::does_not_fit);
+    return wrong(fmt::format("all files together have more than {} bytes", limits_.most_bytes),
+                 Errc::does_not_fit, {{"max-size"}});
   }
   total_bytes_ = *total;
   member_.place = MemberPlace::host;

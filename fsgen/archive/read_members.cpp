@@ -129,11 +129,12 @@ Result<std::optional<ReadMembers>> MemberReader::run() {
 Result<bool> MemberReader::damage() const {
   if (handle_->source_error()) return std::unexpected(*handle_->source_error());
   // It may not have been able to look.
-  if (archive_errno(handle_->get()) == ENOMEM) return messages_.wrong(handle_->error_text());
+  if (archive_errno(handle_->get()) == ENOMEM) return messages_.wrong(handle_->error());
   if (archive_format(handle_->get()) == 0) return false;
   // What the text is about stands behind the last member that was good.
-  const std::string_view where = member_.path.empty() ? "" : "behind it: ";
-  return messages_.wrong(fmt::format("{}{}", where, handle_->error_text()));
+  Error error = handle_->error();
+  return messages_.wrong(member_.path.empty() ? std::move(error)
+                                              : with_context("behind it", std::move(error)));
 }
 
 Result<bool> MemberReader::read_entries() {
@@ -144,7 +145,7 @@ Result<bool> MemberReader::read_entries() {
     if (Result<void> good = stored_.check_end(*handle_); !good) return propagate(good);
     if (Result<void> good = take(); !good) return propagate(good);
     // Names that are no UTF-8 stay as they are, which is no news here.
-    const std::string text = status == ARCHIVE_WARN ? handle_->error_text() : "";
+    const std::string text = status == ARCHIVE_WARN ? handle_->error().what : "";
     if (!text.empty() && !text.contains("can't be converted")) messages_.remark(text);
   }
   if (Result<void> good = stored_.check_end(*handle_); !good) return propagate(good);
@@ -195,8 +196,10 @@ Result<void> MemberReader::take() {
   if (Result<void> good = metadata_.take_name(*handle_); !good) return good;
   if (metadata_.is_of_the_format(*handle_)) return {};
   if (made_.members.member_count() == options_.limits.most_members) {
-    return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
-                                                messages_.archive(), options_.limits.most_members));
+    return fail(Errc::does_not_fit,
+                fmt::format("{} has more than {} members", messages_.archive(),
+                            options_.limits.most_members),
+                {{"max-entries"}});
   }
   if (Result<void> good = unpacker_.next_entry(*handle_); !good) return good;
   if (Result<void> good = metadata_.take_type(*handle_); !good) return good;
@@ -213,7 +216,7 @@ Result<void> MemberReader::take() {
   if (Result<void> good = take_place(); !good) return good;
   if (Result<void> good = pass_over_stored_holes(); !good) return good;
   if (Result<void> good = made_.members.append(member_); !good) {
-    return messages_.wrong(good.error().what);
+    return messages_.wrong(std::move(good).error());
   }
   if (sink_ != nullptr) sink_->found(made_.members);
   return {};
@@ -237,7 +240,7 @@ Result<void> MemberReader::pass_over_stored_holes() {
     la_int64_t offset = 0;
     const int status = archive_read_data_block(handle_->get(), &bytes, &count, &offset);
     if (status == ARCHIVE_EOF) return {};
-    if (status != ARCHIVE_OK) return messages_.wrong(handle_->error_text());
+    if (status != ARCHIVE_OK) return messages_.wrong(handle_->error());
   }
 }
 

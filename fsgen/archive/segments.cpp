@@ -149,8 +149,9 @@ Result<void> SegmentReader::append(const MemberLog& members, std::uint64_t shift
     if (member.place != MemberPlace::nowhere) member.data_offset += shift;
     if (read_.members.member_count() == options_.limits.most_members) {
       return fail(Errc::does_not_fit,
-                  fmt::format("{} has more than {} members (see --max-entries)",
-                              whole_.bytes->name(), options_.limits.most_members));
+                  fmt::format("{} has more than {} members", whole_.bytes->name(),
+                              options_.limits.most_members),
+                  {{"max-entries"}});
     }
     if (Result<void> good = read_.members.append(member); !good) return good;
   }
@@ -160,12 +161,15 @@ Result<void> SegmentReader::append(const MemberLog& members, std::uint64_t shift
 void SegmentReader::tell_of_rest(std::uint64_t offset, bool is_unpacked) {
   const bool is_stream = compression_ != Compression::none && !is_unpacked;
   const bool is_tar = read_.kind == ArchiveKind::tar;
-  log_.write(LogLevel::warning,
-             fmt::format("{}: what follows the end of its {} at byte {}{} is left alone{}",
-                         whole_.bytes->name(),
-                         is_stream ? fmt::format("{} stream", to_string(compression_)) : "archive",
-                         offset, is_unpacked ? " of what it unpacks to" : "",
-                         is_tar && !is_stream ? " (--ignore-zeros reads on in a tar)" : ""));
+  std::vector<Setting> hints;
+  if (is_tar && !is_stream) hints.push_back({"ignore-zeros"});
+  log_.write_with_hints(
+      LogLevel::warning,
+      fmt::format("{}: what follows the end of its {} at byte {}{} is left alone",
+                  whole_.bytes->name(),
+                  is_stream ? fmt::format("{} stream", to_string(compression_)) : "archive", offset,
+                  is_unpacked ? " of what it unpacks to" : ""),
+      hints);
 }
 
 }  // namespace

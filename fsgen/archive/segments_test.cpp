@@ -150,7 +150,7 @@ TEST_CASE("concatenated tars are read with --ignore-zeros, and reported without 
       CHECK(one.log == "a: what follows the end of its archive at byte " +
                            std::to_string(first.size() + end.size()) +
                            (is_packed ? " of what it unpacks to" : "") +
-                           " is left alone (--ignore-zeros reads on in a tar)\n");
+                           " is left alone [ignore-zeros]\n");
       ReadOptions options;
       options.ignores_zeros = true;
       const Read all = read(bytes, options);
@@ -203,6 +203,23 @@ TEST_CASE("what is left behind an end is reported, always, and padding is not") 
         }
       }
     }
+  }
+}
+
+TEST_CASE("a kept index keeps what would help, too") {
+  const TempDir dir;
+  const std::string tar = tar_member("a", '0', "x") + kTarEnd;
+  write_file(dir / "a.tar", tar + tar);
+  run_shell("cd " + dir.path().string() + "; gzip a.tar");
+  const IndexCache cache((dir / "cache").string(), null_log());
+  for (const bool is_again : {false, true}) {
+    CollectedLog log;
+    const Result<testing::Opened> all =
+        open(*open_file_source((dir / "a.tar.gz").string(), OnChange::error, null_log()),
+             {.cache = &cache, .log = &log});
+    REQUIRE(all);
+    CHECK(all->archive.from_kept_index == is_again);
+    CHECK_THAT(log.text(), Catch::EndsWith(" is left alone [ignore-zeros]\n"));
   }
 }
 

@@ -18,6 +18,15 @@ namespace {
 
 std::unexpected<Error> wrong(std::string what) { return fail(Errc::unreadable, std::move(what)); }
 
+std::unexpected<Error> leads_out(std::string what) {
+  return fail(Errc::unreadable, std::move(what), {{"layer-symlinks", "replace"}});
+}
+
+/// Where the archive's root is placed: "/etc".
+std::string place_of(const LayerOptions& options) {
+  return fmt::format("/{}", fmt::join(components_of(options.at), "/"));
+}
+
 std::unexpected<Error> is_symlink(std::string_view link) {
   return wrong(fmt::format("lies below {}, which is a symlink", link));
 }
@@ -99,10 +108,7 @@ Result<void> SymlinkWalk::enter(std::string_view name, Standing::Kind below) {
 Result<void> SymlinkWalk::up() {
   if (at_.path.empty()) {
     if (options_.at.empty()) return {};  // the root's own parent is the root
-    return wrong(
-        fmt::format("lies below a symlink that leads out of --at=/{} "
-                    "(--layer-symlinks=replace takes its place)",
-                    options_.at));
+    return leads_out(fmt::format("lies below a symlink that leads out of {}", place_of(options_)));
   }
   at_.path.resize(parent_path(at_.path).size());
   at_.no = at_.no == kNoPath ? find(at_.path) : paths_[at_.no].parent();
@@ -114,10 +120,8 @@ Result<void> SymlinkWalk::from_root(std::string_view link,
                                     std::vector<std::string_view>& target) const {
   for (const std::string_view name : components_of(options_.at)) {
     if (target.empty() || target.front() != name) {
-      return wrong(
-          fmt::format("lies below {}, a symlink that leads out of --at=/{} "
-                      "(--layer-symlinks=replace takes its place)",
-                      link, options_.at));
+      return leads_out(
+          fmt::format("lies below {}, a symlink that leads out of {}", link, place_of(options_)));
     }
     target.erase(target.begin());
   }

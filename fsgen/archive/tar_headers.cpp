@@ -238,7 +238,7 @@ Result<void> TarHeaders::take_records(std::string_view body, Scope scope) {
     return taken.has_value();
   });
   if (whole || !taken || globals_policy_ == PaxGlobals::ignore) return taken;
-  return fail(Errc::unreadable, "its pax global header is damaged (--pax-globals=ignore)");
+  return fail(Errc::unreadable, "its pax global header is damaged", {{"pax-globals", "ignore"}});
 }
 
 Result<void> TarHeaders::take_global(std::string_view keyword, std::string_view value) {
@@ -249,9 +249,8 @@ Result<void> TarHeaders::take_global(std::string_view keyword, std::string_view 
   }
   const auto refuse = [&](std::string_view why) {
     return fail(Errc::unsupported,
-                fmt::format("a pax global header before it has {}={}, {} "
-                            "(--pax-globals=ignore goes on without global headers)",
-                            keyword, value, why));
+                fmt::format("a pax global header before it has {}={}, {}", keyword, value, why),
+                {{"pax-globals", "ignore"}});
   };
   const bool is_uid = keyword == "uid";
   if (is_uid || keyword == "gid") {

@@ -244,8 +244,9 @@ Result<void> ZipDirectoryReader::read(
       return wrong("its directory is cut off");
     }
     if (taken.size() == most_members_) {
-      return fail(Errc::does_not_fit, fmt::format("{} has more than {} members (see --max-entries)",
-                                                  archive_.name(), most_members_));
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has more than {} members", archive_.name(), most_members_),
+                  {{"max-entries"}});
     }
     CentralEntry entry;
     entry.name = text_of(rest.subspan(kEntryBytes, name_bytes));

@@ -150,7 +150,7 @@ void keep_host_side(ScanRecord record, std::vector<ScannedFiles::Mark>& marks,
 /// tree, so that memory hardly grows while the tree fills.
 Result<Numbered> number(WalkResult& walk, const std::string& name) {
   if (const auto reason = too_much(walk.counts)) {
-    return fail(Errc::does_not_fit, fmt::format("{}: {} (try --exclude)", name, *reason));
+    return fail(Errc::does_not_fit, fmt::format("{}: {}", name, *reason), {{"exclude"}});
   }
   XattrNumbers xattrs(std::move(walk.xattrs));
   const ScanRecord root(walk.root_record.first);
@@ -196,9 +196,9 @@ Result<Numbered> number(WalkResult& walk, const std::string& name) {
       if (directory != nullptr) directories.push_back(directory);
     });
     if (name_bytes > std::numeric_limits<std::uint32_t>::max()) {
-      return fail(
-          Errc::does_not_fit,
-          fmt::format("{}: the names in one directory have more than 4 GiB (try --exclude)", name));
+      return fail(Errc::does_not_fit,
+                  fmt::format("{}: the names in one directory have more than 4 GiB", name),
+                  {{"exclude"}});
     }
     directories[d]->segments = {};
   }

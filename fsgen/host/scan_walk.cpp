@@ -28,7 +28,7 @@ std::string unreadable_message(const ScanReport& report) {
   what += fmt::format("{}", fmt::join(report.unreadable_paths, "; "));
   const std::uint64_t unnamed = report.unreadable_count - report.unreadable_paths.size();
   if (unnamed != 0) what += fmt::format("; and {} more", unnamed);
-  return what + " (try as root, --exclude or --skip-unreadable)";
+  return what;
 }
 
 ScanReport report_of(Walk& walk, const std::deque<WalkWorker>& workers) {
@@ -82,7 +82,8 @@ Result<WalkResult> walk_directory(UniqueFd root, const std::string& name,
   WalkResult result;
   result.report = report_of(walk, workers);
   if (result.report.unreadable_count != 0 && !options.skip_unreadable) {
-    return fail(Errc::unreadable, fmt::format("{}: {}", name, unreadable_message(result.report)));
+    return fail(Errc::unreadable, fmt::format("{}: {}", name, unreadable_message(result.report)),
+                {{{}, "as root"}, {"exclude"}, {"skip-unreadable"}});
   }
   result.counts = *counts;
   result.root_record = walk.root_record;

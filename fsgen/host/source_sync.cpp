@@ -125,19 +125,26 @@ bool SourceSync::ensure(std::uint64_t device, int fd) {
   changed_.notify_all();
   if (kind != nullptr) {
     blind_.push_back(
-        fmt::format("--sync-source: {} is on {}, which does not set the times of a file "
-                    "that is written through a mapping: such changes are not seen",
+        fmt::format("{} is on {}, which does not set the times of a file that is written through "
+                    "a mapping: such changes are not seen",
                     path, kind));
   }
   if (synced) return true;
   if (!error_) {
-    const bool late = synced.error() == ETIMEDOUT;
-    error_ = Error{Errc::io, synced.error(),
-                   late ? fmt::format("--sync-source: the file system of {} was not written back "
-                                      "within {} s (try a longer --sync-timeout)",
-                                      path, most_.count() / 1000)
-                        : fmt::format("--sync-source: write back the file system of {}: {}", path,
-                                      std::generic_category().message(synced.error()))};
+    if (synced.error() == ETIMEDOUT) {
+      error_ = Error{Errc::io,
+                     ETIMEDOUT,
+                     fmt::format("the file system of {} was not written back within {} s", path,
+                                 most_.count() / 1000),
+                     {"sync-source"},
+                     {{"sync-timeout"}}};
+    } else {
+      error_ = Error{Errc::io,
+                     synced.error(),
+                     fmt::format("write back the file system of {}: {}", path,
+                                 std::generic_category().message(synced.error())),
+                     {"sync-source"}};
+    }
   }
   return false;
 }

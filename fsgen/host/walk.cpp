@@ -111,9 +111,11 @@ void Walk::deliver(ScannedDirectory& directory, ScanSegment segment, const WalkC
   counts_ += counts;
   push(std::move(tasks));
   if (counts_.entries >= tuning.most_nodes && !error_) {
-    error_ = Error{Errc::does_not_fit, 0,
-                   fmt::format("there are more than {} files and directories (try --exclude)",
-                               tuning.most_nodes)};
+    error_ = Error{Errc::does_not_fit,
+                   0,
+                   fmt::format("there are more than {} files and directories", tuning.most_nodes),
+                   {},
+                   {{"exclude"}}};
     stop_ = true;
     work_.notify_all();
   }

@@ -28,9 +28,12 @@ void WalkWorker::run(WorkerThread thread) noexcept {
     if (thread == WorkerThread::own && walk_.tuning.use_own_directory && ::unshare(CLONE_FS) == 0) {
       reader_.use_own_directory();
     } else if (walk_.options.entries.xattrs && ::access("/proc/self/fd", F_OK) != 0) {
-      walk_.give_up({Errc::unsupported, errno,
+      walk_.give_up({Errc::unsupported,
+                     errno,
                      "extended attributes cannot be read where unshare(2) is refused and /proc is "
-                     "missing (try without them)"});
+                     "missing",
+                     {},
+                     {{"no-xattrs"}}});
     }
     while (std::optional<WalkTask> task = walk_.take()) {
       if (task->names) {
@@ -65,8 +68,11 @@ void WalkWorker::failed(int os_errno, Path path) {
       break;
     case EMFILE:
     case ENFILE:
-      walk_.give_up({Errc::io, os_errno,
-                     fmt::format("open {}: too many open files (try a higher ulimit -n)", path())});
+      walk_.give_up({Errc::io,
+                     os_errno,
+                     fmt::format("open {}: too many open files", path()),
+                     {},
+                     {{{}, "a higher ulimit -n"}}});
       break;
     case ENOMEM:
       throw std::bad_alloc();

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "support/text.h"
 
 namespace mkvirtfs {
@@ -58,7 +60,10 @@ std::optional<std::uint32_t> OptionReader::parse_number(std::string_view name, L
 
 void OptionReader::refuse(std::string_view name, std::string_view text, std::string_view why) {
   if (failure_) return;
-  failure_ = Error{Errc::usage, 0, std::string(why), {std::string(name), std::string(text)}};
+  // Without a value the option would read like a flag.
+  std::string what =
+      text.empty() ? fmt::format("the value is empty, and {}", why) : std::string(why);
+  failure_ = Error{Errc::usage, 0, std::move(what), {std::string(name), std::string(text)}};
 }
 
 Result<void> OptionReader::finish() {

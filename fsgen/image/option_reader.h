@@ -55,7 +55,7 @@ class OptionReader {
 
   /// The option's text for what has a parser of its own; nullptr when it was not given.
   const std::string* find(std::string_view name) const { return values_.find(name); }
-  /// "--name=text why".
+  /// The first one counts. That a value is empty is said in the words, too.
   void refuse(std::string_view name, std::string_view text, std::string_view why);
 
   Result<void> finish();

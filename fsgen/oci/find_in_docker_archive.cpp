@@ -26,9 +26,12 @@ Result<std::vector<DockerImage>> read_images(const ImageQuery& query) {
   if (!opened) return propagate(opened);
   if (!*opened) {
     const Result<std::shared_ptr<ByteSource>> layout = query.files().open("index.json");
+    std::vector<Setting> hints;
+    if (layout && *layout) hints.push_back({{}, "oci:"});
     return fail(Errc::unreadable,
-                fmt::format("{} is no archive of docker save: there is no manifest.json{}",
-                            query.files().name(), layout && *layout ? " (try oci:)" : ""));
+                fmt::format("{} is no archive of docker save: there is no manifest.json",
+                            query.files().name()),
+                std::move(hints));
   }
   const Result<std::string> text = read_document(**opened);
   if (!text) return propagate(text);
@@ -50,11 +53,12 @@ Result<const DockerImage*> choose(const ImageQuery& query, const std::vector<Doc
   }
   if (all.size() == 1) return all.front();
   const std::string files = query.files().name();
-  return fail(Errc::usage,
-              all.empty() ? fmt::format("{} has no image {}; it has {}", files, wanted,
-                                        there.empty() ? "none" : there)
-                          : fmt::format("{} has several images: {} (try docker-archive:{}:NAME)",
-                                        files, there, query.name().path));
+  if (all.empty()) {
+    return fail(Errc::usage, fmt::format("{} has no image {}; it has {}", files, wanted,
+                                         there.empty() ? "none" : there));
+  }
+  return fail(Errc::usage, fmt::format("{} has several images: {}", files, there),
+              {{{}, fmt::format("docker-archive:{}:NAME", query.name().path)}});
 }
 
 }  // namespace

@@ -46,8 +46,9 @@ Chosen choose_by_platform(const ImageQuery& query, const Candidates& all) {
   // Whatever it is for: of the only one the configuration may say more.
   if (images.size() == 1 && (!query.platform() || !images.front()->platform)) return images.front();
   return fail(Errc::usage,
-              fmt::format("{} has no image for {}; it has {} (try --platform)", query.shown(),
-                          to_string(wanted), there.empty() ? "none" : there));
+              fmt::format("{} has no image for {}; it has {}", query.shown(), to_string(wanted),
+                          there.empty() ? "none" : there),
+              {{"platform"}});
 }
 
 /// Of the layout's own index: what the reference names, or the only one there is.
@@ -73,8 +74,8 @@ Chosen choose_by_name(const ImageQuery& query, const Index& index) {
     return entry->platform && entry->names == all.front()->names;
   });
   if (for_platforms) return choose_by_platform(query, all);
-  return fail(Errc::usage, fmt::format("{} has several images: {} (try oci:{}:NAME)", files,
-                                       names_of(index), query.name().path));
+  return fail(Errc::usage, fmt::format("{} has several images: {}", files, names_of(index)),
+              {{{}, fmt::format("oci:{}:NAME", query.name().path)}});
 }
 
 Result<Index> read_index(const ImageQuery& query) {
@@ -82,9 +83,11 @@ Result<Index> read_index(const ImageQuery& query) {
   if (!opened) return propagate(opened);
   if (!*opened) {
     const Result<std::shared_ptr<ByteSource>> docker = query.files().open("manifest.json");
+    std::vector<Setting> hints;
+    if (docker && *docker) hints.push_back({{}, "docker-archive:"});
     return fail(Errc::unreadable,
-                fmt::format("{} is no OCI layout: there is no index.json{}", query.files().name(),
-                            docker && *docker ? " (try docker-archive:)" : ""));
+                fmt::format("{} is no OCI layout: there is no index.json", query.files().name()),
+                std::move(hints));
   }
   const Result<std::string> text = read_document(**opened);
   if (!text) return propagate(text);

@@ -18,6 +18,7 @@
 #include "fsgen/oci/whiteouts.h"
 #include "fsgen/tree/listing.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/temp_dir.h"
 
 using namespace mkvirtfs;
@@ -270,7 +271,8 @@ TEST_CASE("layers of docker save lie directly in the archive, symlinked ones too
   REQUIRE(pin->file);
   CHECK(saved.substr(pin->file_offset, 3) == "new");
 
-  CHECK_THAT(load(Form::oci, dir / "save.tar").error().what, Catch::Contains("docker-archive:"));
+  CHECK_THAT(hinted_text(load(Form::oci, dir / "save.tar").error()),
+             Catch::EndsWith(" [docker-archive:]"));
 
   // One byte of a file is another.
   std::string damaged = saved;
@@ -407,7 +409,7 @@ TEST_CASE("many layers are read at once, as if one after the other") {
     id = found;
   }
 
-  // The lowest of those that are damaged is told of, whichever is found to be first.
+  // The lowest of those that are damaged is reported, whichever is found first.
   for (const int at : {kLayers - 1, 9, 7, 2, 0}) {
     const std::string& bytes = layers[static_cast<std::size_t>(at)].first;
     const Digest digest = digest_of(bytes);
@@ -530,7 +532,8 @@ TEST_CASE("an implied parent in a layer follows symlinks, an explicit one replac
   ImageWriter(dir / "two").finish({plain(merged_usr()), plain(Tar{}.file("lib/foo", "foo"))});
   const Result<LoadedImage> refused = load_with(dir / "two", LayerSymlinks::error);
   REQUIRE_FALSE(refused);
-  CHECK_THAT(refused.error().what, Catch::Contains("--layer-symlinks=follow or replace"));
+  CHECK_THAT(hinted_text(refused.error()),
+             Catch::EndsWith(" [layer-symlinks=follow] [layer-symlinks=replace]"));
 }
 
 TEST_CASE("with --layer-symlinks=replace an implied parent takes the symlink's place") {

@@ -207,7 +207,8 @@ Result<void> MarkedView::settle(const LayerMarks& marks, std::string_view name,
       Result<std::optional<std::string>> found = directory_of(parent, marks, symlinks);
       if (!found) {
         return fail(found.error().code,
-                    fmt::format("{}: the whiteout of {} {}", name, mark.path, found.error().what));
+                    fmt::format("{}: the whiteout of {} {}", name, mark.path, found.error().what),
+                    found.error().hints);
       }
       if (!*found) continue;  // nothing of the layers below is there
       path = mark.is_opaque

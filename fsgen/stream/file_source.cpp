@@ -42,10 +42,11 @@ class FileSource final : public ByteSource {
 
  private:
   /// Why the open file is not what was opened; nullopt when it is.
-  std::optional<std::string> difference() const;
+  std::optional<FileDifference> difference() const;
   /// Says so in the log, once, and makes the error that OnChange::error answers.
-  Error changed(const std::string& how);
-  Result<void> read_changed(const std::string& how, std::uint64_t offset, std::span<std::byte> out);
+  Error changed(const FileDifference& how);
+  Result<void> read_changed(const FileDifference& how, std::uint64_t offset,
+                            std::span<std::byte> out);
 
   const std::shared_ptr<const UniqueFd> fd_;
   const FileIdentity identity_;
@@ -61,12 +62,13 @@ class FileSource final : public ByteSource {
 Result<void> FileSource::read(std::uint64_t offset, std::span<std::byte> out) {
   if (out.empty()) return {};
   const Result<std::size_t> got = reader_.read(fd_->get(), offset, out);
-  if (const std::optional<std::string> how = difference()) return read_changed(*how, offset, out);
+  if (const std::optional<FileDifference> how = difference())
+    return read_changed(*how, offset, out);
   if (!got) {
     return fail_errno(Errc::io, got.error().os_errno, fmt::format("read {} at {}", path_, offset));
   }
   if (*got < out.size()) {
-    return read_changed(fmt::format("it ends at byte {} already", offset + *got), offset, out);
+    return read_changed({fmt::format("it ends at byte {} already", offset + *got)}, offset, out);
   }
   return {};
 }
@@ -86,7 +88,7 @@ Result<bool> FileSource::read_at_once(std::uint64_t offset, std::span<std::byte>
 }
 
 Result<ContentStore::Pin> FileSource::pin() {
-  const std::optional<std::string> how = difference();
+  const std::optional<FileDifference> how = difference();
   if (!how) return ContentStore::Pin{PinnedFile(fd_), 0};
   Error error = changed(*how);
   if (on_change_ == OnChange::error) return std::unexpected(std::move(error));
@@ -94,27 +96,31 @@ Result<ContentStore::Pin> FileSource::pin() {
 }
 
 Result<void> FileSource::recheck(const PinnedFile&) {
-  if (const std::optional<std::string> how = difference()) return std::unexpected(changed(*how));
+  if (const std::optional<FileDifference> how = difference()) return std::unexpected(changed(*how));
   return {};
 }
 
-std::optional<std::string> FileSource::difference() const {
+std::optional<FileDifference> FileSource::difference() const {
   struct stat status;
   if (::fstat(fd_->get(), &status) != 0) {
-    return fmt::format("it cannot be examined (errno {})", errno);
+    return FileDifference{fmt::format("it cannot be examined (errno {})", errno)};
   }
   return file_difference(identity_, status, check_);
 }
 
-Error FileSource::changed(const std::string& how) {
-  std::string what = fmt::format("{} changed after it was opened: {}", path_, how);
+Error FileSource::changed(const FileDifference& how) {
+  Error error{Errc::source_changed,
+              0,
+              fmt::format("{} changed after it was opened: {}", path_, how.what),
+              {},
+              how.hints};
   if (!named_.exchange(true)) {
-    log_.write(LogLevel::warning, change_warning(what, on_change_));
+    log_.write_with_hints(LogLevel::warning, change_warning(error.what, on_change_), error.hints);
   }
-  return {Errc::source_changed, 0, std::move(what)};
+  return error;
 }
 
-Result<void> FileSource::read_changed(const std::string& how, std::uint64_t offset,
+Result<void> FileSource::read_changed(const FileDifference& how, std::uint64_t offset,
                                       std::span<std::byte> out) {
   Error error = changed(how);
   std::size_t got = 0;

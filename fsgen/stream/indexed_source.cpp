@@ -342,10 +342,7 @@ Result<IndexedSource::IdleDecoder> IndexedSource::begin_at(std::uint64_t unpacke
     Result<std::vector<std::byte>> unpacked_state =
         unpack_state(*entry.state, input_.zstd_workspace ? state_bytes_of(*input_.zstd_workspace)
                                                          : kMostKeptStateBytes);
-    if (!unpacked_state) {
-      return fail(unpacked_state.error().code,
-                  fmt::format("{}: {}", name_, unpacked_state.error().what));
-    }
+    if (!unpacked_state) return propagate(name_, unpacked_state);
     state = std::move(*unpacked_state);
   }
   Result<std::unique_ptr<Decoder>> decoder = make_decoder(input_, entry.point, state);

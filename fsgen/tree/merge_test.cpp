@@ -19,6 +19,7 @@
 
 #include "fsgen/tree/listing.h"
 #include "fsgen/tree/tree_builder.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/property.h"
 
 using namespace mkvirtfs;
@@ -70,7 +71,7 @@ std::string bytes_at(const Layer& layer, std::string_view path) {
 std::string error_of(std::vector<PlacedLayer> layers) {
   const Result<Layer> result = merge_layers(std::move(layers));
   REQUIRE(!result.has_value());
-  return result.error().what;
+  return hinted_text(result.error());
 }
 
 }  // namespace
@@ -238,9 +239,9 @@ TEST_CASE("a layer is placed below a path, of which missing directories are made
         std::vector<NodeNo>{number_of(*both->tree, "srv"), number_of(*both->tree, "srv/x")});
 
   CHECK(error_of(add(TreeBuilder{}, "s")) ==
-        "--at=/s: /s is a symlink in the sources before, and no directory");
+        "at=/s: /s is a symlink in the sources before, and no directory");
   CHECK(error_of(add(TreeBuilder{}, "etc/a/b")) ==
-        "--at=/etc/a/b: /etc/a is a file in the sources before, and no directory");
+        "at=/etc/a/b: /etc/a is a file in the sources before, and no directory");
   CHECK(error_of(add(TreeBuilder{}, "etc/../b")).starts_with("etc/../b is no place in a tree"));
 }
 

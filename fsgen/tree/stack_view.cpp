@@ -104,9 +104,9 @@ Result<void> StackView::check_way(LayerNo no) const {
     if (!found->exists()) return {};
     if (found->leaf) {
       const char* what = node_of(*found->leaf).is_symlink() ? "symlink" : "file";
-      return fail(Errc::usage,
-                  fmt::format("--at=/{}: /{} is a {} in the sources before, and no directory",
-                              placed_path(no, ""), path, what));
+      return fail_option(
+          {"at", fmt::format("/{}", placed_path(no, ""))},
+          fmt::format("/{} is a {} in the sources before, and no directory", path, what));
     }
   }
   return {};

@@ -6,10 +6,10 @@
 namespace mkvirtfs {
 
 std::unexpected<Error> refused_symlink(std::string_view link, std::string_view target) {
-  return fail(Errc::unreadable,
-              fmt::format("lies below {}, which is a symlink to {} in the layers before "
-                          "(--layer-symlinks=follow or replace)",
-                          link, target));
+  return fail(
+      Errc::unreadable,
+      fmt::format("lies below {}, which is a symlink to {} in the layers before", link, target),
+      {{"layer-symlinks", "follow"}, {"layer-symlinks", "replace"}});
 }
 
 std::unexpected<Error> endless_symlinks(std::string_view link) {

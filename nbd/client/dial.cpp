@@ -61,7 +61,7 @@ Result<UniqueFd> connect_to(const ServerAddress& server, std::chrono::millisecon
                 std::min(server.unix_socket.size(), sizeof address.sun_path - 1));
     auto socket = connect_socket(AF_UNIX, reinterpret_cast<const sockaddr*>(&address),
                                  sizeof address, deadline);
-    if (!socket) socket.error().what = server.unix_socket + ": " + socket.error().what;
+    if (!socket) return propagate(server.unix_socket, socket);
     return socket;
   }
   addrinfo hints{};
@@ -77,10 +77,7 @@ Result<UniqueFd> connect_to(const ServerAddress& server, std::chrono::millisecon
   for (const addrinfo* address = found; address != nullptr && !socket; address = address->ai_next) {
     socket = connect_socket(address->ai_family, address->ai_addr, address->ai_addrlen, deadline);
   }
-  if (!socket) {
-    socket.error().what =
-        fmt::format("{} port {}: {}", server.host, server.port, socket.error().what);
-  }
+  if (!socket) return propagate(fmt::format("{} port {}", server.host, server.port), socket);
   return socket;
 }
 

@@ -229,8 +229,8 @@ void Connection::refuse(std::string reason) {
   end(std::move(reason));
 }
 
-std::string Connection::refusal() const {
-  return refusal_.empty() ? std::string(session_.refusal()) : refusal_;
+Remark Connection::refusal() const {
+  return refusal_.empty() ? session_.refusal() : Remark{LogLevel::info, refusal_};
 }
 
 void Connection::begin_shutdown() noexcept {

@@ -132,7 +132,7 @@ class Connection {
   bool has_opened_export() const noexcept { return session_.has_opened_export(); }
   /// Why the client got no export, in words for the log; "" when it got one, or left before it
   /// asked.
-  std::string refusal() const;
+  Remark refusal() const;
   /// The identity that the client has proved; "" when it has not. See TlsChannel::peer_identity().
   std::string peer_identity() const { return tls_ ? tls_->peer_identity() : std::string(); }
   /// See Session::take_remarks().

@@ -219,7 +219,7 @@ std::size_t Negotiation::refuse_unacceptable(const Known& known, const OptionHea
     refuse_after(length, option, OptionReply::err_invalid,
                  "options other than EXPORT_NAME need the fixed newstyle flag");
   } else if (known.lacks_tls) {
-    refusal_ = "it asked for an export without TLS";
+    refusal_.text = "it asked for an export without TLS";
     refuse_after(length, option, OptionReply::err_tls_reqd, "this server wants TLS first");
   } else if (known.rule == nullptr) {
     refuse_after(length, option, OptionReply::err_unsup, "this option is not known here");
@@ -270,6 +270,7 @@ void Negotiation::on_export_name(Option, Data data) {
   if (is_opening()) return;
   if (!exported) {
     end(exported.error().what);
+    note_refusal(exported.error());
     return;
   }
   const Geometry& geometry = exported->device->geometry();
@@ -301,9 +302,10 @@ void Negotiation::end_list() {
   if (listing_->was_cut() && remarks_ != nullptr && !has_remarked_cut_list_) {
     has_remarked_cut_list_ = true;
     remarks_->add(LogLevel::info,
-                  fmt::format("NBD_OPT_LIST ended after {} exports, and there are more "
-                              "(--list-max=N lists more; LIST_HIER lists all)",
-                              listing_->visited()));
+                  fmt::format("NBD_OPT_LIST ended after {} exports, and there are more; LIST_HIER "
+                              "lists all",
+                              listing_->visited()),
+                  {{"list-max"}});
   }
   listing_.reset();
   reply(Option::list, OptionReply::ack);
@@ -319,7 +321,7 @@ void Negotiation::on_starttls(Option option, Data) {
     return;
   }
   // Nothing that was agreed so far counts: an attacker may have sent it.
-  refusal_.clear();
+  refusal_ = {};
   structured_replies_ = false;
   extended_headers_ = false;
   selection_.reset();
@@ -340,7 +342,7 @@ void Negotiation::on_info_or_go(Option option, Data data) {
   Result<Export> exported = open(request->name());
   if (is_opening()) return;
   if (!exported) {
-    if (option == Option::go) refusal_ = exported.error().what;
+    if (option == Option::go) note_refusal(exported.error());
     // Clients make "there is no such export" of err_unknown. Of one that there is, or might be, and
     // that this client cannot have (a clone beyond the limit, an overlay that cannot be opened),
     // that would be wrong.
@@ -429,7 +431,7 @@ Result<Export> Negotiation::open(std::string_view name) {
     assert(exported->device != nullptr && exported->device->geometry().size_bytes >> 63 == 0);
     opened_ = {std::string(name), *exported};
     has_opened_export_ = true;
-    refusal_.clear();
+    refusal_ = {};
   }
   return exported;
 }
@@ -524,9 +526,13 @@ void Negotiation::refuse(Option option, OptionReply error, std::string_view text
 }
 
 void Negotiation::end(std::string_view reason) {
-  if (!reason.empty()) refusal_ = reason;
+  if (!reason.empty()) refusal_ = {LogLevel::info, std::string(reason)};
   end_reason_ = reason;
   phase_ = Phase::ended;
+}
+
+void Negotiation::note_refusal(const Error& error) {
+  refusal_ = {LogLevel::info, error.what, error.hints};
 }
 
 }  // namespace mkvirtfs::nbd

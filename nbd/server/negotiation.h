@@ -69,7 +69,7 @@ class Negotiation {
   /// The client has asked for an export, by INFO or GO, and there was one.
   bool has_opened_export() const noexcept { return has_opened_export_; }
   /// Why the client was refused what it asked for last; for the log.
-  const std::string& refusal() const noexcept { return refusal_; }
+  const Remark& refusal() const noexcept { return refusal_; }
   /// The handshake succeeded: what follows in the input belongs to transmission.
   bool agreed() const noexcept { return phase_ == Phase::agreed; }
   Agreement take_agreement();
@@ -143,6 +143,7 @@ class Negotiation {
   void reply(Option option, OptionReply reply, std::span<const std::byte> data = {});
   void refuse(Option option, OptionReply reply, std::string_view text);
   void end(std::string_view reason);
+  void note_refusal(const Error& error);
 
   ExportTree& exports_;
   const Extensions& extensions_;
@@ -155,7 +156,7 @@ class Negotiation {
   bool tls_is_on_ = false;
   Phase phase_ = Phase::client_flags;
   std::string end_reason_;
-  std::string refusal_;
+  Remark refusal_;
   bool shutting_down_ = false;
   bool fixed_newstyle_ = false;
   bool no_zeroes_ = false;

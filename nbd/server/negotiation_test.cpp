@@ -11,6 +11,7 @@
 #include "block/testing/gated_device.h"
 #include "block/testing/memory_device.h"
 #include "nbd/wire/testing/messages.h"
+#include "tests/support/hinted_text.h"
 
 namespace mkvirtfs::nbd {
 namespace {
@@ -38,12 +39,14 @@ class CountingTree final : public ExportTree {
   }
   Result<Export> open(std::string_view name) override {
     ++opens;
+    if (open_error) return std::unexpected(*open_error);
     return tree_->open(name);
   }
   Result<ExportEntry> find(std::string_view name) override { return tree_->find(name); }
   int lists = 0;
   int opens = 0;
   bool lists_fail = false;
+  std::optional<Error> open_error;
 
  private:
   std::shared_ptr<ExportTree> tree_;
@@ -460,7 +463,7 @@ TEST_CASE("a selection of contexts holds for its export only", "[negotiation]") 
     return !handshake.negotiation().take_agreement().contexts.empty();
   };
 
-  SECTION("it is told once, however often it is asked for") {
+  SECTION("it is answered once, however often it is asked for") {
     const auto answers = select("disk", {"base:allocation", "x-none:x", "base:allocation"});
     REQUIRE(answers.size() == 2);
     Stream context(answers[0].data);
@@ -571,16 +574,35 @@ TEST_CASE("LIST ends at its limit, and the log says when there is more", "[negot
     // Said once for a client, however often it asks.
     handshake.all(option(Option::list));
     std::string remarks;
-    for (const Remark& remark : handshake.remarks.take()) remarks += remark.text + "\n";
+    for (const Remark& remark : handshake.remarks.take()) {
+      remarks += hinted_text({Errc::io, 0, remark.text, {}, remark.hints}) + "\n";
+    }
     return remarks;
   };
   CHECK(list(1) ==
-        "NBD_OPT_LIST ended after 1 exports, and there are more (--list-max=N lists more; "
-        "LIST_HIER lists all)\n");
+        "NBD_OPT_LIST ended after 1 exports, and there are more; LIST_HIER lists all [list-max]\n");
   CHECK_THAT(list(1000), Catch::StartsWith("NBD_OPT_LIST ended after 1000 exports"));
   CHECK_THAT(list(2499), Catch::StartsWith("NBD_OPT_LIST ended after 2499 exports"));
   CHECK(list(2500).empty());
   CHECK(list(100'000).empty());
+}
+
+TEST_CASE("what would help is for the log, not for the client") {
+  const auto tree = disk_tree();
+  Handshake handshake(tree);
+  tree->open_error = Error{Errc::no_space, 0, "there are 2 clones already", {}, {{"clone-max"}}};
+  const auto answers = handshake.all(option(Option::go, info_data("disk")));
+  REQUIRE(answers.size() == 1);
+  CHECK(answers[0].is(OptionReply::err_policy));
+  CHECK(testing::text_of(answers[0].data) == "there are 2 clones already");
+  const Remark refusal = handshake.negotiation().refusal();
+  CHECK(refusal.text == "there are 2 clones already");
+  REQUIRE(refusal.hints.size() == 1);
+  CHECK(refusal.hints[0].option == "clone-max");
+
+  tree->open_error.reset();
+  CHECK(handshake.verdict(option(Option::go, info_data("disk"))) == OptionReply::ack);
+  CHECK(handshake.negotiation().refusal().text.empty());
 }
 
 TEST_CASE("what is too long is dropped in step, or ends the connection", "[negotiation][O4]") {

@@ -18,6 +18,7 @@ namespace mkvirtfs::nbd {
 struct Remark {
   LogLevel level = LogLevel::info;
   std::string text;
+  std::vector<Setting> hints = {};
 };
 
 /// The remarks of one session. It has no log of its own: its driver takes them. A client
@@ -26,10 +27,10 @@ class Remarks {
  public:
   static constexpr std::size_t kMost = 16;
 
-  void add(LogLevel level, std::string text) {
+  void add(LogLevel level, std::string text, std::vector<Setting> hints = {}) {
     if (made_ == kMost) return;
     ++made_;
-    waiting_.push_back({level, std::move(text)});
+    waiting_.push_back({level, std::move(text), std::move(hints)});
   }
   bool empty() const noexcept { return waiting_.empty(); }
   std::vector<Remark> take() noexcept { return std::exchange(waiting_, {}); }

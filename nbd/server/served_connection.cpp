@@ -60,13 +60,15 @@ void ServedConnection::log_progress() {
     log_.write(LogLevel::debug, describe() + ": connected");
   }
   for (const Remark& remark : connection_.take_remarks()) {
-    log_.write(remark.level, fmt::format("{}: {}", describe(), remark.text));
+    log_.write_with_hints(remark.level, fmt::format("{}: {}", describe(), remark.text),
+                          remark.hints);
   }
 }
 
 void ServedConnection::log_end() {
-  if (const std::string why = connection_.refusal(); !why.empty()) {
-    log_.write(LogLevel::info, fmt::format("{}: refused: {}", describe(), why));
+  if (const Remark why = connection_.refusal(); !why.text.empty()) {
+    log_.write_with_hints(why.level, fmt::format("{}: refused: {}", describe(), why.text),
+                          why.hints);
     return;
   }
   const std::string& reason = connection_.end_reason();

@@ -62,7 +62,8 @@ void Session::job_done(const std::shared_ptr<Job>& job) {
     return;
   }
   if (job->has_thrown()) {
-    remarks_.add(LogLevel::error, "an export cannot be opened: " + job->result().error().what);
+    const Error& error = job->result().error();
+    remarks_.add(LogLevel::error, "an export cannot be opened: " + error.what, error.hints);
   }
   std::get_if<Negotiation>(&phase_)->job_done(*job);
 }
@@ -90,9 +91,9 @@ bool Session::has_opened_export() const noexcept {
   return negotiation == nullptr || negotiation->has_opened_export();
 }
 
-std::string_view Session::refusal() const noexcept {
+Remark Session::refusal() const {
   const auto* const negotiation = std::get_if<Negotiation>(&phase_);
-  return negotiation != nullptr ? std::string_view(negotiation->refusal()) : std::string_view();
+  return negotiation != nullptr ? negotiation->refusal() : Remark();
 }
 
 std::size_t Session::names_listed() const noexcept {

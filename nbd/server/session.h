@@ -76,7 +76,7 @@ class Session {
   bool has_opened_export() const noexcept;
   /// Of a handshake: why the client did not get what it asked for; "" when it got it, or did not
   /// ask.
-  std::string_view refusal() const noexcept;
+  Remark refusal() const;
 
   /// The client knows that TLS begins: what is sent and received from now on goes through it.
   bool wants_tls() const noexcept;

@@ -879,10 +879,9 @@ TEST_CASE("a store that notices nothing can still not make a short file pass", "
 
 TEST_CASE("a read that fails for lack of a spool's space is EIO, with the reason in its text",
           "[transmission]") {
-  for (const Error& error :
-       {Error{Errc::no_space, ENOSPC, "write the spool: No space left"},
-        Error{Errc::no_space, 0, "all spools together may take 1 MiB (--spool-limit=SIZE)"},
-        Error{Errc::io, EDQUOT, "write the spool: Disk quota exceeded"}}) {
+  for (const Error& error : {Error{Errc::no_space, ENOSPC, "write the spool: No space left"},
+                             Error{Errc::no_space, 0, "all spools together may take 1 MiB"},
+                             Error{Errc::io, EDQUOT, "write the spool: Disk quota exceeded"}}) {
     const auto store = std::make_shared<BrokenStore>(8192, error);
     const auto device = std::make_shared<ExtentDevice>();
     device->content(store, ContentNo{0}, 0, 1 << 20);

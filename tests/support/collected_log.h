@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include "support/log.h"
 #include "support/mutex.h"
+#include "tests/support/hinted_text.h"
 
 namespace mkvirtfs::testing {
 
@@ -17,6 +19,13 @@ class CollectedLog final : public LogSink {
   void write(LogLevel level, std::string_view message) noexcept override {
     const MutexLock lock(mutex_);
     lines_.emplace_back(level, message);
+  }
+
+  /// Hints stand behind the line, as in hinted_text(): "[max-size]".
+  void write_with_hints(LogLevel level, std::string_view message,
+                        std::span<const Setting> hints) noexcept override {
+    write(level,
+          hinted_text({Errc::io, 0, std::string(message), {}, {hints.begin(), hints.end()}}));
   }
 
   std::vector<std::string> lines() {

@@ -12,6 +12,7 @@
 #include "fsgen/stream/testing/stream_data.h"
 #include "support/log.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/hinted_text.h"
 
 // Archives of a test, read whole, by the helper where that is needed.
 
@@ -70,7 +71,7 @@ template <class T>
 std::string refusal(const Result<T>& opened) {
   REQUIRE_FALSE(opened);
   CHECK(opened.error().what.find('\n') == std::string::npos);
-  return opened.error().what;
+  return hinted_text(opened.error());
 }
 
 }  // namespace mkvirtfs::testing
