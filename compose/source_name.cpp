@@ -32,9 +32,9 @@ constexpr auto kAddresses = std::to_array<Address>({
     {"http://", "sources are not read over the network: curl -L {0} | mkvirtfs ... -"},
     {"https://", "sources are not read over the network: curl -L {0} | mkvirtfs ... -"},
     {"ftp://", "sources are not read over the network: curl -L {0} | mkvirtfs ... -"},
-    {"nbd://", "the address of a server is no source (see mkvirtfs list)"},
-    {"nbds://", "the address of a server is no source (see mkvirtfs list)"},
-    {"nbd+unix:", "the address of a server is no source (see mkvirtfs list)"},
+    {"nbd://", "the address of a server is no source: mkvirtfs list shows its exports"},
+    {"nbds://", "the address of a server is no source: mkvirtfs list shows its exports"},
+    {"nbd+unix:", "the address of a server is no source: mkvirtfs list shows its exports"},
 });
 
 }  // namespace

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # scripts/build as people meet it: on a terminal it shows how far it is, elsewhere it does not, and
-# another user is told what to do.
+# another user learns what to do.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/lib.sh"
 
@@ -37,7 +37,7 @@ contains "$(cat "$work/out")" "building preset 'toy': 1 of 1 steps"
   fail "a build that failed on a terminal was called good"
 contains "$(cat "$work/out")" "it is broken"
 
-# Another user: uses what is built, and is told what to do where something is not.
+# Another user: uses what is built, and learns what to do where something is not.
 chmod 755 "$work" "$copy"
 if ((EUID == 0)); then
   other=(setpriv --reuid=65534 --regid=65534 --clear-groups)
