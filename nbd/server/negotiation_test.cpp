@@ -589,7 +589,7 @@ TEST_CASE("LIST ends at its limit, and the log says when there is more", "[negot
 
 TEST_CASE("what would help is for the log, not for the client") {
   const auto tree = disk_tree();
-  Handshake handshake(tree);
+  FixedHandshake handshake(tree);
   tree->open_error = Error{Errc::no_space, 0, "there are 2 clones already", {}, {{"clone-max"}}};
   const auto answers = handshake.all(option(Option::go, info_data("disk")));
   REQUIRE(answers.size() == 1);
