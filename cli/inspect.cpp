@@ -245,7 +245,6 @@ class Inspect final : public Command {
 Inspect::Inspect(OptionSet& options, const FormatRegistry& formats)
     : Command(options), image_(formats) {
   source_.add_to(options);
-  options.find("SOURCE")->required(false);
   CommandOption& map =
       options
           .add_value("--map", map_, "[OFFSET]",
@@ -273,10 +272,6 @@ Result<std::vector<PlacedSource>> Inspect::resolve() {
       }
       sources->push_back({map_, ""});
     }
-  }
-  if (sources->empty()) {
-    return fail(Errc::usage, fmt::format("SOURCE is missing: {} (see mkvirtfs inspect --help)",
-                                         options().find("SOURCE")->description()));
   }
   return sources;
 }
@@ -330,6 +325,7 @@ Result<int> Inspect::run(const Streams& streams) {
   if (!words) return propagate(words);
   Result<std::vector<SourceSpec>> sources = specs_of(*words, source_.values());
   if (!sources) return propagate(sources);
+  if (sources->empty()) return std::unexpected(source_.missing());
   const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
   if (!spec) return propagate(spec);
   WordedLog log(streams.err, LogLevel::info);

@@ -157,11 +157,9 @@ class Serve final : public Command {
 
 Serve::Serve(OptionSet& options, const FormatRegistry& formats)
     : Command(options), image_(formats) {
-  options
-      .add_values("SOURCE", sources_, "...",
-                  "A directory, an archive (- is standard input) or\noci:PATH to show; also "
-                  "NAME=that[,OPTION...]")
-      .required();
+  options.add_values("SOURCE", sources_, "...",
+                     "A directory, an archive (- is standard input) or\noci:PATH to show; also "
+                     "NAME=that[,OPTION...]");
   source_.add_options_to(options);
   listen_.add_to(options, kGroup);
   options.add_value("-e,--exportname", export_name_, "NAME", "The default export's name")

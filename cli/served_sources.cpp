@@ -24,6 +24,7 @@ namespace mkvirtfs::cli {
 namespace {
 
 constexpr std::string_view kFormat = "fs";
+constexpr std::string_view kFile = "file";
 
 const OptionRow& format_row() {
   static constexpr OptionRow row{.name = kFormat, .value_name = "FORMAT"};
@@ -282,8 +283,14 @@ Result<void> NamedExports::add(SourceWord word) {
     return fail(Errc::unreadable, fmt::format("{}: {} does not exist{}", word.word, path,
                                               meant_instead(word, formats_)));
   }
+  Result<std::vector<SourceSpec>> files = read_files(options->source, *source);
+  if (!files) return wrong(error_text(files.error()));
   source->path = std::move(word.directory);
   image.sources.push_back(std::move(*source));
+  for (SourceSpec& file : *files) {
+    if (file.path == "-") return wrong("standard input can only be a source without a name");
+    image.sources.push_back(std::move(file));
+  }
   return {};
 }
 
@@ -325,7 +332,9 @@ Result<std::vector<ExportSpec>> parse_exports(const std::string& default_name,
                                               const ImageOptions& image, bool keep_bases) {
   Result<std::vector<PlacedSource>> words = source.words();
   if (!words) return propagate(words);
-  const GivenOptions shared{source.values(), image.format(), image.values()};
+  const GivenOptions plain_options{source.values(), image.format(), image.values()};
+  GivenOptions shared = plain_options;
+  shared.source.remove(kFile);
   const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
   if (!epoch) return propagate(epoch);
 
@@ -344,18 +353,25 @@ Result<std::vector<ExportSpec>> parse_exports(const std::string& default_name,
   }
 
   std::vector<ExportSpec> exports;
-  if (!plain.empty()) {
+  const bool has_files = plain_options.source.has(kFile);
+  if (words->empty() && !has_files) return std::unexpected(source.missing());
+  if (plain.empty() && has_files && !words->empty()) {
+    return fail(Errc::usage,
+                fmt::format("--file={}: --file is for sources without a name (here ,file={})",
+                            *plain_options.source.find(kFile), *plain_options.source.find(kFile)));
+  }
+  if (!plain.empty() || has_files) {
     if (named.has(default_name)) {
       return fail(Errc::usage, fmt::format("two sources have the name {}", default_name));
     }
-    Result<std::vector<SourceSpec>> sources = specs_of(plain, shared.source);
+    Result<std::vector<SourceSpec>> sources = specs_of(plain, plain_options.source);
     if (!sources) return propagate(sources);
     Result<ImageSpec> spec = image_spec(std::move(*sources), image);
     if (!spec) return propagate(spec);
     spec->keep_base = keep_bases;
     if (keep_bases) {
       spec->given_options =
-          given_options(shared.source, shared.format, shared.image, image.formats());
+          given_options(plain_options.source, shared.format, shared.image, image.formats());
     }
     exports.push_back({.name = default_name, .image = std::move(*spec), .at_once = true});
   } else if (!default_name.empty() && !named.put_first(default_name)) {

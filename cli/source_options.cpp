@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -75,11 +77,10 @@ std::string to_string(const std::vector<SourceSpec>& sources) {
 }
 
 void SourceOptions::add_to(OptionSet& options) {
-  options
-      .add_values(kSourceWord, words_, "...",
-                  "A directory, an archive (- is standard input) or\noci:PATH to show; later ones "
-                  "lie over\nearlier ones")
-      .required();
+  options.add_values(
+      kSourceWord, words_, "...",
+      "A directory, an archive (- is standard input) or\noci:PATH to show; later ones "
+      "lie over\nearlier ones");
   add_options_to(options);
 }
 
@@ -124,10 +125,18 @@ OptionValues SourceOptions::values() const {
   return values;
 }
 
+Error SourceOptions::missing() const {
+  return {Errc::usage, 0,
+          fmt::format("SOURCE is missing: {} (see mkvirtfs {} --help)",
+                      command_line_->find(kSourceWord)->description(), command_line_->name())};
+}
+
 Result<std::vector<SourceSpec>> SourceOptions::specs() const {
   const Result<std::vector<PlacedSource>> placed = words();
   if (!placed) return propagate(placed);
-  return specs_of(*placed, values());
+  Result<std::vector<SourceSpec>> specs = specs_of(*placed, values());
+  if (specs && specs->empty()) return std::unexpected(missing());
+  return specs;
 }
 
 Result<std::vector<SourceSpec>> specs_of(const std::vector<PlacedSource>& placed,
@@ -141,6 +150,9 @@ Result<std::vector<SourceSpec>> specs_of(const std::vector<PlacedSource>& placed
     spec.path = each.source;
     spec.at = each.at;
   }
+  Result<std::vector<SourceSpec>> files = read_files(values, *common);
+  if (!files) return propagate(files);
+  std::ranges::move(*files, std::back_inserter(specs));
   return specs;
 }
 

@@ -37,8 +37,11 @@ class SourceOptions {
   Result<std::vector<PlacedSource>> words() const;
   /// The options that were given, without --at.
   OptionValues values() const;
+  /// What is said where there is neither a source nor a --file.
+  Error missing() const;
 
-  /// All of words() with the options. Errc::usage for what is malformed or contradictory.
+  /// All of words() and of --file with the options. Errc::usage for what is malformed or
+  /// contradictory, and for nothing at all.
   Result<std::vector<SourceSpec>> specs() const;
 
  private:
@@ -48,7 +51,8 @@ class SourceOptions {
   RowOptions rows_;
 };
 
-/// The specs of `placed`, with the options `values` for all of them.
+/// The specs of `placed`, and of the files that `values` has, with the options `values` for all of
+/// them.
 Result<std::vector<SourceSpec>> specs_of(const std::vector<PlacedSource>& placed,
                                          const OptionValues& values);
 

@@ -59,6 +59,9 @@ struct SourceSpec {
   std::string path{};
   /// The directory of the image at which its root stands; "" is the image's root.
   std::string at{};
+  /// `path` is a file that stands at the path `at`, whatever it holds; "-", pipes and devices are
+  /// read to their end first. Without this, so is a file that is no archive where `at` is set.
+  bool is_file = false;
 
   std::vector<PathRule> rules{};             ///< the first one that matches decides
   std::optional<std::uint32_t> owner_uid{};  ///< wins over the mappings

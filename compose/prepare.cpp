@@ -59,6 +59,7 @@ void remark_on_rules(const ImageSpec& spec, const std::vector<ScanOptions>& scan
   };
   std::vector<Use> uses;
   for (std::size_t at = 0; at < scans.size(); ++at) {
+    if (spec.sources[at].is_file) continue;
     const EntryOptions& entries = scans[at].entries;
     std::string root = spec.sources[at].path;
     while (root.ends_with('/')) root.pop_back();
@@ -112,7 +113,10 @@ void remark_on_blobs(const std::string& source, const SourceTree& tree, Remarks&
 /// remark and no error: other sources and other exports may have the rule for good reason.
 void remark_on_archives(const ImageSpec& spec, Remarks& remarks) {
   for (const SourceSpec& source : spec.sources) {
-    if (source.changes.on_change == OnChange::error || is_directory_source(source.path)) continue;
+    if (source.changes.on_change == OnChange::error || source.is_file ||
+        is_directory_source(source.path)) {
+      continue;
+    }
     remarks.add(
         Remark::About::archive_changes, LogLevel::warning,
         fmt::format("{} is an archive: once it changes, reads of it are errors", source.path));
@@ -191,9 +195,13 @@ class Preparation {
 
 Result<void> Preparation::check() {
   if (spec_.sources.empty()) return fail(Errc::usage, "an image needs a source");
+  bool reads_standard_input = false;
   for (const SourceSpec& source : spec_.sources) {
     if (Result<void> good = check_source_path(source.path); !good) return good;
     if (Result<void> good = check_place(source.at); !good) return good;
+    if (source.path == "-" && std::exchange(reads_standard_input, true)) {
+      return fail(Errc::usage, "standard input can be read once, and two sources want it");
+    }
   }
   const FormatRegistry& formats = *resources_.options().formats;
   const std::string_view name = formats.resolve(spec_.format, spec_.options);
@@ -224,11 +232,11 @@ Result<void> Preparation::read_sources(LayerStack& layers) {
         load_source(source, scans[at], at == 0 ? nullptr : &layers, resources_, remarks_);
     if (!loaded) return propagate(loaded);
     add(loaded->report, prepared_.report.passed_over);
-    remark_on_blobs(source.path, *loaded->layer.tree, remarks_);
-    base_->sources.push_back({{source.path, plain_place(source.at), root_of_source(source.path)},
-                              std::move(loaded->containers)});
+    if (!source.is_file) remark_on_blobs(source.path, *loaded->layer.tree, remarks_);
+    base_->sources.push_back(
+        {{source.path, plain_place(loaded->at), loaded->root}, std::move(loaded->containers)});
     prepared_.report.sources.push_back(std::move(loaded->facts));
-    Result<void> good = layers.add({std::move(loaded->layer), source.at, source.path});
+    Result<void> good = layers.add({std::move(loaded->layer), loaded->at, source.path});
     if (!good) return good;
   }
   doing_ = "merge the sources";

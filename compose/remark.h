@@ -20,6 +20,7 @@ struct Remark {
     spool,             ///< a source was unpacked into a spool
     not_written_back,  ///< SourceSpec::sync_within can do nothing for a file system
     output,            ///< what the run itself writes lies in a source
+    file_source,       ///< a source that is no archive stands as a file
     unmatched_rule,    ///< no entry of any source matches one of SourceSpec::rules
     differences,       ///< the image does not show all as the source has it
   };

@@ -8,7 +8,7 @@ namespace mkvirtfs {
 
 /// What a source turned out to be.
 struct SourceFacts {
-  std::string kind = "directory";  ///< or "archive", "container image"
+  std::string kind = "directory";  ///< or "archive", "container image", "file"
   // Of an archive:
   std::string format{};           ///< "POSIX pax interchange format"
   std::string compression{};      ///< "gzip", "none"

@@ -5,12 +5,15 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "block/host_files.h"
 #include "compose/archive_settings.h"
+#include "compose/file_source.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/host/source_sync.h"
 #include "fsgen/oci/load.h"
@@ -21,6 +24,8 @@
 
 namespace mkvirtfs {
 namespace {
+
+constexpr std::string_view kFileOption = "file";
 
 /// Whether that is what `path` leads to: S_IFDIR, S_IFREG.
 bool is_of_type(const std::string& path, mode_t type) {
@@ -201,8 +206,10 @@ void Remarks::add(Remark::About about, LogLevel level, std::string what, Setting
   }
 }
 
-Result<LoadedSource> load_source(const SourceSpec& spec, const ScanOptions& scan,
-                                 const LayersBelow* below, Resources& resources, Remarks& remarks) {
+namespace {
+
+Result<LoadedSource> load_at(const SourceSpec& spec, const ScanOptions& scan,
+                             const LayersBelow* below, Resources& resources, Remarks& remarks) {
   if (const auto image = oci::parse_image_name(spec.path)) {
     if (Result<void> synced = write_back(image->path, scan, remarks); !synced) {
       return propagate(synced);
@@ -214,6 +221,38 @@ Result<LoadedSource> load_source(const SourceSpec& spec, const ScanOptions& scan
     return propagate(synced);
   }
   return load_archive(spec, scan, below, resources, remarks);
+}
+
+/// Whether the archive's reader found no archive at all.
+bool is_no_archive(const Error& error) {
+  return std::ranges::find(error.hints, kFileOption, &Setting::option) != error.hints.end();
+}
+
+}  // namespace
+
+Result<LoadedSource> load_source(const SourceSpec& spec, const ScanOptions& scan,
+                                 const LayersBelow* below, Resources& resources, Remarks& remarks) {
+  if (!spec.is_file) {
+    Result<LoadedSource> loaded = load_at(spec, scan, below, resources, remarks);
+    if (loaded) {
+      loaded->at = spec.at;
+      loaded->root = root_of_source(spec.path);
+    }
+    const bool may_be_file = !loaded && !plain_place(spec.at).empty() && !spec.at.ends_with('/') &&
+                             is_no_archive(loaded.error()) && is_regular_file(spec.path);
+    if (!may_be_file) return loaded;
+  } else if (Result<void> synced = write_back(spec.path, scan, remarks); !synced) {
+    return propagate(synced);
+  }
+  Result<LoadedSource> loaded = load_file(spec, scan, below, resources);
+  if (!loaded) return loaded;
+  loaded->at = file_place(spec.at).directory;
+  if (!spec.is_file) {
+    remarks.add(
+        Remark::About::file_source, LogLevel::info,
+        fmt::format("{} is no archive: it is the file /{}", spec.path, plain_place(spec.at)));
+  }
+  return loaded;
 }
 
 }  // namespace mkvirtfs

@@ -35,6 +35,10 @@ struct LoadedSource {
   Layer layer;
   ScanReport report;
   SourceFacts facts;
+  /// Where in the whole the root of the layer stands.
+  std::string at;
+  /// The host directory in which its files lie, absolute; "" for none.
+  std::string root;
   /// What it was read from, besides files that are nodes of the layer.
   std::vector<ContainerFile> containers;
 };

@@ -39,6 +39,22 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
                  "`mkvirtfs dump base overrides --at=/etc etc-extra -o image`",
              .may_be_empty = true},
      .makes_image = false},
+    {.row = {.name = "file",
+             .kind = OptionKind::repeated,
+             .value_name = "PATH=HOSTFILE",
+             .help =
+                 "A file stands at PATH in the image; - is\nstandard input; no SOURCE is needed",
+             .manual =
+                 "The host's file _HOSTFILE_ stands at _PATH_ in the image, over all sources, with "
+                 "its owner, mode and times; `-` is standard input, which is read to its end into "
+                 "a spool, as any pipe is, and is 0644, of 0:0, of 1970 or `SOURCE_DATE_EPOCH`. "
+                 "Directories on the way that are missing are made. May be repeated; no _SOURCE_ "
+                 "is needed then. `--exclude` does not concern it. In a word _NAME_=_DIR_ of "
+                 "`serve` it is `,file=`_PATH_=_HOSTFILE_, and lies over that _DIR_; `--file` "
+                 "itself goes with the sources without a name. A source that is a file, and no "
+                 "archive, stands at the path that `--at` names, too.\n"
+                 "`echo '#cloud-config' | mkvirtfs dump --preset=cidata --file user-data=- --file "
+                 "meta-data=/dev/null -o seed.iso`"}},
     {.row = {.name = "exclude",
              .kind = OptionKind::repeated,
              .value_name = "GLOB",
@@ -507,6 +523,26 @@ Result<void> check_place(const std::string& place) {
   return fail_option({"at", place},
                      "no path in the image: it must have no . and no .., and names of up to "
                      "255 bytes");
+}
+
+Result<std::vector<SourceSpec>> read_files(const OptionValues& values, const SourceSpec& common) {
+  std::vector<SourceSpec> files;
+  for (const std::string& text : values.all("file")) {
+    const std::size_t equals = text.find('=');
+    SourceSpec file = common;
+    file.is_file = true;
+    file.at = text.substr(0, equals);
+    if (equals == std::string::npos || file.at.empty() || equals + 1 == text.size()) {
+      return fail_option({"file", text}, "not PATH=HOSTFILE");
+    }
+    file.path = text.substr(equals + 1);
+    if (!is_valid_place(file.at) || file.at.find_first_not_of('/') == std::string::npos ||
+        file.at.ends_with('/')) {
+      return fail_option({"file", text}, fmt::format("{} is no path of a file", file.at));
+    }
+    files.push_back(std::move(file));
+  }
+  return files;
 }
 
 Result<SourceSpec> read_source_options(const OptionValues& values) {

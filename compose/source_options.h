@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "compose/image_spec.h"
 #include "fsgen/image/option_row.h"
@@ -36,6 +37,10 @@ const SourceOption* find_source_option(std::string_view name);
 /// caller to set. Looks up users and groups of this host, and no file. Errc::usage for what is
 /// malformed or contradicts itself.
 Result<SourceSpec> read_source_options(const OptionValues& values);
+
+/// The files that the values of "file" (PATH=HOSTFILE) put into an image, in their order, as
+/// sources that have all else of `common`. Errc::usage for what is malformed.
+Result<std::vector<SourceSpec>> read_files(const OptionValues& values, const SourceSpec& common);
 
 /// Errc::usage for what SourceSpec::at cannot be.
 Result<void> check_place(const std::string& place);

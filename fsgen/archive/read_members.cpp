@@ -303,7 +303,8 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
   }
   return fail(
       Errc::unreadable,
-      fmt::format("{} is neither a directory nor an archive of a known format", archive->name()));
+      fmt::format("{} is neither a directory nor an archive of a known format", archive->name()),
+      {{"file"}});
 }
 
 Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,
