@@ -269,6 +269,15 @@ TEST_CASE("each mistyped command line gets a line that helps") {
            {"serve a=dir,file=x=-", 2,
             "a=dir,file=x=-: standard input can only be a source without a name"},
            {"serve a=dir,file=x", 2, "a=dir,file=x: --file=x: not PATH=HOSTFILE"},
+           {"inspect dir --preset=cidat", 2,
+            "--preset: cidat is none of cidata, config-drive, oemdrv, autounattend, proxmox (did "
+            "you mean cidata?)"},
+           {"inspect dir --preset=cidata --fs=ext4", 2, "--preset: ext4 has no such option"},
+           {"inspect dir --preset=oemdrv --label=x", 2,
+            "--label=x: Anaconda looks for the label OEMDRV"},
+           {"inspect --preset=cidata --file user-data.yaml=plain.txt", 1,
+            "user-data is not a file in the source, user-data.yaml is; cloud-init needs user-data "
+            "and meta-data (an empty one will do)"},
            {"list localhost", 2,
             "localhost: this is no URI (nbd://HOST:PORT/NAME, nbd+unix:///NAME?socket=PATH)"},
        }) {

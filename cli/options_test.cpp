@@ -187,7 +187,7 @@ TEST_CASE("the options of ISO 9660 arrive") {
   CHECK(plain.joliet == iso9660::Joliet::standard);
   CHECK(plain.deep == iso9660::DeepDirectories::relocate);
   CHECK_FALSE(plain.pad);
-  CHECK_FALSE(plain.cidata);
+  CHECK(plain.label.empty());
   CHECK_FALSE(plain.volume_time);
   const iso9660::Options all =
       iso_options({"--fs=iso", "--iso-level=1", "--joliet=long", "--deep-directories=keep",
@@ -204,7 +204,10 @@ TEST_CASE("the options of ISO 9660 arrive") {
   CHECK(all.pad);
   CHECK(all.volume_time == "2026013123595900");
   CHECK(iso_options({"--fs=iso", "--joliet=no"}).joliet == iso9660::Joliet::none);
-  CHECK(iso_options({"--preset=cidata"}).cidata);
+  CHECK(iso_options({"--preset=cidata"}).label == "cidata");
+  CHECK(fat_options({"--fs=fat", "--preset=cidata"}).symlinks == fat32::Symlinks::follow);
+  CHECK(fat_options({"--fs=fat", "--preset=oemdrv", "--symlinks=skip"}).symlinks ==
+        fat32::Symlinks::skip);
   CHECK(Parsed({"--preset=cidata"}).image.format().empty());
   CHECK(Parsed({"--fs=iso", "--dedupe"}).image.values().has("dedupe"));
   for (const char* bad : {"--iso-level=4", "--uuid=1234-ABCD", "--volume-field=publisher",

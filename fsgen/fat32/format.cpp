@@ -4,6 +4,7 @@
 #include <array>
 
 #include "fsgen/image/option_reader.h"
+#include "fsgen/image/seed_preset.h"
 
 namespace mkvirtfs::fat32 {
 namespace {
@@ -21,7 +22,7 @@ constexpr std::string_view kManual =
     "read-only. What else is lost is counted in one line and listed by `inspect --differences`.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 12> rows{{
+  static const std::array<OptionRow, 13> rows{{
       size_option(),
       free_option(),
       label_option("11 (FAT)",
@@ -85,6 +86,7 @@ std::span<const OptionRow> rows() {
        .help = "Sectors before the volume",
        .manual = "Sectors before the volume on its disk, for an image that will stand in a "
                  "partition."},
+      preset_option(),
   }};
   return rows;
 }
@@ -108,7 +110,15 @@ std::optional<TimeZone> parse_time_zone(std::string_view text) {
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
   if (!read) return propagate(read);
-  return [read = std::move(*read)](const PlanRequest& request) {
+  OptionReader reader(values);
+  return [read = std::move(*read), preset = read_preset(reader)](
+             const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
+    if (preset != nullptr) {
+      const bool follows = read.symlinks == Symlinks::follow;
+      Result<void> good = check_preset_files(*preset, *request.tree,
+                                             follows ? SeedLinks::followed : SeedLinks::lost);
+      if (!good) return propagate(good);
+    }
     Options options = read;
     options.made_at_s = request.made_at_s;
     return plan(request.tree, options);
@@ -163,7 +173,13 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
     options.volume_id = parse_volume_id(*text);
     if (!options.volume_id) reader.refuse("uuid", *text, "not a FAT volume id (1234-ABCD)");
   }
+  const SeedPreset* const preset = read_preset(reader);
   if (Result<void> good = reader.finish(); !good) return propagate(good);
+  if (preset == nullptr) return options;
+  Result<std::string> label = preset_label(*preset, options.label, LabelCase::upper);
+  if (!label) return propagate(label);
+  options.label = std::move(*label);
+  if (!values.has("symlinks")) options.symlinks = Symlinks::follow;
   return options;
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "fsgen/image/option_reader.h"
+#include "fsgen/image/seed_preset.h"
 #include "fsgen/iso9660/duplicates.h"
 
 namespace mkvirtfs::iso9660 {
@@ -12,7 +13,6 @@ namespace {
 constexpr std::array<FormatName, 1> kNames{{{"iso", ""}}};
 constexpr std::array<std::string_view, 3> kJolietWords{"yes", "long", "no"};
 constexpr std::array<std::string_view, 2> kDeepWords{"relocate", "keep"};
-constexpr std::array<std::string_view, 1> kPresetWords{"cidata"};
 
 constexpr std::string_view kManual =
     "`iso` is ISO 9660 with Rock Ridge and Joliet. The image is as large as its contents; `--size` "
@@ -65,14 +65,7 @@ std::span<const OptionRow> rows() {
        .kind = OptionKind::flag,
        .help = "Fill up to a multiple of 32 KiB",
        .manual = "Fill the image up to a multiple of 32 KiB."},
-      {.name = "preset",
-       .kind = OptionKind::choice,
-       .value_name = "WHAT",
-       .help = "For cloud-init, implies --fs=iso",
-       .choices = kPresetWords,
-       .manual = "`cidata`: for cloud-init, which looks for a volume of this name with _user-data_ "
-                 "and _meta-data_; both must be there. Implies `--fs=iso`.",
-       .implies_format = "iso"},
+      preset_option(),
   }};
   return rows;
 }
@@ -94,8 +87,13 @@ void read_volume_fields(const OptionValues& values, OptionReader& reader, Option
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
   if (!read) return propagate(read);
-  return [read = std::move(*read), dedupe = values.has("dedupe")](
+  OptionReader reader(values);
+  return [read = std::move(*read), dedupe = values.has("dedupe"), preset = read_preset(reader)](
              const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
+    if (preset != nullptr) {
+      Result<void> good = check_preset_files(*preset, *request.tree, SeedLinks::kept);
+      if (!good) return propagate(good);
+    }
     Options options = read;
     options.made_at_s = request.made_at_s;
     if (dedupe) {
@@ -132,7 +130,7 @@ Result<Options> read_options(std::string_view /*name*/, const OptionValues& valu
   reader.choice<DeepDirectories>(
       "deep-directories",
       {{"relocate", DeepDirectories::relocate}, {"keep", DeepDirectories::keep}}, options.deep);
-  reader.choice<bool>("preset", {{"cidata", true}}, options.cidata);
+  const SeedPreset* const preset = read_preset(reader);
   read_volume_fields(values, reader, options);
   if (const std::string* text = reader.find("uuid")) {
     options.volume_time = parse_volume_time(*text);
@@ -143,6 +141,13 @@ Result<Options> read_options(std::string_view /*name*/, const OptionValues& valu
   }
   options.pad = reader.flag("pad");
   if (Result<void> good = reader.finish(); !good) return propagate(good);
+  if (preset == nullptr) return options;
+  if (preset->is_windows && options.joliet == Joliet::none) {
+    return fail_option({"joliet", "no"}, "Windows reads names of Joliet");
+  }
+  Result<std::string> label = preset_label(*preset, options.label, LabelCase::kept);
+  if (!label) return propagate(label);
+  options.label = std::move(*label);
   return options;
 }
 

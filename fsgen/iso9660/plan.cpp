@@ -23,7 +23,6 @@ constexpr std::uint32_t kPadBlocks = 16;  // 32 KiB
 // libarchive looks for descriptors in the first 48 KiB, and passes over an image that ends before.
 constexpr std::uint64_t kFewestBlocks = 24;
 constexpr std::uint64_t kMostSectionBytes = 0xFFFFFFFF;
-constexpr std::string_view kCidata = "cidata";
 
 struct FieldRule {
   Field field;
@@ -71,23 +70,6 @@ Result<void> check(const Options& options) {
                 fmt::format("{} is no date of a volume (YYYYMMDDHHMMSScc)", *options.volume_time));
   }
   return {};
-}
-
-/// What cloud-init's NoCloud looks for.
-Result<std::string> label_of(const SourceTree& tree, const Options& options) {
-  if (!options.cidata) return options.label;
-  for (const std::string_view name : {"user-data", "meta-data"}) {
-    const Node* node = tree.find_path(name);
-    if (node != nullptr && node->is_regular()) continue;
-    return fail(Errc::does_not_fit,
-                fmt::format("{} is not a file in the source; cloud-init needs user-data and "
-                            "meta-data (an empty one will do)",
-                            name));
-  }
-  if (!options.label.empty() && options.label != kCidata && options.label != "CIDATA") {
-    return fail_option({"label", options.label}, "cloud-init looks for the label cidata");
-  }
-  return options.label.empty() ? std::string(kCidata) : options.label;
 }
 
 /// Levels 1 and 2 have files of one section.
@@ -206,9 +188,7 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
   Volume volume;
   volume.tree = std::move(tree);
   volume.options = options;
-  Result<std::string> label = label_of(*volume.tree, options);
-  if (!label) return propagate(label);
-  volume.label = std::move(*label);
+  volume.label = options.label;
   volume.time_digits = options.volume_time ? *options.volume_time
                        : options.made_at_s ? volume_time_digits({*options.made_at_s, 0})
                                            : volume_time_digits(volume.tree->newest_mtime());

@@ -79,8 +79,6 @@ struct Options {
   std::optional<std::int64_t> made_at_s;
   /// The image is as long as it is, or a multiple of 32 KiB.
   bool pad = false;
-  /// For cloud-init: user-data and meta-data must be there, and the label becomes "cidata".
-  bool cidata = false;
   /// Sorted by node; find_duplicates() makes them.
   std::vector<Duplicate> duplicates;
   Boot boot;

@@ -259,19 +259,6 @@ TEST_CASE("padding fills 32 KiB") {
   CHECK(planned(built, options)->size_bytes() - plain < 32768);
 }
 
-TEST_CASE("the preset for cloud-init wants its files, and sets the label") {
-  Options options;
-  options.cidata = true;
-  const auto image =
-      planned(TreeBuilder{}.file("user-data", "").file("meta-data", "").build(), options);
-  CHECK(facts_of(*image)["label"] == "cidata");
-  const BuiltTree part = TreeBuilder{}.file("user-data", "").directory("meta-data").build();
-  CHECK_THAT(error_of(part, options), Catch::StartsWith("meta-data is not a file in the source"));
-  options.label = "other";
-  CHECK_THAT(error_of(TreeBuilder{}.file("user-data", "").file("meta-data", "").build(), options),
-             Catch::Contains("label=other: cloud-init looks for the label cidata"));
-}
-
 TEST_CASE("boot files stand first, and boot code has the last word") {
   const BuiltTree built = TreeBuilder{}
                               .patterned_file("a", 10000)
