@@ -25,6 +25,7 @@ namespace mkvirtfs::cli {
 namespace {
 
 constexpr const char* kGroup = "Report";
+constexpr std::string_view kSource = "source";  // a name that may be no UTF-8: printable() in JSON
 
 /// Collects text and writes it in large pieces: a map has a row for each extent.
 class Report {
@@ -145,7 +146,7 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
   const ScanReport& passed_over = prepared.report.passed_over;
   const TreeId tree_id = tree.id();
   Json json = Json::object();
-  json.set("source", printable(source));
+  json.set(kSource, printable(source));
   json.set("sources", describe(prepared.report.sources));
   json.set("tree_id", hex({reinterpret_cast<const char*>(tree_id.data()), tree_id.size()}));
   json.set("volume_id", prepared.image->volume_id());
@@ -170,7 +171,9 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
 }
 
 std::string text_of(std::string_view name, const Json::Scalar& value) {
-  if (const auto* const text = std::get_if<std::string>(&value)) return printable(*text);
+  if (const auto* const text = std::get_if<std::string>(&value)) {
+    return name == kSource ? *text : printable(*text);
+  }
   if (const auto* const flag = std::get_if<bool>(&value)) return *flag ? "yes" : "no";
   if (const auto* const number = std::get_if<double>(&value)) return fmt::format("{:.3f}", *number);
   const std::uint64_t number = std::get<std::uint64_t>(value);

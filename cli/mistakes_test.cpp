@@ -332,6 +332,13 @@ TEST_CASE("a pattern that matches nothing is named once, and is no error") {
   CHECK(outcome.err == said);
 }
 
+TEST_CASE("a backslash in a name is printed once") {
+  const Place place;
+  std::filesystem::create_directory("x\\y");
+  const testing::Outcome outcome = testing::run_here({"inspect", "x\\y"});
+  CHECK_THAT(outcome.out, Catch::StartsWith("source                     x\\x5cy\n"));
+}
+
 TEST_CASE("the help names every format and every kind of source") {
   const std::string help = testing::run_here({"--help"}).out;
   for (const char* word : {"ext2", "ext3", "ext4", "fat", "fat12", "fat16", "fat32", "iso",
