@@ -74,14 +74,14 @@ Result<void> ClientOptions::apply(nbd::ServerOptions& options) const {
   }
   if (!deny_.empty()) {
     Result<net::PeerRules> rules = net::PeerRules::parse(allow_, deny_);
-    if (!rules) return fail(Errc::usage, "--allow, --deny: " + rules.error().what);
+    if (!rules) return propagate("--allow, --deny", rules);
     options.admits = [rules = std::move(*rules)](const net::Peer& peer) {
       return rules.admits(peer);
     };
   }
   for (const std::string& name : masked_) {
-    const Result<nbd::Feature> feature = nbd::parse_feature(name);
-    if (!feature) return fail(Errc::usage, "--no: " + feature.error().what);
+    Result<nbd::Feature> feature = nbd::parse_feature(name);
+    if (!feature) return propagate("--no", feature);
     options.features.remove(*feature);
   }
   return {};

@@ -122,9 +122,11 @@ void IndexRebuild::go_on() noexcept {
   if (done) return;
   // A changed source has said so itself.
   if (done.error().code != Errc::source_changed) {
-    stream_.log->write(LogLevel::warning,
-                       fmt::format("{}; reads from byte {} of what it unpacks to on fail",
-                                   done.error().what, passed_.load() * ChunkCache::kChunkBytes));
+    stream_.log->write_with_hints(
+        LogLevel::warning,
+        fmt::format("{}; reads from byte {} of what it unpacks to on fail", done.error().what,
+                    passed_.load() * ChunkCache::kChunkBytes),
+        done.error().hints);
   }
   {
     const MutexLock lock(mutex_);

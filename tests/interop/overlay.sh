@@ -95,6 +95,7 @@ contains "$(cat "$work/stderr")" 'server policy prevents'
 contains "$(LIBNBD_DEBUG=1 nbdinfo --size "nbd+unix:///job-20?socket=$socket" 2>&1 || true)" '20 clones already, which is the limit'
 if qemu-io -r -f raw "nbd+unix:///job-20?socket=$socket" -c 'read 0 512' >"$work/out" 2>&1; then fail "one clone too many"; fi
 contains "$(cat "$work/out")" '20 clones already, which is the limit'
+contains "$(cat "$server_log")" 'refused: job-20: there are 20 clones already, which is the limit \(try --clone-max\)'
 if nbdinfo --size "nbd+unix:///other?socket=$socket" 2>/dev/null; then fail "no clone has that name"; fi
 stop_server
 
