@@ -90,9 +90,54 @@ TEST_CASE("SHA-256 and SHA-512 of abc are FIPS 180-4's examples") {
         "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f");
 }
 
+namespace {
+
+using AppleNo = StrongInteger<struct AppleTag>;
+using PearNo = StrongInteger<struct PearTag>;
+using LongNo = StrongInteger<struct LongTag, std::uint64_t>;
+
+template <class A, class B>
+concept Adds = requires(A a, B b) { a + b; };
+template <class A, class B>
+concept Subtracts = requires(A a, B b) { a - b; };
+template <class A, class B>
+concept AddsTo = requires(A a, B b) { a += b; };
+template <class A, class B>
+concept Compares = requires(A a, B b) { a < b; };
+
+}  // namespace
+
+TEST_CASE("a number and a count make a number, two numbers make a count") {
+  LongNo block{7};
+  static_assert(std::same_as<decltype(block + 3), LongNo>);
+  static_assert(std::same_as<decltype(block + 3u), LongNo>);
+  static_assert(std::same_as<decltype(block - std::uint64_t{3}), LongNo>);
+  static_assert(std::same_as<decltype(block - block), std::uint64_t>);
+  CHECK((block + 3).value() == 10);
+  CHECK((block - 7).value() == 0);
+  CHECK(LongNo{10} - block == 3);
+  ++block;
+  block += 2;
+  block -= 1;
+  CHECK(block == LongNo{9});
+  CHECK(block > LongNo{8});
+  CHECK(LongNo{}.value() == 0);
+}
+
+TEST_CASE("a number does not come of a count that it may cut, nor of two numbers") {
+  static_assert(!AddsTo<AppleNo&, std::uint64_t>);
+  static_assert(!std::same_as<decltype(AppleNo{} + std::uint64_t{1}), AppleNo>);
+  static_assert(!Adds<AppleNo, AppleNo>);
+  static_assert(!Adds<AppleNo, PearNo>);
+  static_assert(!Adds<AppleNo, LongNo>);
+  static_assert(!Subtracts<AppleNo, PearNo>);
+  static_assert(!Subtracts<LongNo, PearNo>);
+  static_assert(!Compares<AppleNo, PearNo>);
+  static_assert(!Compares<AppleNo, LongNo>);
+  CHECK(true);
+}
+
 TEST_CASE("numbers of two kinds do not mix") {
-  using AppleNo = StrongInteger<struct AppleTag>;
-  using PearNo = StrongInteger<struct PearTag>;
   static_assert(!std::is_convertible_v<std::uint32_t, AppleNo>);
   static_assert(!std::is_constructible_v<AppleNo, PearNo>);
   static_assert(!std::is_assignable_v<AppleNo&, PearNo>);

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// An inode's mapping blocks stand before its data, and nothing of them is stored: the shape of an
+// extent tree follows from how many extents there are, that of indirect blocks from which logical
+// blocks are there. One extent ends where the data jumps in the file or on disk, so how many there
+// are depends on where the data begins, and that on how many mapping blocks there are: tried upward
+// until it holds. Children are spread evenly over their parents, so the children of any block are
+// known without the blocks before it; a block is made by one walk over its own extents.
 #include "fsgen/ext2/block_map.h"
 
 #include <ext2fs/ext2_fs.h>
@@ -242,8 +249,9 @@ std::uint64_t BlockMapper::mapping_blocks_for(std::span<const BlockRun> runs, Sp
   // blocks if need be.
   std::uint64_t mapping_blocks = 0;
   while (true) {
-    if (start + mapping_blocks + size_of(runs) > layout_.space_blocks())
+    if (start + (mapping_blocks + size_of(runs)) > layout_.space_end()) {
       return mapping_blocks;  // will not fit
+    }
     const std::uint64_t extents = extent_count(runs, start + mapping_blocks);
     const std::uint64_t needed = levels_for_extents(extents, capacity).total();
     if (needed <= mapping_blocks) return mapping_blocks;
@@ -277,7 +285,7 @@ void put_extents(const GroupLayout& layout, const InodeBlocks& blocks, std::uint
                  std::uint64_t last, std::span<std::byte> out) {
   for_extents(layout, blocks.runs(), blocks.data_start(), first, last,
               [&](std::uint64_t index, std::uint64_t logical, SpaceNo at, std::uint64_t length) {
-                const BlockNo block = layout.block_at(at);
+                const std::uint64_t block = layout.block_at(at).value();
                 ext3_extent extent{};
                 extent.ee_block = to_le(narrow<std::uint32_t>(logical));
                 extent.ee_len = to_le(narrow<std::uint16_t>(length));
@@ -300,7 +308,7 @@ void BlockMapper::put_index(const ExtentTree& tree, const InodeBlocks& blocks, s
               tree.first_extent(level, last - 1) + 1,
               [&](std::uint64_t index, std::uint64_t logical, auto, auto) {
                 if (index != tree.first_extent(level, node)) return;
-                const BlockNo block = layout_.block_at(level_start + node);
+                const std::uint64_t block = layout_.block_at(level_start + node).value();
                 ext3_extent_idx entry{};
                 entry.ei_block = to_le(narrow<std::uint32_t>(logical));
                 entry.ei_leaf = to_le(static_cast<std::uint32_t>(block));
@@ -345,7 +353,7 @@ void BlockMapper::write_extent_block(const InodeBlocks& blocks, std::uint64_t in
 void BlockMapper::write_indirect_root(const InodeBlocks& blocks,
                                       std::span<std::byte, 60> out) const {
   const auto point = [&](std::size_t slot, SpaceNo at) {
-    store_le(out, 4 * slot, narrow<std::uint32_t>(layout_.block_at(at)));
+    store_le(out, 4 * slot, narrow<std::uint32_t>(layout_.block_at(at).value()));
   };
   for_members(blocks.runs(), 0, kDirectBlocks, [&](std::uint64_t logical, std::uint64_t rank) {
     point(static_cast<std::size_t>(logical), blocks.data_start() + rank);
@@ -372,7 +380,7 @@ void BlockMapper::write_indirect_block(const InodeBlocks& blocks, std::uint64_t 
     for_members(children, from, from + tree.per_block,
                 [&](std::uint64_t child, std::uint64_t rank) {
                   store_le(out, 4 * static_cast<std::size_t>(child - from),
-                           narrow<std::uint32_t>(layout_.block_at(children_start + rank)));
+                           narrow<std::uint32_t>(layout_.block_at(children_start + rank).value()));
                 });
   };
   const std::uint64_t first_of_2 = size_of(tree.level1);

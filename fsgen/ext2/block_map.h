@@ -25,7 +25,7 @@ struct BlockRun {
 struct InodeBlocks {
   BlockRun dense;  ///< the only run, unless `sparse` has some; none if it is empty
   std::span<const BlockRun> sparse;  ///< sorted, disjoint, not touching
-  SpaceNo start = 0;
+  SpaceNo start;
   std::uint64_t mapping_blocks = 0;
 
   std::span<const BlockRun> runs() const noexcept {

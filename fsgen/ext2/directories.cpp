@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// A short directory lists its names in byte order. A longer one sorts them by hash, fills leaves to
+// a part of their size, and spreads the leaves evenly over index nodes, so that the entries of any
+// block follow from its number. Names with equal hashes may stand in two leaves: the second leaf's
+// hash in the index then has its lowest bit set. Kept are the order by hash and the first name of
+// each leaf; a block is made when it is read.
 #include "fsgen/ext2/directories.h"
 
 #include <ext2fs/ext2_fs.h>
@@ -59,7 +65,7 @@ std::uint8_t file_type_of(const Node& node) noexcept {
 
 void put_entry(std::span<std::byte> out, std::size_t at, InodeNo inode, std::uint32_t record_bytes,
                std::string_view name, std::uint8_t file_type) noexcept {
-  store_le(out, at, inode);
+  store_le(out, at, inode.value());
   store_le(out, at + 4, static_cast<std::uint16_t>(record_bytes));
   out[at + 6] = static_cast<std::byte>(name.size());
   out[at + 7] = static_cast<std::byte>(file_type);
@@ -91,56 +97,56 @@ Result<void> Directories::plan(unsigned threads) {
     const auto batch =
         static_cast<std::uint32_t>(std::min<std::size_t>(kBatch, plans_.size() - start));
     std::uint32_t items = 0;
-    for (std::uint32_t i = 0; i < batch; ++i) items += item_count(start + i);
+    for (std::uint32_t i = 0; i < batch; ++i) items += item_count(DirectoryNo{start + i});
     const Result<void> drafted =
         parallel_for(batch,
                      {.threads = thread_count(threads, 1 + items / kWorthAThread),
                       .doing = "plan the directories"},
                      [&](std::size_t i) -> Result<void> {
-                       drafts[i] = draft(start + static_cast<std::uint32_t>(i));
+                       drafts[i] = draft(DirectoryNo{start + static_cast<std::uint32_t>(i)});
                        return {};
                      });
     if (!drafted) return drafted;
-    for (std::uint32_t i = 0; i < batch; ++i) adopt(start + i, std::move(drafts[i]));
+    for (std::uint32_t i = 0; i < batch; ++i) adopt(DirectoryNo{start + i}, std::move(drafts[i]));
   }
   leaves_.shrink_to_fit();
   order_.shrink_to_fit();
   return {};
 }
 
-void Directories::adopt(std::uint32_t directory, Draft&& draft) {
+void Directories::adopt(DirectoryNo directory, Draft&& draft) {
   draft.plan.first_leaf = narrow<std::uint32_t>(leaves_.size());
   draft.plan.first_order = narrow<std::uint32_t>(order_.size());
   leaves_.insert(leaves_.end(), draft.leaves.begin(), draft.leaves.end());
   order_.insert(order_.end(), draft.order.begin(), draft.order.end());
   if (draft.plan.index_levels > kLevelsWithoutLargeDir) needs_large_dir_ = true;
-  plans_[directory] = draft.plan;
+  plans_[directory.value()] = draft.plan;
 }
 
-std::uint32_t Directories::item_count(std::uint32_t directory) const noexcept {
-  if (directory >= tree_.directories().size()) return 0;
-  return tree_.directories()[directory].entry_count +
-         (directory == 0 && numbers_.adds_lost_found() ? 1 : 0);
+std::uint32_t Directories::item_count(DirectoryNo directory) const noexcept {
+  if (!is_of_tree(directory)) return 0;
+  return tree_.directories()[directory.value()].entry_count +
+         (directory.value() == 0 && numbers_.adds_lost_found() ? 1 : 0);
 }
 
-Directories::Item Directories::item(std::uint32_t directory, std::uint32_t index) const noexcept {
-  const Directory& holder = tree_.directories()[directory];
+Directories::Item Directories::item(DirectoryNo directory, std::uint32_t index) const noexcept {
+  const Directory& holder = tree_.directories()[directory.value()];
   if (index == holder.entry_count) return {kLostFoundName, kFirstInode, EXT2_FT_DIR};
   const Entry entry = tree_.entries(holder)[index];
   return {tree_.name(holder, entry), numbers_.of(entry.node), file_type_of(tree_.node(entry.node))};
 }
 
-InodeNo Directories::inode_of(std::uint32_t directory) const noexcept {
-  if (directory >= tree_.directories().size()) return kFirstInode;
-  return numbers_.of(tree_.directories()[directory].node);
+InodeNo Directories::inode_of(DirectoryNo directory) const noexcept {
+  if (!is_of_tree(directory)) return kFirstInode;
+  return numbers_.of(tree_.directories()[directory.value()].node);
 }
 
-InodeNo Directories::parent_inode_of(std::uint32_t directory) const noexcept {
-  if (directory >= tree_.directories().size()) return kRootInode;
-  return numbers_.of(tree_.parent_of(tree_.directories()[directory].node).node);
+InodeNo Directories::parent_inode_of(DirectoryNo directory) const noexcept {
+  if (!is_of_tree(directory)) return kRootInode;
+  return numbers_.of(tree_.parent_of(tree_.directories()[directory.value()].node).node);
 }
 
-Directories::Draft Directories::draft(std::uint32_t directory) const {
+Directories::Draft Directories::draft(DirectoryNo directory) const {
   Draft draft;
   const std::uint32_t items = item_count(directory);
   std::uint64_t bytes = std::uint64_t{2} * kDotBytes;
@@ -154,7 +160,7 @@ Directories::Draft Directories::draft(std::uint32_t directory) const {
   return draft;
 }
 
-void Directories::draft_linear(std::uint32_t directory, Draft& draft) const {
+void Directories::draft_linear(DirectoryNo directory, Draft& draft) const {
   draft.leaves = {{0, 0}};
   draft.order.clear();
   std::uint32_t used = 2 * kDotBytes;
@@ -173,7 +179,7 @@ void Directories::draft_linear(std::uint32_t directory, Draft& draft) const {
 
 /// False when the tree would be too deep for this variant; the directory then stays linear, which
 /// every reader accepts.
-bool Directories::draft_index(std::uint32_t directory, Draft& draft) const {
+bool Directories::draft_index(DirectoryNo directory, Draft& draft) const {
   struct Hashed {
     std::uint32_t hash;
     std::uint32_t minor;
@@ -246,11 +252,11 @@ Directories::IndexShape Directories::index_shape(std::uint32_t leaf_count) const
   return shape;
 }
 
-void Directories::write_block(std::uint32_t directory, std::uint32_t block,
-                              std::uint32_t inode_seed, std::span<std::byte> out) const {
+void Directories::write_block(DirectoryNo directory, std::uint32_t block, std::uint32_t inode_seed,
+                              std::span<std::byte> out) const {
   assert(out.size() == parameters_.block_bytes && block < block_count(directory));
   std::ranges::fill(out, std::byte{0});
-  const Plan& plan = plans_[directory];
+  const Plan& plan = plan_of(directory);
   if (plan.index_levels == 0) {
     write_leaf(directory, block, inode_seed, out);
   } else if (block == 0) {
@@ -262,9 +268,9 @@ void Directories::write_block(std::uint32_t directory, std::uint32_t block,
   }
 }
 
-void Directories::write_leaf(std::uint32_t directory, std::uint32_t leaf, std::uint32_t inode_seed,
+void Directories::write_leaf(DirectoryNo directory, std::uint32_t leaf, std::uint32_t inode_seed,
                              std::span<std::byte> out) const {
-  const Plan& plan = plans_[directory];
+  const Plan& plan = plan_of(directory);
   const bool indexed = plan.index_levels != 0;
   std::uint32_t first = 0;
   std::uint32_t last = item_count(directory);
@@ -297,9 +303,9 @@ void Directories::write_leaf(std::uint32_t directory, std::uint32_t leaf, std::u
   }
 }
 
-void Directories::write_index_root(std::uint32_t directory, std::uint32_t inode_seed,
+void Directories::write_index_root(DirectoryNo directory, std::uint32_t inode_seed,
                                    std::span<std::byte> out) const {
-  const Plan& plan = plans_[directory];
+  const Plan& plan = plan_of(directory);
   put_entry(out, 0, inode_of(directory), kDotBytes, ".", EXT2_FT_DIR);
   put_entry(out, kDotBytes, parent_inode_of(directory), parameters_.block_bytes - kDotBytes, "..",
             EXT2_FT_DIR);
@@ -311,36 +317,36 @@ void Directories::write_index_root(std::uint32_t directory, std::uint32_t inode_
   const IndexShape shape = index_shape(plan.leaf_count);
   const std::uint32_t children =
       shape.levels == 0 ? plan.leaf_count : shape.nodes[shape.levels - 1];
-  write_index_entries(directory, shape.levels, 0, children, kIndexRootAt, root_limit(), inode_seed,
-                      out);
+  write_index_entries(directory, {shape.levels, 0, children}, kIndexRootAt, root_limit(),
+                      inode_seed, out);
 }
 
-void Directories::write_index_node(std::uint32_t directory, std::uint32_t node,
+void Directories::write_index_node(DirectoryNo directory, std::uint32_t node,
                                    std::uint32_t inode_seed, std::span<std::byte> out) const {
-  const Plan& plan = plans_[directory];
+  const Plan& plan = plan_of(directory);
   const IndexShape shape = index_shape(plan.leaf_count);
   std::uint32_t level = 0;
   while (node >= shape.nodes[level]) node -= shape.nodes[level++];
   const std::uint32_t children = level == 0 ? plan.leaf_count : shape.nodes[level - 1];
-  put_entry(out, 0, 0, parameters_.block_bytes, {}, 0);
-  write_index_entries(directory, level, share_start(children, shape.nodes[level], node),
-                      share_start(children, shape.nodes[level], node + 1), kIndexNodeAt,
-                      node_limit(), inode_seed, out);
+  put_entry(out, 0, {}, parameters_.block_bytes, {}, 0);
+  write_index_entries(directory,
+                      {level, share_start(children, shape.nodes[level], node),
+                       share_start(children, shape.nodes[level], node + 1)},
+                      kIndexNodeAt, node_limit(), inode_seed, out);
 }
 
-/// Entries at `at` for the children [first, last) of an index block of `level`; level 0's children
-/// are leaves.
-void Directories::write_index_entries(std::uint32_t directory, std::uint32_t level,
-                                      std::uint32_t first, std::uint32_t last, std::size_t at,
-                                      std::uint32_t limit, std::uint32_t inode_seed,
+/// Entries from `at` on, behind a head with their limit and count.
+void Directories::write_index_entries(DirectoryNo directory, const IndexChildren& children,
+                                      std::size_t at, std::uint32_t limit, std::uint32_t inode_seed,
                                       std::span<std::byte> out) const {
-  const Plan& plan = plans_[directory];
+  const auto [level, first, last] = children;
+  const Plan& plan = plan_of(directory);
   const IndexShape shape = index_shape(plan.leaf_count);
   std::uint32_t first_block = 1;  // of the children's level
   if (level > 0) first_block += plan.leaf_count;
   for (std::uint32_t below = 0; below + 1 < level; ++below) first_block += shape.nodes[below];
   const auto first_leaf_of = [&](std::uint32_t child) {
-    for (std::uint32_t below = level; below > 0; --below) {
+    for (std::uint32_t below = children.level; below > 0; --below) {
       const std::uint32_t grandchildren = below == 1 ? plan.leaf_count : shape.nodes[below - 2];
       child = share_start(grandchildren, shape.nodes[below - 1], child);
     }

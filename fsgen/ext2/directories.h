@@ -14,7 +14,8 @@
 
 namespace mkvirtfs::ext2 {
 
-/// The contents of all directories: how many blocks each has, and any one of these on demand.
+/// The contents of all directories: how many blocks each has, and any one of these on demand. They
+/// have the tree's numbers; a lost+found that mkvirtfs adds comes behind them.
 ///
 /// A directory of one block, or without dir_index, lists its names in byte order. A longer one is a
 /// hash tree (htree): block 0 is the root, then the leaves in hash order, then the levels of index
@@ -22,10 +23,8 @@ namespace mkvirtfs::ext2 {
 /// entries.
 class Directories {
  public:
-  /// Number of the lost+found that mkvirtfs adds: one past the tree's directories.
-  std::uint32_t lost_found_index() const noexcept {
-    return static_cast<std::uint32_t>(plans_.size()) - 1;
-  }
+  /// The one that mkvirtfs adds, if it does.
+  DirectoryNo lost_found() const noexcept { return DirectoryNo{count() - 1}; }
 
   /// plan() must follow.
   Directories(const SourceTree& tree, const Parameters& parameters, const InodeNumbers& numbers);
@@ -36,20 +35,21 @@ class Directories {
 
   /// The tree's directories, and lost+found if we add it.
   std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(plans_.size()); }
-  std::uint32_t block_count(std::uint32_t directory) const noexcept {
-    return plans_[directory].block_count;
+  std::uint32_t block_count(DirectoryNo directory) const noexcept {
+    return plan_of(directory).block_count;
   }
-  std::uint32_t subdirectory_count(std::uint32_t directory) const noexcept {
-    return plans_[directory].subdirectories;
+  std::uint32_t subdirectory_count(DirectoryNo directory) const noexcept {
+    return plan_of(directory).subdirectories;
   }
-  bool is_indexed(std::uint32_t directory) const noexcept {
-    return plans_[directory].index_levels != 0;
+  bool is_indexed(DirectoryNo directory) const noexcept {
+    return plan_of(directory).index_levels != 0;
   }
+  InodeNo inode_of(DirectoryNo directory) const noexcept;
   /// Whether some hash tree is so deep that the file system needs the large_dir feature.
   bool needs_large_dir() const noexcept { return needs_large_dir_; }
 
   /// Fills block `block` of the directory; `inode_seed` starts its checksum.
-  void write_block(std::uint32_t directory, std::uint32_t block, std::uint32_t inode_seed,
+  void write_block(DirectoryNo directory, std::uint32_t block, std::uint32_t inode_seed,
                    std::span<std::byte> out) const;
 
  private:
@@ -83,34 +83,44 @@ class Directories {
     std::uint32_t levels = 0;  // without the root
   };
 
-  std::uint32_t item_count(std::uint32_t directory) const noexcept;
-  Item item(std::uint32_t directory, std::uint32_t index) const noexcept;
-  InodeNo inode_of(std::uint32_t directory) const noexcept;
-  InodeNo parent_inode_of(std::uint32_t directory) const noexcept;
+  /// Children [first, last) of an index block of `level`; level 0's children are leaves.
+  struct IndexChildren {
+    std::uint32_t level = 0;
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
+  };
 
-  Draft draft(std::uint32_t directory) const;
-  bool draft_index(std::uint32_t directory, Draft& draft) const;
-  void draft_linear(std::uint32_t directory, Draft& draft) const;
-  void adopt(std::uint32_t directory, Draft&& draft);
+  const Plan& plan_of(DirectoryNo directory) const noexcept { return plans_[directory.value()]; }
+  bool is_of_tree(DirectoryNo directory) const noexcept {
+    return directory.value() < tree_.directories().size();
+  }
+  std::uint32_t item_count(DirectoryNo directory) const noexcept;
+  Item item(DirectoryNo directory, std::uint32_t index) const noexcept;
+  InodeNo parent_inode_of(DirectoryNo directory) const noexcept;
+
+  Draft draft(DirectoryNo directory) const;
+  bool draft_index(DirectoryNo directory, Draft& draft) const;
+  void draft_linear(DirectoryNo directory, Draft& draft) const;
+  void adopt(DirectoryNo directory, Draft&& draft);
 
   std::uint32_t root_limit() const noexcept;
   std::uint32_t node_limit() const noexcept;
   IndexShape index_shape(std::uint32_t leaf_count) const noexcept;
 
-  void write_leaf(std::uint32_t directory, std::uint32_t leaf, std::uint32_t inode_seed,
+  void write_leaf(DirectoryNo directory, std::uint32_t leaf, std::uint32_t inode_seed,
                   std::span<std::byte> out) const;
-  void write_index_root(std::uint32_t directory, std::uint32_t inode_seed,
+  void write_index_root(DirectoryNo directory, std::uint32_t inode_seed,
                         std::span<std::byte> out) const;
-  void write_index_node(std::uint32_t directory, std::uint32_t node, std::uint32_t inode_seed,
+  void write_index_node(DirectoryNo directory, std::uint32_t node, std::uint32_t inode_seed,
                         std::span<std::byte> out) const;
-  void write_index_entries(std::uint32_t directory, std::uint32_t level, std::uint32_t first,
-                           std::uint32_t last, std::size_t at, std::uint32_t limit,
-                           std::uint32_t inode_seed, std::span<std::byte> out) const;
+  void write_index_entries(DirectoryNo directory, const IndexChildren& children, std::size_t at,
+                           std::uint32_t limit, std::uint32_t inode_seed,
+                           std::span<std::byte> out) const;
 
   const SourceTree& tree_;
   const Parameters& parameters_;
   const InodeNumbers& numbers_;
-  std::vector<Plan> plans_;
+  std::vector<Plan> plans_;  // by DirectoryNo
   std::vector<Leaf> leaves_;
   std::vector<std::uint32_t> order_;
   bool needs_large_dir_ = false;

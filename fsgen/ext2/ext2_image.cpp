@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// What a block is: group metadata if it stands at the front of its group, else its number in space
+// says in which area it lies, and the area which directory, attribute block or node has it. Each
+// answer says for how many blocks it holds, so that a map takes one look-up a region.
 #include "fsgen/ext2/ext2_image.h"
 
 #include <fmt/format.h>
@@ -39,165 +43,182 @@ Ext2Image::Ext2Image(std::unique_ptr<const Contents> contents, std::unique_ptr<c
 
 Ext2Image::Place Ext2Image::inode_table_place(GroupNo group, std::uint32_t index) const {
   const std::uint32_t used = volume_->used_table_blocks(group);
-  Place place{Kind::inode_table, 0, index >= used, group, 0, index};
-  place.blocks = (place.zero ? volume_->layout().inode_table_blocks() : used) - index;
-  return place;
+  const bool zero = index >= used;
+  const std::uint32_t end = zero ? volume_->layout().inode_table_blocks() : used;
+  return {.kind = Kind::inode_table,
+          .blocks = end - index,
+          .zero = zero,
+          .group = group,
+          .index = index};
 }
 
 Ext2Image::Place Ext2Image::place_in_group_metadata(GroupNo group, std::uint32_t at) const {
   const GroupLayout& layout = volume_->layout();
   if (layout.has_superblock(group)) {
-    if (at == 0) return {Kind::superblock, 1, false, group};
+    if (at == 0) return {.kind = Kind::superblock, .group = group};
     --at;
     if (at < layout.descriptor_blocks()) {
-      return {Kind::descriptors, layout.descriptor_blocks() - at, false, group, 0, at};
+      return {.kind = Kind::descriptors,
+              .blocks = layout.descriptor_blocks() - at,
+              .group = group,
+              .index = at};
     }
     at -= layout.descriptor_blocks();
   }
-  if (at == 0) return {Kind::block_bitmap, 1, false, group};
-  if (at == 1) return {Kind::inode_bitmap, 1, false, group};
+  if (at == 0) return {.kind = Kind::block_bitmap, .group = group};
+  if (at == 1) return {.kind = Kind::inode_bitmap, .group = group};
   return inode_table_place(group, at - 2);
 }
 
 Ext2Image::Place Ext2Image::place_in_packed_metadata(SpaceNo space) const {
   const GroupLayout& layout = volume_->layout();
   const GroupLayout::PackedAt at = layout.packed_at(space);
+  const GroupNo group_end{layout.group_count()};
   switch (at.what) {
     case GroupLayout::Packed::block_bitmap: {
       const GroupNo blank = volume_->first_blank_group();
-      const GroupNo last = layout.group_count() - 1;
-      if (volume_->is_blank(at.group)) return {Kind::block_bitmap, last - at.group, true, at.group};
-      const GroupNo end = at.group < blank && blank < last ? blank : last + 1;
-      return {Kind::block_bitmap, end - at.group, false, at.group};
+      const GroupNo last = group_end - 1;
+      const bool zero = volume_->is_blank(at.group);
+      const GroupNo end = zero ? last : at.group < blank && blank < last ? blank : group_end;
+      return {
+          .kind = Kind::block_bitmap, .blocks = end - at.group, .zero = zero, .group = at.group};
     }
     case GroupLayout::Packed::inode_bitmap: {
       const GroupNo first_unused = volume_->first_unused_inode_group();
       const bool unused = at.group >= first_unused;
-      return {Kind::inode_bitmap, (unused ? layout.group_count() : first_unused) - at.group, unused,
-              at.group};
+      return {.kind = Kind::inode_bitmap,
+              .blocks = (unused ? group_end : first_unused) - at.group,
+              .zero = unused,
+              .group = at.group};
     }
     case GroupLayout::Packed::inode_table:
       return inode_table_place(at.group, at.index);
     case GroupLayout::Packed::gap:
-      return {Kind::unused, at.blocks_left, true};
+      return {.kind = Kind::unused, .blocks = at.blocks_left, .zero = true};
   }
   std::unreachable();
+}
+
+Ext2Image::Place Ext2Image::place_in_directories(SpaceNo space) const {
+  const DirectoryNo directory = volume_->directory_at(space);
+  const InodeBlocks blocks = volume_->blocks_of_directory(directory);
+  const std::uint64_t at = space - blocks.start;
+  if (at < blocks.mapping_blocks) {
+    return {.kind = Kind::directory_map,
+            .blocks = blocks.mapping_blocks - at,
+            .directory = directory,
+            .index = at};
+  }
+  const std::uint64_t index = at - blocks.mapping_blocks;
+  return {.kind = Kind::directory,
+          .blocks = blocks.data_blocks() - index,
+          .directory = directory,
+          .index = index};
+}
+
+Ext2Image::Place Ext2Image::place_in_journal(SpaceNo space) const {
+  const InodeBlocks blocks = volume_->blocks_of_journal();
+  const std::uint64_t at = space - blocks.start;
+  if (at < blocks.mapping_blocks) {
+    return {.kind = Kind::journal_map, .blocks = blocks.mapping_blocks - at, .index = at};
+  }
+  const std::uint64_t index = at - blocks.mapping_blocks;
+  if (index == 0) return {.kind = Kind::journal};
+  return {
+      .kind = Kind::journal, .blocks = blocks.data_blocks() - index, .zero = true, .index = index};
 }
 
 Ext2Image::Place Ext2Image::place_in_files(SpaceNo space) const {
   const NodeNo node = volume_->node_at(space);
   const InodeBlocks blocks = volume_->blocks_of_node(node);
-  const std::uint64_t local = space - blocks.start;
-  if (local < blocks.mapping_blocks)
-    return {Kind::file_map, blocks.mapping_blocks - local, false, 0, node, local};
-  const std::uint64_t rank = local - blocks.mapping_blocks;
-  if (contents_->tree->node(node).is_symlink())
-    return {Kind::symlink_target, 1, false, 0, node, rank};
+  const std::uint64_t at = space - blocks.start;
+  if (at < blocks.mapping_blocks) {
+    return {
+        .kind = Kind::file_map, .blocks = blocks.mapping_blocks - at, .node = node, .index = at};
+  }
+  const std::uint64_t rank = at - blocks.mapping_blocks;
+  if (contents_->tree->node(node).is_symlink()) {
+    return {.kind = Kind::symlink_target, .node = node, .index = rank};
+  }
   const auto runs = blocks.runs();
   const BlockRun& run = *std::prev(std::ranges::upper_bound(runs, rank, {}, &BlockRun::rank));
-  return {Kind::file_data,
-          run.rank + run.count - rank,
-          false,
-          0,
-          node,
-          run.logical + (rank - run.rank)};
+  return {.kind = Kind::file_data,
+          .blocks = run.rank + run.count - rank,
+          .node = node,
+          .index = run.logical + (rank - run.rank)};
+}
+
+Ext2Image::Place Ext2Image::place_in_space(SpaceNo space) const {
+  const Volume::Area area = volume_->area_of(space);
+  switch (area) {
+    case Volume::Area::packed_metadata:
+      return place_in_packed_metadata(space);
+    case Volume::Area::directories:
+      return place_in_directories(space);
+    case Volume::Area::xattrs:
+      return {.kind = Kind::attributes,
+              .blocks = volume_->area_end(area) - space,
+              .index = space - volume_->xattrs_start()};
+    case Volume::Area::journal:
+      return place_in_journal(space);
+    case Volume::Area::files:
+      return place_in_files(space);
+    case Volume::Area::free:
+      return {.kind = Kind::unused, .blocks = volume_->area_end(area) - space, .zero = true};
+  }
+  std::unreachable();
 }
 
 Ext2Image::Place Ext2Image::place_of(BlockNo block) const {
   const GroupLayout& layout = volume_->layout();
-  const std::uint32_t first_data_block = volume_->parameters().first_data_block();
-  if (block < first_data_block) return {Kind::boot, first_data_block - block, true};
+  const BlockNo first{volume_->parameters().first_data_block()};
+  if (block < first) return {.kind = Kind::boot, .blocks = first - block, .zero = true};
   const GroupNo group = layout.group_of(block);
-  const BlockNo at = block - layout.group_start(group);
-  if (at < layout.overhead(group))
+  const std::uint64_t at = block - layout.group_start(group);
+  if (at < layout.overhead(group)) {
     return place_in_group_metadata(group, static_cast<std::uint32_t>(at));
-
-  const SpaceNo space = layout.space_below(block);
-  const Volume::Region region = volume_->region_of(space);
-  Place place;
-  switch (region) {
-    case Volume::Region::packed_metadata:
-      place = place_in_packed_metadata(space);
-      break;
-    case Volume::Region::directories: {
-      const std::uint32_t directory = volume_->directory_at(space);
-      const InodeBlocks blocks = volume_->blocks_of_directory(directory);
-      const std::uint64_t local = space - blocks.start;
-      if (local < blocks.mapping_blocks) {
-        place = {Kind::directory_map, blocks.mapping_blocks - local, false, 0, directory, local};
-      } else {
-        const std::uint64_t index = local - blocks.mapping_blocks;
-        place = {Kind::directory, blocks.data_blocks() - index, false, 0, directory, index};
-      }
-      break;
-    }
-    case Volume::Region::xattrs:
-      place = {Kind::attributes,
-               volume_->region_end(region) - space,
-               false,
-               0,
-               0,
-               space - volume_->xattrs_start()};
-      break;
-    case Volume::Region::journal: {
-      const InodeBlocks blocks = volume_->blocks_of_journal();
-      const std::uint64_t local = space - blocks.start;
-      if (local < blocks.mapping_blocks) {
-        place = {Kind::journal_map, blocks.mapping_blocks - local, false, 0, 0, local};
-      } else {
-        const std::uint64_t index = local - blocks.mapping_blocks;
-        place = {Kind::journal, index == 0 ? 1 : blocks.data_blocks() - index, index != 0, 0, 0,
-                 index};
-      }
-      break;
-    }
-    case Volume::Region::files:
-      place = place_in_files(space);
-      break;
-    case Volume::Region::free:
-      place = {Kind::unused, volume_->region_end(region) - space, true};
-      break;
   }
+  const SpaceNo space = layout.space_below(block);
+  Place place = place_in_space(space);
   place.blocks = std::min(place.blocks, layout.contiguous_from(space));
   return place;
 }
 
 Region Ext2Image::region_at(std::uint64_t offset) const {
   const std::uint64_t bytes = block_bytes();
-  const std::uint64_t block_count = volume_->layout().block_count();
-  const BlockNo block = offset / bytes;
-  if (block >= block_count) {  // behind the file system: what a given size has left over
-    return Region::empty({block_count * bytes, size_bytes_ - block_count * bytes});
+  const BlockNo end{volume_->layout().block_count()};
+  const BlockNo block{offset / bytes};
+  if (block >= end) {  // behind the file system: what a given size has left over
+    const std::uint64_t volume_bytes = end.value() * bytes;
+    return Region::empty({volume_bytes, size_bytes_ - volume_bytes});
   }
   const Place place = place_of(block);
   const Range range = blocks_at(block, place.blocks);
   if (place.zero) return Region::empty(range);
   if (place.kind != Kind::file_data) return Region::computed(range);
   const std::uint64_t from = place.index * bytes;
-  const std::uint64_t size = contents_->tree->node(NodeNo{place.owner}).size_bytes;
+  const std::uint64_t size = contents_->tree->node(place.node).size_bytes;
   return {.kind = Region::Kind::file,
           .range = range,
           .data_bytes = std::min(range.length, size - from),
-          .file = NodeNo{place.owner},
+          .file = place.node,
           .file_offset = from};
 }
 
 void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const {
-  const Place place = place_of(block);
+  const Place place = place_of(BlockNo{block});
   const auto index = static_cast<std::uint32_t>(place.index);
-  const InodeNumbers& numbers = contents_->numbers;
+  const Directories& directories = contents_->directories;
   const auto seed_of_directory = [&] {
-    const auto directories = contents_->tree->directories();
-    const bool ours = place.owner >= directories.size();
-    return inode_seed(*volume_, ours ? kFirstInode : numbers.of(directories[place.owner].node));
+    return inode_seed(*volume_, directories.inode_of(place.directory));
   };
   switch (place.kind) {
     case Kind::superblock: {
       std::ranges::fill(out, std::byte{0});
       // Only the first one leaves room for a boot sector before it.
-      const std::size_t at =
-          place.group == 0 && out.size() > kSuperblockOffset ? kSuperblockOffset : 0;
-      write_superblock(*volume_, place.group, out.subspan(at).first<1024>());
+      const bool first = place.group == GroupNo{0} && out.size() > kSuperblockOffset;
+      write_superblock(*volume_, place.group,
+                       out.subspan(first ? kSuperblockOffset : 0).first<1024>());
       break;
     }
     case Kind::descriptors:
@@ -213,14 +234,14 @@ void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const
       write_inode_table(*volume_, place.group, index, out);
       break;
     case Kind::directory:
-      contents_->directories.write_block(place.owner, index, seed_of_directory(), out);
+      directories.write_block(place.directory, index, seed_of_directory(), out);
       break;
     case Kind::directory_map:
-      volume_->mapper().write_mapping_block(volume_->blocks_of_directory(place.owner), place.index,
-                                            seed_of_directory(), out);
+      volume_->mapper().write_mapping_block(volume_->blocks_of_directory(place.directory),
+                                            place.index, seed_of_directory(), out);
       break;
     case Kind::attributes:
-      contents_->xattrs.write_block(index, block, volume_->parameters(), out);
+      contents_->xattrs.write_block(index, BlockNo{block}, volume_->parameters(), out);
       break;
     case Kind::journal:
       write_journal_superblock(*volume_, out);
@@ -230,13 +251,13 @@ void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const
                                             inode_seed(*volume_, kJournalInode), out);
       break;
     case Kind::file_map:
-      volume_->mapper().write_mapping_block(
-          volume_->blocks_of_node(NodeNo{place.owner}), place.index,
-          inode_seed(*volume_, numbers.of(NodeNo{place.owner})), out);
+      volume_->mapper().write_mapping_block(volume_->blocks_of_node(place.node), place.index,
+                                            inode_seed(*volume_, contents_->numbers.of(place.node)),
+                                            out);
       break;
     case Kind::symlink_target: {
       std::ranges::fill(out, std::byte{0});
-      const std::string_view target = contents_->tree->symlink_target(NodeNo{place.owner});
+      const std::string_view target = contents_->tree->symlink_target(place.node);
       std::memcpy(out.data(), target.data(), target.size());
       break;
     }
@@ -250,33 +271,34 @@ void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const
 }
 
 std::string Ext2Image::describe(std::uint64_t offset) const {
-  const BlockNo block = offset / block_bytes();
-  if (block >= volume_->layout().block_count()) return "behind the file system";
+  const BlockNo block{offset / block_bytes()};
+  if (block >= BlockNo{volume_->layout().block_count()}) return "behind the file system";
   const Place place = place_of(block);
   const auto path_of = [&](NodeNo node) {
     return node == kRootNode ? std::string("/") : "/" + contents_->tree->path(node);
   };
   const auto directory_path = [&] {
     const auto directories = contents_->tree->directories();
-    return place.owner >= directories.size() ? "/" + std::string(kLostFoundName)
-                                             : path_of(directories[place.owner].node);
+    const std::uint32_t number = place.directory.value();
+    return number < directories.size() ? path_of(directories[number].node)
+                                       : "/" + std::string(kLostFoundName);
   };
   switch (place.kind) {
     case Kind::boot:
       return "boot block";
     case Kind::superblock:
-      return fmt::format("superblock, group {}", place.group);
+      return fmt::format("superblock, group {}", place.group.value());
     case Kind::descriptors:
-      return fmt::format("group descriptors, copy in group {}", place.group);
+      return fmt::format("group descriptors, copy in group {}", place.group.value());
     case Kind::block_bitmap:
-      return fmt::format("block bitmap, group {}", place.group);
+      return fmt::format("block bitmap, group {}", place.group.value());
     case Kind::inode_bitmap:
-      return fmt::format("inode bitmap, group {}", place.group);
+      return fmt::format("inode bitmap, group {}", place.group.value());
     case Kind::inode_table: {
       const std::uint64_t first =
-          static_cast<std::uint64_t>(place.group) * volume_->layout().inodes_per_group() +
+          std::uint64_t{place.group.value()} * volume_->layout().inodes_per_group() +
           place.index * volume_->parameters().inodes_per_block() + 1;
-      return fmt::format("inode table, group {}, inodes {}-{}{}", place.group, first,
+      return fmt::format("inode table, group {}, inodes {}-{}{}", place.group.value(), first,
                          first + volume_->parameters().inodes_per_block() - 1,
                          place.zero ? " (unused)" : "");
     }
@@ -291,12 +313,12 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
     case Kind::journal_map:
       return "block map of the journal";
     case Kind::file_map:
-      return fmt::format("block map of file {}", path_of(NodeNo{place.owner}));
+      return fmt::format("block map of file {}", path_of(place.node));
     case Kind::file_data:
-      return fmt::format("file {} at {}", path_of(NodeNo{place.owner}),
+      return fmt::format("file {} at {}", path_of(place.node),
                          place.index * block_bytes() + offset % block_bytes());
     case Kind::symlink_target:
-      return fmt::format("target of symlink {}", path_of(NodeNo{place.owner}));
+      return fmt::format("target of symlink {}", path_of(place.node));
     case Kind::unused:
       return "free";
   }
@@ -308,7 +330,7 @@ std::string Ext2Image::volume_id() const { return to_string(volume_->parameters(
 std::vector<ImageFact> Ext2Image::facts() const {
   const Parameters& parameters = volume_->parameters();
   const GroupLayout& layout = volume_->layout();
-  const std::uint64_t used_inodes = contents_->numbers.last();
+  const std::uint64_t used_inodes = contents_->numbers.last().value();
   return {
       {"format", std::string(name_of(parameters.variant))},
       {"size_bytes", size_bytes_},

@@ -63,20 +63,24 @@ class Ext2Image final : public RegionImage {
     Kind kind = Kind::unused;
     std::uint64_t blocks = 1;  // alike from here on, contiguous on disk
     bool zero = false;         // alike in being all zeroes
-    GroupNo group = 0;         // superblock, bitmaps, inode table
-    std::uint32_t owner = 0;   // directory, or node
+    GroupNo group{};           // superblock, bitmaps, inode table
+    DirectoryNo directory{};   // whose entries or map it is
+    NodeNo node = kRootNode;   // whose data or map it is
     std::uint64_t index = 0;   // block within the table, directory, map, attribute blocks, journal;
                                // for file data the logical block
   };
 
   Place place_of(BlockNo block) const;
   Place place_in_group_metadata(GroupNo group, std::uint32_t at) const;
+  Place place_in_space(SpaceNo space) const;
   Place place_in_packed_metadata(SpaceNo space) const;
+  Place place_in_directories(SpaceNo space) const;
+  Place place_in_journal(SpaceNo space) const;
   Place place_in_files(SpaceNo space) const;
   Place inode_table_place(GroupNo group, std::uint32_t index) const;
 
   Range blocks_at(BlockNo first, std::uint64_t count) const noexcept {
-    return {first * block_bytes(), count * block_bytes()};
+    return {first.value() * block_bytes(), count * block_bytes()};
   }
   std::vector<DataPlacement::Run> runs_of(const InodeBlocks& blocks,
                                           std::uint64_t size_bytes) const;

@@ -4,20 +4,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "fsgen/ext2/numbers.h"
 #include "fsgen/ext2/parameters.h"
 #include "support/error.h"
 
 namespace mkvirtfs::ext2 {
 
-/// A block number of the file system.
-using BlockNo = std::uint64_t;
-/// A block group's number.
-using GroupNo = std::uint32_t;
-/// An inode number as ext counts them: from 1.
-using InodeNo = std::uint32_t;
-/// The n-th block that no fixed metadata takes. Everything that is placed lies at consecutive
-/// SpaceNos; where group metadata stands in between, the BlockNos jump over it.
-using SpaceNo = std::uint64_t;
+/// Which groups begin with a copy of the superblock and the descriptors: all, or with sparse_super
+/// 0, 1 and powers of 3, 5 and 7.
+enum class Copies : std::uint8_t { all_groups, sparse };
+/// Where bitmaps and inode tables stand: each group's in the group, or with flex_bg all of them at
+/// the front of the space.
+enum class Tables : std::uint8_t { in_groups, packed };
 
 /// Where the block groups and their fixed metadata lie: arithmetic over a handful of numbers,
 /// whatever the size.
@@ -29,35 +27,36 @@ using SpaceNo = std::uint64_t;
 class GroupLayout {
  public:
   /// `block_count` counts from block 0. The last group is usable: see usable_block_count().
-  GroupLayout(const Parameters& parameters, BlockNo block_count, std::uint32_t inodes_per_group);
+  GroupLayout(const Parameters& parameters, std::uint64_t block_count,
+              std::uint32_t inodes_per_group);
 
   /// `block_count` without a last group too small for its own metadata (as mke2fs does: less than
   /// 50 blocks over).
-  static BlockNo usable_block_count(const Parameters& parameters, BlockNo block_count,
-                                    std::uint32_t inodes_per_group);
+  static std::uint64_t usable_block_count(const Parameters& parameters, std::uint64_t block_count,
+                                          std::uint32_t inodes_per_group);
   /// Blocks for the descriptors of so many groups.
   static std::uint64_t descriptor_blocks_for(const Parameters& parameters,
                                              std::uint64_t group_count);
-  static std::uint64_t group_count_for(const Parameters& parameters, BlockNo block_count);
+  static std::uint64_t group_count_for(const Parameters& parameters, std::uint64_t block_count);
   /// The least inodes a group can have, and the step: whole inode-table blocks and whole bitmap
   /// bytes.
   static std::uint32_t inode_step(const Parameters& parameters);
 
-  BlockNo block_count() const noexcept { return block_count_; }
-  GroupNo group_count() const noexcept { return group_count_; }
+  std::uint64_t block_count() const noexcept { return block_count_; }
+  std::uint32_t group_count() const noexcept { return group_count_; }
   std::uint32_t inodes_per_group() const noexcept { return inodes_per_group_; }
   std::uint32_t inode_table_blocks() const noexcept { return inode_table_blocks_; }
   std::uint32_t descriptor_blocks() const noexcept { return descriptor_blocks_; }
 
   BlockNo group_start(GroupNo group) const noexcept {
-    return first_data_block_ + static_cast<BlockNo>(group) * blocks_per_group_;
+    return BlockNo{first_data_block_ + std::uint64_t{group.value()} * blocks_per_group_};
   }
   std::uint32_t group_blocks(GroupNo group) const noexcept;
   GroupNo group_of(BlockNo block) const noexcept {
-    return static_cast<GroupNo>((block - first_data_block_) / blocks_per_group_);
+    return GroupNo{
+        static_cast<std::uint32_t>((block.value() - first_data_block_) / blocks_per_group_)};
   }
-  /// Whether the group begins with a copy of the superblock and the descriptors (sparse_super: 0, 1
-  /// and powers of 3, 5 and 7).
+  /// Whether the group begins with a copy of the superblock and the descriptors.
   bool has_superblock(GroupNo group) const noexcept;
   /// Blocks of fixed metadata at the start of the group.
   std::uint32_t overhead(GroupNo group) const noexcept;
@@ -66,8 +65,8 @@ class GroupLayout {
   BlockNo inode_bitmap(GroupNo group) const noexcept;
   BlockNo inode_table(GroupNo group) const noexcept;
 
-  /// How many blocks are space.
-  SpaceNo space_blocks() const noexcept { return space_blocks_; }
+  /// One past the last block that is space; how many these are.
+  SpaceNo space_end() const noexcept { return SpaceNo{space_blocks_}; }
   /// The first SpaceNo behind the metadata that flex_bg packs at the front (0 without it).
   SpaceNo packed_end() const noexcept { return packed_end_; }
   BlockNo block_at(SpaceNo space) const noexcept;
@@ -80,7 +79,7 @@ class GroupLayout {
   enum class Packed : std::uint8_t { block_bitmap, inode_bitmap, inode_table, gap };
   struct PackedAt {
     Packed what;
-    GroupNo group = 0;
+    GroupNo group{};
     std::uint32_t index = 0;        ///< inode_table: block within the group's table
     std::uint64_t blocks_left = 1;  ///< gap: blocks to its end
   };
@@ -96,7 +95,7 @@ class GroupLayout {
   /// Consecutive groups with the same overhead.
   struct Stretch {
     GroupNo first_group;
-    GroupNo group_count;
+    std::uint32_t group_count;
     std::uint32_t overhead;
     SpaceNo space_before;
   };
@@ -116,12 +115,12 @@ class GroupLayout {
   std::uint32_t inodes_per_group_;
   std::uint32_t inode_table_blocks_;
   std::uint32_t descriptor_blocks_;
-  bool sparse_super_;
-  bool flex_bg_;
-  BlockNo block_count_;
-  GroupNo group_count_;
-  SpaceNo space_blocks_ = 0;
-  SpaceNo packed_end_ = 0;
+  Copies copies_;
+  Tables tables_;
+  std::uint64_t block_count_;
+  std::uint32_t group_count_;
+  std::uint64_t space_blocks_ = 0;
+  SpaceNo packed_end_;
   std::vector<Stretch> stretches_;
   std::vector<TableRun> table_runs_;
   std::vector<Gap> gaps_;

@@ -30,21 +30,22 @@ TEST_CASE("space numbers and block numbers are each other's inverse") {
     for (const bool sparse_super : {false, true}) {
       for (const std::uint32_t block_bytes : {1024u, 2048u, 4096u}) {
         const Parameters parameters = parameters_of(flex_bg, block_bytes, sparse_super);
-        const BlockNo blocks = 60ull * parameters.blocks_per_group() + 5000;
+        const std::uint64_t blocks = 60ull * parameters.blocks_per_group() + 5000;
         const GroupLayout layout(parameters, blocks, 2048);
         CAPTURE(flex_bg, sparse_super, block_bytes);
         REQUIRE(layout.group_count() == 61);
-        BlockNo previous = 0;
-        for (SpaceNo space = 0; space < layout.space_blocks(); space += 1 + space % 97) {
+        BlockNo previous;
+        for (SpaceNo space; space < layout.space_end(); space += 1 + space.value() % 97) {
           const BlockNo block = layout.block_at(space);
           REQUIRE(layout.space_below(block) == space);
-          REQUIRE((space == 0 || block > previous));
-          const BlockNo at = block - layout.group_start(layout.group_of(block));
+          REQUIRE((space == SpaceNo{0} || block > previous));
+          const std::uint64_t at = block - layout.group_start(layout.group_of(block));
           REQUIRE(at >= layout.overhead(layout.group_of(block)));
           const std::uint64_t run = layout.contiguous_from(space);
-          REQUIRE(layout.block_at(space + run - 1) == block + run - 1);
-          if (space + run < layout.space_blocks())
+          REQUIRE(layout.block_at(space + (run - 1)) == block + (run - 1));
+          if (space + run < layout.space_end()) {
             REQUIRE(layout.block_at(space + run) > block + run);
+          }
           previous = block;
         }
       }
@@ -58,10 +59,10 @@ TEST_CASE("fixed metadata never overlap, whatever the features") {
     const GroupLayout layout(parameters, 30ull * 8192 + 1,
                              8192);  // tables of 2048 blocks: cut by copies if allowed
     std::vector<std::pair<BlockNo, BlockNo>> taken;
-    for (GroupNo group = 0; group < layout.group_count(); ++group) {
+    for (GroupNo group; group < GroupNo{layout.group_count()}; ++group) {
       if (layout.has_superblock(group)) {
         taken.emplace_back(layout.group_start(group),
-                           layout.group_start(group) + 1 + layout.descriptor_blocks());
+                           layout.group_start(group) + (1 + layout.descriptor_blocks()));
       }
       taken.emplace_back(layout.block_bitmap(group), layout.block_bitmap(group) + 1);
       taken.emplace_back(layout.inode_bitmap(group), layout.inode_bitmap(group) + 1);
@@ -70,17 +71,17 @@ TEST_CASE("fixed metadata never overlap, whatever the features") {
     }
     std::ranges::sort(taken);
     for (std::size_t i = 1; i < taken.size(); ++i) CHECK(taken[i - 1].second <= taken[i].first);
-    CHECK(taken.back().second <= layout.block_count());
+    CHECK(taken.back().second <= BlockNo{layout.block_count()});
   }
 }
 
 TEST_CASE("superblock copies stand in groups 0, 1 and powers of 3, 5 and 7") {
   const GroupLayout layout(parameters_of(true, 4096), 400ull * 32768, 16);
-  std::vector<GroupNo> groups;
-  for (GroupNo group = 0; group < layout.group_count(); ++group) {
-    if (layout.has_superblock(group)) groups.push_back(group);
+  std::vector<std::uint32_t> groups;
+  for (GroupNo group; group < GroupNo{layout.group_count()}; ++group) {
+    if (layout.has_superblock(group)) groups.push_back(group.value());
   }
-  CHECK(groups == std::vector<GroupNo>{0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343});
+  CHECK(groups == std::vector<std::uint32_t>{0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343});
 }
 
 TEST_CASE("a last group too small for itself is left away") {

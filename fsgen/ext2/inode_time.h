@@ -20,13 +20,13 @@ inline constexpr std::int64_t kNewestSmallInodeSecond = (std::int64_t{1} << 31) 
 inline constexpr std::int64_t kNewestInodeSecond =
     kNewestSmallInodeSecond + 3 * (std::int64_t{1} << 32);  // 2446-05-10
 /// e2fsck takes the encodings of these 68 years (2310-04-04 on) for a mistake that old kernels made
-/// with times before 1970, and so we can not use them.
+/// with times before 1970, and so we cannot use them.
 inline constexpr std::int64_t kFirstMistrustedSecond =
     kOldestInodeSecond + 3 * (std::int64_t{1} << 32);
 inline constexpr std::int64_t kLastMistrustedSecond =
     kFirstMistrustedSecond + (std::int64_t{1} << 31) - 1;
 
-/// For 256-byte inodes. Times that can not be said become the nearest that can.
+/// For 256-byte inodes. Times that cannot be said become the nearest that can.
 constexpr InodeTime to_inode_time(Timestamp time) noexcept {
   constexpr std::uint32_t kLastNanosecond = 999'999'999;
   if (time.seconds < kOldestInodeSecond) time = {kOldestInodeSecond, 0};

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Fixed metadata are made when they are read. Used blocks of a group are its metadata and its space
+// below the cursor's end, but for the gaps; used inodes are the first ones. So bitmaps are runs of
+// bits, a descriptor counts by arithmetic, and an inode is made of its node: its number says which.
 #include "fsgen/ext2/metadata.h"
 
 #include <ext2fs/ext2_ext_attr.h>
@@ -56,9 +60,9 @@ std::uint32_t inode_bitmap_checksum(const Volume& volume,
 ext4_group_desc make_descriptor(const Volume& volume, GroupNo group, std::span<std::byte> scratch) {
   const GroupLayout& layout = volume.layout();
   const Parameters& parameters = volume.parameters();
-  const auto low = [](std::uint64_t value) { return to_le(static_cast<std::uint32_t>(value)); };
-  const auto high = [](std::uint64_t value) {
-    return to_le(static_cast<std::uint32_t>(value >> 32));
+  const auto low = [](BlockNo block) { return to_le(static_cast<std::uint32_t>(block.value())); };
+  const auto high = [](BlockNo block) {
+    return to_le(static_cast<std::uint32_t>(block.value() >> 32));
   };
   const auto low16 = [](std::uint32_t value) { return to_le(static_cast<std::uint16_t>(value)); };
   const auto high16 = [](std::uint32_t value) {
@@ -110,7 +114,7 @@ ext4_group_desc make_descriptor(const Volume& volume, GroupNo group, std::span<s
     made.bg_inode_bitmap_csum_hi = high16(inodes_checksum);
   }
   const std::uint32_t checksum =
-      crc32c(crc32c_of<std::uint32_t>(parameters.checksum_seed, group),
+      crc32c(crc32c_of(parameters.checksum_seed, group.value()),
              std::span(bytes_of(made)).first(parameters.descriptor_bytes()));
   made.bg_checksum = low16(checksum);
   return made;
@@ -125,7 +129,7 @@ struct InodeDraft {
   std::uint32_t links = 1;
   std::uint64_t blocks = 0;  // of the file system, mapping and attribute blocks included
   std::uint32_t flags = 0;
-  BlockNo attribute_block = 0;
+  BlockNo attribute_block;
   Timestamp time;
   std::span<const std::byte> xattrs;
 };
@@ -137,7 +141,7 @@ void add_blocks(const Volume& volume, const InodeBlocks& blocks, InodeDraft& dra
   volume.mapper().write_root(blocks, i_block);
 }
 
-void add_directory(const Volume& volume, std::uint32_t directory, InodeDraft& draft,
+void add_directory(const Volume& volume, DirectoryNo directory, InodeDraft& draft,
                    std::span<std::byte, 60> i_block) {
   const Directories& directories = volume.contents().directories;
   const std::uint32_t links = directories.subdirectory_count(directory) + 2;
@@ -190,7 +194,7 @@ void draft_node(const Volume& volume, NodeNo no, InodeDraft& draft,
 void draft_lost_found(const Volume& volume, InodeDraft& draft, std::span<std::byte, 60> i_block) {
   draft.mode = S_IFDIR | 0700;
   draft.time = volume.contents().tree->node(kRootNode).mtime();
-  add_directory(volume, volume.contents().directories.lost_found_index(), draft, i_block);
+  add_directory(volume, volume.contents().directories.lost_found(), draft, i_block);
 }
 
 void draft_journal(const Volume& volume, InodeDraft& draft, std::span<std::byte, 60> i_block) {
@@ -204,9 +208,8 @@ void draft_journal(const Volume& volume, InodeDraft& draft, std::span<std::byte,
 /// Whether the inode holds anything; `draft` and `i_block` are then filled.
 bool draft_inode(const Volume& volume, InodeNo inode, InodeDraft& draft,
                  std::span<std::byte, 60> i_block) {
-  NodeNo node;
-  if (volume.contents().numbers.find(inode, node)) {
-    draft_node(volume, node, draft, i_block);
+  if (const auto node = volume.contents().numbers.node_of(inode)) {
+    draft_node(volume, *node, draft, i_block);
   } else if (inode == kFirstInode && volume.contents().numbers.adds_lost_found()) {
     draft_lost_found(volume, draft, i_block);
   } else if (inode == kJournalInode && volume.has_journal()) {
@@ -242,8 +245,9 @@ void write_inode(const Volume& volume, InodeNo number, std::span<std::byte> out)
   inode.osd2.linux2.l_i_blocks_hi = to_le(narrow<std::uint16_t>(sectors >> 32));
   inode.i_flags = to_le(draft.flags);
   inode.i_generation = to_le(kInodeGeneration);
-  inode.i_file_acl = to_le(static_cast<std::uint32_t>(draft.attribute_block));
-  inode.osd2.linux2.l_i_file_acl_high = to_le(narrow<std::uint16_t>(draft.attribute_block >> 32));
+  inode.i_file_acl = to_le(static_cast<std::uint32_t>(draft.attribute_block.value()));
+  inode.osd2.linux2.l_i_file_acl_high =
+      to_le(narrow<std::uint16_t>(draft.attribute_block.value() >> 32));
 
   // Access and change times would differ from scan to scan: all times are the modification time.
   const bool large = parameters.inode_bytes > EXT2_GOOD_OLD_INODE_SIZE;
@@ -281,7 +285,7 @@ void put_journal_backup(const Volume& volume, ext2_super_block& superblock) {
 }  // namespace
 
 std::uint32_t inode_seed(const Volume& volume, InodeNo inode) noexcept {
-  return crc32c_of(crc32c_of(volume.parameters().checksum_seed, inode), kInodeGeneration);
+  return crc32c_of(crc32c_of(volume.parameters().checksum_seed, inode.value()), kInodeGeneration);
 }
 
 void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 1024> out) {
@@ -302,7 +306,7 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
     made.s_free_blocks_hi = to_le(static_cast<std::uint32_t>(volume.free_blocks() >> 32));
     made.s_desc_size = to_le(narrow<std::uint16_t>(parameters.descriptor_bytes()));
   }
-  made.s_free_inodes_count = to_le(volume.inode_count() - volume.contents().numbers.last());
+  made.s_free_inodes_count = to_le(volume.inode_count() - volume.contents().numbers.last().value());
   made.s_first_data_block = to_le(parameters.first_data_block());
   made.s_log_block_size = to_le(block_size_log);
   made.s_log_cluster_size = to_le(block_size_log);
@@ -315,9 +319,9 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
   made.s_errors = to_le<std::uint16_t>(EXT2_ERRORS_CONTINUE);
   made.s_creator_os = to_le<std::uint32_t>(EXT2_OS_LINUX);
   made.s_rev_level = to_le<std::uint32_t>(EXT2_DYNAMIC_REV);
-  made.s_first_ino = to_le(kFirstInode);
+  made.s_first_ino = to_le(kFirstInode.value());
   made.s_inode_size = to_le(narrow<std::uint16_t>(parameters.inode_bytes));
-  made.s_block_group_nr = to_le(static_cast<std::uint16_t>(group));
+  made.s_block_group_nr = to_le(static_cast<std::uint16_t>(group.value()));
   made.s_feature_compat = to_le(parameters.feature_compat());
   made.s_feature_incompat = to_le(parameters.feature_incompat());
   made.s_feature_ro_compat = to_le(parameters.feature_ro_compat());
@@ -343,7 +347,7 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
   }
   if (parameters.flex_bg) made.s_log_groups_per_flex = kFlexGroupsLog;
   if (volume.has_journal()) {
-    made.s_journal_inum = to_le(kJournalInode);
+    made.s_journal_inum = to_le(kJournalInode.value());
     put_journal_backup(volume, made);
   }
   if (parameters.metadata_csum) {
@@ -364,7 +368,7 @@ void write_descriptors(const Volume& volume, std::uint32_t index, std::span<std:
     const std::uint64_t group = static_cast<std::uint64_t>(index) * per_block + i;
     if (group >= volume.layout().group_count()) break;
     const ext4_group_desc made =
-        make_descriptor(volume, static_cast<GroupNo>(group),
+        make_descriptor(volume, GroupNo{static_cast<std::uint32_t>(group)},
                         std::span(scratch).first(volume.parameters().block_bytes));
     std::memcpy(out.data() + static_cast<std::size_t>(i) * descriptor_bytes, &made,
                 descriptor_bytes);
@@ -403,7 +407,7 @@ void write_inode_table(const Volume& volume, GroupNo group, std::uint32_t index,
   const std::uint32_t last =
       std::min(first + parameters.inodes_per_block(), volume.used_inodes(group));
   for (std::uint32_t i = first; i < last; ++i) {
-    const InodeNo number = group * volume.layout().inodes_per_group() + i + 1;
+    const InodeNo number{group.value() * volume.layout().inodes_per_group() + i + 1};
     write_inode(volume, number,
                 out.subspan(static_cast<std::size_t>(i - first) * parameters.inode_bytes,
                             parameters.inode_bytes));

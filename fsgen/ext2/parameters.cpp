@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Parameters are what the options say, and else what mke2fs would choose. What would differ from
+// run to run follows from the source and the options instead: the UUID, the hash seed and the
+// times.
 #include "fsgen/ext2/parameters.h"
 
 #include <ext2fs/ext2_fs.h>

@@ -71,31 +71,30 @@ std::vector<Range> Ext2Image::ranges_of(SpaceNo start, std::uint64_t count) cons
 std::optional<Range> Ext2Image::inode_range(std::uint64_t number) const {
   if (number == 0 || number > volume_->inode_count()) return std::nullopt;
   const std::uint32_t per_group = volume_->layout().inodes_per_group();
-  const auto group = static_cast<GroupNo>((number - 1) / per_group);
+  const GroupNo group{static_cast<std::uint32_t>((number - 1) / per_group)};
   const std::uint64_t inode_bytes = volume_->parameters().inode_bytes;
-  return Range{
-      volume_->layout().inode_table(group) * block_bytes() + (number - 1) % per_group * inode_bytes,
-      inode_bytes};
+  const Range table = blocks_at(volume_->layout().inode_table(group), 1);
+  return Range{table.offset + (number - 1) % per_group * inode_bytes, inode_bytes};
 }
 
 DataPlacement Ext2Image::data_at(std::string_view path) const {
   const auto stored = [&](const InodeBlocks& blocks, std::uint64_t size_bytes) {
     return DataPlacement{DataPlacement::Kind::stored, size_bytes, runs_of(blocks, size_bytes)};
   };
-  const auto directory = [&](std::uint32_t number) {
+  const auto directory = [&](DirectoryNo number) {
     return stored(volume_->blocks_of_directory(number),
                   std::uint64_t{contents_->directories.block_count(number)} * block_bytes());
   };
   const std::optional<NodeNo> no = find_node(tree(), path);
   if (!no) {
     const bool ours = path == kLostFoundName && contents_->numbers.adds_lost_found();
-    return ours ? directory(contents_->directories.lost_found_index()) : DataPlacement();
+    return ours ? directory(contents_->directories.lost_found()) : DataPlacement();
   }
   const Node& node = tree().node(*no);
   if (node.is_directory()) return directory(tree().directory_no(*no));
   if (node.size_bytes == 0) return {.kind = DataPlacement::Kind::no_bytes};
   if (node.is_symlink() && !contents_->is_slow_symlink(node)) {
-    const Range inode = *inode_range(contents_->numbers.of(*no));
+    const Range inode = *inode_range(contents_->numbers.of(*no).value());
     const Range target{inode.offset + offsetof(ext2_inode, i_block), node.size_bytes};
     return {DataPlacement::Kind::embedded, node.size_bytes, {{0, target}}};
   }
@@ -114,7 +113,7 @@ std::vector<Range> Ext2Image::structure(std::string_view name, std::uint64_t num
   const std::array grouped = {kSuperblock, kDescriptors, kBlockBitmap, kInodeBitmap, kInodeTable};
   if (std::ranges::find(grouped, name) != grouped.end()) {
     if (number >= volume_->layout().group_count()) return {};
-    return group_structure(name, static_cast<GroupNo>(number));
+    return group_structure(name, GroupNo{static_cast<std::uint32_t>(number)});
   }
   if (number != 0) return {};
   if (name == structures::kBootArea) return {{0, kBootAreaBytes}};
@@ -125,7 +124,7 @@ std::vector<Range> Ext2Image::structure(std::string_view name, std::uint64_t num
     const InodeBlocks blocks = volume_->blocks_of_journal();
     return ranges_of(blocks.data_start(), blocks.data_blocks());
   }
-  const Range volume = blocks_at(0, volume_->layout().block_count());
+  const Range volume = blocks_at(BlockNo{0}, volume_->layout().block_count());
   if (name == structures::kVolume) return {volume};
   if (name == structures::kTail && volume.end() < size_bytes_) {
     return {{volume.end(), size_bytes_ - volume.end()}};
@@ -144,7 +143,7 @@ std::vector<Range> Ext2Image::group_structure(std::string_view name, GroupNo gro
   const BlockNo start = layout.group_start(group);
   if (name == kDescriptors) return {blocks_at(start + 1, layout.descriptor_blocks())};
   // The first one stands behind the boot area, in the same block if that is large enough.
-  return {{std::max(start * block_bytes(), kBootAreaBytes), kSuperblockBytes}};
+  return {{std::max(start.value() * block_bytes(), kBootAreaBytes), kSuperblockBytes}};
 }
 
 }  // namespace mkvirtfs::ext2

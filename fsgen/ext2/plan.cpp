@@ -41,14 +41,15 @@ class Sizer {
  public:
   Sizer(const Contents& contents, const Options& options)
       : contents_(contents), parameters_(contents.parameters) {
-    const std::uint64_t used = contents.numbers.last();
+    const std::uint64_t used = contents.numbers.last().value();
     const std::uint64_t wanted = options.inodes ? *options.inodes : used + used / 10 + kSpareInodes;
     inodes_ = std::min(std::max(wanted, used), kMostInodes);
   }
 
   /// Exactly so many blocks, but for a rest too small for a group. nullptr if the contents do not
   /// fit; `shortfall` then says by how many blocks at least.
-  std::unique_ptr<const Volume> try_blocks(BlockNo block_count, std::uint64_t& shortfall) const {
+  std::unique_ptr<const Volume> try_blocks(std::uint64_t block_count,
+                                           std::uint64_t& shortfall) const {
     shortfall = 1;
     const std::optional<Volume::Size> size = shape(block_count, shortfall);
     if (!size) return nullptr;
@@ -60,8 +61,9 @@ class Sizer {
 
   /// The smallest volume found with `free_blocks(used)` left free.
   template <class FreeBlocks>
-  Result<std::unique_ptr<const Volume>> fit(FreeBlocks&& free_blocks, BlockNo rounded_to) const {
-    BlockNo blocks = least_blocks();
+  Result<std::unique_ptr<const Volume>> fit(FreeBlocks&& free_blocks,
+                                            std::uint64_t rounded_to) const {
+    std::uint64_t blocks = least_blocks();
     while (true) {
       if (blocks > most_blocks()) return too_big(blocks);
       std::uint64_t shortfall = 0;
@@ -78,17 +80,17 @@ class Sizer {
 
   /// The smallest block count that holds the contents, near enough to be named in a message and to
   /// be true there.
-  Result<BlockNo> smallest() const {
+  Result<std::uint64_t> smallest() const {
     auto found = fit([](std::uint64_t) { return std::uint64_t{0}; }, 1);
     if (!found) return propagate(found);
-    return smallest_that_holds<BlockNo>(
-        contents_.data_blocks, (*found)->layout().block_count(), [&](BlockNo blocks) {
+    return smallest_that_holds<std::uint64_t>(
+        contents_.data_blocks, (*found)->layout().block_count(), [&](std::uint64_t blocks) {
           std::uint64_t shortfall = 0;
           return blocks > parameters_.first_data_block() && try_blocks(blocks, shortfall);
         });
   }
 
-  BlockNo most_blocks() const noexcept {
+  std::uint64_t most_blocks() const noexcept {
     // Block numbers have 32 bits without 64bit, else 48; and the descriptor table's copies must fit
     // in a group.
     const std::uint64_t by_number = std::uint64_t{1} << (parameters_.sixty_four_bit ? 48 : 32);
@@ -102,7 +104,7 @@ class Sizer {
   std::uint64_t inodes() const noexcept { return inodes_; }
 
  private:
-  std::unexpected<Error> too_big(BlockNo blocks) const {
+  std::unexpected<Error> too_big(std::uint64_t blocks) const {
     return fail(
         Errc::does_not_fit,
         fmt::format("the image needs {}; with {}-byte blocks and these features it ends at {}",
@@ -111,18 +113,18 @@ class Sizer {
         ways_to_larger_images(parameters_));
   }
 
-  BlockNo least_blocks() const noexcept {
+  std::uint64_t least_blocks() const noexcept {
     const std::uint64_t most_inodes_in_group = std::uint64_t{8} * parameters_.block_bytes;
-    const BlockNo for_inodes =
+    const std::uint64_t for_inodes =
         (ceil_div(inodes_, most_inodes_in_group) - 1) * parameters_.blocks_per_group() + 1;
-    const BlockNo for_data =
+    const std::uint64_t for_data =
         contents_.data_blocks + ceil_div(inodes_, std::uint64_t{parameters_.inodes_per_block()});
-    BlockNo least = std::max(for_inodes, for_data) + parameters_.first_data_block() + 1;
+    std::uint64_t least = std::max(for_inodes, for_data) + parameters_.first_data_block() + 1;
     if (parameters_.has_journal) least = std::max(least, kLeastBlocksOfAJournal);
     return least;
   }
 
-  std::optional<Volume::Size> shape(BlockNo block_count, std::uint64_t& shortfall) const {
+  std::optional<Volume::Size> shape(std::uint64_t block_count, std::uint64_t& shortfall) const {
     const std::uint32_t step = GroupLayout::inode_step(parameters_);
     while (true) {
       if (block_count <= parameters_.first_data_block()) return std::nullopt;
@@ -137,7 +139,8 @@ class Sizer {
       }
       if (inodes_per_group * groups > kMostInodes) return std::nullopt;
       const auto per_group = static_cast<std::uint32_t>(inodes_per_group);
-      const BlockNo usable = GroupLayout::usable_block_count(parameters_, block_count, per_group);
+      const std::uint64_t usable =
+          GroupLayout::usable_block_count(parameters_, block_count, per_group);
       if (usable != block_count) {
         if (usable <= parameters_.first_data_block()) {
           shortfall = 1 + per_group / parameters_.inodes_per_block();
@@ -179,11 +182,12 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
 
   const Sizer sizer(**contents, options);
   const std::uint32_t block_bytes = parameters->block_bytes;
-  if (options.inodes && *options.inodes < (*contents)->numbers.last()) {
-    return std::unexpected(Error{Errc::does_not_fit,
-                                 0,
-                                 fmt::format("the source needs {}", (*contents)->numbers.last()),
-                                 {"inodes", std::to_string(*options.inodes)}});
+  if (options.inodes && *options.inodes < (*contents)->numbers.last().value()) {
+    return std::unexpected(
+        Error{Errc::does_not_fit,
+              0,
+              fmt::format("the source needs {}", (*contents)->numbers.last().value()),
+              {"inodes", std::to_string(*options.inodes)}});
   }
 
   if (!options.size_bytes) {
@@ -195,7 +199,7 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
     return std::make_shared<Ext2Image>(std::move(*contents), std::move(*volume), size_bytes);
   }
 
-  const BlockNo blocks = *options.size_bytes / block_bytes;
+  const std::uint64_t blocks = *options.size_bytes / block_bytes;
   if (blocks > sizer.most_blocks()) {
     std::vector<Setting> ways;
     if (parameters->variant != Variant::ext4) ways = {{"fs", "ext4"}};
@@ -210,7 +214,7 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
   std::uint64_t shortfall = 0;
   auto volume = sizer.try_blocks(blocks, shortfall);
   if (!volume) {
-    const Result<BlockNo> smallest = sizer.smallest();
+    const Result<std::uint64_t> smallest = sizer.smallest();
     if (!smallest) return propagate(smallest);
     return size_too_small(*options.size_bytes, *smallest * block_bytes);
   }

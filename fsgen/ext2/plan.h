@@ -54,7 +54,7 @@ struct Options {
 /// number of names, not of bytes (law 3).
 ///
 /// Errors: Errc::usage for options that contradict each other or the variant; Errc::does_not_fit
-/// with the path and the limit for what the format can not hold, or with the smallest size that
+/// with the path and the limit for what the format cannot hold, or with the smallest size that
 /// fits.
 Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
                                                  const Options& options);

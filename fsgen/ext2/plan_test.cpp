@@ -335,7 +335,7 @@ TEST_CASE("journals are clean and of the size mke2fs would choose") {
   }
 }
 
-TEST_CASE("what the format can not hold is refused with the path, the limit and the way out") {
+TEST_CASE("what the format cannot hold is refused with the path, the limit and the way out") {
   const auto refusal = [](const TreeBuilder& builder, const Options& options) {
     const auto image = ext2::plan(builder.build().tree, options);
     REQUIRE_FALSE(image);

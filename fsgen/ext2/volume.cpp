@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Placing is one pass with one cursor through space: directories, attribute blocks, the journal,
+// then the nodes in data order, each with its mapping blocks before its data. Only where each thing
+// begins is kept, and where the next one begins is where it ends: which thing has a block is a
+// binary search. A volume too small for its contents is placed all the same, to learn how many
+// blocks it lacks.
 #include "fsgen/ext2/volume.h"
 
 #include <ext2fs/ext2_fs.h>
@@ -55,7 +61,7 @@ Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const Sou
     contents->data_blocks += contents->blocks_of(no).data_blocks();
   }
   for (std::uint32_t d = 0; d < contents->directories.count(); ++d) {
-    contents->data_blocks += contents->directories.block_count(d);
+    contents->data_blocks += contents->directories.block_count(DirectoryNo{d});
   }
   return contents;
 }
@@ -77,7 +83,7 @@ Result<void> Contents::check_limits() const {
     return fail(Errc::does_not_fit, "lost+found is not a directory; ext needs it to be one",
                 {{"exclude", "/lost+found"}});
   }
-  if (tree->node_count() > ~std::uint32_t{0} - 2 * kFirstInode) {
+  if (tree->node_count() > ~std::uint32_t{0} - 2 * kFirstInode.value()) {
     return fail(
         Errc::does_not_fit,
         fmt::format("the source has {} files and directories; ext ends at 4294967295 inodes",
@@ -108,18 +114,19 @@ Result<void> Contents::check_limits() const {
     }
   }
   for (std::uint32_t d = 0; d < tree->directories().size(); ++d) {
+    const DirectoryNo directory{d};
     const NodeNo no = tree->directories()[d].node;
-    // The root may hold a lost+found that is ours: it counts, but the message tells of the source.
+    // The root may hold a lost+found that is ours: it counts, but the message is about the source.
     const std::uint32_t ours = d == 0 && numbers.adds_lost_found() ? 1 : 0;
     const std::uint32_t most = kMostLinksOfDirectory - 2 - ours;
-    const std::uint32_t subdirectories = directories.subdirectory_count(d) - ours;
+    const std::uint32_t subdirectories = directories.subdirectory_count(directory) - ours;
     if (!parameters.dir_nlink && subdirectories > most) {
       return fail(Errc::does_not_fit,
                   fmt::format("{} has {} subdirectories; ext2 and ext3 end at {}", name(no),
                               subdirectories, most),
                   {{"fs", "ext4"}});
     }
-    if (static_cast<std::uint64_t>(directories.block_count(d)) * parameters.block_bytes >=
+    if (static_cast<std::uint64_t>(directories.block_count(directory)) * parameters.block_bytes >=
         kMostDirectoryBytes) {
       return fail(Errc::does_not_fit,
                   fmt::format("{} has {} names, which need more than the 2 GiB of an ext directory",
@@ -174,14 +181,14 @@ Volume::Volume(const Contents& contents, const Size& size)
   // Without checksummed descriptors there is no flag to say so; without flex_bg each group has its
   // own tables.
   const bool can_be_blank = parameters().metadata_csum && parameters().flex_bg;
-  const bool full = used_end_ == layout_.space_blocks();
+  const bool full = used_end_ == layout_.space_end();
   first_blank_group_ = can_be_blank && !full ? layout_.group_of(layout_.block_at(used_end_)) + 1
-                                             : layout_.group_count();
+                                             : GroupNo{layout_.group_count()};
 }
 
 SpaceNo Volume::place_blocks(std::span<const BlockRun> runs, SpaceNo start) const {
   if (runs.empty()) return start;
-  return start + mapper_.mapping_blocks_for(runs, start) + runs.back().rank + runs.back().count;
+  return start + (mapper_.mapping_blocks_for(runs, start) + runs.back().rank + runs.back().count);
 }
 
 void Volume::place() {
@@ -189,7 +196,7 @@ void Volume::place() {
   directory_starts_.reserve(contents_.directories.count());
   for (std::uint32_t d = 0; d < contents_.directories.count(); ++d) {
     directory_starts_.add(at);
-    const BlockRun run{0, contents_.directories.block_count(d), 0};
+    const BlockRun run{0, contents_.directories.block_count(DirectoryNo{d}), 0};
     at = place_blocks(std::span(&run, 1), at);
   }
   directory_starts_.finish(at);
@@ -215,51 +222,55 @@ void Volume::place() {
 void Volume::count_directories() {
   const std::uint32_t per_group = layout_.inodes_per_group();
   const InodeNumbers& numbers = contents_.numbers;
-  directories_in_group_.assign(ceil_div(numbers.last(), per_group), 0);
+  directories_in_group_.assign(ceil_div(numbers.last().value(), per_group), 0);
+  const auto count = [&](InodeNo inode) {
+    ++directories_in_group_[(inode.value() - 1) / per_group];
+  };
   for (const Directory& directory : contents_.tree->directories()) {
-    ++directories_in_group_[(numbers.of(directory.node) - 1) / per_group];
+    count(numbers.of(directory.node));
   }
-  if (numbers.adds_lost_found()) ++directories_in_group_[(kFirstInode - 1) / per_group];
+  if (numbers.adds_lost_found()) count(kFirstInode);
 }
 
 std::uint64_t Volume::free_blocks() const noexcept {
-  std::uint64_t free = layout_.space_blocks() - used_end_;
+  std::uint64_t free = layout_.space_end() - used_end_;
   for (const GroupLayout::Gap& gap : layout_.gaps()) free += gap.count;
   return free;
 }
 
-Volume::Region Volume::region_of(SpaceNo space) const noexcept {
-  if (space >= used_end_) return Region::free;
-  if (space >= files_start_) return Region::files;
-  if (space >= journal_start_) return Region::journal;
-  if (space >= xattrs_start_) return Region::xattrs;
-  if (space >= layout_.packed_end()) return Region::directories;
-  return Region::packed_metadata;
+Volume::Area Volume::area_of(SpaceNo space) const noexcept {
+  if (space >= used_end_) return Area::free;
+  if (space >= files_start_) return Area::files;
+  if (space >= journal_start_) return Area::journal;
+  if (space >= xattrs_start_) return Area::xattrs;
+  if (space >= layout_.packed_end()) return Area::directories;
+  return Area::packed_metadata;
 }
 
-SpaceNo Volume::region_end(Region region) const noexcept {
-  switch (region) {
-    case Region::packed_metadata:
+SpaceNo Volume::area_end(Area area) const noexcept {
+  switch (area) {
+    case Area::packed_metadata:
       return layout_.packed_end();
-    case Region::directories:
+    case Area::directories:
       return xattrs_start_;
-    case Region::xattrs:
+    case Area::xattrs:
       return journal_start_;
-    case Region::journal:
+    case Area::journal:
       return files_start_;
-    case Region::files:
+    case Area::files:
       return used_end_;
-    case Region::free:
-      return layout_.space_blocks();
+    case Area::free:
+      return layout_.space_end();
   }
   std::unreachable();
 }
 
-InodeBlocks Volume::blocks_of_directory(std::uint32_t directory) const noexcept {
+InodeBlocks Volume::blocks_of_directory(DirectoryNo directory) const noexcept {
   InodeBlocks blocks;
   blocks.dense.count = contents_.directories.block_count(directory);
-  blocks.start = directory_starts_.begin_of(directory);
-  blocks.mapping_blocks = directory_starts_.end_of(directory) - blocks.start - blocks.dense.count;
+  blocks.start = directory_starts_.begin_of(directory.value());
+  const SpaceNo end = directory_starts_.end_of(directory.value());
+  blocks.mapping_blocks = end - blocks.start - blocks.dense.count;
   return blocks;
 }
 
@@ -279,8 +290,8 @@ InodeBlocks Volume::blocks_of_journal() const noexcept {
   return blocks;
 }
 
-std::uint32_t Volume::directory_at(SpaceNo space) const noexcept {
-  return directory_starts_.thing_at(space);
+DirectoryNo Volume::directory_at(SpaceNo space) const noexcept {
+  return DirectoryNo{directory_starts_.thing_at(space)};
 }
 
 NodeNo Volume::node_at(SpaceNo space) const noexcept {
@@ -288,16 +299,16 @@ NodeNo Volume::node_at(SpaceNo space) const noexcept {
 }
 
 std::uint32_t Volume::used_inodes(GroupNo group) const noexcept {
-  const std::uint64_t before = static_cast<std::uint64_t>(group) * layout_.inodes_per_group();
-  const std::uint64_t last = contents_.numbers.last();
+  const std::uint64_t before = std::uint64_t{group.value()} * layout_.inodes_per_group();
+  const std::uint64_t last = contents_.numbers.last().value();
   return last <= before ? 0
                         : static_cast<std::uint32_t>(
                               std::min<std::uint64_t>(last - before, layout_.inodes_per_group()));
 }
 
 GroupNo Volume::first_unused_inode_group() const noexcept {
-  if (!parameters().metadata_csum) return layout_.group_count();
-  return ceil_div(contents_.numbers.last(), layout_.inodes_per_group());
+  if (!parameters().metadata_csum) return GroupNo{layout_.group_count()};
+  return GroupNo{ceil_div(contents_.numbers.last().value(), layout_.inodes_per_group())};
 }
 
 std::uint32_t Volume::used_table_blocks(GroupNo group) const noexcept {

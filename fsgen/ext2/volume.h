@@ -72,7 +72,7 @@ struct Contents {
 class Volume {
  public:
   struct Size {
-    BlockNo block_count = 0;
+    std::uint64_t block_count = 0;
     std::uint32_t inodes_per_group = 0;
     std::uint32_t journal_blocks = 0;
   };
@@ -80,11 +80,9 @@ class Volume {
   Volume(const Contents& contents, const Size& size);
 
   /// Whether everything found a place. A volume that does not fit is good for shortfall() only.
-  bool fits() const noexcept { return used_end_ <= layout_.space_blocks(); }
+  bool fits() const noexcept { return used_end_ <= layout_.space_end(); }
   /// Blocks that lack; only the placing knows how many mapping blocks there are.
-  std::uint64_t shortfall() const noexcept {
-    return fits() ? 0 : used_end_ - layout_.space_blocks();
-  }
+  std::uint64_t shortfall() const noexcept { return fits() ? 0 : used_end_ - layout_.space_end(); }
   std::uint64_t free_blocks() const noexcept;
   std::uint32_t inode_count() const noexcept {
     return layout_.group_count() * layout_.inodes_per_group();
@@ -95,24 +93,24 @@ class Volume {
   const GroupLayout& layout() const noexcept { return layout_; }
   const BlockMapper& mapper() const noexcept { return mapper_; }
 
-  /// The region of space that holds a SpaceNo; each ends where the next begins.
-  enum class Region : std::uint8_t { packed_metadata, directories, xattrs, journal, files, free };
-  Region region_of(SpaceNo space) const noexcept;
-  SpaceNo region_end(Region region) const noexcept;
+  /// The area of space that holds a SpaceNo; each ends where the next begins.
+  enum class Area : std::uint8_t { packed_metadata, directories, xattrs, journal, files, free };
+  Area area_of(SpaceNo space) const noexcept;
+  SpaceNo area_end(Area area) const noexcept;
   SpaceNo used_end() const noexcept { return used_end_; }
   SpaceNo xattrs_start() const noexcept { return xattrs_start_; }
 
-  InodeBlocks blocks_of_directory(std::uint32_t directory) const noexcept;
+  InodeBlocks blocks_of_directory(DirectoryNo directory) const noexcept;
   InodeBlocks blocks_of_node(NodeNo node) const noexcept;
   InodeBlocks blocks_of_journal() const noexcept;
-  std::uint32_t directory_at(SpaceNo space) const noexcept;
+  DirectoryNo directory_at(SpaceNo space) const noexcept;
   NodeNo node_at(SpaceNo space) const noexcept;
   bool has_journal() const noexcept { return journal_blocks_ != 0; }
 
   /// Inodes in use in the group, which are always its first ones.
   std::uint32_t used_inodes(GroupNo group) const noexcept;
   std::uint32_t used_directories(GroupNo group) const noexcept {
-    return group < directories_in_group_.size() ? directories_in_group_[group] : 0;
+    return group.value() < directories_in_group_.size() ? directories_in_group_[group.value()] : 0;
   }
   /// Groups from here on have no inode in use. With checksummed descriptors their inode bitmap is
   /// left to the reader (INODE_UNINIT); without, this is the group count.
@@ -126,7 +124,7 @@ class Volume {
   /// group count when there is none.
   GroupNo first_blank_group() const noexcept { return first_blank_group_; }
   bool is_blank(GroupNo group) const noexcept {
-    return group >= first_blank_group_ && group + 1 < layout_.group_count();
+    return group >= first_blank_group_ && group.value() + 1 < layout_.group_count();
   }
 
  private:
@@ -138,12 +136,12 @@ class Volume {
   GroupLayout layout_;
   BlockMapper mapper_;
   std::uint32_t journal_blocks_;
-  SpaceNo xattrs_start_ = 0;
-  SpaceNo journal_start_ = 0;
-  SpaceNo files_start_ = 0;
-  SpaceNo used_end_ = 0;
-  GroupNo first_blank_group_ = 0;
-  StartTable<SpaceNo> directory_starts_;
+  SpaceNo xattrs_start_;
+  SpaceNo journal_start_;
+  SpaceNo files_start_;
+  SpaceNo used_end_;
+  GroupNo first_blank_group_;
+  StartTable<SpaceNo> directory_starts_;             // by DirectoryNo
   StartTable<SpaceNo> node_starts_;                  // by position in the sequence
   std::vector<std::uint32_t> directories_in_group_;  // only groups with inodes in use
 };

@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Nodes with equal attributes share a set, so each set is encoded once. Attributes go to the inode
+// if all of them fit there, else to a block if all of them fit there, else the inode takes what it
+// can, in the order of a block's entries, and a block takes the rest. Inodes with the same set
+// share a block, up to the 1024 that one may have: of a set with more users each 1024, in the order
+// of their numbers, have a block of their own, so which block a node has is arithmetic.
 #include "fsgen/ext2/xattrs.h"
 
 #include <ext2fs/ext2_ext_attr.h>
@@ -106,10 +112,13 @@ Result<Attribute> to_attribute(const Xattr& xattr, const std::string& path) {
               {{"no-xattrs"}});
 }
 
+/// Entries in blocks have a hash, those in an inode have none.
+enum class EntryHash : std::uint8_t { none, of_name_and_value };
+
 /// Entries from `entries_at` on, values from the end of `area` down; offsets count from
-/// `offsets_from`. A hash is asked of entries in blocks only.
+/// `offsets_from`.
 void put_attributes(std::span<const Attribute> attributes, std::span<std::byte> area,
-                    std::size_t entries_at, std::size_t offsets_from, bool hashed) {
+                    std::size_t entries_at, std::size_t offsets_from, EntryHash hash) {
   std::size_t entry_at = entries_at;
   std::size_t value_at = area.size();
   for (const Attribute& attribute : attributes) {
@@ -125,7 +134,7 @@ void put_attributes(std::span<const Attribute> attributes, std::span<std::byte> 
     std::memcpy(area.data() + entry_at + sizeof entry, attribute.name.data(),
                 attribute.name.size());
     std::memcpy(area.data() + value_at, attribute.value.data(), attribute.value.size());
-    if (hashed) {
+    if (hash == EntryHash::of_name_and_value) {
       auto* placed = reinterpret_cast<ext2_ext_attr_entry*>(area.data() + entry_at);
       placed->e_hash = ext2fs_ext_attr_hash_entry(placed, area.data() + value_at);
     }
@@ -137,7 +146,7 @@ void put_attributes(std::span<const Attribute> attributes, std::span<std::byte> 
 std::vector<std::byte> encode_in_inode(std::span<const Attribute> attributes, std::uint32_t bytes) {
   std::vector<std::byte> area(bytes);
   store_le(area, 0, std::uint32_t{EXT2_EXT_ATTR_MAGIC});
-  put_attributes(attributes, area, 4, 4, false);
+  put_attributes(attributes, area, 4, 4, EntryHash::none);
   return area;
 }
 
@@ -148,7 +157,7 @@ std::vector<std::byte> encode_block(std::span<const Attribute> attributes,
   header.h_magic = to_le<std::uint32_t>(EXT2_EXT_ATTR_MAGIC);
   header.h_blocks = to_le<std::uint32_t>(1);
   std::memcpy(block.data(), &header, sizeof header);
-  put_attributes(attributes, block, sizeof header, 0, true);
+  put_attributes(attributes, block, sizeof header, 0, EntryHash::of_name_and_value);
   ext2fs_ext_attr_block_rehash(
       reinterpret_cast<ext2_ext_attr_header*>(block.data()),
       reinterpret_cast<ext2_ext_attr_entry*>(block.data() + sizeof header));
@@ -240,7 +249,7 @@ void Xattrs::write_block(std::uint32_t index, BlockNo block, const Parameters& p
       std::min(static_cast<std::uint32_t>(set.users.size()) - users_before, kMostSharers);
   store_le(out, offsetof(ext2_ext_attr_header, h_refcount), sharers);
   if (parameters.metadata_csum) {
-    const std::uint32_t seed = crc32c_of<std::uint64_t>(parameters.checksum_seed, block);
+    const std::uint32_t seed = crc32c_of<std::uint64_t>(parameters.checksum_seed, block.value());
     store_le(out, offsetof(ext2_ext_attr_header, h_checksum), crc32c(seed, out));
   }
 }

@@ -149,7 +149,7 @@ LayerChild StackView::child_of(LayerNo layer, NodeNo no) const noexcept {
   const SourceTree& tree = this->tree(layer);
   if (!tree.node(no).is_directory()) return {layer, no};
   const auto before = static_cast<std::uint32_t>(way(layer).size());
-  return {layer, PlacedDirectoryNo{tree.directory_no(no) + before}};
+  return {layer, PlacedDirectoryNo{tree.directory_no(no).value() + before}};
 }
 
 void StackView::see(std::span<const StackRow> rows, LayerNo lowest, StackEntry& found) const {
