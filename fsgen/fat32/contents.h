@@ -39,7 +39,7 @@ inline constexpr std::size_t kReasons = 12;
 std::string_view words_of(Reason reason) noexcept;
 
 /// What of the tree stands in the image, whatever its size: directories with their entries, names
-/// and slots. Differs from the tree in what FAT can not hold: some entries are left out, hard links
+/// and slots. Differs from the tree in what FAT cannot hold: some entries are left out, hard links
 /// are files of their own, and a symlink that is followed is a copy, with all that is below it.
 /// Immutable; owns the tree. Any thread may read.
 class Contents {
@@ -47,23 +47,28 @@ class Contents {
   /// An entry of a directory of the image.
   struct Item {
     std::uint32_t entry;      ///< its number in the directory of the tree
-    std::uint32_t target;     ///< the node whose bytes it has; for a directory, its number here
+    std::uint32_t target;     ///< asked by node() and directory()
     std::uint64_t slot : 17;  ///< where its entries begin in the directory
     std::uint64_t tail : 17;  ///< of the short name; 0: none
     std::uint64_t
         clash : 17;  ///< 1 + the item of this directory that it is like but for case; or 0
     std::uint64_t is_directory : 1;
+
+    /// The node whose bytes a file has.
+    NodeNo node() const noexcept { return NodeNo{target}; }
+    /// Which directory of the image a directory is.
+    FatDirectoryNo directory() const noexcept { return FatDirectoryNo{target}; }
   };
   static_assert(sizeof(Item) == 16);
 
   /// A directory of the image.
-  struct Directory {
-    std::uint32_t source;  ///< its number in the tree
-    std::uint32_t parent;  ///< its number here; the root's is its own
-    std::uint32_t first_item;
+  struct FatDirectory {
+    DirectoryNo source;     ///< in the tree
+    FatDirectoryNo parent;  ///< the root's is its own
+    ItemNo first_item;
     std::uint32_t item_count;
     std::uint32_t slot_count;  ///< "." and ".." and the label included
-    std::uint32_t item;  ///< the item that names it, counted over all directories; the root: none
+    ItemNo item;               ///< that names it; the root: none
   };
 
   /// Errors: Errc::does_not_fit, naming the path, the limit and the way out.
@@ -79,35 +84,40 @@ class Contents {
   /// Upper case; empty: the volume has none.
   const std::string& label() const noexcept { return options_.label; }
 
-  std::span<const Directory> directories() const noexcept { return directories_; }
+  /// By their numbers.
+  std::span<const FatDirectory> directories() const noexcept { return directories_; }
   std::span<const Item> items() const noexcept { return items_; }
-  std::span<const Item> items_of(const Directory& directory) const noexcept {
-    return std::span(items_).subspan(directory.first_item, directory.item_count);
+  const FatDirectory& directory(FatDirectoryNo no) const noexcept {
+    return directories_[no.value()];
+  }
+  const Item& item(ItemNo no) const noexcept { return items_[no.value()]; }
+  std::span<const Item> items_of(const FatDirectory& directory) const noexcept {
+    return std::span(items_).subspan(directory.first_item.value(), directory.item_count);
   }
   /// Slots before the first item: "." and "..", in the root the label.
-  std::uint32_t header_slots(std::uint32_t directory) const noexcept {
-    return directory != 0 ? 2 : label().empty() ? 0 : 1;
+  std::uint32_t header_slots(FatDirectoryNo directory) const noexcept {
+    return directory != kFatRoot ? 2 : label().empty() ? 0 : 1;
   }
   /// The bytes of a file's item.
   std::uint64_t size_bytes(const Item& item) const noexcept {
-    return item.is_directory ? 0 : tree_->node(NodeNo{item.target}).size_bytes;
+    return item.is_directory ? 0 : tree_->node(item.node()).size_bytes;
   }
   /// The node whose time and permissions an item shows.
   const Node& node_of(const Item& item) const noexcept {
-    return tree_->node(item.is_directory ? node_of_directory(item.target) : NodeNo{item.target});
+    return tree_->node(item.is_directory ? node_of(item.directory()) : item.node());
   }
-  NodeNo node_of_directory(std::uint32_t directory) const noexcept {
-    return tree_->directories()[directories_[directory].source].node;
+  NodeNo node_of(FatDirectoryNo no) const noexcept {
+    return tree_->directory(directory(no).source).node;
   }
-  /// The number, counted over all directories, of the item that the source names so in this one.
-  std::optional<std::uint32_t> find(std::uint32_t directory, std::string_view name) const noexcept;
+  /// The item of a directory that the source names so.
+  std::optional<ItemNo> find(FatDirectoryNo directory, std::string_view name) const noexcept;
   /// The name that the source has, as raw bytes.
-  std::string_view raw_name(const Directory& directory, const Item& item) const noexcept;
-  LongName name(const Directory& directory, const Item& item) const noexcept;
+  std::string_view raw_name(const FatDirectory& directory, const Item& item) const noexcept;
+  LongName name(const FatDirectory& directory, const Item& item) const noexcept;
 
   /// Paths of the image in names of the source, raw bytes; "" for the root.
-  std::string path(std::uint32_t directory) const;
-  std::string path(std::uint32_t directory, std::uint32_t entry) const;
+  std::string path(FatDirectoryNo directory) const;
+  std::string path(FatDirectoryNo directory, std::uint32_t entry) const;
 
   /// Clusters of all files, and of all directories but the root, by the size of a cluster: 512
   /// bytes << index.
@@ -117,7 +127,7 @@ class Contents {
   }
 
   struct Skipped {
-    std::uint32_t directory;
+    FatDirectoryNo directory;
     std::uint32_t entry;
     Reason reason;
   };
@@ -128,7 +138,7 @@ class Contents {
   std::uint64_t mapped_count() const noexcept { return mapped_count_; }
   std::uint64_t followed_count() const noexcept { return followed_count_; }
   /// Whether the item is a symlink's copy.
-  bool is_followed(const Directory& directory, const Item& item) const noexcept;
+  bool is_followed(const FatDirectory& directory, const Item& item) const noexcept;
 
  private:
   friend class ContentsBuilder;
@@ -137,7 +147,7 @@ class Contents {
 
   std::shared_ptr<const SourceTree> tree_;
   Options options_;
-  std::vector<Directory> directories_;
+  std::vector<FatDirectory> directories_;
   std::vector<Item> items_;
   std::vector<Skipped> skipped_;
   std::array<std::uint64_t, kReasons> skipped_counts_{};

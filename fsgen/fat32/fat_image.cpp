@@ -21,52 +21,75 @@ FatImage::FatImage(std::unique_ptr<const Contents> contents, const Layout& layou
   assert(size_bytes_ >= layout.size_bytes());
 }
 
+FatImage::Place FatImage::reserved_place(std::uint64_t offset) const noexcept {
+  const Layout& layout = volume_.layout();
+  const std::uint64_t sector_bytes = layout.sector_bytes;
+  Place place{.kind = Kind::reserved,
+              .end = layout.reserved_sectors * sector_bytes,
+              .data_end = sector_bytes};
+  if (layout.width != Width::fat32) return place;
+  const std::uint64_t backup = kBackupSector * sector_bytes;
+  if (offset < backup) {
+    place.end = backup;
+  } else {
+    place.start = backup;
+  }
+  place.data_end = place.start + kBackedUpSectors * sector_bytes;
+  return place;
+}
+
+FatImage::Place FatImage::cluster_place(std::uint64_t offset) const noexcept {
+  const Layout& layout = volume_.layout();
+  const std::uint64_t at = offset - layout.cluster_offset(kFirstCluster);
+  const ClusterNo cluster = kFirstCluster + static_cast<std::uint32_t>(at / layout.cluster_bytes);
+  const ChainNo chain = volume_.chain_at(cluster);
+  Place place{.start = layout.cluster_offset(volume_.chain_start(chain)),
+              .end = layout.cluster_offset(volume_.chain_end(chain))};
+  if (chain < volume_.first_item_chain()) {
+    place.kind = Kind::directory;
+    place.directory = volume_.directory_of(chain);
+    place.data_end = place.start + directory_bytes(place.directory);
+  } else {
+    place.kind = Kind::file;
+    place.item = volume_.item_of(chain);
+    place.data_end = place.start + contents_->size_bytes(contents_->item(place.item));
+  }
+  return place;
+}
+
 FatImage::Place FatImage::place_of(std::uint64_t offset) const noexcept {
   const Layout& layout = volume_.layout();
   const std::uint64_t sector_bytes = layout.sector_bytes;
-  const auto rounded = [&](std::uint64_t bytes) { return round_up(bytes, sector_bytes); };
-  Place place;
-
   const std::uint64_t fats = layout.reserved_sectors * sector_bytes;
-  if (offset < fats) {
-    place = {Kind::reserved, 0, fats, sector_bytes, 0};
-    if (layout.width != Width::fat32) return place;
-    place.end = kBackupSector * sector_bytes;
-    place.data_end = kBackedUpSectors * sector_bytes;
-    if (offset < place.end) return place;
-    place.start = place.end;
-    place.data_end += place.end;
-    place.end = fats;
-    return place;
-  }
+  if (offset < fats) return reserved_place(offset);
   const std::uint64_t root = layout.root_start() * sector_bytes;
   if (offset < root) {
     const std::uint64_t fat_bytes = layout.fat_sectors * sector_bytes;
-    const auto which = static_cast<std::uint32_t>((offset - fats) / fat_bytes);
-    const std::uint64_t start = fats + which * fat_bytes;
-    return {Kind::fat, start, start + fat_bytes, start + rounded(used_fat_bytes(volume_)), which};
+    const auto fat = static_cast<std::uint32_t>((offset - fats) / fat_bytes);
+    const std::uint64_t start = fats + fat * fat_bytes;
+    return {.kind = Kind::fat,
+            .start = start,
+            .end = start + fat_bytes,
+            .data_end = start + round_up(used_fat_bytes(volume_), sector_bytes),
+            .fat = fat};
   }
-  const auto directory_bytes = [&](std::uint32_t directory) {
-    return rounded(std::uint64_t{contents_->directories()[directory].slot_count} * kSlotBytes);
-  };
   const std::uint64_t data = layout.data_start() * sector_bytes;
-  if (offset < data) return {Kind::root_directory, root, data, root + directory_bytes(0), 0};
-
-  const std::uint64_t free = layout.cluster_offset(volume_.used_end());
-  if (offset < free) {
-    const auto cluster =
-        static_cast<ClusterNo>(kFirstCluster + (offset - data) / layout.cluster_bytes);
-    const std::uint32_t chain = volume_.chain_at(cluster);
-    const std::uint64_t start = layout.cluster_offset(volume_.chain_start(chain));
-    const std::uint64_t end = layout.cluster_offset(volume_.chain_end(chain));
-    if (chain < volume_.first_item_chain()) {
-      return {Kind::directory, start, end, start + directory_bytes(chain), chain};
-    }
-    const std::uint32_t item = volume_.item_of_chain(chain);
-    return {Kind::file, start, end, start + contents_->size_bytes(contents_->items()[item]), item};
+  if (offset < data) {
+    return {.kind = Kind::root_directory,
+            .start = root,
+            .end = data,
+            .data_end = root + directory_bytes(kFatRoot)};
   }
-  if (offset < layout.size_bytes()) return {Kind::unused, free, layout.size_bytes(), free, 0};
-  return {Kind::behind, layout.size_bytes(), size_bytes_, layout.size_bytes(), 0};
+  const std::uint64_t free = layout.cluster_offset(volume_.used_end());
+  if (offset < free) return cluster_place(offset);
+  const std::uint64_t end = layout.size_bytes();
+  if (offset < end) return {.kind = Kind::unused, .start = free, .end = end, .data_end = free};
+  return {.kind = Kind::behind, .start = end, .end = size_bytes_, .data_end = end};
+}
+
+std::uint64_t FatImage::directory_bytes(FatDirectoryNo directory) const noexcept {
+  const std::uint64_t slots = contents_->directory(directory).slot_count;
+  return round_up(slots * kSlotBytes, std::uint64_t{volume_.layout().sector_bytes});
 }
 
 Region FatImage::region_at(std::uint64_t offset) const {
@@ -77,7 +100,7 @@ Region FatImage::region_at(std::uint64_t offset) const {
   return {.kind = Region::Kind::file,
           .range = range,
           .data_bytes = data_bytes,
-          .file = NodeNo{contents_->items()[place.which].target},
+          .file = contents_->item(place.item).node(),
           .has_holes = true};
 }
 
@@ -94,7 +117,7 @@ void FatImage::write_block(std::uint64_t sector, std::span<std::byte> out) const
       return;
     case Kind::root_directory:
     case Kind::directory:
-      write_directory_sector(volume_, place.which, index, out);
+      write_directory_sector(volume_, place.directory, index, out);
       return;
     case Kind::file:
     case Kind::unused:
@@ -105,16 +128,16 @@ void FatImage::write_block(std::uint64_t sector, std::span<std::byte> out) const
   }
 }
 
-std::uint32_t FatImage::directory_of_item(std::uint32_t item) const noexcept {
+FatDirectoryNo FatImage::directory_of(ItemNo item) const noexcept {
   // Directories have their items in the order of their own numbers.
   const auto directories = contents_->directories();
   const auto after =
-      std::ranges::upper_bound(directories, item, {}, &Contents::Directory::first_item);
-  return static_cast<std::uint32_t>(after - directories.begin()) - 1;
+      std::ranges::upper_bound(directories, item, {}, &Contents::FatDirectory::first_item);
+  return FatDirectoryNo{static_cast<std::uint32_t>(after - directories.begin()) - 1};
 }
 
-std::string FatImage::item_path(std::uint32_t item) const {
-  return contents_->path(directory_of_item(item), contents_->items()[item].entry);
+std::string FatImage::path_of(ItemNo item) const {
+  return contents_->path(directory_of(item), contents_->item(item).entry);
 }
 
 std::string FatImage::describe(std::uint64_t offset) const {
@@ -143,15 +166,15 @@ std::string FatImage::describe(std::uint64_t offset) const {
       const std::uint64_t first = (sector * layout.sector_bytes - place.start) * 8 / bits;
       const std::uint64_t end =
           ceil_div<std::uint64_t>(((sector + 1) * layout.sector_bytes - place.start) * 8, bits);
-      return fmt::format("FAT {}, entries {}-{}", place.which + 1, first, end - 1);
+      return fmt::format("FAT {}, entries {}-{}", place.fat + 1, first, end - 1);
     }
     case Kind::root_directory:
     case Kind::directory:
-      return fmt::format("directory /{}, entries {}-{}", contents_->path(place.which),
+      return fmt::format("directory /{}, entries {}-{}", contents_->path(place.directory),
                          (sector * layout.sector_bytes - place.start) / kSlotBytes,
                          ((sector + 1) * layout.sector_bytes - place.start) / kSlotBytes - 1);
     case Kind::file:
-      return fmt::format("file /{} at {}", item_path(place.which), offset - place.start);
+      return fmt::format("file /{} at {}", path_of(place.item), offset - place.start);
     case Kind::unused:
       return "free";
     case Kind::behind:
@@ -233,19 +256,20 @@ bool FatImage::list_format_differences(DifferenceSink& sink) const {
   }
   if (contents_->mapped_count() == 0 && contents_->followed_count() == 0) return true;
   const auto directories = contents_->directories();
-  for (std::uint32_t d = 0; d < directories.size(); ++d) {
-    for (const Contents::Item& item : contents_->items_of(directories[d])) {
-      const LongName name = contents_->name(directories[d], item);
+  for (FatDirectoryNo d; d.value() < directories.size(); ++d) {
+    const Contents::FatDirectory& directory = contents_->directory(d);
+    for (const Contents::Item& item : contents_->items_of(directory)) {
+      const LongName name = contents_->name(directory, item);
       if (name.is_mapped() && !sink.difference({"mapped", contents_->path(d, item.entry),
                                                 "is named " + readable_name(name.units())})) {
         return false;
       }
-      if (contents_->is_followed(directories[d], item) &&
+      if (contents_->is_followed(directory, item) &&
           !sink.difference(
               {"followed", contents_->path(d, item.entry),
-               "is a copy of /" + contents_->tree().path(
-                                      item.is_directory ? contents_->node_of_directory(item.target)
-                                                        : NodeNo{item.target})})) {
+               "is a copy of /" + contents_->tree().path(item.is_directory
+                                                             ? contents_->node_of(item.directory())
+                                                             : item.node())})) {
         return false;
       }
     }

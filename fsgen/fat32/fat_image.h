@@ -45,15 +45,21 @@ class FatImage final : public RegionImage {
     std::uint64_t start = 0;
     std::uint64_t end = 0;
     std::uint64_t data_end = 0;
-    std::uint32_t which = 0;  ///< FAT, directory, or item
+    std::uint32_t fat = 0;
+    FatDirectoryNo directory{};
+    ItemNo item{};
   };
 
-  /// What FAT itself can not hold; false when the sink wants no more.
+  /// What FAT itself cannot hold; false when the sink wants no more.
   bool list_format_differences(DifferenceSink& sink) const;
   Place place_of(std::uint64_t offset) const noexcept;
-  DataPlacement data_of_directory(std::uint32_t directory) const;
-  std::uint32_t directory_of_item(std::uint32_t item) const noexcept;
-  std::string item_path(std::uint32_t item) const;
+  Place reserved_place(std::uint64_t offset) const noexcept;
+  Place cluster_place(std::uint64_t offset) const noexcept;
+  /// Whole sectors.
+  std::uint64_t directory_bytes(FatDirectoryNo directory) const noexcept;
+  DataPlacement data_of_directory(FatDirectoryNo directory) const;
+  FatDirectoryNo directory_of(ItemNo item) const noexcept;
+  std::string path_of(ItemNo item) const;
 
   std::unique_ptr<const Contents> contents_;
   Volume volume_;

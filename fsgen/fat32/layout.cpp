@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// The FATs stand before the clusters that they count, so their size and the number of clusters
+// depend on each other. More clusters never take fewer sectors: how many fit is a binary search.
+// Reserved sectors are as many as bring the first cluster to a multiple of 4 KiB.
 #include "fsgen/fat32/layout.h"
 
 #include <algorithm>
@@ -28,7 +32,7 @@ std::uint32_t bits_of(Width width) noexcept {
 
 std::uint32_t fat_sectors_for(Width width, std::uint32_t sector_bytes,
                               std::uint32_t cluster_count) noexcept {
-  const std::uint64_t entries = std::uint64_t{cluster_count} + kFirstCluster;
+  const std::uint64_t entries = std::uint64_t{cluster_count} + kFirstCluster.value();
   const std::uint64_t bytes = ceil_div<std::uint64_t>(entries * bits_of(width), 8);
   return static_cast<std::uint32_t>(ceil_div<std::uint64_t>(bytes, sector_bytes));
 }

@@ -4,13 +4,10 @@
 #include <cstdint>
 #include <optional>
 
+#include "fsgen/fat32/numbers.h"
 #include "fsgen/fat32/plan.h"
 
 namespace mkvirtfs::fat32 {
-
-/// Number of a cluster as the FAT has it: the first is 2.
-using ClusterNo = std::uint32_t;
-inline constexpr ClusterNo kFirstCluster = 2;
 
 inline constexpr std::uint32_t kSlotBytes = 32;     ///< a directory entry, short or long
 inline constexpr std::uint32_t kMostSlots = 65536;  ///< of one directory: 2 MiB

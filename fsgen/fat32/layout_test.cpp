@@ -29,7 +29,7 @@ TEST_CASE("the smallest FAT32 volume") {
   CHECK(layout.fat_sectors == 512);  // 65,527 entries of 4 bytes
   CHECK(layout.reserved_sectors == 32);
   CHECK(layout.size_bytes() == 34'089'472);
-  CHECK(layout.cluster_offset(2) == (32 + 2 * 512) * 512);
+  CHECK(layout.cluster_offset(kFirstCluster) == (32 + 2 * 512) * 512);
 }
 
 TEST_CASE("a volume ends at 2^32 - 1 sectors") {
@@ -53,7 +53,7 @@ TEST_CASE("clusters fill the sectors, their FAT is long enough, and they begin a
         const std::uint64_t bits = width == Width::fat12 ? 12 : width == Width::fat16 ? 16 : 32;
         REQUIRE((layout->cluster_count + std::uint64_t{2}) * bits <=
                 std::uint64_t{layout->fat_sectors} * sector_bytes * 8);
-        REQUIRE(layout->cluster_offset(2) % 4096 == 0);
+        REQUIRE(layout->cluster_offset(kFirstCluster) % 4096 == 0);
       }
     }
   }

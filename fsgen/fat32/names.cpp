@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// A long name is the source's as UTF-16, with characters of a private range for bytes that FAT
+// cannot hold. A short name is made of it by leaving out and replacing characters; if it then says
+// the same but for case, two bits say the case and no long name is needed, else a long name stands
+// before it.
 #include "fsgen/fat32/names.h"
 
 #include <fmt/format.h>
@@ -46,7 +51,10 @@ Character first_character(std::string_view text) noexcept {
   }
 }
 
-bool must_be_escaped(char32_t character, bool last) noexcept {
+/// Where in a name a character stands.
+enum class At : std::uint8_t { inside, end };
+
+bool must_be_escaped(char32_t character, At at) noexcept {
   switch (character) {
     case U'"':
     case U'*':
@@ -59,7 +67,7 @@ bool must_be_escaped(char32_t character, bool last) noexcept {
       return true;
     case U'.':
     case U' ':
-      return last;  // readers strip them
+      return at == At::end;  // readers strip them
     case 0xFFFF:
       return true;  // means "nothing more" in a long entry
     default:
@@ -133,7 +141,8 @@ LongName long_name(std::string_view raw) noexcept {
   while (!raw.empty()) {
     const Character character = first_character(raw);
     raw.remove_prefix(character.bytes.size());
-    if (character.value == 0 || must_be_escaped(character.value, raw.empty())) {
+    if (character.value == 0 ||
+        must_be_escaped(character.value, raw.empty() ? At::end : At::inside)) {
       name.append_escaped(character.bytes);
     } else {
       append_character(name, character.value);
@@ -150,7 +159,7 @@ LongName long_name(std::string_view raw, std::string_view first) noexcept {
     raw.remove_prefix(character.bytes.size());
     first.remove_prefix(of_first.bytes.size());
     if (character.bytes != of_first.bytes || character.value == 0 ||
-        must_be_escaped(character.value, raw.empty())) {
+        must_be_escaped(character.value, raw.empty() ? At::end : At::inside)) {
       name.append_escaped(character.bytes);
     } else {
       append_character(name, character.value);

@@ -11,7 +11,7 @@
 // Names of the source as FAT has them (fatgen103, "FAT Long Directory Entries"). All functions are
 // pure.
 //
-// A byte that a long name can not hold becomes the character U+F000 + byte of Unicode's private
+// A byte that a long name cannot hold becomes the character U+F000 + byte of Unicode's private
 // area, as other systems that put foreign names on FAT do it: control characters, " * : < > ? \ |,
 // a dot or space at the end, bytes that are not UTF-8. The source's own characters U+F001..U+F0FF
 // are taken as such bytes, so that the way back is one: source_name(). No name grows: 255 bytes are

@@ -14,48 +14,48 @@ namespace {
 constexpr std::string_view kBootSector = "boot_sector";
 constexpr std::string_view kInfo = "fsinfo";
 constexpr std::string_view kFat = "fat";
-constexpr std::string_view kRootDirectory = "root_directory";
+constexpr std::string_view kRoot = "root_directory";
 constexpr std::array kNames = {
-    structures::kBootArea, structures::kVolume, structures::kTail, kBootSector, kInfo, kFat,
-    kRootDirectory};
+    structures::kBootArea, structures::kVolume, structures::kTail, kBootSector, kInfo, kFat, kRoot};
 
 }  // namespace
 
-DataPlacement FatImage::data_of_directory(std::uint32_t directory) const {
+DataPlacement FatImage::data_of_directory(FatDirectoryNo directory) const {
   const Layout& layout = volume_.layout();
   const std::uint64_t slot_bytes =
-      std::uint64_t{contents_->directories()[directory].slot_count} * kSlotBytes;
-  if (directory == 0 && layout.width != Width::fat32) {
+      std::uint64_t{contents_->directory(directory).slot_count} * kSlotBytes;
+  if (directory == kFatRoot && layout.width != Width::fat32) {
     // It has its place, and all of it, before the clusters.
     const Range root{layout.root_start() * layout.sector_bytes,
                      std::uint64_t{layout.root_sectors()} * layout.sector_bytes};
     return {DataPlacement::Kind::stored, root.length, {{0, root}}};
   }
-  const std::uint64_t start = layout.cluster_offset(volume_.chain_start(directory));
-  const std::uint64_t end = layout.cluster_offset(volume_.chain_end(directory));
+  const ChainNo chain = Volume::chain_of(directory);
+  const std::uint64_t start = layout.cluster_offset(volume_.chain_start(chain));
+  const std::uint64_t end = layout.cluster_offset(volume_.chain_end(chain));
   return {DataPlacement::Kind::stored, slot_bytes, {{0, {start, end - start}}}};
 }
 
 DataPlacement FatImage::data_at(std::string_view path) const {
-  std::uint32_t directory = 0;
+  FatDirectoryNo directory = kFatRoot;
   while (true) {
     const std::size_t slash = path.find('/');
     const std::string_view name = path.substr(0, slash);
     if (name.empty() && slash == path.npos) return data_of_directory(directory);
     path = slash == path.npos ? std::string_view() : path.substr(slash + 1);
     if (name.empty()) continue;
-    const std::optional<std::uint32_t> no = contents_->find(directory, name);
+    const std::optional<ItemNo> no = contents_->find(directory, name);
     if (!no) return {};
-    const Contents::Item& item = contents_->items()[*no];
+    const Contents::Item& item = contents_->item(*no);
     if (item.is_directory) {
-      directory = item.target;
+      directory = item.directory();
       continue;
     }
     if (slash != path.npos && !path.empty()) return {};  // a file with something below it
     const std::uint64_t size_bytes = contents_->size_bytes(item);
     if (size_bytes == 0) return {.kind = DataPlacement::Kind::no_bytes};
     const std::uint64_t start =
-        volume_.layout().cluster_offset(volume_.chain_start(volume_.chain_of_item(*no)));
+        volume_.layout().cluster_offset(volume_.chain_start(volume_.chain_of(*no)));
     return {DataPlacement::Kind::stored, size_bytes, {{0, {start, size_bytes}}}};
   }
 }
@@ -83,9 +83,10 @@ std::vector<Range> FatImage::structure(std::string_view name, std::uint64_t numb
   if (name == structures::kTail && layout.size_bytes() < size_bytes_) {
     return {{layout.size_bytes(), size_bytes_ - layout.size_bytes()}};
   }
-  if (name == kRootDirectory) {
+  if (name == kRoot) {
     std::vector<Range> ranges;
-    for (const DataPlacement::Run& run : data_of_directory(0).runs) ranges.push_back(run.range);
+    for (const DataPlacement::Run& run : data_of_directory(kFatRoot).runs)
+      ranges.push_back(run.range);
     return ranges;
   }
   return {};

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// The number of clusters decides the width of the FAT, and its width how many clusters a volume may
+// have: widths and cluster sizes are tried in order of preference, and the first legal layout with
+// room for the contents is taken. With a given size the number of clusters follows from it; without
+// one it follows from the contents and the wish for room.
 #include "fsgen/fat32/plan.h"
 
 #include <fmt/format.h>
@@ -260,9 +265,11 @@ class Sizer {
                       width == Width::fat12 ? 0 : kLeastDefaultFreeBytes);
   }
 
-  /// The volume with clusters of this size; nullopt when it can not be.
-  std::optional<Layout> with_free(Width width, std::uint32_t cluster_bytes,
-                                  bool less_free_will_do) const {
+  /// Whether a volume may have less room than is wished, as much as its format lets it have.
+  enum class FreeWish : std::uint8_t { as_wished, as_far_as_it_goes };
+
+  /// The volume with clusters of this size; nullopt when it cannot be.
+  std::optional<Layout> with_free(Width width, std::uint32_t cluster_bytes, FreeWish wish) const {
     const std::uint64_t used = clusters_needed(contents_, width, cluster_bytes);
     const std::uint64_t most = most_clusters(width);
     if (used > most) return std::nullopt;
@@ -270,7 +277,7 @@ class Sizer {
     wanted = std::max<std::uint64_t>(
         wanted, width == Width::fat16 ? kLeastChosenOfFat16 : least_clusters(width));
     const Shape chosen = shape(width, cluster_bytes);
-    if (less_free_will_do) {
+    if (wish == FreeWish::as_far_as_it_goes) {
       // As much as there can be: neither clusters nor sectors can be counted further.
       const auto largest = layout_in_sectors(chosen, ~std::uint32_t{0});
       wanted = std::min({wanted, most, std::uint64_t{largest ? largest->cluster_count : 0}});
@@ -297,11 +304,11 @@ class Sizer {
     const std::uint64_t about =
         (used + free_clusters(Width::fat16, middle, used)) * std::uint64_t{middle};
     const std::vector<Width> order = widths(about);
-    for (const bool less_free_will_do : {false, true}) {
-      if (less_free_will_do && options_.free) continue;  // it was asked for
+    for (const FreeWish wish : {FreeWish::as_wished, FreeWish::as_far_as_it_goes}) {
+      if (wish == FreeWish::as_far_as_it_goes && options_.free) continue;  // it was asked for
       for (const Width width : order) {
         for (const std::uint32_t cluster_bytes : sizes) {
-          const auto layout = with_free(width, cluster_bytes, less_free_will_do);
+          const auto layout = with_free(width, cluster_bytes, wish);
           if (!layout) continue;
           const bool smaller_than_usual =
               width == Width::fat32 && cluster_bytes < usual_cluster_bytes(layout->size_bytes()) &&

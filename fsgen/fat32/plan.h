@@ -46,7 +46,7 @@ struct TimeZone {
 
 struct Options {
   /// Unset: by size, below 16 MiB FAT12, below 512 MiB FAT16, else FAT32; another one where that
-  /// can not hold the source.
+  /// cannot hold the source.
   std::optional<Width> width;
   std::uint32_t sector_bytes = 512;  ///< 512, 1024, 2048 or 4096
   /// A power of two from sector_bytes to 65536; 0: by size, as Windows and mkfs.fat choose, up to
@@ -63,7 +63,7 @@ struct Options {
   BadNames bad_names = BadNames::escape;
   CaseClashes case_clashes = CaseClashes::error;
   /// Leave out what does not fit instead of failing: files of 4 GiB and more, names beyond a
-  /// directory's 65,536 slots, symlinks that can not be followed, names that clash.
+  /// directory's 65,536 slots, symlinks that cannot be followed, names that clash.
   bool skip_unfit = false;
   TimeZone time_zone;
   /// Sectors before the volume on its disk: the start of its partition.
@@ -77,7 +77,7 @@ struct Options {
 /// of On-Disk Format", version 1.03.
 ///
 /// Errors: Errc::usage for options that contradict each other or the width; Errc::does_not_fit with
-/// the path and the limit for what the format can not hold, or with the smallest size that fits.
+/// the path and the limit for what the format cannot hold, or with the smallest size that fits.
 Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
                                                  const Options& options);
 

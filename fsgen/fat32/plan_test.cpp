@@ -108,7 +108,7 @@ TEST_CASE("exactly at the boundaries of the widths") {
   }
 }
 
-TEST_CASE("a width that a size can not have is refused with the sizes that can") {
+TEST_CASE("a width that a size cannot have is refused with the sizes that can") {
   const BuiltTree built = TreeBuilder{}.file("a", "1").build();
   Options options;
   options.width = Width::fat32;
@@ -273,7 +273,7 @@ TEST_CASE("symlinks are followed inside the source") {
   CHECK(files.size() == 10);
 }
 
-TEST_CASE("symlinks that can not be followed do not fit") {
+TEST_CASE("symlinks that cannot be followed do not fit") {
   const auto follow = [](const char* path, const char* target, bool skip) {
     Options options;
     options.symlinks = fat32::Symlinks::follow;

@@ -62,7 +62,7 @@ void write_boot_sector(const Volume& volume, std::span<std::byte> out) {
   std::size_t at = 0x24;
   if (fat32) {
     store_le(out, 0x24, layout.fat_sectors);
-    store_le(out, 0x2C, volume.chain_start(0));
+    store_le(out, 0x2C, volume.chain_start(Volume::chain_of(kFatRoot)).value());
     store_le(out, 0x30, static_cast<std::uint16_t>(kInfoSector));
     store_le(out, 0x32, static_cast<std::uint16_t>(kBackupSector));
     at = 0x40;
@@ -73,7 +73,7 @@ void write_boot_sector(const Volume& volume, std::span<std::byte> out) {
   const std::string& label = volume.contents().label();
   put_text(out, at + 7, 11, label.empty() ? "NO NAME" : std::string_view(label));
   put_text(out, at + 18, 8, fat32 ? "FAT32" : layout.width == Width::fat16 ? "FAT16" : "FAT12");
-  // Whoever starts it all the same: INT 18h, "no system here", and stay.
+  // For those who start it all the same: INT 18h, "no system here", and stay.
   constexpr std::array<std::uint8_t, 5> kNoSystem = {0xCD, 0x18, 0xF4, 0xEB, 0xFD};
   std::memcpy(out.data() + code, kNoSystem.data(), kNoSystem.size());
   put_signature(out);
@@ -85,11 +85,11 @@ void write_info_sector(const Volume& volume, std::span<std::byte> out) {
   store_le(out, 0, std::uint32_t{0x41615252});
   store_le(out, 0x1E4, std::uint32_t{0x61417272});
   store_le(out, 0x1E8, volume.free_clusters());
-  store_le(out, 0x1EC, volume.free_clusters() == 0 ? kUnknown : volume.used_end());
+  store_le(out, 0x1EC, volume.free_clusters() == 0 ? kUnknown : volume.used_end().value());
   put_signature(out);
 }
 
-/// Tells the entries of a FAT one after the other.
+/// The entries of a FAT, one after the other.
 class FatWalk {
  public:
   FatWalk(const Volume& volume, ClusterNo first) : volume_(volume), at_(first) {
@@ -99,15 +99,16 @@ class FatWalk {
   /// The entry of the next cluster; the bits beyond the width are set where all are.
   std::uint32_t next() {
     constexpr std::uint32_t kEnd = 0x0FFFFFFF;
-    const ClusterNo cluster = at_++;
-    if (cluster == 0) return 0x0FFFFF00u | volume_.layout().media;
-    if (cluster == 1) {
+    const ClusterNo cluster = at_;
+    ++at_;
+    if (cluster == ClusterNo{0}) return 0x0FFFFF00u | volume_.layout().media;
+    if (cluster == ClusterNo{1}) {
       // All ones: with "was unmounted" and "saw no disk errors" among them.
       if (at_ < volume_.used_end()) find_end();
       return kEnd;
     }
     if (cluster >= volume_.used_end()) return 0;
-    if (at_ < chain_end_) return at_;
+    if (at_ < chain_end_) return at_.value();
     if (at_ < volume_.used_end()) find_end();
     return kEnd;
   }
@@ -115,7 +116,7 @@ class FatWalk {
  private:
   void find_end() {
     // Chains are met in order: the next one that is not empty ends here.
-    if (chain_end_ == 0) {
+    if (chain_end_ == ClusterNo{0}) {
       chain_ = volume_.chain_at(at_);
     } else {
       while (volume_.chain_end(chain_) <= at_) ++chain_;
@@ -125,8 +126,8 @@ class FatWalk {
 
   const Volume& volume_;
   ClusterNo at_;
-  std::uint32_t chain_ = 0;
-  ClusterNo chain_end_ = 0;
+  ChainNo chain_;
+  ClusterNo chain_end_;
 };
 
 /// One directory entry of the classic kind (fatgen103, "FAT 32 Byte Directory Entry Structure").
@@ -135,7 +136,7 @@ struct ShortEntry {
   std::uint8_t attributes;
   std::uint8_t case_bits = 0;
   DosTime time;
-  ClusterNo cluster = 0;
+  std::uint32_t cluster = 0;  // 0: none
   std::uint32_t size_bytes = 0;
 };
 
@@ -154,23 +155,29 @@ void write_short_entry(const ShortEntry& entry, std::span<std::byte> out) {
   store_le(out, 0x1C, entry.size_bytes);
 }
 
-/// Long entry number `part` (from 1), which says units 13 * (part - 1) and on.
-void write_long_entry(std::span<const char16_t> units, std::uint32_t part, bool is_last,
-                      std::uint8_t checksum, std::span<std::byte> out) {
+/// One of the entries that say a long name: units 13 * (part - 1) and on.
+struct LongEntry {
+  std::span<const char16_t> units;  // of the whole name
+  std::uint32_t part;               // from 1
+  std::uint32_t parts;
+  std::uint8_t checksum;
+};
+
+void write_long_entry(const LongEntry& entry, std::span<std::byte> out) {
   constexpr std::array<std::size_t, kUnitsPerSlot> kPlaces = {1,  3,  5,  7,  9,  14, 16,
                                                               18, 20, 22, 24, 28, 30};
   constexpr std::uint32_t kLast = 0x40;
-  out[0x00] = static_cast<std::byte>(part | (is_last ? kLast : 0));
+  out[0x00] = static_cast<std::byte>(entry.part | (entry.part == entry.parts ? kLast : 0));
   out[0x0B] = std::byte{kLongEntry};
   out[0x0C] = std::byte{0};
-  out[0x0D] = static_cast<std::byte>(checksum);
+  out[0x0D] = static_cast<std::byte>(entry.checksum);
   store_le(out, 0x1A, std::uint16_t{0});
-  const std::size_t first = (part - 1) * kUnitsPerSlot;
+  const std::size_t first = (entry.part - 1) * kUnitsPerSlot;
   for (std::size_t i = 0; i < kUnitsPerSlot; ++i) {
     const std::size_t at = first + i;
-    const std::uint16_t unit = at < units.size()    ? static_cast<std::uint16_t>(units[at])
-                               : at == units.size() ? 0x0000
-                                                    : 0xFFFF;
+    const std::uint16_t unit = at < entry.units.size() ? static_cast<std::uint16_t>(entry.units[at])
+                               : at == entry.units.size() ? 0x0000
+                                                          : 0xFFFF;
     store_le(out, kPlaces[i], unit);
   }
 }
@@ -185,11 +192,11 @@ ShortName dots(std::size_t count) noexcept {
 /// All slots of a directory, any part of which can be asked for.
 class SlotWriter {
  public:
-  SlotWriter(const Volume& volume, std::uint32_t directory)
+  SlotWriter(const Volume& volume, FatDirectoryNo directory)
       : volume_(volume),
         contents_(volume.contents()),
         directory_no_(directory),
-        directory_(contents_.directories()[directory]) {}
+        directory_(contents_.directory(directory)) {}
 
   void write(std::uint32_t first, std::span<std::byte> out) const {
     std::uint32_t slot = first;
@@ -238,7 +245,7 @@ class SlotWriter {
   }
 
   void write_header(std::uint32_t slot, std::span<std::byte> out) const {
-    if (directory_no_ == 0) {
+    if (directory_no_ == kFatRoot) {
       const Options& options = contents_.options();
       ShortEntry entry{.name = {}, .attributes = kVolumeLabel, .time = {}};
       entry.name.fill(' ');
@@ -249,11 +256,11 @@ class SlotWriter {
       write_short_entry(entry, out);
       return;
     }
-    const std::uint32_t of = slot == 0 ? directory_no_ : directory_.parent;
+    const FatDirectoryNo of = slot == 0 ? directory_no_ : directory_.parent;
     write_short_entry({.name = dots(slot + 1),
                        .attributes = kIsDirectory,
-                       .time = time_of(contents_.node_of_directory(of)),
-                       .cluster = volume_.entry_cluster(of)},
+                       .time = time_of(contents_.node_of(of)),
+                       .cluster = volume_.entry_cluster(Volume::chain_of(of))},
                       out);
   }
 
@@ -270,29 +277,33 @@ class SlotWriter {
                   std::span<std::byte> out) const {
     if (part < prepared.long_slots) {
       // The last part of the name comes first.
-      write_long_entry(prepared.name.units(), prepared.long_slots - part, part == 0,
-                       short_name_checksum(prepared.short_name), out);
+      write_long_entry({.units = prepared.name.units(),
+                        .part = prepared.long_slots - part,
+                        .parts = prepared.long_slots,
+                        .checksum = short_name_checksum(prepared.short_name)},
+                       out);
       return;
     }
     const Node& node = contents_.node_of(item);
-    const auto no = static_cast<std::uint32_t>(&item - contents_.items().data());
+    const ItemNo no{static_cast<std::uint32_t>(&item - contents_.items().data())};
     const bool writable = (node.mode & 0222) != 0;
-    write_short_entry({.name = prepared.short_name,
-                       .attributes = item.is_directory ? kIsDirectory
-                                     : writable        ? kArchive
-                                                : static_cast<std::uint8_t>(kArchive | kReadOnly),
-                       .case_bits = prepared.form.case_bits,
-                       .time = dos_time(node.mtime(), contents_.options().time_zone),
-                       .cluster = volume_.entry_cluster(
-                           item.is_directory ? item.target : volume_.chain_of_item(no)),
-                       .size_bytes = static_cast<std::uint32_t>(contents_.size_bytes(item))},
-                      out);
+    write_short_entry(
+        {.name = prepared.short_name,
+         .attributes = item.is_directory ? kIsDirectory
+                       : writable        ? kArchive
+                                         : static_cast<std::uint8_t>(kArchive | kReadOnly),
+         .case_bits = prepared.form.case_bits,
+         .time = dos_time(node.mtime(), contents_.options().time_zone),
+         .cluster = volume_.entry_cluster(item.is_directory ? Volume::chain_of(item.directory())
+                                                            : volume_.chain_of(no)),
+         .size_bytes = static_cast<std::uint32_t>(contents_.size_bytes(item))},
+        out);
   }
 
   const Volume& volume_;
   const Contents& contents_;
-  const std::uint32_t directory_no_;
-  const Contents::Directory& directory_;
+  const FatDirectoryNo directory_no_;
+  const Contents::FatDirectory& directory_;
 };
 
 }  // namespace
@@ -316,12 +327,15 @@ void write_reserved_sector(const Volume& volume, std::uint32_t sector, std::span
 }
 
 void write_fat_sector(const Volume& volume, std::uint32_t index, std::span<std::byte> out) {
+  const auto first_entry = [&](std::size_t entries_per_sector) {
+    return ClusterNo{static_cast<std::uint32_t>(index * entries_per_sector)};
+  };
   switch (volume.layout().width) {
     case Width::fat12: {
       // Two entries stand in three bytes, and an entry may stand in two sectors.
       const std::uint64_t first_byte = std::uint64_t{index} * out.size();
       const std::uint64_t first_pair = first_byte / 3;
-      FatWalk walk(volume, static_cast<ClusterNo>(2 * first_pair));
+      FatWalk walk(volume, ClusterNo{static_cast<std::uint32_t>(2 * first_pair)});
       for (std::uint64_t at = first_pair * 3; at < first_byte + out.size(); at += 3) {
         const std::uint32_t low = walk.next() & 0xFFF;
         const std::uint32_t both = low | (walk.next() & 0xFFF) << 12;
@@ -334,14 +348,14 @@ void write_fat_sector(const Volume& volume, std::uint32_t index, std::span<std::
       return;
     }
     case Width::fat16: {
-      FatWalk walk(volume, static_cast<ClusterNo>(std::uint64_t{index} * out.size() / 2));
+      FatWalk walk(volume, first_entry(out.size() / 2));
       for (std::size_t at = 0; at < out.size(); at += 2) {
         store_le(out, at, static_cast<std::uint16_t>(walk.next()));
       }
       return;
     }
     case Width::fat32: {
-      FatWalk walk(volume, static_cast<ClusterNo>(std::uint64_t{index} * out.size() / 4));
+      FatWalk walk(volume, first_entry(out.size() / 4));
       for (std::size_t at = 0; at < out.size(); at += 4) store_le(out, at, walk.next());
       return;
     }
@@ -349,7 +363,7 @@ void write_fat_sector(const Volume& volume, std::uint32_t index, std::span<std::
 }
 
 std::uint64_t used_fat_bytes(const Volume& volume) noexcept {
-  const std::uint64_t entries = volume.used_end();
+  const std::uint64_t entries = volume.used_end().value();
   switch (volume.layout().width) {
     case Width::fat12:
       return ceil_div<std::uint64_t>(entries * 3, 2);
@@ -361,7 +375,7 @@ std::uint64_t used_fat_bytes(const Volume& volume) noexcept {
   return 0;
 }
 
-void write_directory_sector(const Volume& volume, std::uint32_t directory, std::uint32_t index,
+void write_directory_sector(const Volume& volume, FatDirectoryNo directory, std::uint32_t index,
                             std::span<std::byte> out) {
   const auto slots = static_cast<std::uint32_t>(out.size() / kSlotBytes);
   SlotWriter(volume, directory).write(index * slots, out);

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// A symlink is followed inside the source alone, component by component, with an absolute target
+// beginning at the source's root. Where a component is a symlink its target is put before the rest
+// of the path; so many of them that no file system follows them are a loop.
 #include "fsgen/fat32/symlinks.h"
 
 #include <string>

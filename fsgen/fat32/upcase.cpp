@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Which names FAT takes for one depends on upper case, and the answer must not depend on the host's
+// locale or its version of Unicode: so the mapping is a table of stretches, searched by their ends.
 #include "fsgen/fat32/upcase.h"
 
 #include <algorithm>

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Placing is one pass: each chain begins where the one before it ends. A FAT says of each cluster
+// where its chain goes on, and here that is the next cluster or the end.
 #include "fsgen/fat32/volume.h"
 
 #include <algorithm>
@@ -20,7 +23,7 @@ Sequence item_sequence(const Contents& contents) {
   std::iota(order.begin(), order.end(), 0);
   const auto rank = [&](std::uint32_t no) {
     const Contents::Item& item = items[no];
-    return std::pair(item.is_directory ? 0 : nodes.position_of(item.target), no);
+    return std::pair(item.is_directory ? 0 : nodes.position_of(item.node()), no);
   };
   std::ranges::sort(order, {}, rank);
   return Sequence(std::move(order));
@@ -48,7 +51,7 @@ Volume::Volume(const Contents& contents, const Layout& layout, std::uint32_t vol
   ClusterNo at = kFirstCluster;
   const auto place = [&](std::uint64_t bytes) {
     starts_.add(at);
-    at += static_cast<ClusterNo>(ceil_div<std::uint64_t>(bytes, layout.cluster_bytes));
+    at += static_cast<std::uint32_t>(ceil_div<std::uint64_t>(bytes, layout.cluster_bytes));
   };
   // The root has a cluster even when it is empty; FAT12 and FAT16 keep it elsewhere.
   place(layout.width == Width::fat32

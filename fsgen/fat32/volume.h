@@ -31,24 +31,29 @@ class Volume {
 
   /// Chains as they stand: directories by their number, then items. Many are empty: directories'
   /// items, files of no bytes, the root directory of FAT12 and FAT16.
-  std::uint32_t chain_of_item(std::uint32_t item) const noexcept {
-    return first_item_chain() + items_.position_of(item);
+  static ChainNo chain_of(FatDirectoryNo directory) noexcept { return ChainNo{directory.value()}; }
+  ChainNo chain_of(ItemNo item) const noexcept {
+    return first_item_chain() + items_.position_of(item.value());
   }
   /// Chains from here on are items'.
-  std::uint32_t first_item_chain() const noexcept {
-    return static_cast<std::uint32_t>(contents_.directories().size());
+  ChainNo first_item_chain() const noexcept {
+    return ChainNo{static_cast<std::uint32_t>(contents_.directories().size())};
   }
-  std::uint32_t item_of_chain(std::uint32_t chain) const noexcept {
-    return items_.at(chain - first_item_chain());
+  FatDirectoryNo directory_of(ChainNo chain) const noexcept {
+    return FatDirectoryNo{chain.value()};
   }
-  ClusterNo chain_start(std::uint32_t chain) const noexcept { return starts_.begin_of(chain); }
-  ClusterNo chain_end(std::uint32_t chain) const noexcept { return starts_.end_of(chain); }
+  ItemNo item_of(ChainNo chain) const noexcept {
+    return ItemNo{items_.at(chain - first_item_chain())};
+  }
+  ClusterNo chain_start(ChainNo chain) const noexcept { return starts_.begin_of(chain.value()); }
+  ClusterNo chain_end(ChainNo chain) const noexcept { return starts_.end_of(chain.value()); }
   /// The chain that a cluster in use belongs to.
-  std::uint32_t chain_at(ClusterNo cluster) const noexcept { return starts_.thing_at(cluster); }
+  ChainNo chain_at(ClusterNo cluster) const noexcept { return ChainNo{starts_.thing_at(cluster)}; }
 
   /// First cluster as a directory entry names it: 0 for no bytes, and for the root.
-  ClusterNo entry_cluster(std::uint32_t chain) const noexcept {
-    return chain == 0 || starts_.is_empty(chain) ? 0 : chain_start(chain);
+  std::uint32_t entry_cluster(ChainNo chain) const noexcept {
+    const bool none = chain == chain_of(kFatRoot) || starts_.is_empty(chain.value());
+    return none ? 0 : chain_start(chain).value();
   }
 
  private:
@@ -71,7 +76,7 @@ void write_reserved_sector(const Volume& volume, std::uint32_t sector, std::span
 /// Sector `index` of a FAT; both are equal.
 void write_fat_sector(const Volume& volume, std::uint32_t index, std::span<std::byte> out);
 /// Sector `index` of a directory.
-void write_directory_sector(const Volume& volume, std::uint32_t directory, std::uint32_t index,
+void write_directory_sector(const Volume& volume, FatDirectoryNo directory, std::uint32_t index,
                             std::span<std::byte> out);
 
 /// Bytes at the start of a FAT that are not zero.

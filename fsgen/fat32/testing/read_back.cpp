@@ -38,6 +38,57 @@ struct Found {
   std::uint32_t size_bytes = 0;
 };
 
+Found found_in(std::span<const std::byte> slot) {
+  const auto attributes = static_cast<std::uint8_t>(slot[0x0B]);
+  return {
+      (attributes & 0x10) != 0,
+      (attributes & 0x01) != 0,
+      {load_le<std::uint16_t>(slot, 0x18), load_le<std::uint16_t>(slot, 0x16),
+       static_cast<std::uint8_t>(slot[0x0D]), false},
+      std::uint32_t{load_le<std::uint16_t>(slot, 0x14)} << 16 | load_le<std::uint16_t>(slot, 0x1A),
+      load_le<std::uint32_t>(slot, 0x1C)};
+}
+
+/// The long entries before a short one: the last part of the name comes first.
+class LongEntries {
+ public:
+  void take(std::span<const std::byte> slot, const std::string& directory) {
+    const auto first = static_cast<std::uint8_t>(slot[0]);
+    if ((first & 0x40) != 0) {
+      name_.assign((first & 0x3Fu) * 13, u'\xFFFF');
+      want_ = first & 0x3F;
+      checksum_ = static_cast<std::uint8_t>(slot[0x0D]);
+    }
+    demand(
+        (first & 0x3F) == want_ && want_ != 0 && static_cast<std::uint8_t>(slot[0x0D]) == checksum_,
+        directory + ": long entries out of order");
+    --want_;
+    for (std::size_t i = 0; i < 13; ++i) {
+      const std::size_t place = i < 5 ? 1 + 2 * i : i < 11 ? 14 + 2 * (i - 5) : 28 + 2 * (i - 11);
+      name_[want_ * 13 + i] = static_cast<char16_t>(load_le<std::uint16_t>(slot, place));
+    }
+  }
+  bool empty() const { return name_.empty(); }
+  void clear() { name_.clear(); }
+
+  /// In the source's bytes; `where` is the directory and the short name.
+  std::string name(const ShortName& short_name, const std::string& where) const {
+    demand(want_ == 0 && checksum_ == short_name_checksum(short_name),
+           where + ": long entries of something else");
+    const std::size_t end = std::min(name_.find(u'\0'), name_.size());
+    demand(end > name_.size() - 13 && end <= 255, where + ": a wrong length");
+    for (std::size_t i = end + 1; i < name_.size(); ++i) {
+      demand(name_[i] == u'\xFFFF', where + ": no padding");
+    }
+    return source_name(std::span(name_).first(end));
+  }
+
+ private:
+  std::u16string name_;
+  std::uint32_t want_ = 0;
+  std::uint8_t checksum_ = 0;
+};
+
 class Reader {
  public:
   explicit Reader(ImageDevice& device) : device_(device) {
@@ -74,96 +125,18 @@ class Reader {
   /// Calls `visit(path, entry)` for each entry, its path in the source's bytes.
   template <class Visit>
   void walk(Visit&& visit) {
-    struct Pending {
-      std::string path;
-      std::uint32_t cluster;
-      std::uint32_t parent;
-    };
     std::vector<Pending> pending = {{"", root_cluster_, 0}};
     while (!pending.empty()) {
       const Pending now = pending.back();
       pending.pop_back();
       const bool is_root = now.path.empty();
-      const Bytes slots = is_root && bits_ != 32 ? read(root_at_, root_slots_ * std::uint64_t{32})
-                                                 : chain_bytes(now.cluster);
-      std::set<std::string> shorts;
-      std::u16string name;
-      std::uint32_t want = 0;
-      std::uint8_t checksum = 0;
-      bool ended = false;
-      for (std::size_t at = 0; at < slots.size(); at += 32) {
-        const auto slot = std::span(slots).subspan(at, 32);
-        const auto first = static_cast<std::uint8_t>(slot[0]);
-        if (first == 0) ended = true;
-        if (ended) {
-          demand(std::ranges::all_of(slot, [](std::byte b) { return b == std::byte{0}; }),
-                 now.path + ": something behind the end");
-          continue;
-        }
-        const auto attributes = static_cast<std::uint8_t>(slot[0x0B]);
-        if (attributes == 0x0F) {
-          if ((first & 0x40) != 0) {
-            name.assign((first & 0x3Fu) * 13, u'\xFFFF');
-            want = first & 0x3F;
-            checksum = static_cast<std::uint8_t>(slot[0x0D]);
-          }
-          demand((first & 0x3F) == want && want != 0 &&
-                     static_cast<std::uint8_t>(slot[0x0D]) == checksum,
-                 now.path + ": long entries out of order");
-          --want;
-          for (std::size_t i = 0; i < 13; ++i) {
-            const std::size_t place = i < 5    ? 1 + 2 * i
-                                      : i < 11 ? 14 + 2 * (i - 5)
-                                               : 28 + 2 * (i - 11);
-            name[want * 13 + i] = static_cast<char16_t>(load_le<std::uint16_t>(slot, place));
-          }
-          continue;
-        }
-        ShortName short_name;
-        std::memcpy(short_name.data(), slot.data(), 11);
-        if ((attributes & 0x08) != 0) {
-          demand(is_root && name.empty(), now.path + ": a label");
-          continue;
-        }
-        Found found{(attributes & 0x10) != 0,
-                    (attributes & 0x01) != 0,
-                    {load_le<std::uint16_t>(slot, 0x18), load_le<std::uint16_t>(slot, 0x16),
-                     static_cast<std::uint8_t>(slot[0x0D]), false},
-                    std::uint32_t{load_le<std::uint16_t>(slot, 0x14)} << 16 |
-                        load_le<std::uint16_t>(slot, 0x1A),
-                    load_le<std::uint32_t>(slot, 0x1C)};
-        const std::string text(short_name.begin(), short_name.end());
-        if (text.starts_with('.')) {
-          const bool self = text == ".          ";
-          demand(!is_root && at == (self ? 0u : 32u) && found.is_directory &&
-                     found.cluster == (self ? now.cluster : now.parent),
-                 now.path + ": wrong " + text);
-          continue;
-        }
-        demand(shorts.insert(text).second, now.path + ": twice " + text);
-        std::string raw;
-        if (name.empty()) {
-          const auto bits = static_cast<std::uint8_t>(slot[0x0C]);
-          raw = plain(text.substr(0, 8), (bits & 0x08) != 0);
-          const std::string extension = plain(text.substr(8), (bits & 0x10) != 0);
-          if (!extension.empty()) raw += "." + extension;
-        } else {
-          demand(want == 0 && checksum == short_name_checksum(short_name),
-                 now.path + ": long entries of something else before " + text);
-          const std::size_t end = std::min(name.find(u'\0'), name.size());
-          demand(end > name.size() - 13 && end <= 255, now.path + ": a wrong length at " + text);
-          for (std::size_t i = end + 1; i < name.size(); ++i) {
-            demand(name[i] == u'\xFFFF', now.path + ": no padding at " + text);
-          }
-          raw = source_name(std::span(name).first(end));
-        }
-        name.clear();
-        const std::string path = now.path.empty() ? raw : now.path + "/" + raw;
+      walk_directory(now, [&](const std::string& name, const Found& found) {
+        const std::string path = is_root ? name : now.path + "/" + name;
         visit(path, found);
         if (found.is_directory) {
           pending.push_back({path, found.cluster, is_root ? 0 : now.cluster});
         }
-      }
+      });
     }
   }
 
@@ -176,7 +149,7 @@ class Reader {
     return bytes;
   }
 
-  /// Claims the clusters of a file and tells where it lies.
+  /// Claims the clusters of a file and returns where it lies.
   std::uint64_t file_at(const Found& file) {
     const std::vector<std::uint32_t> clusters =
         file.cluster == 0 ? std::vector<std::uint32_t>{} : chain(file.cluster);
@@ -202,6 +175,65 @@ class Reader {
   }
 
  private:
+  /// A directory that is still to be walked.
+  struct Pending {
+    std::string path;
+    std::uint32_t cluster;
+    std::uint32_t parent;
+  };
+
+  /// Calls `visit(name, entry)` for each entry of one directory.
+  template <class Visit>
+  void walk_directory(const Pending& now, Visit&& visit) {
+    const bool is_root = now.path.empty();
+    const Bytes slots = is_root && bits_ != 32 ? read(root_at_, root_slots_ * std::uint64_t{32})
+                                               : chain_bytes(now.cluster);
+    std::set<std::string> shorts;
+    LongEntries long_entries;
+    for (std::size_t at = 0; at < slots.size(); at += 32) {
+      const auto slot = std::span(slots).subspan(at, 32);
+      if (slot[0] == std::byte{0}) {
+        demand(std::ranges::all_of(std::span(slots).subspan(at),
+                                   [](std::byte b) { return b == std::byte{0}; }),
+               now.path + ": something behind the end");
+        return;
+      }
+      const auto attributes = static_cast<std::uint8_t>(slot[0x0B]);
+      if (attributes == 0x0F) {
+        long_entries.take(slot, now.path);
+        continue;
+      }
+      if ((attributes & 0x08) != 0) {
+        demand(is_root && long_entries.empty(), now.path + ": a label");
+        continue;
+      }
+      ShortName short_name;
+      std::memcpy(short_name.data(), slot.data(), 11);
+      const std::string text(short_name.begin(), short_name.end());
+      const Found found = found_in(slot);
+      if (text.starts_with('.')) {
+        const bool self = text == ".          ";
+        demand(!is_root && at == (self ? 0u : 32u) && found.is_directory &&
+                   found.cluster == (self ? now.cluster : now.parent),
+               now.path + ": wrong " + text);
+        continue;
+      }
+      demand(shorts.insert(text).second, now.path + ": twice " + text);
+      visit(long_entries.empty() ? short_text(text, static_cast<std::uint8_t>(slot[0x0C]))
+                                 : long_entries.name(short_name, now.path + ", " + text),
+            found);
+      long_entries.clear();
+    }
+  }
+
+  /// A short name without its padding, in the case that its bits say.
+  static std::string short_text(const std::string& text, std::uint8_t case_bits) {
+    std::string name = plain(text.substr(0, 8), (case_bits & 0x08) != 0);
+    const std::string extension = plain(text.substr(8), (case_bits & 0x10) != 0);
+    if (!extension.empty()) name += "." + extension;
+    return name;
+  }
+
   Bytes read(std::uint64_t offset, std::uint64_t length) {
     Bytes bytes(length);
     const auto got = device_.read(offset, bytes);
