@@ -28,9 +28,9 @@ void put_head(std::span<std::byte> out, DescriptorType type) {
 
 /// Text filled up with blanks; of Joliet, big-endian UTF-16, of which a last odd byte is zero.
 void put_text(std::span<std::byte> out, std::size_t at, std::size_t size, std::string_view text,
-              bool joliet) {
+              Hierarchy::Kind kind) {
   const std::span<std::byte> field = out.subspan(at, size);
-  if (!joliet) {
+  if (kind == Hierarchy::Kind::primary) {
     std::ranges::fill(field, std::byte{' '});
     std::ranges::copy(std::as_bytes(std::span(text.substr(0, size))), field.begin());
     return;
@@ -56,24 +56,24 @@ void write_volume_descriptor(const Volume& volume, const Hierarchy& hierarchy,
   const auto field = [&](Field which) -> std::string_view {
     return (joliet ? volume.joliet_fields : volume.fields)[std::to_underlying(which)];
   };
-  put_text(out, 8, 32, field(Field::system), joliet);
-  put_text(out, 40, 32, volume.label, joliet);
-  put_both(out, 80, volume.end);
+  put_text(out, 8, 32, field(Field::system), hierarchy.kind());
+  put_text(out, 40, 32, volume.label, hierarchy.kind());
+  put_both(out, 80, volume.end.value());
   if (joliet) std::memcpy(out.data() + 88, "%/E", 3);  // UCS-2, level 3
   put_both16(out, 120, 1);                             // volumes in the set
   put_both16(out, 124, 1);                             // which of them
   put_both16(out, 128, kBlockBytes);
   put_both(out, 132, hierarchy.path_table_bytes());
-  store_le(out, 140, volume.path_tables[joliet ? 2 : 0]);
-  store_be(out, 148, volume.path_tables[joliet ? 3 : 1]);
+  store_le(out, 140, volume.path_tables[joliet ? 2 : 0].value());
+  store_be(out, 148, volume.path_tables[joliet ? 3 : 1].value());
   hierarchy.write_root_record(out.subspan(156, 34));
-  put_text(out, 190, 128, field(Field::volume_set), joliet);
-  put_text(out, 318, 128, field(Field::publisher), joliet);
-  put_text(out, 446, 128, field(Field::preparer), joliet);
-  put_text(out, 574, 128, field(Field::application), joliet);
-  put_text(out, 702, 37, field(Field::copyright), joliet);
-  put_text(out, 739, 37, field(Field::abstract), joliet);
-  put_text(out, 776, 37, field(Field::bibliographic), joliet);
+  put_text(out, 190, 128, field(Field::volume_set), hierarchy.kind());
+  put_text(out, 318, 128, field(Field::publisher), hierarchy.kind());
+  put_text(out, 446, 128, field(Field::preparer), hierarchy.kind());
+  put_text(out, 574, 128, field(Field::application), hierarchy.kind());
+  put_text(out, 702, 37, field(Field::copyright), hierarchy.kind());
+  put_text(out, 739, 37, field(Field::abstract), hierarchy.kind());
+  put_text(out, 776, 37, field(Field::bibliographic), hierarchy.kind());
   put_time(out, 813, volume.time_digits);  // made
   put_time(out, 830, volume.time_digits);  // changed
   put_time(out, 847, {});                  // never obsolete
@@ -85,7 +85,7 @@ void write_boot_record(const Volume& volume, std::span<std::byte> out) {
   put_head(out, DescriptorType::boot_record);
   constexpr std::string_view kSystem = "EL TORITO SPECIFICATION";
   std::memcpy(out.data() + 7, kSystem.data(), kSystem.size());
-  store_le(out, 71, volume.catalog);
+  store_le(out, 71, volume.catalog.value());
 }
 
 void write_terminator(std::span<std::byte> out) { put_head(out, DescriptorType::terminator); }

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Only files of equal size can be equal: those that share their size with another are read and
+// digested, the others are not.
 #include "fsgen/iso9660/duplicates.h"
 
 #include <algorithm>

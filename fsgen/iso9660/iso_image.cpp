@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// What a block is follows from where the parts of the volume begin, which stand in a fixed order;
+// in the directories and the files it is a binary search.
 #include "fsgen/iso9660/iso_image.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -17,46 +21,58 @@ constexpr Range bytes_of(std::uint64_t first_block, std::uint64_t end_block) {
   return {first_block * kBlockBytes, (end_block - first_block) * kBlockBytes};
 }
 
+/// Of the path tables every second one is big-endian.
+constexpr std::endian byte_order_of(std::size_t path_table) {
+  return path_table % 2 == 0 ? std::endian::little : std::endian::big;
+}
+
 }  // namespace
 
-IsoImage::Place IsoImage::place_before_directories(std::uint32_t block) const noexcept {
-  const auto alone = [&](Kind kind, std::uint32_t which = 0) -> Place {
-    return {kind, block, block + 1, which};
+IsoImage::Place IsoImage::place_before_directories(BlockNo block) const noexcept {
+  const auto alone = [&](Kind kind) -> Place {
+    return {.kind = kind, .start = block.value(), .end = std::uint64_t{block.value()} + 1};
   };
-  if (block < kSystemBlocks) return {Kind::system_area, 0, kSystemBlocks};
-  if (block == kSystemBlocks) return alone(Kind::primary_descriptor);
+  if (block < kPrimaryDescriptor) return {.kind = Kind::system_area, .end = kSystemBlocks};
+  if (block == kPrimaryDescriptor) return alone(Kind::primary_descriptor);
   if (block == volume_.boot_record) return alone(Kind::boot_record);
   if (block == volume_.joliet_descriptor) return alone(Kind::joliet_descriptor);
   if (block == volume_.terminator) return alone(Kind::terminator);
-  std::uint32_t table = volume_.joliet ? 3 : 1;
-  while (block < volume_.path_tables[table]) --table;
-  return alone(Kind::path_table, table);
+  Place place = alone(Kind::path_table);
+  place.path_table = volume_.joliet ? 3 : 1;
+  while (block < volume_.path_tables[place.path_table]) --place.path_table;
+  place.hierarchy = place.path_table >= 2 ? volume_.joliet.get() : volume_.primary.get();
+  return place;
 }
 
-IsoImage::Place IsoImage::place_in(const Hierarchy& hierarchy, std::uint32_t block) const noexcept {
-  const std::uint32_t number = hierarchy.directory_at(block);
-  const Hierarchy::Directory& directory = hierarchy.directories()[number];
-  const std::uint32_t records_end = directory.block + directory.blocks;
-  if (block < records_end) {
-    return {Kind::directory, directory.block, records_end, number, &hierarchy};
-  }
-  return {Kind::directory, records_end, records_end + directory.continuation_blocks, number,
-          &hierarchy};
+IsoImage::Place IsoImage::place_in(const Hierarchy& hierarchy, BlockNo block) const noexcept {
+  const DirectoryNo no = hierarchy.directory_at(block);
+  const Hierarchy::IsoDirectory& directory = hierarchy.directory(no);
+  const bool is_record = block < directory.continuations();
+  return {.kind = Kind::directory,
+          .start = (is_record ? directory.block : directory.continuations()).value(),
+          .end = (is_record ? directory.continuations() : directory.end()).value(),
+          .hierarchy = &hierarchy,
+          .directory = no};
 }
 
 IsoImage::Place IsoImage::place_of(std::uint64_t at) const noexcept {
-  if (at >= volume_.end) return {Kind::behind, volume_.end, size_bytes() / kBlockBytes};
-  const auto block = static_cast<std::uint32_t>(at);
+  const std::uint64_t end = volume_.end.value();
+  if (at >= end) return {.kind = Kind::behind, .start = end, .end = size_bytes() / kBlockBytes};
+  const BlockNo block = block_no(at);
   if (block < volume_.path_tables_end) return place_before_directories(block);
   if (block < volume_.primary->end_block()) return place_in(*volume_.primary, block);
   if (block < metadata_end()) return place_in(*volume_.joliet, block);
-  if (volume_.catalog != 0 && block == volume_.catalog) return {Kind::catalog, block, at + 1};
-  if (block >= volume_.files.end_block()) {
-    return {Kind::padding, volume_.files.end_block(), volume_.end};
+  if (volume_.catalog != BlockNo{0} && block == volume_.catalog) {
+    return {.kind = Kind::catalog, .start = at, .end = at + 1};
   }
+  const BlockNo files_end = volume_.files.end_block();
+  if (block >= files_end) return {.kind = Kind::padding, .start = files_end.value(), .end = end};
   const auto run = volume_.files.run_at(block);
-  if (!run) return {Kind::padding, block, at + 1};  // between boot files
-  return {Kind::file, run->block, std::uint64_t{run->block} + run->blocks, run->node};
+  if (!run) return {.kind = Kind::padding, .start = at, .end = at + 1};  // between boot files
+  return {.kind = Kind::file,
+          .start = run->block.value(),
+          .end = run->end().value(),
+          .file = run->node};
 }
 
 Region IsoImage::region_at(std::uint64_t offset) const {
@@ -78,8 +94,8 @@ Region IsoImage::region_at(std::uint64_t offset) const {
     case Kind::file:
       return {.kind = Region::Kind::file,
               .range = range,
-              .data_bytes = volume_.tree->node(NodeNo{place.which}).size_bytes,
-              .file = NodeNo{place.which},
+              .data_bytes = volume_.tree->node(place.file).size_bytes,
+              .file = place.file,
               .has_holes = true};
   }
   std::unreachable();
@@ -100,16 +116,13 @@ void IsoImage::write_block(std::uint64_t block, std::span<std::byte> out) const 
     case Kind::terminator:
       write_terminator(out);
       return;
-    case Kind::path_table: {
-      const Hierarchy& hierarchy = place.which >= 2 ? *volume_.joliet : *volume_.primary;
-      const std::uint64_t index = block - volume_.path_tables[place.which];
-      hierarchy.write_path_table(static_cast<std::uint32_t>(index), place.which % 2 == 1, out);
+    case Kind::path_table:
+      place.hierarchy->write_path_table(block_no(block) - volume_.path_tables[place.path_table],
+                                        byte_order_of(place.path_table), out);
       return;
-    }
     case Kind::directory: {
-      const std::uint64_t index = block - place.hierarchy->directories()[place.which].block;
-      place.hierarchy->write_block(place.which, static_cast<std::uint32_t>(index), volume_.files,
-                                   out);
+      const BlockNo first = place.hierarchy->directory(place.directory).block;
+      place.hierarchy->write_block(place.directory, block_no(block) - first, volume_.files, out);
       return;
     }
     case Kind::system_area:
@@ -138,15 +151,15 @@ std::string IsoImage::describe(std::uint64_t offset) const {
     case Kind::terminator:
       return "volume descriptor set terminator";
     case Kind::path_table:
-      return fmt::format("{}path table {}, block {}", place.which >= 2 ? "Joliet " : "",
-                         place.which % 2 == 0 ? "L" : "M",
-                         block - volume_.path_tables[place.which]);
+      return fmt::format("{}path table {}, block {}", place.hierarchy->is_joliet() ? "Joliet " : "",
+                         byte_order_of(place.path_table) == std::endian::little ? "L" : "M",
+                         block_no(block) - volume_.path_tables[place.path_table]);
     case Kind::directory: {
-      const Hierarchy::Directory& directory = place.hierarchy->directories()[place.which];
+      const Hierarchy::IsoDirectory& directory = place.hierarchy->directory(place.directory);
       const std::string of =
           fmt::format("{}directory /{}", place.hierarchy->is_joliet() ? "Joliet " : "",
-                      place.hierarchy->path(place.which));
-      const std::uint64_t index = block - directory.block;
+                      place.hierarchy->path(place.directory));
+      const std::uint32_t index = block_no(block) - directory.block;
       return index < directory.blocks
                  ? fmt::format("{}, block {}", of, index)
                  : fmt::format("{}, continuations {}", of, index - directory.blocks);
@@ -154,7 +167,7 @@ std::string IsoImage::describe(std::uint64_t offset) const {
     case Kind::catalog:
       return "boot catalogue";
     case Kind::file:
-      return fmt::format("file /{} at {}", volume_.tree->path(NodeNo{place.which}),
+      return fmt::format("file /{} at {}", volume_.tree->path(place.file),
                          offset - place.start * kBlockBytes);
     case Kind::padding:
       return "padding";
@@ -178,7 +191,7 @@ std::vector<ImageFact> IsoImage::facts() const {
   const Options& options = volume_.options;
   std::uint64_t continuations = 0;
   std::uint64_t directory_blocks = 0;
-  for (const Hierarchy::Directory& directory : volume_.primary->directories()) {
+  for (const Hierarchy::IsoDirectory& directory : volume_.primary->directories()) {
     directory_blocks += directory.blocks;
     continuations += directory.continuation_blocks;
   }
@@ -189,7 +202,7 @@ std::vector<ImageFact> IsoImage::facts() const {
       {"label", volume_.label},
       {"volume_id", volume_id()},
       {"block_bytes", std::uint64_t{kBlockBytes}},
-      {"volume_block_count", std::uint64_t{volume_.end}},
+      {"volume_block_count", std::uint64_t{volume_.end.value()}},
       {"interchange_level", std::uint64_t{options.level}},
       {"directory_count", std::uint64_t{volume_.primary->directories().size()}},
       {"relocated_directory_count", std::uint64_t{volume_.primary->relocated_count()}},
@@ -202,7 +215,7 @@ std::vector<ImageFact> IsoImage::facts() const {
       {"joliet_numbered_name_count", joliet != nullptr ? joliet->renamed_count() : 0},
       {"joliet_left_out_count", joliet != nullptr ? joliet->left_out_count() : 0},
       {"duplicate_file_count", std::uint64_t{options.duplicates.size()}},
-      {"first_file_block", std::uint64_t{volume_.files.first_block()}},
+      {"first_file_block", std::uint64_t{volume_.files.first_block().value()}},
       {"patch_count", std::uint64_t{0}},
   };
 }

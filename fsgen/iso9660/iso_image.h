@@ -56,16 +56,18 @@ class IsoImage final : public RegionImage {
   /// Blocks that are one thing.
   struct Place {
     Kind kind = Kind::padding;
-    std::uint64_t start = 0;  ///< block
+    std::uint64_t start = 0;  ///< block; a tail has more than a BlockNo counts
     std::uint64_t end = 0;
-    std::uint32_t which = 0;               ///< path table, directory, or node
-    const Hierarchy* hierarchy = nullptr;  ///< of a directory
+    std::size_t path_table = 0;
+    const Hierarchy* hierarchy = nullptr;  ///< of a path table, or of the directory
+    DirectoryNo directory{};
+    NodeNo file = kRootNode;
   };
 
   Place place_of(std::uint64_t block) const noexcept;
-  Place place_before_directories(std::uint32_t block) const noexcept;
-  Place place_in(const Hierarchy& hierarchy, std::uint32_t block) const noexcept;
-  std::uint32_t metadata_end() const noexcept {
+  Place place_before_directories(BlockNo block) const noexcept;
+  Place place_in(const Hierarchy& hierarchy, BlockNo block) const noexcept;
+  BlockNo metadata_end() const noexcept {
     return volume_.joliet ? volume_.joliet->end_block() : volume_.primary->end_block();
   }
 

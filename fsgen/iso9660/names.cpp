@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// A name becomes a key, which is what names of one directory sort by and must not share. A
+// directory's names are sorted by their keys; the first of those that are alike keeps its key, and
+// the others get the first number, of three to seven digits, with which the key is neither one that
+// a name has by itself nor one that was given before. The identifier is the key, with separators
+// and version.
 #include "fsgen/iso9660/names.h"
 
 #include <algorithm>
@@ -101,15 +107,15 @@ struct NameRules::Parts {
   bool has_extension = false;
 };
 
-NameRules::Parts NameRules::parts_of(std::string_view name, bool is_directory) noexcept {
+NameRules::Parts NameRules::parts_of(std::string_view name, NameOf of) noexcept {
   const std::size_t dot = name.rfind('.');
-  if (is_directory || dot == std::string_view::npos || dot == 0) return {name, {}, false};
+  if (of == NameOf::directory || dot == std::string_view::npos || dot == 0)
+    return {name, {}, false};
   return {name.substr(0, dot), name.substr(dot + 1), true};
 }
 
-Identifier NameRules::primary_key(std::string_view name, bool is_directory,
-                                  Tail tail) const noexcept {
-  const Parts parts = parts_of(name, is_directory);
+Identifier NameRules::primary_key(std::string_view name, NameOf of, Tail tail) const noexcept {
+  const Parts parts = parts_of(name, of);
   std::array<char, kMostDirectoryCharacters> stem;
   std::array<char, kMostFileCharacters> extension;
   std::size_t stem_length = put_d_characters(parts.name, stem);
@@ -118,7 +124,7 @@ Identifier NameRules::primary_key(std::string_view name, bool is_directory,
   if (level_ == 1) {
     extension_length = std::min(extension_length, kLevel1Extension);
     most = kLevel1Name;
-  } else if (is_directory) {
+  } else if (of == NameOf::directory) {
     most = kMostDirectoryCharacters;
   } else {
     extension_length =
@@ -134,10 +140,9 @@ Identifier NameRules::primary_key(std::string_view name, bool is_directory,
   return key;
 }
 
-Identifier NameRules::joliet_key(std::string_view name, bool is_directory,
-                                 Tail tail) const noexcept {
+Identifier NameRules::joliet_key(std::string_view name, NameOf of, Tail tail) const noexcept {
   constexpr std::size_t kMostUnits = 103;
-  const Parts parts = parts_of(name, is_directory);
+  const Parts parts = parts_of(name, of);
   std::array<char16_t, kMostUnits> stem;
   std::array<char16_t, kMostUnits> extension;
   const std::size_t stem_length =
@@ -177,16 +182,14 @@ bool NameRules::is_kept(std::string_view name) const noexcept {
   return units <= most_units_;
 }
 
-Identifier NameRules::key(std::string_view name, bool is_directory, Tail tail) const noexcept {
-  return most_units_ != 0 ? joliet_key(name, is_directory, tail)
-                          : primary_key(name, is_directory, tail);
+Identifier NameRules::key(std::string_view name, NameOf of, Tail tail) const noexcept {
+  return most_units_ != 0 ? joliet_key(name, of, tail) : primary_key(name, of, tail);
 }
 
-Identifier NameRules::identifier(std::string_view name, bool is_directory,
-                                 Tail tail) const noexcept {
-  Identifier key = this->key(name, is_directory, tail);
+Identifier NameRules::identifier(std::string_view name, NameOf of, Tail tail) const noexcept {
+  Identifier key = this->key(name, of, tail);
   if (most_units_ != 0) {
-    if (!is_directory) {
+    if (of == NameOf::file) {
       key.append_unit(u';');
       key.append_unit(u'1');
     }
@@ -195,7 +198,7 @@ Identifier NameRules::identifier(std::string_view name, bool is_directory,
   const std::size_t separator = key.view().find(kKeySeparator);
   Identifier identifier;
   identifier.append(key.view().substr(0, separator));
-  if (!is_directory) {
+  if (of == NameOf::file) {
     identifier.append('.');
     identifier.append(key.view().substr(separator + 1));
     identifier.append(";1");
@@ -209,14 +212,14 @@ void Namer::begin() {
 }
 
 void Namer::set_key(Named& named) {
-  const Identifier key = rules_.key(named.name, named.is_directory, named.tail);
+  const Identifier key = rules_.key(named.name, named.of, named.tail);
   named.key_at = static_cast<std::uint32_t>(keys_.size());
   named.key_bytes = static_cast<std::uint32_t>(key.size());
   keys_ += key.view();
 }
 
-void Namer::add(std::string_view name, bool is_directory, std::uint32_t entry) {
-  names_.push_back({name, entry, {}, is_directory, 0, 0});
+void Namer::add(std::string_view name, NameOf of, std::uint32_t entry) {
+  names_.push_back({name, entry, {}, of, 0, 0});
   set_key(names_.back());
 }
 
@@ -233,11 +236,11 @@ bool Namer::number(std::span<Named> alike, std::span<const std::string_view> nat
   for (Named& named : alike) {
     bool found = false;
     for (unsigned digits = Tail::kFewestDigits; digits <= Tail::kMostDigits && !found; ++digits) {
-      const Identifier group = rules_.key(named.name, named.is_directory, Tail(digits, 0));
+      const Identifier group = rules_.key(named.name, named.of, Tail(digits, 0));
       std::uint32_t& next = next_[std::string(group.view()) + static_cast<char>('0' + digits)];
       while (next < kPowers[digits] && !found) {
         named.tail = Tail(digits, next++);
-        const Identifier key = rules_.key(named.name, named.is_directory, named.tail);
+        const Identifier key = rules_.key(named.name, named.of, named.tail);
         found =
             !std::ranges::binary_search(natural, key.view()) && taken_.emplace(key.view()).second;
       }

@@ -36,8 +36,8 @@ class Identifier {
   std::size_t size_ = 0;
 };
 
-/// The number that tells an identifier from others that would be alike: 0 is none, else how many
-/// digits it has and their value. It stands at the end of the name, before the extension.
+/// The number by which an identifier differs from others that would be alike: 0 is none, else how
+/// many digits it has and their value. It stands at the end of the name, before the extension.
 class Tail {
  public:
   constexpr Tail() = default;
@@ -55,6 +55,9 @@ class Tail {
   std::uint32_t packed_ = 0;
 };
 
+/// What has a name: it decides about extensions, versions and lengths.
+enum class NameOf : std::uint8_t { file, directory };
+
 /// How names become identifiers. Immutable.
 ///
 /// Primary (ECMA-119, 7.5 and 7.6): capitals, digits and "_"; all else is "_". Up to 8 and 3
@@ -67,20 +70,20 @@ class NameRules {
   static NameRules joliet(std::size_t most_units) noexcept { return NameRules(0, most_units); }
 
   /// What a name sorts by in its directory (ECMA-119, 9.3) and must not share: bytes to compare.
-  Identifier key(std::string_view name, bool is_directory, Tail tail) const noexcept;
+  Identifier key(std::string_view name, NameOf of, Tail tail) const noexcept;
   /// Joliet: whether the name stands there as it is, without a number: nothing was cut or replaced.
   bool is_kept(std::string_view name) const noexcept;
   /// What stands in the record; files with a version.
-  Identifier identifier(std::string_view name, bool is_directory, Tail tail) const noexcept;
+  Identifier identifier(std::string_view name, NameOf of, Tail tail) const noexcept;
 
  private:
   NameRules(unsigned level, std::size_t most_units) noexcept
       : level_(level), most_units_(most_units) {}
 
   struct Parts;
-  static Parts parts_of(std::string_view name, bool is_directory) noexcept;
-  Identifier primary_key(std::string_view name, bool is_directory, Tail tail) const noexcept;
-  Identifier joliet_key(std::string_view name, bool is_directory, Tail tail) const noexcept;
+  static Parts parts_of(std::string_view name, NameOf of) noexcept;
+  Identifier primary_key(std::string_view name, NameOf of, Tail tail) const noexcept;
+  Identifier joliet_key(std::string_view name, NameOf of, Tail tail) const noexcept;
 
   unsigned level_;
   std::size_t most_units_;
@@ -94,7 +97,7 @@ class Namer {
     std::string_view name;
     std::uint32_t entry;  ///< the caller's; of equal names the first is served first
     Tail tail;
-    bool is_directory;
+    NameOf of;
     std::uint32_t key_at;
     std::uint32_t key_bytes;
   };
@@ -104,7 +107,7 @@ class Namer {
   void begin();
   /// `name` must live until the next begin(). `entry` + 1 is what equal names are ordered by, so
   /// that the largest number comes first.
-  void add(std::string_view name, bool is_directory, std::uint32_t entry);
+  void add(std::string_view name, NameOf of, std::uint32_t entry);
   /// All of them with identifiers of their own, in the order of records; valid until the next
   /// begin(). Empty although there were names: there are more alike than there are numbers.
   std::span<const Named> finish();

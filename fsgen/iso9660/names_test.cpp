@@ -11,21 +11,22 @@
 #include "fsgen/iso9660/iso_time.h"
 
 using namespace mkvirtfs;
+using iso9660::NameOf;
 using iso9660::Namer;
 using iso9660::NameRules;
 using iso9660::Tail;
 
 namespace {
 
-std::string primary(unsigned level, std::string_view name, bool is_directory = false,
+std::string primary(unsigned level, std::string_view name, NameOf of = NameOf::file,
                     Tail tail = {}) {
-  return std::string(NameRules::primary(level).identifier(name, is_directory, tail).view());
+  return std::string(NameRules::primary(level).identifier(name, of, tail).view());
 }
 
 /// Of Joliet, its units as characters, those beyond ASCII as "{XXXX}".
-std::string joliet(std::size_t units, std::string_view name, bool is_directory = false,
+std::string joliet(std::size_t units, std::string_view name, NameOf of = NameOf::file,
                    Tail tail = {}) {
-  const auto identifier = NameRules::joliet(units).identifier(name, is_directory, tail);
+  const auto identifier = NameRules::joliet(units).identifier(name, of, tail);
   std::string text;
   for (std::size_t at = 0; at < identifier.size(); at += 2) {
     const unsigned unit = static_cast<unsigned char>(identifier.view()[at]) * 256u +
@@ -45,10 +46,10 @@ std::string joliet(std::size_t units, std::string_view name, bool is_directory =
 std::vector<std::string> named(const NameRules& rules, const std::vector<std::string>& names) {
   Namer namer(rules);
   namer.begin();
-  for (std::uint32_t i = 0; i < names.size(); ++i) namer.add(names[i], false, i);
+  for (std::uint32_t i = 0; i < names.size(); ++i) namer.add(names[i], NameOf::file, i);
   std::vector<std::string> identifiers;
   for (const Namer::Named& one : namer.finish()) {
-    identifiers.emplace_back(rules.identifier(one.name, one.is_directory, one.tail).view());
+    identifiers.emplace_back(rules.identifier(one.name, one.of, one.tail).view());
   }
   return identifiers;
 }
@@ -64,32 +65,33 @@ TEST_CASE("names become d-characters of the level's length") {
   CHECK(primary(3, "\xFF\xFE") == "__.;1");
   CHECK(primary(3, "a.") == "A.;1");
   CHECK(primary(1, "archive-of-all.tar.gzip") == "ARCHIVE_.GZI;1");
-  CHECK(primary(1, "directory.d", true) == "DIRECTOR");
-  CHECK(primary(3, "directory.d", true) == "DIRECTORY_D");
+  CHECK(primary(1, "directory.d", NameOf::directory) == "DIRECTOR");
+  CHECK(primary(3, "directory.d", NameOf::directory) == "DIRECTORY_D");
   CHECK(primary(2, std::string(255, 'a')) == std::string(30, 'A') + ".;1");
-  CHECK(primary(2, std::string(255, 'a'), true) == std::string(31, 'A'));
+  CHECK(primary(2, std::string(255, 'a'), NameOf::directory) == std::string(31, 'A'));
   CHECK(primary(2, std::string(40, 'a') + "." + std::string(40, 'b')) ==
         std::string(8, 'A') + "." + std::string(22, 'B') + ";1");
-  CHECK(primary(2, "a." + std::string(40, 'b'), false, Tail(3, 7)) ==
+  CHECK(primary(2, "a." + std::string(40, 'b'), NameOf::file, Tail(3, 7)) ==
         "A007." + std::string(22, 'B') + ";1");
-  CHECK(primary(1, "long-name.text", false, Tail(7, 1234567)) == "L1234567.TEX;1");
+  CHECK(primary(1, "long-name.text", NameOf::file, Tail(7, 1234567)) == "L1234567.TEX;1");
 }
 
 TEST_CASE("names become Joliet's characters of the length that is asked for") {
   CHECK(joliet(64, "Read Me.txt") == "Read Me.txt;1");
-  CHECK(joliet(64, "a*b/c:d;e?f\\g", true) == "a_b_c_d_e_f_g");
+  CHECK(joliet(64, "a*b/c:d;e?f\\g", NameOf::directory) == "a_b_c_d_e_f_g");
   CHECK(joliet(64, "tab\there") == "tab_here;1");
   CHECK(joliet(64, "caf\xC3\xA9") == "caf{00E9};1");
-  CHECK(joliet(64, "\xF0\x9F\x98\x80", true) == "{D83D}{DE00}");
-  CHECK(joliet(64, "\xFFx", true) == "_x");
+  CHECK(joliet(64, "\xF0\x9F\x98\x80", NameOf::directory) == "{D83D}{DE00}");
+  CHECK(joliet(64, "\xFFx", NameOf::directory) == "_x");
   CHECK(joliet(64, std::string(100, 'x')) == std::string(64, 'x') + ";1");
   CHECK(joliet(103, std::string(200, 'x')) == std::string(103, 'x') + ";1");
-  CHECK(joliet(64, std::string(100, 'x') + ".txt", false, Tail(3, 2)) ==
+  CHECK(joliet(64, std::string(100, 'x') + ".txt", NameOf::file, Tail(3, 2)) ==
         std::string(57, 'x') + "002.txt;1");
   // A pair is never cut.
-  CHECK(joliet(64, std::string(63, 'x') + "\xF0\x9F\x98\x80", true) == std::string(63, 'x'));
+  CHECK(joliet(64, std::string(63, 'x') + "\xF0\x9F\x98\x80", NameOf::directory) ==
+        std::string(63, 'x'));
   // However long the extension, a number has its place.
-  CHECK(joliet(64, "a." + std::string(200, 'x'), false, Tail(7, 1)) ==
+  CHECK(joliet(64, "a." + std::string(200, 'x'), NameOf::file, Tail(7, 1)) ==
         "a0000001." + std::string(55, 'x') + ";1");
 }
 

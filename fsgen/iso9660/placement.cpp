@@ -20,8 +20,8 @@ constexpr std::array kNames = {
     structures::kBootArea, structures::kVolume, structures::kTail, kPrimary, kBootRecord, kJoliet,
     kTerminator,           kPathTable,          kCatalogue};
 
-Range blocks_at(std::uint64_t first, std::uint64_t count) {
-  return {first * kBlockBytes, count * kBlockBytes};
+Range blocks_at(BlockNo first, std::uint64_t count) {
+  return {std::uint64_t{first.value()} * kBlockBytes, count * kBlockBytes};
 }
 
 }  // namespace
@@ -31,15 +31,14 @@ DataPlacement IsoImage::data_at(std::string_view path) const {
   if (!no) return {};
   const Node& node = tree().node(*no);
   if (node.is_directory()) {
-    const Hierarchy::Directory& directory =
-        volume_.primary->directories()[tree().directory_no(*no)];
+    const Hierarchy::IsoDirectory& directory = volume_.primary->directory(tree().directory_no(*no));
     const Range range = blocks_at(directory.block, directory.blocks);
     return {DataPlacement::Kind::stored, range.length, {{0, range}}};
   }
   // Rock Ridge has targets of symlinks in directory records, component by component.
   if (node.is_symlink()) return {DataPlacement::Kind::embedded, node.size_bytes, {}};
   if (node.size_bytes == 0) return {.kind = DataPlacement::Kind::no_bytes};
-  const Range range{std::uint64_t{volume_.files.block_of(*no)} * kBlockBytes, node.size_bytes};
+  const Range range{blocks_at(volume_.files.block_of(*no), 0).offset, node.size_bytes};
   return {DataPlacement::Kind::stored, range.length, {{0, range}}};
 }
 
@@ -47,24 +46,23 @@ std::span<const std::string_view> IsoImage::structure_names() const noexcept { r
 
 std::vector<Range> IsoImage::structure(std::string_view name, std::uint64_t number) const {
   // Of what is not there, the block is 0, where nothing but the system area is.
-  const auto block = [](std::uint32_t at) {
-    return at == 0 ? std::vector<Range>() : std::vector{blocks_at(at, 1)};
+  const auto block = [](BlockNo at) {
+    return at == BlockNo{0} ? std::vector<Range>() : std::vector{blocks_at(at, 1)};
   };
   if (name == kPathTable) {
     if (number >= (volume_.joliet ? 4 : 2)) return {};
     const Hierarchy& hierarchy = number < 2 ? *volume_.primary : *volume_.joliet;
-    return {
-        {std::uint64_t{volume_.path_tables[number]} * kBlockBytes, hierarchy.path_table_bytes()}};
+    return {{blocks_at(volume_.path_tables[number], 0).offset, hierarchy.path_table_bytes()}};
   }
   if (number != 0) return {};
-  if (name == structures::kBootArea) return {blocks_at(0, kSystemBlocks)};
-  if (name == structures::kVolume) return {blocks_at(0, volume_.end)};
+  if (name == structures::kBootArea) return {blocks_at(BlockNo{0}, kSystemBlocks)};
+  if (name == structures::kVolume) return {blocks_at(BlockNo{0}, volume_.end.value())};
   if (name == structures::kTail) {
-    const std::uint64_t end = std::uint64_t{volume_.end} * kBlockBytes;
+    const std::uint64_t end = blocks_at(volume_.end, 0).offset;
     return end == size_bytes() ? std::vector<Range>()
                                : std::vector<Range>{{end, size_bytes() - end}};
   }
-  if (name == kPrimary) return block(kSystemBlocks);
+  if (name == kPrimary) return block(kPrimaryDescriptor);
   if (name == kBootRecord) return block(volume_.boot_record);
   if (name == kJoliet) return block(volume_.joliet_descriptor);
   if (name == kTerminator) return block(volume_.terminator);

@@ -126,39 +126,51 @@ Result<std::vector<NodeNo>> boot_nodes(const SourceTree& tree, const Boot& boot)
   return nodes;
 }
 
+std::unexpected<Error> full() {
+  return fail(Errc::does_not_fit, "the volume is full: there is no room for padding or a tail");
+}
+
+/// Everything before the files.
+Result<BlockNo> place_metadata(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
+  BlockNo at = kPrimaryDescriptor + 1;
+  const auto next = [&] { return std::exchange(at, at + 1); };
+  if (volume.options.boot.catalog) volume.boot_record = next();
+  if (joliet != nullptr) volume.joliet_descriptor = next();
+  volume.terminator = next();
+  for (std::size_t table = 0; table < (joliet != nullptr ? 4u : 2u); ++table) {
+    volume.path_tables[table] = at;
+    const Hierarchy& hierarchy = table < 2 ? primary : *joliet;
+    at += static_cast<std::uint32_t>(blocks_for(hierarchy.path_table_bytes()));
+  }
+  volume.path_tables_end = at;
+  Result<BlockNo> end = primary.place(at);
+  if (end && joliet != nullptr) end = joliet->place(*end);
+  if (!end || !volume.options.boot.catalog) return end;
+  if (end->value() == std::numeric_limits<std::uint32_t>::max()) return full();
+  volume.catalog = *end;
+  return *end + 1;
+}
+
 /// Everything before the files, then those, then the end.
 Result<void> place(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
+  const Result<BlockNo> first = place_metadata(volume, primary, joliet);
+  if (!first) return propagate(first);
   const Boot& boot = volume.options.boot;
-  std::uint64_t at = kSystemBlocks + 1;
-  if (boot.catalog) volume.boot_record = static_cast<std::uint32_t>(at++);
-  if (joliet != nullptr) volume.joliet_descriptor = static_cast<std::uint32_t>(at++);
-  volume.terminator = static_cast<std::uint32_t>(at++);
-  for (std::size_t table = 0; table < (joliet != nullptr ? 4u : 2u); ++table) {
-    volume.path_tables[table] = static_cast<std::uint32_t>(at);
-    at += blocks_for((table < 2 ? primary : *joliet).path_table_bytes());
-  }
-  volume.path_tables_end = static_cast<std::uint32_t>(at);
-  Result<std::uint32_t> end = primary.place(volume.path_tables_end);
-  if (end && joliet != nullptr) end = joliet->place(*end);
-  if (!end) return propagate(end);
-  at = *end;
-  if (boot.catalog) volume.catalog = static_cast<std::uint32_t>(at++);
-
   const Result<std::vector<NodeNo>> nodes = boot_nodes(*volume.tree, boot);
   if (!nodes) return propagate(nodes);
-  Result<FilePlaces> files = FilePlaces::make(*volume.tree, static_cast<std::uint32_t>(at),
-                                              volume.options.duplicates, *nodes, boot.files);
+  Result<FileArea> files =
+      FileArea::make(*volume.tree, *first, volume.options.duplicates, *nodes, boot.files);
   if (!files) return propagate(files);
   volume.files = std::move(*files);
 
-  std::uint64_t blocks = std::max<std::uint64_t>(volume.files.end_block(), kFewestBlocks);
+  std::uint64_t blocks = std::max<std::uint64_t>(volume.files.end_block().value(), kFewestBlocks);
   if (volume.options.pad) blocks = round_up<std::uint64_t>(blocks, kPadBlocks);
-  const std::uint64_t tail = round_up<std::uint64_t>(boot.tail_bytes, kBlockBytes);
-  if (blocks > std::numeric_limits<std::uint32_t>::max() || tail > std::uint64_t{1} << 62) {
-    return fail(Errc::does_not_fit, "the volume is full: there is no room for padding or a tail");
+  if (blocks > std::numeric_limits<std::uint32_t>::max() || boot.tail_bytes > std::uint64_t{1}
+                                                                                  << 62) {
+    return full();
   }
-  volume.end = static_cast<std::uint32_t>(blocks);
-  volume.image_bytes = blocks * kBlockBytes + tail;
+  volume.end = block_no(blocks);
+  volume.image_bytes = blocks * kBlockBytes + round_up<std::uint64_t>(boot.tail_bytes, kBlockBytes);
   return {};
 }
 

@@ -93,7 +93,7 @@ std::optional<std::string> parse_volume_time(std::string_view text);
 /// 1.10) and Joliet (revision 1).
 ///
 /// Errors: Errc::usage for options that contradict each other or the format; Errc::does_not_fit
-/// with the path and the limit for what the format can not hold.
+/// with the path and the limit for what the format cannot hold.
 Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTree> tree,
                                                  const Options& options);
 

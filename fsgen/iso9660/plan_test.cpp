@@ -174,7 +174,7 @@ TEST_CASE("a file of 4 GiB and a byte has two sections, and its holes") {
         "big is 4294967297 bytes; files of ISO 9660 level 2 end at 4294967295 [iso-level=3]");
 }
 
-TEST_CASE("what a volume can not reach is refused by name") {
+TEST_CASE("what a volume cannot reach is refused by name") {
   const BuiltTree built =
       TreeBuilder{}.sparse_file("a", 5000 * kGi, {}).sparse_file("dir/b", 5000 * kGi, {}).build();
   CHECK(error_of(built, {}) ==

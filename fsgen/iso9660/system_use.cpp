@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// A record has room for 254 bytes, and its system use entries may need more. They are divided: as
+// many as leave room for a CE stay in the record, the rest goes to the directory's continuation
+// area in chunks that never cross a block, each but the last ending with a CE that names the next.
 #include "fsgen/iso9660/system_use.h"
 
 #include <algorithm>
@@ -97,14 +101,15 @@ void SystemUse::add_target(std::string_view target) noexcept {
   // What stands in one SL; a component that does not fit the rest of it begins the next.
   std::array<std::byte, kRoom> components;
   std::size_t used = 0;
-  const auto flush = [&](bool more) {
+  constexpr std::byte kEnds{0};
+  const auto flush = [&](std::byte flags) {
     const auto entry = add("SL", 5 + used);
-    if (more) entry[4] = kContinues;
+    entry[4] = flags;
     std::memcpy(entry.data() + 5, components.data(), used);
     used = 0;
   };
   const auto component = [&](std::byte flags, std::string_view text) {
-    if (used + kComponentHeader + text.size() > kRoom) flush(true);
+    if (used + kComponentHeader + text.size() > kRoom) flush(kContinues);
     components[used] = flags;
     components[used + 1] = static_cast<std::byte>(text.size());
     std::ranges::copy(std::as_bytes(std::span(text)),
@@ -115,7 +120,7 @@ void SystemUse::add_target(std::string_view target) noexcept {
     component(kRoot, {});
     target.remove_prefix(1);
     if (target.empty()) {
-      flush(false);
+      flush(kEnds);
       return;
     }
   }
@@ -133,10 +138,10 @@ void SystemUse::add_target(std::string_view target) noexcept {
       for (; text.size() > kMostText; text.remove_prefix(kMostText)) {
         component(kContinues, text.substr(0, kMostText));
       }
-      component(std::byte{0}, text);
+      component(kEnds, text);
     }
   }
-  flush(false);
+  flush(kEnds);
 }
 
 void SystemUse::add_device(DeviceNumber number) noexcept {
@@ -148,9 +153,9 @@ void SystemUse::add_device(DeviceNumber number) noexcept {
   put_both(entry, 12, small ? number.major << 8 | number.minor : number.minor);
 }
 
-void SystemUse::add_child(std::uint32_t block) noexcept { put_both(add("CL", 12), 4, block); }
+void SystemUse::add_child(BlockNo block) noexcept { put_both(add("CL", 12), 4, block.value()); }
 
-void SystemUse::add_parent(std::uint32_t block) noexcept { put_both(add("PL", 12), 4, block); }
+void SystemUse::add_parent(BlockNo block) noexcept { put_both(add("PL", 12), 4, block.value()); }
 
 void SystemUse::add_relocated() noexcept { add("RE", kHeaderBytes); }
 
@@ -181,25 +186,25 @@ std::uint64_t SystemUse::divide(std::size_t capacity, std::uint64_t area_bytes) 
   return at;
 }
 
-void SystemUse::put_continuation(std::span<std::byte> out, std::uint32_t area, const Chunk& next,
+void SystemUse::put_continuation(std::span<std::byte> out, BlockNo area, const Chunk& next,
                                  std::size_t bytes) noexcept {
   out[0] = std::byte{'C'};
   out[1] = std::byte{'E'};
   out[2] = std::byte{kContinuationBytes};
   out[3] = std::byte{1};
-  put_both(out, 4, area + static_cast<std::uint32_t>(next.at / kBlockBytes));
+  put_both(out, 4, (area + static_cast<std::uint32_t>(next.at / kBlockBytes)).value());
   put_both(out, 12, static_cast<std::uint32_t>(next.at % kBlockBytes));
   put_both(out, 20, static_cast<std::uint32_t>(bytes));
 }
 
-void SystemUse::write_record(std::uint32_t area, std::span<std::byte> out) const noexcept {
+void SystemUse::write_record(BlockNo area, std::span<std::byte> out) const noexcept {
   std::memcpy(out.data(), bytes_.data(), ends_[in_record_]);
   if (chunk_count_ != 0) {
     put_continuation(out.subspan(ends_[in_record_]), area, chunks_[0], chunk_bytes(chunks_[0]));
   }
 }
 
-void SystemUse::write_chunk(std::size_t index, std::uint32_t area,
+void SystemUse::write_chunk(std::size_t index, BlockNo area,
                             std::span<std::byte> out) const noexcept {
   const Chunk& chunk = chunks_[index];
   const std::size_t bytes = bytes_of(chunk.first, chunk.count);

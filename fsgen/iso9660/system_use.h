@@ -7,11 +7,10 @@
 #include <span>
 #include <string_view>
 
+#include "fsgen/iso9660/numbers.h"
 #include "fsgen/tree/source_tree.h"
 
 namespace mkvirtfs::iso9660 {
-
-inline constexpr std::uint32_t kBlockBytes = 2048;
 
 /// The system use entries of one directory record (SUSP 1.10, Rock Ridge 1.10 with the inode number
 /// of 1.12), and how they are divided between the record and its continuations. Lives on the stack;
@@ -34,9 +33,9 @@ class SystemUse {
   /// PN.
   void add_device(DeviceNumber number) noexcept;
   /// CL: the directory that this record stands for lies at `block`.
-  void add_child(std::uint32_t block) noexcept;
+  void add_child(BlockNo block) noexcept;
   /// PL: ".." is really the directory at `block`.
-  void add_parent(std::uint32_t block) noexcept;
+  void add_parent(BlockNo block) noexcept;
   /// RE: this record stands here only because the directory must stand somewhere.
   void add_relocated() noexcept;
 
@@ -59,8 +58,8 @@ class SystemUse {
   std::span<const Chunk> chunks() const noexcept { return std::span(chunks_).first(chunk_count_); }
 
   /// `area` is the block at which the continuation area begins.
-  void write_record(std::uint32_t area, std::span<std::byte> out) const noexcept;
-  void write_chunk(std::size_t index, std::uint32_t area, std::span<std::byte> out) const noexcept;
+  void write_record(BlockNo area, std::span<std::byte> out) const noexcept;
+  void write_chunk(std::size_t index, BlockNo area, std::span<std::byte> out) const noexcept;
 
   static constexpr std::size_t kContinuationBytes = 28;
   static constexpr std::size_t kAttributesBytes = 44;
@@ -78,7 +77,7 @@ class SystemUse {
   std::size_t bytes_of(std::size_t first, std::size_t count) const noexcept {
     return ends_[first + count] - ends_[first];
   }
-  static void put_continuation(std::span<std::byte> out, std::uint32_t area, const Chunk& next,
+  static void put_continuation(std::span<std::byte> out, BlockNo area, const Chunk& next,
                                std::size_t bytes) noexcept;
   std::size_t chunk_bytes(const Chunk& chunk) const noexcept {
     return bytes_of(chunk.first, chunk.count) + (chunk.last ? 0 : kContinuationBytes);

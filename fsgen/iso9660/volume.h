@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "fsgen/iso9660/file_places.h"
+#include "fsgen/iso9660/file_area.h"
 #include "fsgen/iso9660/hierarchy.h"
 #include "fsgen/iso9660/plan.h"
 #include "fsgen/tree/source_tree.h"
@@ -17,6 +17,7 @@ namespace mkvirtfs::iso9660 {
 
 /// Blocks before the volume descriptors: the system area, which is boot code's.
 inline constexpr std::uint32_t kSystemBlocks = 16;
+inline constexpr BlockNo kPrimaryDescriptor{kSystemBlocks};
 
 /// A placed volume: everything that decides the image's bytes but the files' own. Made by plan(),
 /// immutable afterwards.
@@ -36,14 +37,14 @@ struct Volume {
   std::unique_ptr<const Hierarchy> joliet;  ///< nullptr: none
 
   // First blocks; 0 where there is none.
-  std::uint32_t boot_record = 0;
-  std::uint32_t joliet_descriptor = 0;
-  std::uint32_t terminator = 0;
-  std::array<std::uint32_t, 4> path_tables{};  ///< little- and big-endian, then Joliet's
-  std::uint32_t path_tables_end = 0;
-  std::uint32_t catalog = 0;
-  FilePlaces files;
-  std::uint32_t end = 0;  ///< of the volume, padding included, tail not
+  BlockNo boot_record;
+  BlockNo joliet_descriptor;
+  BlockNo terminator;
+  std::array<BlockNo, 4> path_tables;  ///< little- and big-endian, then Joliet's
+  BlockNo path_tables_end;
+  BlockNo catalog;
+  FileArea files;
+  BlockNo end;  ///< of the volume, padding included, tail not
 
   std::uint64_t image_bytes = 0;
 };
