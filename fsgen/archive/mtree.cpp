@@ -60,8 +60,11 @@ class MtreeReader {
 
   std::unexpected<Error> wrong(std::string_view what, Errc code = Errc::unreadable,
                                std::vector<Setting> hints = {}) const {
-    return fail(code, fmt::format("{}: line {}: {}", manifest_.name(), line_no_, what),
-                std::move(hints));
+    return wrong(Error{code, 0, std::string(what), {}, std::move(hints)});
+  }
+  std::unexpected<Error> wrong(Error error) const {
+    return std::unexpected(
+        with_context(fmt::format("{}: line {}", manifest_.name(), line_no_), std::move(error)));
   }
 
   ByteSource& manifest_;
@@ -186,7 +189,8 @@ Result<void> MtreeReader::append(const MtreeKeywords& keywords) {
   const Result<bool> brings = take_what_it_brings(keywords);
   if (!brings) return propagate(brings);
   member_.changes_only = !*brings;
-  if (Result<void> good = made_.members.append(member_); !good) return wrong(good.error().what);
+  if (Result<void> good = made_.members.append(member_); !good)
+    return wrong(std::move(good).error());
   return {};
 }
 
@@ -245,9 +249,9 @@ Result<bool> MtreeReader::take_what_it_brings(const MtreeKeywords& keywords) {
 
 Result<bool> MtreeReader::take_contents(const std::string& path,
                                         std::optional<std::uint64_t> size_bytes) {
-  const Result<UniqueFd> file = directory_.open_file(path);
+  Result<UniqueFd> file = directory_.open_file(path);
   if (!file && member_.is_optional && file.error().os_errno == ENOENT) return false;
-  if (!file) return wrong(file.error().what);
+  if (!file) return wrong(std::move(file).error());
   struct stat status{};
   if (::fstat(file->get(), &status) != 0) return wrong("its contents cannot be looked at");
   member_.size_bytes = static_cast<std::uint64_t>(status.st_size);
