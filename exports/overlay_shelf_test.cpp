@@ -121,7 +121,8 @@ TEST_CASE("a shelf over any image is only read, and may check which image there 
     shelf.path = path;
     shelf.main_export = "one";
     OverlayExports::Options options;
-    REQUIRE(keep_on_disk(options, std::move(shelf)));
+    const Result<void> kept = keep_on_disk(options, std::move(shelf));
+    REQUIRE(kept);
     return std::make_unique<OverlayExports>(two_disks(), std::move(options));
   };
   {

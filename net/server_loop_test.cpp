@@ -108,7 +108,8 @@ class Running {
     loop = *std::move(made);
     auto listener = Listener::on_unix(path());
     REQUIRE(listener);
-    REQUIRE(loop->add_listener(*std::move(listener)));
+    const Result<void> added = loop->add_listener(*std::move(listener));
+    REQUIRE(added);
     thread_ = std::thread([this] { loop->run(); });
   }
   ~Running() {
@@ -188,8 +189,8 @@ TEST_CASE("a deadline that a turn sets is kept", "[server_loop]") {
 }
 
 TEST_CASE("a loop refuses what is beyond its limit, and what its filter refuses", "[server_loop]") {
-  ServerLoopOptions options;
   SECTION("the limit") {
+    ServerLoopOptions options;
     options.most_connections = 1;
     Running running(std::move(options));
     const UniqueFd one = running.connect();
@@ -201,6 +202,7 @@ TEST_CASE("a loop refuses what is beyond its limit, and what its filter refuses"
     CHECK(counts.refused == 1);
   }
   SECTION("the filter") {
+    ServerLoopOptions options;
     options.admits = [](const Peer& peer) { return peer.kind != Peer::Kind::unix_socket; };
     Running running(std::move(options));
     CHECK(receive(running.connect(), 1).empty());

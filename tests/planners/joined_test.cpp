@@ -88,8 +88,10 @@ class Sources {
     base.tree = rest.tree;
     base.contents = rest.store;
     LayerStack stack;
-    REQUIRE(stack.add({std::move(base), "", "base"}));
-    REQUIRE(stack.add({std::move(boot), "", "boot"}));
+    const Result<void> base_added = stack.add({std::move(base), "", "base"});
+    REQUIRE(base_added);
+    const Result<void> boot_added = stack.add({std::move(boot), "", "boot"});
+    REQUIRE(boot_added);
     Result<Layer> done = std::move(stack).merge();
     REQUIRE(done);
     merged = std::move(*done);
@@ -156,17 +158,19 @@ class Served {
     REQUIRE(made);
     server_ = std::move(*made);
     REQUIRE(server_->listen_unix(socket_));
-    thread_ = std::thread([this] { static_cast<void>(server_->run()); });
+    thread_ = std::thread([this] { ended_ = server_->run(); });
   }
   ~Served() {
     server_->request_stop();
     thread_.join();
+    CHECK(ended_);
   }
   std::string uri() const { return "nbd+unix:///?socket=" + socket_; }
 
  private:
   std::string socket_;
   std::unique_ptr<nbd::Server> server_;
+  Result<void> ended_;  ///< as the server says
   std::thread thread_;
 };
 
