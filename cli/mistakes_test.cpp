@@ -187,8 +187,8 @@ TEST_CASE("each mistyped command line gets a line that helps") {
            {"serve a=dir,size=1G,free=1G", 2,
             "a=dir,size=1G,free=1G: --size and --free cannot be given together"},
            {"serve a=docker://x", 1,
-            "docker://x: images in a registry are not read: skopeo copy docker://x oci:DIR, then "
-            "oci:DIR"},
+            "docker://x: images in a registry are not read (try skopeo copy docker://x oci:DIR, "
+            "and oci:DIR)"},
            {"serve dir fs=ext4", 1, "fs=ext4: ext4 does not exist (did you mean --fs=ext4?)"},
            {"serve dir size=3G", 1, "size=3G: 3G does not exist (did you mean --size=3G?)"},
            {"serve dir a=-", 2, "a=-: standard input can only be a source without a name"},
@@ -243,12 +243,13 @@ TEST_CASE("each mistyped command line gets a line that helps") {
            {"inspect plain.txt", 1,
             "plain.txt is neither a directory nor an archive of a known format (try --file)"},
            {"inspect docker://alpine", 1,
-            "docker://alpine: images in a registry are not read: skopeo copy docker://alpine "
-            "oci:DIR, then oci:DIR"},
+            "docker://alpine: images in a registry are not read (try skopeo copy docker://alpine "
+            "oci:DIR, and oci:DIR)"},
            {"inspect http://host/a.tar", 1,
-            "http://host/a.tar: sources are not read over the network: curl -L http://host/a.tar | "
-            "mkvirtfs ... -"},
-           {"inspect oci://layout", 1, "oci://layout: a path follows oci: as it is: oci:layout"},
+            "http://host/a.tar: sources are not read over the network (try curl -L "
+            "http://host/a.tar, and - as the source)"},
+           {"inspect oci://layout", 1,
+            "oci://layout: a path follows the first colon as it is (try oci:layout)"},
            {"inspect oci:layout", 1, "oci:layout: layout does not exist"},
            {"inspect --file", 2,
             "--file=PATH=HOSTFILE: the value is missing (a file stands at PATH in the image; - is "

@@ -37,6 +37,9 @@ Result<void> check_word(const std::string& source) {
   const auto is_there = [&](const std::string& path) {
     return !path.empty() && std::filesystem::exists(path, error);
   };
+  if (source.empty()) {
+    return fail(Errc::usage, "a source is empty (is a variable of the shell not set?)");
+  }
   if (is_there(source)) return {};
   const SourceWord word = parse_source_word(source);
   if (!word.name.empty() && is_there(word.directory)) {

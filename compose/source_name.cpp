@@ -7,6 +7,8 @@
 #include <array>
 #include <optional>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "fsgen/oci/image_name.h"
 
@@ -15,40 +17,53 @@ namespace {
 
 struct Address {
   std::string_view prefix;
-  std::string_view advice;  ///< "{0}" is the address, "{1}" what follows the prefix
+  std::string_view why;
+  /// What would help; "{0}" is the address, "{1}" what follows the prefix. May be empty.
+  std::string_view help;
 };
 
+constexpr std::string_view kRegistry = "images in a registry are not read";
+constexpr std::string_view kDaemon = "images of a daemon are not read";
+constexpr std::string_view kCopy = "skopeo copy {0} oci:DIR, and oci:DIR";
+constexpr std::string_view kPlain = "a path follows the first colon as it is";
+constexpr std::string_view kNetwork = "sources are not read over the network";
+constexpr std::string_view kPipe = "curl -L {0}, and - as the source";
+constexpr std::string_view kServer = "the address of a server is no source";
+
 constexpr auto kAddresses = std::to_array<Address>({
-    {"docker://", "images in a registry are not read: skopeo copy {0} oci:DIR, then oci:DIR"},
-    {"docker-daemon:", "a daemon's images are not read: skopeo copy {0} oci:DIR, then oci:DIR"},
-    {"containers-storage:", "images of Podman are not read: skopeo copy {0} oci:DIR, then oci:DIR"},
-    {"docker:", "the forms are oci:PATH, oci-archive:PATH and docker-archive:PATH"},
-    {"oci-layout:", "the form is oci:{1}"},
-    {"oci://", "a path follows oci: as it is: oci:{1}"},
-    {"oci-archive://", "a path follows oci-archive: as it is: oci-archive:{1}"},
-    {"docker-archive://", "a path follows docker-archive: as it is: docker-archive:{1}"},
-    {"dir:", "a directory is named as it is: {1}"},
-    {"file://", "a source is named by its path: {1}"},
-    {"http://", "sources are not read over the network: curl -L {0} | mkvirtfs ... -"},
-    {"https://", "sources are not read over the network: curl -L {0} | mkvirtfs ... -"},
-    {"ftp://", "sources are not read over the network: curl -L {0} | mkvirtfs ... -"},
-    {"nbd://", "the address of a server is no source: mkvirtfs list shows its exports"},
-    {"nbds://", "the address of a server is no source: mkvirtfs list shows its exports"},
-    {"nbd+unix:", "the address of a server is no source: mkvirtfs list shows its exports"},
+    {"docker://", kRegistry, kCopy},
+    {"docker-daemon:", kDaemon, kCopy},
+    {"containers-storage:", "images of Podman's storage are not read", kCopy},
+    {"docker:", "the forms are oci:PATH, oci-archive:PATH and docker-archive:PATH", ""},
+    {"oci-layout:", "the form is oci:PATH", "oci:{1}"},
+    {"oci://", kPlain, "oci:{1}"},
+    {"oci-archive://", kPlain, "oci-archive:{1}"},
+    {"docker-archive://", kPlain, "docker-archive:{1}"},
+    {"dir:", "a directory is named by its path", "{1}"},
+    {"file://", "a source is named by its path", "{1}"},
+    {"http://", kNetwork, kPipe},
+    {"https://", kNetwork, kPipe},
+    {"ftp://", kNetwork, kPipe},
+    {"nbd://", kServer, ""},
+    {"nbds://", kServer, ""},
+    {"nbd+unix:", kServer, ""},
 });
 
 }  // namespace
 
 Result<void> check_source_path(const std::string& path) {
   if (path.empty()) {
-    return fail(Errc::usage, "a source is empty (is a variable of the shell not set?)");
+    return fail(Errc::usage, "the path of a source is empty");
   }
   if (::access(path.c_str(), F_OK) == 0) return {};
   for (const Address& address : kAddresses) {
     if (!path.starts_with(address.prefix)) continue;
-    return fail(Errc::unsupported, fmt::format("{}: {}", path,
-                                               fmt::format(fmt::runtime(address.advice), path,
-                                                           path.substr(address.prefix.size()))));
+    std::vector<Setting> hints;
+    if (!address.help.empty()) {
+      hints.push_back(
+          {"", fmt::format(fmt::runtime(address.help), path, path.substr(address.prefix.size()))});
+    }
+    return fail(Errc::unsupported, fmt::format("{}: {}", path, address.why), std::move(hints));
   }
   const std::optional<oci::ImageName> image = oci::parse_image_name(path);
   if (image && !image->path.empty() && image->path != "-" &&
