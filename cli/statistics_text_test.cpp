@@ -40,7 +40,7 @@ TEST_CASE("statistics are a table for people") {
   CHECK(statistics_text({}) == "statistics: 0 connected, 0 in all, 0 refused\n");
 }
 
-TEST_CASE("exports beyond those told apart are told together") {
+TEST_CASE("exports beyond those listed one by one are summed up") {
   nbd::ServerStatistics statistics = some_statistics();
   statistics.others.connections_total = 3;
   CHECK_THAT(statistics_text(statistics),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The JSON of container images. The first byte says as what the rest is read: an index or manifest,
 // a configuration, the list of docker save, a platform, a source's name. What is taken must be
-// whole, and what is refused must be told of on one line that names the text.
+// whole, and what is refused must be reported on one line that names the text.
 #include <cstddef>
 #include <cstdint>
 #include <string>

@@ -53,10 +53,10 @@ handle.pread(512, 0)
 END_OF_PYTHON
 stop_server
 
-# Names are not told, but who knows one may have it.
+# Names are not listed, but a client that knows one may open it.
 start_server "$work/tree" --fs=ext2 -U "$work/sock" -e disk --no=list
 fails 1 'not list' "$MKVIRTFS" list "nbd+unix://?socket=$work/sock"
-! nbdinfo --list "$uri" >"$work/list" 2>&1 || fail "names were told: $(cat "$work/list")"
+! nbdinfo --list "$uri" >"$work/list" 2>&1 || fail "names were listed: $(cat "$work/list")"
 equal "$(nbdinfo --size "$uri")" "$(stat -c %s "$work/image")" "size"
 stop_server
 start_server "$work/tree" --fs=ext2 -U "$work/sock" -e disk --no=hier

@@ -14,7 +14,7 @@ namespace mkvirtfs::fat32::testing {
 /// the source: names (by the way back), kinds, sizes, bytes, times in UTC, read-only bits; short
 /// names unique, chains within bounds and disjoint, free counts true. Symlinks and special files
 /// are expected to be missing, all else to be there. Returns the differences, one a line; empty
-/// when there are none. Throws std::runtime_error when it can not even be read.
+/// when there are none. Throws std::runtime_error when it cannot even be read.
 std::string differences(const std::shared_ptr<const Image>& image, const BuiltTree& source);
 
 /// Copies everything out of the image with mtools, into a directory of the host, and compares that.

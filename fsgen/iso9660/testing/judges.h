@@ -10,7 +10,7 @@
 namespace mkvirtfs::iso9660::testing {
 
 // Each returns what the judge has against the image, empty when nothing, and throws
-// std::runtime_error when it can not come.
+// std::runtime_error when it cannot come.
 
 /// xorriso reads all of it; isoinfo lists both hierarchies, and 7z what it takes for the best one.
 /// isoinfo writes beyond its memory at targets of 1,000 bytes or so.
