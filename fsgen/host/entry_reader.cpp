@@ -27,6 +27,11 @@ constexpr std::uint64_t kStatUnit = 512;  // of stx_blocks, always
 /// are counted, and hold nothing. For smaller ones opening them would cost more than it saves.
 constexpr std::uint64_t kLeastPreallocatedBytes = std::uint64_t{1} << 20;
 
+/// Attributes from here on may have a block of their own: an ext4 inode of 256 bytes has room for
+/// fewer. That block is counted with the file's data, and may make up for a hole.
+constexpr std::uint64_t kLeastXattrBytesInBlock = 92;
+constexpr std::uint64_t kXattrEntryBytes = 16;  // of ext4, beside name and value
+
 std::uint64_t device_of(const struct statx& status) {
   return makedev(status.stx_dev_major, status.stx_dev_minor);
 }
@@ -42,6 +47,12 @@ std::uint8_t unshown_flags(std::uint64_t attributes) {
   if ((attributes & STATX_ATTR_NODUMP) != 0) flags |= unshown::kNoDump;
   if ((attributes & STATX_ATTR_COMPRESSED) != 0) flags |= unshown::kCompressed;
   return flags;
+}
+
+bool may_have_holes(const struct statx& status, std::uint64_t xattr_bytes) {
+  if (status.stx_size >= kLeastPreallocatedBytes) return true;
+  const std::uint64_t beside = xattr_bytes >= kLeastXattrBytesInBlock ? status.stx_blksize : 0;
+  return status.stx_blocks * kStatUnit < status.stx_size + beside;
 }
 
 /// Calls `get(buffer, size)` with a small part of `buffer` first, with all of it when that was too
@@ -89,6 +100,7 @@ std::expected<EntryReader::Entry, int> EntryReader::look(const char* name) {
 
   take_identity(status, entry);
   acl_ = settings_.xattrs ? FileAcl::none : FileAcl::possible;
+  xattr_bytes_ = 0;
   if (settings_.xattrs) {
     const auto set = read_xattrs(name, status);
     if (!set) return std::unexpected(set.error());
@@ -130,11 +142,8 @@ std::expected<void, int> EntryReader::take_type(const char* name, const struct s
     case S_IFREG:
       entry.head.size_bytes = status.stx_size;
       if (!readable(name, status, acl_)) return std::unexpected(EACCES);
-      if (status.stx_blocks * kStatUnit < status.stx_size ||
-          status.stx_size >= kLeastPreallocatedBytes) {
-        return find_data_runs(name, status, entry);
-      }
-      return {};
+      return may_have_holes(status, xattr_bytes_) ? find_data_runs(name, status, entry)
+                                                  : std::expected<void, int>{};
     case S_IFLNK: {
       const ssize_t length = ::readlinkat(base_, name, buffer_.data(), buffer_.size());
       if (length < 0) return std::unexpected(errno == EINVAL ? ENOENT : errno);
@@ -202,6 +211,7 @@ std::expected<XattrSetNo, int> EntryReader::read_xattrs(const char* name,
     const char* const name_at = at;
     const std::string_view attribute(name_at);
     at += attribute.size() + 1;
+    xattr_bytes_ += kXattrEntryBytes + attribute.size();
     if (!XattrRules::keeps_name(attribute)) continue;
     const ssize_t size = get_growing(buffer_, kSmallBytes, [&](char* to, std::size_t room) {
       return ::lgetxattr(path, name_at, to, room);
@@ -211,6 +221,7 @@ std::expected<XattrSetNo, int> EntryReader::read_xattrs(const char* name,
       if (errno == ENODATA || errno == ENOTSUP) continue;
       return std::unexpected(errno);
     }
+    xattr_bytes_ += static_cast<std::size_t>(size);
     std::string value(buffer_.data(), static_cast<std::size_t>(size));
     if (!settings_.rules.xattrs().normalise(attribute, value)) continue;
     if (XattrRules::is_acl(attribute)) acl_ = FileAcl::possible;

@@ -192,6 +192,19 @@ TEST_CASE("a copy made by cp -a scans the same") {
   CHECK(b.tree->id() == a.tree->id());
 }
 
+TEST_CASE("a hole is found in a file whose attributes have a block of their own") {
+  // ext4 counts that block with the data, which then looks as if it were complete.
+  TreeBuilder builder;
+  builder.sparse_file("a", 10'945, {{0, 4096}, {8192, 2753}});
+  for (const char* name : {"user.first", "user.second", "user.third"}) {
+    builder.xattr(name, std::string(60, 'x'));
+  }
+  const BuiltTree built = builder.build();
+  const TempDir dir;
+  materialise(built, dir.path());
+  CHECK(listing_of(dir.path()) == to_listing(*built.tree));
+}
+
 TEST_CASE("a preallocated file is a hole but for what was written, from 1 MiB on") {
   const TempDir dir;
   const auto preallocate = [&](const char* name, off_t bytes) {
