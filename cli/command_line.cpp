@@ -196,7 +196,7 @@ CommandOption& OptionSet::add_flag(const std::string& names, std::string& value,
 }
 
 std::string OptionSet::explain(const CLI::ParseError& error) const {
-  const std::string said = error.what();
+  std::string said = error.what();
   const std::vector<const OptionSet*> named = named_subcommands();
   const OptionSet& command = named.empty() ? *this : *named.front();
   constexpr std::string_view kConvert = "Could not convert: ";  // before the option's name
