@@ -101,9 +101,8 @@ std::string unknown_option_text(const OptionSet& program, const OptionSet& comma
   const std::string name = word.substr(0, word.find('='));
   const bool is_long = name.starts_with("--");
   const bool is_of_program = command.parent() == nullptr;
-  const std::string wrong = is_of_program
-                                ? fmt::format("there is no option {}", name)
-                                : fmt::format("{} has no option {}", command.name(), name);
+  std::string wrong = is_of_program ? fmt::format("there is no option {}", name)
+                                    : fmt::format("{} has no option {}", command.name(), name);
   if (is_of_program && name == "-v") return wrong + did_you_mean("-V");
   // "-fs=ext4": one dash begins one letter.
   if (!is_long && name.size() > 2 && command.find("-" + name) != nullptr) {
@@ -127,7 +126,7 @@ std::string unknown_subcommand_text(const OptionSet& program, const std::string&
   for (const auto& each : program.subcommands()) {
     if (!each->is_hidden()) names.push_back(each->name());
   }
-  const std::string wrong = fmt::format("there is no subcommand {}", word);
+  std::string wrong = fmt::format("there is no subcommand {}", word);
   if (const std::string_view ours = ours_for(kOtherSubcommands, word); !ours.empty()) {
     return wrong + did_you_mean(ours);
   }
