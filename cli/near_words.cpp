@@ -9,18 +9,12 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "support/ascii_case.h"
+
 namespace mkvirtfs::cli {
 namespace {
 
 constexpr std::size_t kLongestWord = 64;
-
-std::string lower(std::string_view text) {
-  std::string all(text);
-  for (char& c : all) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return all;
-}
 
 std::size_t distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> before;  // the row before the last one
@@ -46,7 +40,7 @@ std::string only_one_that_begins(std::string_view typed, const std::vector<std::
   if (typed.size() < kFewest) return {};
   std::string found;
   for (const std::string& word : words) {
-    if (!lower(word).starts_with(typed)) continue;
+    if (!ascii_lower(word).starts_with(typed)) continue;
     if (!found.empty()) return {};
     found = word;
   }
@@ -57,11 +51,11 @@ std::string only_one_that_begins(std::string_view typed, const std::vector<std::
 
 std::string nearest_word(std::string_view typed, const std::vector<std::string>& words) {
   if (typed.empty() || typed.size() > kLongestWord) return {};
-  const std::string given = lower(typed);
+  const std::string given = ascii_lower(typed);
   std::string best;
   std::size_t least = std::max<std::size_t>(given.size() / 3, 1) + 1;
   for (const std::string& word : words) {
-    const std::size_t errors = distance(given, lower(word));
+    const std::size_t errors = distance(given, ascii_lower(word));
     // With a single character in common, or none, it is another word.
     if (errors == least) best.clear();  // two are as near
     if (errors >= least || errors + 1 >= std::max(word.size(), given.size())) continue;

@@ -11,9 +11,12 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <deque>
 #include <optional>
 #include <vector>
+
+#include "fsgen/tree/symlink_way.h"
+#include "fsgen/tree/tree_path.h"
+#include "support/ascii_case.h"
 
 namespace mkvirtfs {
 namespace {
@@ -54,37 +57,17 @@ constexpr std::array<std::string_view, 5> kPresetWords{"cidata", "config-drive",
 
 /// Lower case, and one sign for what people confuse: "User_Data" is "user-data".
 std::string plain(std::string_view name) {
-  std::string text(name);
+  std::string text = ascii_lower(name);
   for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     if (c == '_' || c == ' ') c = '-';
   }
   return text;
-}
-
-std::string upper(std::string_view text) {
-  std::string all(text);
-  for (char& c : all) {
-    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-  }
-  return all;
 }
 
 std::string_view leaf_of(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 std::string_view stem_of(std::string_view name) {
   const std::size_t dot = name.rfind('.');
   return dot == 0 ? name : name.substr(0, dot);
-}
-
-/// Appends the names of a path, to the front of what is still to be walked.
-void push_front(std::deque<std::string>& names, std::string_view path) {
-  std::vector<std::string> parts;
-  while (!path.empty()) {
-    const std::size_t end = std::min(path.find('/'), path.size());
-    if (end > 0) parts.emplace_back(path.substr(0, end));
-    path.remove_prefix(std::min(end + 1, path.size()));
-  }
-  names.insert(names.begin(), parts.begin(), parts.end());
 }
 
 /// The walk from the root to a path.
@@ -94,48 +77,48 @@ struct Way {
   std::string link;                 ///< the last symlink's target; "" if there was none
 };
 
+const Entry* find_entry(const SourceTree& tree, const Directory& directory, std::string_view name,
+                        bool any_case) {
+  const Entry* const found = tree.find(directory, name);
+  if (found != nullptr || !any_case) return found;
+  const auto entries = tree.entries(directory);
+  const auto same = std::ranges::find_if(entries, [&](const Entry& entry) {
+    return ascii_upper(tree.name(directory, entry)) == ascii_upper(name);
+  });
+  return same == entries.end() ? nullptr : &*same;
+}
+
 Way walk(const SourceTree& tree, std::string_view path, SeedLinks links, bool any_case) {
-  constexpr unsigned kMostLinks = 40;  // as in the kernel
   Way way;
-  std::deque<std::string> names;
-  push_front(names, path);
-  std::vector<const Node*> at = {&tree.node(kRootNode)};
-  for (unsigned followed = 0; !names.empty();) {
-    const std::string name = std::move(names.front());
-    names.pop_front();
-    if (name == ".") continue;
+  const std::vector<std::string_view> components = components_of(path);
+  SymlinkWay rest(components);
+  NodeNo at = kRootNode;
+  while (!rest.at_end()) {
+    const std::string_view name = rest.take();
+    if (!tree.node(at).is_directory()) return way;
     if (name == "..") {
       // Above the root is the host's, and in FAT nothing.
-      if (at.size() == 1) return way;
-      at.pop_back();
+      if (at == kRootNode) return way;
+      at = tree.parent_of(at).node;
       continue;
     }
-    if (!at.back()->is_directory()) return way;
-    const Directory& directory = tree.directory(tree.directory_no(tree.number_of(*at.back())));
-    way.directory = at.back();
-    const Entry* found = tree.find(directory, name);
-    if (found == nullptr && any_case) {
-      const auto entries = tree.entries(directory);
-      const auto same = std::ranges::find_if(entries, [&](const Entry& entry) {
-        return upper(tree.name(directory, entry)) == upper(name);
-      });
-      if (same != entries.end()) found = &*same;
-    }
+    way.directory = &tree.node(at);
+    const Entry* const found =
+        find_entry(tree, tree.directory(tree.directory_no(at)), name, any_case);
     if (found == nullptr) return way;
-    const Node& node = tree.node(found->node);
-    if (!node.is_symlink()) {
-      at.push_back(&node);
+    if (!tree.node(found->node).is_symlink()) {
+      at = found->node;
       continue;
     }
     way.link = tree.symlink_target(found->node);
-    if (++followed > kMostLinks) return way;
+    if (!rest.count_symlink()) return way;
     if (way.link.starts_with('/')) {
       if (links == SeedLinks::kept) return way;
-      at.resize(1);
+      at = kRootNode;
     }
-    push_front(names, way.link);
+    rest.lead_on(components_of(tree.symlink_target(found->node)));
   }
-  way.node = at.back();
+  way.node = &tree.node(at);
   return way;
 }
 
@@ -210,7 +193,8 @@ Result<std::string> preset_label(const SeedPreset& preset, const std::string& gi
   if (preset.labels.empty()) return given;
   if (given.empty()) return std::string(preset.labels.front());
   const bool is_known = std::ranges::any_of(preset.labels, [&](std::string_view label) {
-    return label_case == LabelCase::upper ? upper(given) == upper(label) : given == label;
+    return label_case == LabelCase::upper ? ascii_upper(given) == ascii_upper(label)
+                                          : given == label;
   });
   if (is_known) return given;
   return fail_option({"label", given}, fmt::format("{} looks for the label {}", preset.reader,

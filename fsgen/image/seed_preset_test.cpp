@@ -113,6 +113,9 @@ TEST_CASE("links to files, as in a volume of a ConfigMap, are walked as the prog
                Catch::StartsWith("user-data is a link to ") &&
                    Catch::Contains(", which is not a file in the source; cloud-init needs"));
   }
+  // As for the kernel, nothing is behind a file, not even what is above it.
+  CHECK(objection("oemdrv", TreeBuilder{}.file("x", "").file("ks", "").symlink("ks.cfg", "x/../ks"),
+                  SeedLinks::followed) != "");
   const TreeBuilder windows = TreeBuilder{}
                                   .file("x/autounattend.xml", "x")
                                   .symlink("autounattend.xml", "x/autounattend.xml");
