@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "cli/error_text.h"
 
-#include <cstddef>
 #include <utility>
+#include <vector>
+
+#include "cli/near_words.h"
 
 namespace mkvirtfs::cli {
 
@@ -14,14 +16,10 @@ std::string option_text(const Setting& setting) {
 }
 
 std::string hints_text(std::span<const Setting> hints) {
-  std::string text;
-  for (std::size_t at = 0; at < hints.size(); ++at) {
-    const bool is_last = at + 1 == hints.size();
-    text += at == 0 ? " (try " : is_last ? " or " : ", ";
-    text += option_text(hints[at]);
-    if (is_last) text += ')';
-  }
-  return text;
+  if (hints.empty()) return {};
+  std::vector<std::string> ways;
+  for (const Setting& hint : hints) ways.push_back(option_text(hint));
+  return " (try " + joined_with_or(ways) + ')';
 }
 
 std::string error_text(const Error& error) {
