@@ -5,10 +5,8 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "block/host_files.h"
@@ -24,8 +22,6 @@
 
 namespace mkvirtfs {
 namespace {
-
-constexpr std::string_view kFileOption = "file";
 
 /// Whether that is what `path` leads to: S_IFDIR, S_IFREG.
 bool is_of_type(const std::string& path, mode_t type) {
@@ -223,11 +219,6 @@ Result<LoadedSource> load_at(const SourceSpec& spec, const ScanOptions& scan,
   return load_archive(spec, scan, below, resources, remarks);
 }
 
-/// Whether the archive's reader found no archive at all.
-bool is_no_archive(const Error& error) {
-  return std::ranges::find(error.hints, kFileOption, &Setting::option) != error.hints.end();
-}
-
 }  // namespace
 
 Result<LoadedSource> load_source(const SourceSpec& spec, const ScanOptions& scan,
@@ -239,7 +230,7 @@ Result<LoadedSource> load_source(const SourceSpec& spec, const ScanOptions& scan
       loaded->root = root_of_source(spec.path);
     }
     const bool may_be_file = !loaded && !plain_place(spec.at).empty() && !spec.at.ends_with('/') &&
-                             is_no_archive(loaded.error()) && is_regular_file(spec.path);
+                             archive::is_no_archive(loaded.error()) && is_regular_file(spec.path);
     if (!may_be_file) return loaded;
   } else if (Result<void> synced = write_back(spec.path, scan, remarks); !synced) {
     return propagate(synced);

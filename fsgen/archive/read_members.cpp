@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "fsgen/archive/archive_end.h"
@@ -25,6 +27,9 @@
 
 namespace mkvirtfs::archive {
 namespace {
+
+/// The option that takes what is no archive. The hint of it is on no other error of this room.
+constexpr std::string_view kFileOption = "file";
 
 // The kernel takes no other place for the beginning of an archive in an initramfs.
 constexpr std::uint64_t kCpioAlignment = 4;
@@ -304,7 +309,11 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
   return fail(
       Errc::unreadable,
       fmt::format("{} is neither a directory nor an archive of a known format", archive->name()),
-      {{"file"}});
+      {{std::string(kFileOption)}});
+}
+
+bool is_no_archive(const Error& error) {
+  return std::ranges::find(error.hints, kFileOption, &Setting::option) != error.hints.end();
 }
 
 Result<std::optional<ReadMembers>> read_members(ForwardReader& stream, const std::string& name,

@@ -87,6 +87,9 @@ struct ReadMembers {
 /// a passphrase or a helper that is not there.
 Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                                  const ReadOptions& options, LogSink& log);
+/// Whether read_members() failed because the bytes are no archive of a known format, not because
+/// they are a damaged one.
+bool is_no_archive(const Error& error);
 
 /// The same of cpio archives alone, from byte `base` on. nullopt when there is none.
 Result<std::optional<ReadMembers>> read_cpio_members(const std::shared_ptr<ByteSource>& archive,
