@@ -74,7 +74,8 @@ bool EntryRules::takes(std::string_view directory, std::string_view name, EntryK
     }
     if (!glob_matches(rule.glob, rule.whole_path ? path : name)) continue;
     if (!matches_) return rule.include;
-    matches_->add(no);
+    // Threads of a scan share it: it is written once.
+    if (!matches_->has(no)) matches_->add(no);
     if (!decided) decided = rule.include;
   }
   return decided.value_or(true);
