@@ -63,9 +63,9 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
                  "Leave out what matches. With a slash in it, _GLOB_ is compared with the path "
                  "below the source (`/tmp` is the one at the top), otherwise with the name alone. "
                  "`*` and `?` stay inside one name, `**` crosses slashes, `[a-z]` is a set, a "
-                 "backslash takes the meaning of the next character away, and a slash at the end "
-                 "matches directories only. What is excluded is not entered. A pattern that no "
-                 "entry of any source matches is named on standard error, once."},
+                 "backslash makes the next character an ordinary one, and a _GLOB_ with a slash at "
+                 "the end matches only directories. An excluded directory is not entered. A _GLOB_ "
+                 "that matches no entry of any source is named once on standard error."},
      .comes_before_shared = true},
     {.row = {.name = "include",
              .kind = OptionKind::repeated,

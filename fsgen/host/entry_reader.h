@@ -96,7 +96,7 @@ class EntryReader {
   std::string path_;  // "/proc/self/fd/N/", or empty
   std::size_t path_bytes_ = 0;
   FileAcl acl_ = FileAcl::possible;          // by the last read_xattrs()
-  std::uint64_t xattr_bytes_ = 0;            // that it took beside the file, as ext4 keeps them
+  std::uint64_t xattr_bytes_ = 0;            // of the attributes it met, as ext4 counts them
   std::vector<std::uint64_t> no_xattrs_on_;  // devices
   std::optional<std::uint64_t> synced_device_;
   std::vector<bool> outputs_met_;

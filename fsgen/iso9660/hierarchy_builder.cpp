@@ -99,8 +99,8 @@ class HierarchyBuilder {
     const std::span<const Namer::Named> names = namer_.finish();
     if (names.size() != wanted) {
       return fail(Errc::does_not_fit,
-                  fmt::format("/{} has more names that are alike as {} identifiers than numbers "
-                              "tell apart",
+                  fmt::format("/{} has too many names that are alike as {} identifiers: numbers "
+                              "do not suffice to make them different",
                               made_->path(no), made_->is_joliet() ? "Joliet" : "ISO 9660"),
                   {{"fs", "ext4"}});
     }

@@ -89,7 +89,7 @@ std::string difference(const SourceTree& tree, const Node& want, NodeNo want_no,
   if (want.size_bytes != is.size_bytes) return "another size";
   constexpr std::int64_t kFirst = -2208988800;  // 1900
   constexpr std::int64_t kLast = 5869583999;    // the end of 2155
-  // libarchive cannot tell the last second before 1970 from a failure, and says 1970.
+  // To libarchive the last second before 1970 looks like a failure, so it reports 1970.
   if (std::clamp(want.mtime_s, kFirst, kLast) != is.mtime_s && want.mtime_s != -1) {
     return fmt::format("mtime {}, not {}", is.mtime_s, want.mtime_s);
   }
