@@ -219,7 +219,7 @@ TEST_CASE("each mistyped command line gets a line that helps") {
            {"inspect dir --JSON", 2, "inspect has no option --JSON (did you mean --json?)"},
            {"inspect dir --json=1", 2, "--json takes no value (see mkvirtfs inspect --help)"},
            {"inspect dir --map=abc", 2, "--map=abc is not an offset (65536, 64K, 1GiB)"},
-           {"inspect dir --map=9P", 2, "--map=9P lies behind the image's end at 68157440"},
+           {"inspect dir --map=9P", 2, "--map=9P lies behind the image's end at 69206016"},
            {"inspect dir --label", 2,
             "--label=TEXT: the value is missing (volume label: 16 bytes (ext), 11 (FAT), 32 (ISO)) "
             "(see mkvirtfs inspect --help)"},
@@ -233,7 +233,7 @@ TEST_CASE("each mistyped command line gets a line that helps") {
             "--journal and --no-journal cannot be given together (see mkvirtfs inspect --help)"},
            {"inspect dir --features=foo", 2,
             "--features=foo: not a feature that can be chosen (those are dir_index, sparse_super, "
-            "metadata_csum, 64bit, large_dir, has_journal)"},
+            "metadata_csum, 64bit, large_dir, has_journal, resize_inode)"},
            {"inspect dir --mode-mask=999", 2, "--mode-mask=999: not an octal number up to 7777"},
            {"inspect dir --at=/x", 2,
             "--at=/x says where the next source stands, and none follows"},

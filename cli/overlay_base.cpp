@@ -141,6 +141,12 @@ std::string option_difference(const std::vector<std::string>& then,
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
+/// Whether a command line names the version whose defaults it wants.
+bool says_defaults(const std::vector<std::string>& options) {
+  return std::ranges::any_of(
+      options, [](const std::string& option) { return option.starts_with("--defaults="); });
+}
+
 /// Stands between what was told and what comes next.
 void append(std::string& text, std::string_view more) {
   if (more.empty()) return;
@@ -393,6 +399,11 @@ std::unexpected<Error> BaseGuard::another_image() const {
         });
     if (!compared) of_image = of_host = Findings();
   }
+  // What no option says may be another thing than in the version that made the overlay.
+  std::vector<Setting> hints;
+  if (of_image.empty() && options.empty() && !says_defaults(now_.options)) {
+    hints.push_back({"defaults", "0.1"});
+  }
   std::string what = of_image.empty() ? of_host.text() : of_image.text();
   append(what, options);
   if (what.empty()) what = "the tree or an option changed since it was made";
@@ -403,7 +414,8 @@ std::unexpected<Error> BaseGuard::another_image() const {
                   needs_accept
                       ? "with the times as they were, --overlay-base=accept says once that "
                         "the content is, too; "
-                      : ""));
+                      : ""),
+      std::move(hints));
 }
 
 namespace {

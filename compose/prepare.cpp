@@ -254,16 +254,22 @@ Result<void> Preparation::plan() {
   const Stopwatch time;
   doing_ = "plan the image";
   if (Result<void> goes_on = check_canceled(); !goes_on) return goes_on;
-  Result<std::shared_ptr<const Image>> planned =
+  Result<std::shared_ptr<const PlannedImage>> planned =
       planner_({.tree = prepared_.tree,
                 .contents = contents_,
                 .made_at_s = spec_.source_date_epoch_s,
                 .threads = planning_threads(spec_, resources_)});
   if (!planned) return propagate(planned);
+  const std::string gave_way = (*planned)->gave_way();
   prepared_.image = std::move(*planned);
   prepared_.report.plan_seconds = time.seconds();
   if (std::string remark = prepared_.image->remark(); !remark.empty()) {
     remarks_.add(Remark::About::differences, LogLevel::warning, std::move(remark));
+  }
+  if (const std::string* size = spec_.options.find("size"); size != nullptr && !gave_way.empty()) {
+    remarks_.add(Remark::About::gave_way, LogLevel::warning,
+                 fmt::format("no room for what is there by default: {}", gave_way),
+                 {"size", *size});
   }
   resources_.log().write(
       LogLevel::debug,

@@ -202,7 +202,9 @@ TEST_CASE("errors are data: what kind, and of what") {
   REQUIRE_FALSE(blocked);
   CHECK(blocked.error().code == Errc::usage);
   spec = bench.spec();
-  spec.options = {{"size", "64K"}};
+  spec.options = {{"size", "64K"}};  // without the spare inodes that are there by default
+  CHECK(has_remark(bench.made(spec), Remark::About::gave_way));
+  spec.options = {{"size", "16K"}};
   const Result<PreparedImage> small = bench.prepare(spec);
   REQUIRE_FALSE(small);
   CHECK(small.error().code == Errc::does_not_fit);

@@ -36,8 +36,11 @@ std::string_view name_of(Variant variant) noexcept {
 }  // namespace
 
 Ext2Image::Ext2Image(std::unique_ptr<const Contents> contents, std::unique_ptr<const Volume> volume,
-                     std::uint64_t size_bytes)
-    : contents_(std::move(contents)), volume_(std::move(volume)), size_bytes_(size_bytes) {
+                     std::uint64_t size_bytes, std::string gave_way)
+    : contents_(std::move(contents)),
+      volume_(std::move(volume)),
+      size_bytes_(size_bytes),
+      gave_way_(std::move(gave_way)) {
   assert(size_bytes_ >= volume_->layout().block_count() * block_bytes());
 }
 
@@ -64,6 +67,15 @@ Ext2Image::Place Ext2Image::place_in_group_metadata(GroupNo group, std::uint32_t
               .index = at};
     }
     at -= layout.descriptor_blocks();
+    if (at < layout.reserved_descriptor_blocks()) {
+      const bool has_map = group == GroupNo{0} && layout.group_count() > 1;
+      return {.kind = Kind::reserved_descriptors,
+              .blocks = layout.reserved_descriptor_blocks() - at,
+              .zero = !has_map,
+              .group = group,
+              .index = at};
+    }
+    at -= layout.reserved_descriptor_blocks();
   }
   if (at == 0) return {.kind = Kind::block_bitmap, .group = group};
   if (at == 1) return {.kind = Kind::inode_bitmap, .group = group};
@@ -159,6 +171,8 @@ Ext2Image::Place Ext2Image::place_in_space(SpaceNo space) const {
       return {.kind = Kind::attributes,
               .blocks = volume_->area_end(area) - space,
               .index = space - volume_->xattrs_start()};
+    case Volume::Area::resize_map:
+      return {.kind = Kind::resize_map};
     case Volume::Area::journal:
       return place_in_journal(space);
     case Volume::Area::files:
@@ -223,6 +237,12 @@ void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const
     }
     case Kind::descriptors:
       write_descriptors(*volume_, index, out);
+      break;
+    case Kind::reserved_descriptors:
+      write_reserved_descriptors(*volume_, index, out);
+      break;
+    case Kind::resize_map:
+      write_resize_map(*volume_, out);
       break;
     case Kind::block_bitmap:
       write_block_bitmap(*volume_, place.group, out);
@@ -290,6 +310,11 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
       return fmt::format("superblock, group {}", place.group.value());
     case Kind::descriptors:
       return fmt::format("group descriptors, copy in group {}", place.group.value());
+    case Kind::reserved_descriptors:
+      return fmt::format("reserved group descriptors, block {}, copy in group {}", place.index,
+                         place.group.value());
+    case Kind::resize_map:
+      return "block map of the reserved group descriptors";
     case Kind::block_bitmap:
       return fmt::format("block bitmap, group {}", place.group.value());
     case Kind::inode_bitmap:

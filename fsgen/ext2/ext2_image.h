@@ -15,8 +15,9 @@ namespace mkvirtfs::ext2 {
 /// A placed volume seen as an image. Immutable; nothing but the placement is stored.
 class Ext2Image final : public RegionImage {
  public:
+  /// `gave_way` is what gave_way() returns.
   Ext2Image(std::unique_ptr<const Contents> contents, std::unique_ptr<const Volume> volume,
-            std::uint64_t size_bytes);
+            std::uint64_t size_bytes, std::string gave_way);
 
   std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
   std::uint32_t block_bytes() const noexcept override { return volume_->parameters().block_bytes; }
@@ -24,14 +25,15 @@ class Ext2Image final : public RegionImage {
   std::string volume_id() const override;
   std::vector<ImageFact> facts() const override;
   std::string remark() const override;
+  std::string gave_way() const override { return gave_way_; }
   void differences(DifferenceSink& sink) const override;
 
   const SourceTree& tree() const noexcept override { return *contents_->tree; }
   /// Where targets of symlinks and, of directories, the htree stand, too.
   DataPlacement data_at(std::string_view path) const override;
-  /// "superblock" and "group_descriptors" by the group that has the copy; "block_bitmap",
-  /// "inode_bitmap" and "inode_table" by group; "inode" by its number; "attribute_blocks",
-  /// "journal".
+  /// "superblock", "group_descriptors" and "reserved_group_descriptors" by the group that has the
+  /// copy; "block_bitmap", "inode_bitmap" and "inode_table" by group; "inode" by its number;
+  /// "attribute_blocks", "journal".
   std::vector<Range> structure(std::string_view name, std::uint64_t number) const override;
   std::span<const std::string_view> structure_names() const noexcept override;
 
@@ -45,12 +47,14 @@ class Ext2Image final : public RegionImage {
     boot,  // block 0 when the superblock is block 1
     superblock,
     descriptors,
+    reserved_descriptors,
     block_bitmap,
     inode_bitmap,
     inode_table,
     directory,
     directory_map,
     attributes,
+    resize_map,
     journal,
     journal_map,
     file_map,
@@ -91,6 +95,7 @@ class Ext2Image final : public RegionImage {
   std::unique_ptr<const Contents> contents_;
   std::unique_ptr<const Volume> volume_;
   std::uint64_t size_bytes_;
+  std::string gave_way_;
 };
 
 }  // namespace mkvirtfs::ext2

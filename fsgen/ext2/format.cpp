@@ -15,16 +15,26 @@ constexpr std::string_view kManual =
     "for atime and ctime, which become the mtime.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 11> rows{{
+  static const std::array<OptionRow, 13> rows{{
       size_option(),
       free_option(),
       label_option("16 bytes (ext)", "The volume's label: in ext up to 16 bytes."),
       uuid_option("",
                   "The volume's UUID. By default it is made from the contents and the options."),
+      defaults_option(),
       {.name = "inodes",
        .value_name = "N",
        .help = "At least this many inodes",
-       .manual = "Have at least this many inodes."},
+       .manual =
+           "Have at least this many inodes. By default there is room for those of the "
+           "source, 10% and 1024 more, and there is one for 16 KiB of the file system (32 KiB "
+           "from 4 TiB on, 64 KiB from 16 TiB on). What `--size` has no room for is left out, "
+           "and a line says so. Inodes that are not in use cost nothing."},
+      {.name = "bytes-per-inode",
+       .value_name = "SIZE",
+       .help = "At least one inode for so many bytes (default 16K)",
+       .manual = "Have at least one inode for so many bytes of the file system, 64M at most. A "
+                 "block is the least."},
       {.name = "block-size",
        .value_name = "BYTES",
        .help = "1024, 2048 or 4096",
@@ -37,7 +47,10 @@ std::span<const OptionRow> rows() {
       {.name = "journal",
        .kind = OptionKind::flag,
        .help = "Have a journal (ext3 always has one)",
-       .manual = "Have a journal. ext3 always has one."},
+       .manual = "Have a journal. ext3 always has one, and ext4 by default, where the file system "
+                 "has 2048 blocks and `--size` leaves room for it; with this option, a size that "
+                 "has no room for it is refused. What a client writes to a journal makes a "
+                 "temporary overlay grow by up to the journal's size."},
       {.name = "no-journal",
        .kind = OptionKind::flag,
        .help = "Have no journal",
@@ -53,7 +66,7 @@ std::span<const OptionRow> rows() {
        .help = "As mke2fs -O: dir_index,^metadata_csum...",
        .manual = "Features by the names that mke2fs(8) has for them, with commas between them; `^` "
                  "in front takes one away: `dir_index`, `sparse_super`, `metadata_csum`, `64bit`, "
-                 "`large_dir`."},
+                 "`large_dir`, `has_journal`, `resize_inode`."},
   }};
   return rows;
 }
@@ -88,10 +101,12 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   Options options;
   options.variant = name == "ext4" ? Variant::ext4 : name == "ext3" ? Variant::ext3 : Variant::ext2;
   OptionReader reader(values);
+  reader.defaults(options.defaults);
   reader.size("size", options.size_bytes);
   reader.free_space("free", options.free);
   reader.text("label", options.label);
   reader.number("inodes", {}, options.inodes);
+  reader.number("bytes-per-inode", {.least = 1024, .most = 64u << 20}, options.bytes_per_inode);
   // The planner takes 0 for "not given", so a 0 that was given ends here.
   reader.number("block-size", {.least = 1}, options.block_bytes);
   reader.number("inode-size", {.least = 1}, options.inode_bytes);

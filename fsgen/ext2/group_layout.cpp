@@ -71,21 +71,38 @@ std::uint64_t GroupLayout::descriptor_blocks_for(const Parameters& parameters,
                                  parameters.block_bytes / parameters.descriptor_bytes());
 }
 
+std::uint32_t GroupLayout::reserved_descriptor_blocks_for(const Parameters& parameters,
+                                                          std::uint64_t block_count) {
+  constexpr std::uint64_t kMostBlocks = 0xFFFFFFFF;
+  constexpr std::uint64_t kTimes = 1024;
+  if (block_count > kMostBlocks) return 0;
+  const std::uint64_t later_blocks =
+      block_count < kMostBlocks / kTimes ? block_count * kTimes : kMostBlocks;
+  const std::uint64_t later =
+      descriptor_blocks_for(parameters, group_count_for(parameters, later_blocks));
+  const std::uint64_t now =
+      descriptor_blocks_for(parameters, group_count_for(parameters, block_count));
+  const std::uint64_t numbers_in_block = parameters.block_bytes / sizeof(std::uint32_t);
+  return narrow<std::uint32_t>(later > now ? std::min(later - now, numbers_in_block) : 0);
+}
+
 std::uint32_t GroupLayout::inode_step(const Parameters& parameters) {
   return std::lcm(8u, parameters.inodes_per_block());
 }
 
 std::uint64_t GroupLayout::usable_block_count(const Parameters& parameters,
                                               std::uint64_t block_count,
-                                              std::uint32_t inodes_per_group) {
+                                              std::uint32_t inodes_per_group,
+                                              std::uint32_t reserved_descriptor_blocks) {
   const std::uint64_t in_groups = block_count - parameters.first_data_block();
   const std::uint64_t last_blocks = in_groups % parameters.blocks_per_group();
   if (last_blocks == 0) return block_count;
   const std::uint64_t groups = group_count_for(parameters, block_count);
   const GroupNo last_group{narrow<std::uint32_t>(groups - 1)};
-  const std::uint32_t needed = overhead_of(copies_of(parameters), tables_of(parameters), last_group,
-                                           descriptor_blocks_for(parameters, groups),
-                                           table_blocks_for(parameters, inodes_per_group));
+  const std::uint32_t needed =
+      overhead_of(copies_of(parameters), tables_of(parameters), last_group,
+                  descriptor_blocks_for(parameters, groups) + reserved_descriptor_blocks,
+                  table_blocks_for(parameters, inodes_per_group));
   const bool only_group = groups == 1;
   const bool usable =
       last_blocks >= static_cast<std::uint64_t>(needed) + (only_group ? 0 : kLeastLastGroupSpace);
@@ -93,18 +110,20 @@ std::uint64_t GroupLayout::usable_block_count(const Parameters& parameters,
 }
 
 GroupLayout::GroupLayout(const Parameters& parameters, std::uint64_t block_count,
-                         std::uint32_t inodes_per_group)
+                         std::uint32_t inodes_per_group, std::uint32_t reserved_descriptor_blocks)
     : blocks_per_group_(parameters.blocks_per_group()),
       first_data_block_(parameters.first_data_block()),
       inodes_per_group_(inodes_per_group),
       inode_table_blocks_(table_blocks_for(parameters, inodes_per_group)),
       descriptor_blocks_(0),
+      reserved_descriptor_blocks_(reserved_descriptor_blocks),
       copies_(copies_of(parameters)),
       tables_(tables_of(parameters)),
       block_count_(block_count),
       group_count_(narrow<std::uint32_t>(group_count_for(parameters, block_count))) {
   assert(block_count > first_data_block_);
-  assert(usable_block_count(parameters, block_count, inodes_per_group) == block_count);
+  assert(usable_block_count(parameters, block_count, inodes_per_group,
+                            reserved_descriptor_blocks) == block_count);
   descriptor_blocks_ = narrow<std::uint32_t>(descriptor_blocks_for(parameters, group_count_));
   lay_out_stretches();
   if (tables_ == Tables::packed) pack_metadata();
@@ -123,14 +142,9 @@ void GroupLayout::lay_out_stretches() {
   if (copies_ == Copies::all_groups) {
     append(0, group_count_);
   } else {
-    std::vector<std::uint64_t> copies = {0, 1};
-    for (const std::uint64_t base : {3u, 5u, 7u}) {
-      for (std::uint64_t group = base; group < group_count_; group *= base) copies.push_back(group);
-    }
-    std::ranges::sort(copies);
     std::uint64_t next = 0;
-    for (const std::uint64_t copy : copies) {
-      if (copy >= group_count_) break;
+    for (const GroupNo group : superblock_groups()) {
+      const std::uint64_t copy = group.value();
       if (copy > next) append(next, copy - next);
       append(copy, 1);
       next = copy + 1;
@@ -139,6 +153,18 @@ void GroupLayout::lay_out_stretches() {
   }
   // The last group may be shorter than the others.
   space_blocks_ -= blocks_per_group_ - group_blocks(GroupNo{group_count_ - 1});
+}
+
+std::vector<GroupNo> GroupLayout::superblock_groups() const {
+  std::vector<GroupNo> groups = {GroupNo{0}};
+  if (group_count_ > 1) groups.emplace_back(1u);
+  for (const std::uint64_t base : {3u, 5u, 7u}) {
+    for (std::uint64_t group = base; group < group_count_; group *= base) {
+      groups.emplace_back(static_cast<std::uint32_t>(group));
+    }
+  }
+  std::ranges::sort(groups);
+  return groups;
 }
 
 void GroupLayout::pack_metadata() {
@@ -174,7 +200,8 @@ bool GroupLayout::has_superblock(GroupNo group) const noexcept {
 }
 
 std::uint32_t GroupLayout::overhead(GroupNo group) const noexcept {
-  return overhead_of(copies_, tables_, group, descriptor_blocks_, inode_table_blocks_);
+  return overhead_of(copies_, tables_, group, descriptor_blocks_ + reserved_descriptor_blocks_,
+                     inode_table_blocks_);
 }
 
 const GroupLayout::Stretch& GroupLayout::stretch_of_group(GroupNo group) const noexcept {

@@ -20,20 +20,27 @@ enum class Tables : std::uint8_t { in_groups, packed };
 /// Where the block groups and their fixed metadata lie: arithmetic over a handful of numbers,
 /// whatever the size.
 ///
-/// Fixed metadata are the superblock and descriptor copies and, without flex_bg, each group's
-/// bitmaps and inode table. With flex_bg these are packed at the front of the space instead, so
-/// that file data is contiguous. Groups between two copies are all alike, so a list of such
-/// stretches (fewer than a hundred up to 256 TiB) answers everything by binary search. Immutable.
+/// Fixed metadata are the superblock and descriptor copies, with the reserved ones, and, without
+/// flex_bg, each group's bitmaps and inode table. With flex_bg these are packed at the front of the
+/// space instead, so that file data is contiguous. Groups between two copies are all alike, so a
+/// list of such stretches (fewer than a hundred up to 256 TiB) answers everything by binary search.
+/// Immutable.
 class GroupLayout {
  public:
   /// `block_count` counts from block 0. The last group is usable: see usable_block_count().
   GroupLayout(const Parameters& parameters, std::uint64_t block_count,
-              std::uint32_t inodes_per_group);
+              std::uint32_t inodes_per_group, std::uint32_t reserved_descriptor_blocks = 0);
 
   /// `block_count` without a last group too small for its own metadata (as mke2fs does: less than
   /// 50 blocks over).
   static std::uint64_t usable_block_count(const Parameters& parameters, std::uint64_t block_count,
-                                          std::uint32_t inodes_per_group);
+                                          std::uint32_t inodes_per_group,
+                                          std::uint32_t reserved_descriptor_blocks = 0);
+  /// Blocks that resize_inode keeps behind the descriptors, as mke2fs does: for a file system 1024
+  /// times as large, but for no more blocks than one of its inode's maps lists. 0 from 16 TiB on
+  /// (4 KiB blocks): the inode's block numbers have 32 bits.
+  static std::uint32_t reserved_descriptor_blocks_for(const Parameters& parameters,
+                                                      std::uint64_t block_count);
   /// Blocks for the descriptors of so many groups.
   static std::uint64_t descriptor_blocks_for(const Parameters& parameters,
                                              std::uint64_t group_count);
@@ -47,6 +54,7 @@ class GroupLayout {
   std::uint32_t inodes_per_group() const noexcept { return inodes_per_group_; }
   std::uint32_t inode_table_blocks() const noexcept { return inode_table_blocks_; }
   std::uint32_t descriptor_blocks() const noexcept { return descriptor_blocks_; }
+  std::uint32_t reserved_descriptor_blocks() const noexcept { return reserved_descriptor_blocks_; }
 
   BlockNo group_start(GroupNo group) const noexcept {
     return BlockNo{first_data_block_ + std::uint64_t{group.value()} * blocks_per_group_};
@@ -58,6 +66,8 @@ class GroupLayout {
   }
   /// Whether the group begins with a copy of the superblock and the descriptors.
   bool has_superblock(GroupNo group) const noexcept;
+  /// All groups that do, in order, with sparse_super. Made for each call; fewer than a hundred.
+  std::vector<GroupNo> superblock_groups() const;
   /// Blocks of fixed metadata at the start of the group.
   std::uint32_t overhead(GroupNo group) const noexcept;
 
@@ -115,6 +125,7 @@ class GroupLayout {
   std::uint32_t inodes_per_group_;
   std::uint32_t inode_table_blocks_;
   std::uint32_t descriptor_blocks_;
+  std::uint32_t reserved_descriptor_blocks_;
   Copies copies_;
   Tables tables_;
   std::uint64_t block_count_;

@@ -11,6 +11,7 @@
 namespace mkvirtfs::ext2 {
 
 inline constexpr InodeNo kRootInode{2};
+inline constexpr InodeNo kResizeInode{7};
 inline constexpr InodeNo kJournalInode{8};
 inline constexpr InodeNo kFirstInode{11};  // the first that is not reserved
 inline constexpr std::string_view kLostFoundName = "lost+found";

@@ -205,6 +205,27 @@ void draft_journal(const Volume& volume, InodeDraft& draft, std::span<std::byte,
   add_blocks(volume, blocks, draft, i_block);
 }
 
+/// The first block of group 0 that is kept for descriptors of later groups.
+BlockNo first_reserved_descriptors(const Volume& volume) noexcept {
+  return volume.layout().group_start(GroupNo{0}) + (1 + volume.layout().descriptor_blocks());
+}
+
+/// A file of indirect blocks, in ext4, too: the double indirect block points to the reserved blocks
+/// of group 0, and each of these to its copies in other groups. Its size is the most that a double
+/// indirect block can map.
+void draft_resize(const Volume& volume, InodeDraft& draft, std::span<std::byte, 60> i_block) {
+  const GroupLayout& layout = volume.layout();
+  const std::uint64_t numbers = volume.parameters().block_bytes / sizeof(std::uint32_t);
+  draft.mode = S_IFREG | 0600;
+  draft.time = {static_cast<std::int64_t>(volume.parameters().made_at_s), 0};
+  draft.size_bytes =
+      (EXT2_NDIR_BLOCKS + numbers + numbers * numbers) * volume.parameters().block_bytes;
+  draft.blocks =
+      1 + std::uint64_t{layout.reserved_descriptor_blocks()} * layout.superblock_groups().size();
+  store_le(i_block, 4 * EXT2_DIND_BLOCK,
+           narrow<std::uint32_t>(layout.block_at(volume.resize_map()).value()));
+}
+
 /// Whether the inode holds anything; `draft` and `i_block` are then filled.
 bool draft_inode(const Volume& volume, InodeNo inode, InodeDraft& draft,
                  std::span<std::byte, 60> i_block) {
@@ -214,6 +235,8 @@ bool draft_inode(const Volume& volume, InodeNo inode, InodeDraft& draft,
     draft_lost_found(volume, draft, i_block);
   } else if (inode == kJournalInode && volume.has_journal()) {
     draft_journal(volume, draft, i_block);
+  } else if (inode == kResizeInode && volume.has_resize_inode()) {
+    draft_resize(volume, draft, i_block);
   } else {
     return false;
   }
@@ -320,6 +343,7 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
   made.s_creator_os = to_le<std::uint32_t>(EXT2_OS_LINUX);
   made.s_rev_level = to_le<std::uint32_t>(EXT2_DYNAMIC_REV);
   made.s_first_ino = to_le(kFirstInode.value());
+  made.s_reserved_gdt_blocks = to_le(narrow<std::uint16_t>(layout.reserved_descriptor_blocks()));
   made.s_inode_size = to_le(narrow<std::uint16_t>(parameters.inode_bytes));
   made.s_block_group_nr = to_le(static_cast<std::uint16_t>(group.value()));
   made.s_feature_compat = to_le(parameters.feature_compat());
@@ -372,6 +396,31 @@ void write_descriptors(const Volume& volume, std::uint32_t index, std::span<std:
                         std::span(scratch).first(volume.parameters().block_bytes));
     std::memcpy(out.data() + static_cast<std::size_t>(i) * descriptor_bytes, &made,
                 descriptor_bytes);
+  }
+}
+
+void write_reserved_descriptors(const Volume& volume, std::uint32_t index,
+                                std::span<std::byte> out) {
+  const GroupLayout& layout = volume.layout();
+  std::ranges::fill(out, std::byte{0});
+  const BlockNo first = first_reserved_descriptors(volume) + index;
+  std::size_t slot = 0;
+  for (const GroupNo group : layout.superblock_groups()) {
+    if (group == GroupNo{0}) continue;
+    const BlockNo copy = first + (layout.group_start(group) - layout.group_start(GroupNo{0}));
+    store_le(out, 4 * slot++, narrow<std::uint32_t>(copy.value()));
+  }
+}
+
+void write_resize_map(const Volume& volume, std::span<std::byte> out) {
+  const GroupLayout& layout = volume.layout();
+  std::ranges::fill(out, std::byte{0});
+  // A block's slot is its number among all blocks of descriptors.
+  const std::size_t slots = out.size() / sizeof(std::uint32_t);
+  const BlockNo first = first_reserved_descriptors(volume);
+  for (std::uint32_t i = 0; i < layout.reserved_descriptor_blocks(); ++i) {
+    const std::size_t slot = (layout.descriptor_blocks() + i) % slots;
+    store_le(out, 4 * slot, narrow<std::uint32_t>((first + i).value()));
   }
 }
 

@@ -14,6 +14,12 @@ namespace mkvirtfs::ext2 {
 
 /// The superblock's 1024 bytes as they stand at the start of `group`.
 void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 1024> out);
+/// Block `index` of those that are kept for descriptors of later groups, in group 0: a map of the
+/// copies of this block. In other groups they are zero.
+void write_reserved_descriptors(const Volume& volume, std::uint32_t index,
+                                std::span<std::byte> out);
+/// The double indirect block of the resize inode: a map of the reserved blocks in group 0.
+void write_resize_map(const Volume& volume, std::span<std::byte> out);
 /// Block `index` of the group descriptor table; all copies are equal.
 void write_descriptors(const Volume& volume, std::uint32_t index, std::span<std::byte> out);
 void write_block_bitmap(const Volume& volume, GroupNo group, std::span<std::byte> out);

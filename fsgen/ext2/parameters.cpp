@@ -50,6 +50,7 @@ constexpr Switch kSwitches[] = {
     {"64bit", &Parameters::sixty_four_bit, false, false},
     {"large_dir", &Parameters::large_dir, false, false},
     {"has_journal", &Parameters::has_journal, false, true},
+    {"resize_inode", &Parameters::resize_inode, true, true},
 };
 
 Result<void> apply_switches(const Options& options, Parameters& parameters) {
@@ -81,15 +82,22 @@ Result<void> apply_switches(const Options& options, Parameters& parameters) {
   return {};
 }
 
+bool is_asked(const Options& options, std::string_view feature) {
+  return std::ranges::find(options.features, feature) != options.features.end();
+}
+
 /// Identifiers derive from the source and the options alone (law 1).
 void derive_ids(const Options& options, const SourceTree& tree, Parameters& parameters) {
   Sha256 digest;
   const TreeId tree_id = tree.id();
-  const std::string what = fmt::format(
+  std::string what = fmt::format(
       "mkvirtfs ext 1\n{}\n{}\n{} {} {} {} {}\n{}\n{}\n{}\n", name_of(parameters.variant),
       parameters.label, parameters.block_bytes, parameters.inode_bytes, parameters.feature_compat(),
       parameters.feature_incompat(), parameters.feature_ro_compat(), options.size_bytes.value_or(0),
       options.inodes.value_or(0), parameters.reserved_percent);
+  if (options.defaults == Defaults::current) {
+    what += fmt::format("defaults 2\n{}\n", options.bytes_per_inode.value_or(0));
+  }
   digest.update(std::as_bytes(std::span(what)));
   digest.update(tree_id);
   const auto bytes = digest.finish();
@@ -165,6 +173,12 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
                        fmt::format("ext labels are up to {} bytes, this one is {}", kLabelBytes,
                                    options.label.size()));
   }
+  if (options.bytes_per_inode && *options.bytes_per_inode < parameters.block_bytes) {
+    return fail_option({"bytes-per-inode", std::to_string(*options.bytes_per_inode)},
+                       fmt::format("a group has one inode for each of its blocks at most, and "
+                                   "blocks are {} bytes",
+                                   parameters.block_bytes));
+  }
   if (options.reserved_percent > 50) {
     return fail_option({"reserved", std::to_string(options.reserved_percent)},
                        "at most 50 percent can be reserved");
@@ -190,13 +204,25 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   parameters.huge_file = ext4;
   parameters.dir_nlink = ext4;
   parameters.extra_isize = ext4 && parameters.inode_bytes > EXT2_GOOD_OLD_INODE_SIZE;
-  parameters.has_journal = options.journal.value_or(ext3);
+  const bool has_journal_by_default = ext3 || (ext4 && options.defaults == Defaults::current);
+  parameters.has_journal = options.journal.value_or(has_journal_by_default);
+  parameters.resize_inode = options.defaults == Defaults::current;
   parameters.label = options.label;
   parameters.reserved_percent = options.reserved_percent;
   if (const auto applied = apply_switches(options, parameters); !applied) return propagate(applied);
   if (ext3 && !parameters.has_journal) {
     return fail_option({"features", "^has_journal"}, "ext3 has a journal", {{"fs", "ext2"}});
   }
+  const bool asks_resize_inode = is_asked(options, "resize_inode");
+  if (!parameters.sparse_super) {
+    if (asks_resize_inode) {
+      return fail_option({"features", "resize_inode"}, "it needs sparse_super");
+    }
+    parameters.resize_inode = false;
+  }
+  parameters.resize_inode_is_default = parameters.resize_inode && !asks_resize_inode;
+  parameters.journal_is_default =
+      ext4 && parameters.has_journal && !options.journal && !is_asked(options, "has_journal");
 
   // A time beyond what the superblock's 40 bits hold comes only from a strange source; the field
   // then holds its most.
@@ -216,6 +242,7 @@ std::uint32_t Parameters::inode_xattr_bytes() const noexcept {
 
 std::uint32_t Parameters::feature_compat() const noexcept {
   return (has_journal ? EXT3_FEATURE_COMPAT_HAS_JOURNAL : 0u) | EXT2_FEATURE_COMPAT_EXT_ATTR |
+         (resize_inode ? EXT2_FEATURE_COMPAT_RESIZE_INODE : 0u) |
          (dir_index ? EXT2_FEATURE_COMPAT_DIR_INDEX : 0u);
 }
 
@@ -241,6 +268,7 @@ std::string Parameters::feature_words() const {
   };
   add(has_journal, "has_journal");
   add(true, "ext_attr");
+  add(resize_inode, "resize_inode");
   add(dir_index, "dir_index");
   add(true, "filetype");
   add(extents, "extent");

@@ -28,7 +28,12 @@ struct Parameters {
   bool dir_nlink = false;
   bool extra_isize = false;
   bool large_dir = false;
+  bool resize_inode = false;
+  /// Reserved descriptors were not asked for: they give way where a given size has no room.
+  bool resize_inode_is_default = false;
   bool has_journal = false;
+  /// The journal was not asked for: a volume that is too small for one, or has no room, has none.
+  bool journal_is_default = false;
 
   std::string label;
   Uuid uuid{};

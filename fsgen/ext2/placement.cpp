@@ -16,23 +16,19 @@ namespace {
 
 constexpr std::string_view kSuperblock = "superblock";
 constexpr std::string_view kDescriptors = "group_descriptors";
+constexpr std::string_view kReservedDescriptors = "reserved_group_descriptors";
 constexpr std::string_view kBlockBitmap = "block_bitmap";
 constexpr std::string_view kInodeBitmap = "inode_bitmap";
 constexpr std::string_view kInodeTable = "inode_table";
 constexpr std::string_view kInode = "inode";
 constexpr std::string_view kAttributes = "attribute_blocks";
 constexpr std::string_view kJournal = "journal";
-constexpr std::array kNames = {structures::kBootArea,
-                               structures::kVolume,
-                               structures::kTail,
-                               kSuperblock,
-                               kDescriptors,
-                               kBlockBitmap,
-                               kInodeBitmap,
-                               kInodeTable,
-                               kInode,
-                               kAttributes,
-                               kJournal};
+constexpr std::array kNames = {structures::kBootArea, structures::kVolume,
+                               structures::kTail,     kSuperblock,
+                               kDescriptors,          kReservedDescriptors,
+                               kBlockBitmap,          kInodeBitmap,
+                               kInodeTable,           kInode,
+                               kAttributes,           kJournal};
 
 constexpr std::uint64_t kSuperblockBytes = 1024;
 constexpr std::uint64_t kBootAreaBytes = 1024;
@@ -110,7 +106,8 @@ std::vector<Range> Ext2Image::structure(std::string_view name, std::uint64_t num
     const std::optional<Range> inode = inode_range(number);
     return inode ? std::vector{*inode} : std::vector<Range>();
   }
-  const std::array grouped = {kSuperblock, kDescriptors, kBlockBitmap, kInodeBitmap, kInodeTable};
+  const std::array grouped = {kSuperblock,  kDescriptors, kReservedDescriptors,
+                              kBlockBitmap, kInodeBitmap, kInodeTable};
   if (std::ranges::find(grouped, name) != grouped.end()) {
     if (number >= volume_->layout().group_count()) return {};
     return group_structure(name, GroupNo{static_cast<std::uint32_t>(number)});
@@ -142,6 +139,11 @@ std::vector<Range> Ext2Image::group_structure(std::string_view name, GroupNo gro
   if (!layout.has_superblock(group)) return {};
   const BlockNo start = layout.group_start(group);
   if (name == kDescriptors) return {blocks_at(start + 1, layout.descriptor_blocks())};
+  if (name == kReservedDescriptors) {
+    if (layout.reserved_descriptor_blocks() == 0) return {};
+    return {
+        blocks_at(start + (1 + layout.descriptor_blocks()), layout.reserved_descriptor_blocks())};
+  }
   // The first one stands behind the boot area, in the same block if that is large enough.
   return {{std::max(start.value() * block_bytes(), kBootAreaBytes), kSuperblockBytes}};
 }

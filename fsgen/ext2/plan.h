@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fsgen/image/defaults.h"
 #include "fsgen/image/free_space.h"
 #include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
@@ -27,6 +28,7 @@ std::string to_string(const Uuid& uuid);
 
 struct Options {
   Variant variant = Variant::ext2;
+  Defaults defaults = Defaults::current;
   std::uint32_t block_bytes =
       0;  ///< 1024, 2048 or 4096; 0: 4096, or 1024 when `size_bytes` is below 8 MiB
   std::uint32_t inode_bytes = 0;  ///< 128 or 256; 0: 256
@@ -34,11 +36,16 @@ struct Options {
   std::optional<std::uint64_t> size_bytes;
   /// Without a size: leave this much. Unset: the larger of 10 % and 64 MiB.
   std::optional<FreeSpace> free;
-  /// At least so many inodes; unset: those in use plus 10 % plus 1024.
+  /// At least so many inodes; unset: those in use plus 10 % plus 1024, which give way where a given
+  /// size has no room for them.
   std::optional<std::uint32_t> inodes;
+  /// At least one inode for so many bytes of the file system; the size of a block or more. Unset:
+  /// for 16 KiB (32 KiB from 4 TiB on, 64 KiB from 16 TiB on), which gives way, too.
+  std::optional<std::uint32_t> bytes_per_inode;
   std::string label;         ///< up to 16 bytes
   std::optional<Uuid> uuid;  ///< unset: derived from the tree and the options
-  /// Unset: ext3 has one, ext2 and ext4 do not.
+  /// Unset: ext3 and ext4 have one, of the size that mke2fs chooses. That of ext4 gives way where a
+  /// given size has no room for it, and a file system of less than 2048 blocks has none.
   std::optional<bool> journal;
   std::uint32_t reserved_percent = 0;
   /// mke2fs's words, "^" in front takes one away: dir_index, sparse_super, metadata_csum, 64bit,

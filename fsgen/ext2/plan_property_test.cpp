@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <memory>
+#include <string>
 #include <string_view>
 #include <tuple>
 
@@ -61,7 +63,42 @@ void check_variant(Variant variant, int cases) {
   });
 }
 
+/// The smallest size that 0.1.0 took, which its refusal names.
+std::uint64_t smallest_size_of_0_1(const std::shared_ptr<const SourceTree>& tree, Options options) {
+  options.defaults = Defaults::v0_1;
+  options.free.reset();
+  options.size_bytes = 32 << 10;
+  const auto refused = ext2::plan(tree, options);
+  if (refused) return *options.size_bytes;
+  const std::string_view before = "the smallest size that fits is ";
+  const std::size_t at = refused.error().what.find(before);
+  if (at == std::string::npos) RC_FAIL(refused.error().what);
+  return std::stoull(refused.error().what.substr(at + before.size()));
+}
+
 }  // namespace
+
+TEST_CASE("a size that 0.1.0 took is not too small for what came to the defaults since") {
+  for (const Variant variant : {Variant::ext2, Variant::ext3, Variant::ext4}) {
+    testing::check_property(60, [variant] {
+      const testing::RandomTree tree = *testing::random_tree();
+      Options options = *random_options(variant).as("options");
+      if (variant == Variant::ext4 && options.journal == false) options.journal.reset();
+      const BuiltTree built = tree.build();
+      const std::uint64_t least = smallest_size_of_0_1(built.tree, options);
+      options.free.reset();
+      const auto more =
+          *rc::gen::element(0ull, 4096ull, 70'000ull, 1ull << 20, 20ull << 20, 200ull << 20)
+               .as("bytes more");
+      options.size_bytes = least + more;
+      const auto image = ext2::plan(built.tree, options);
+      if (!image) RC_FAIL(image.error().what);
+      RC_ASSERT((*image)->size_bytes() == *options.size_bytes);
+      const std::string objections = ext2::testing::objections(*image, built);
+      if (!objections.empty()) RC_FAIL(objections);
+    });
+  }
+}
 
 TEST_CASE("random trees are clean and whole as ext2") { check_variant(Variant::ext2, 100); }
 TEST_CASE("random trees are clean and whole as ext3") { check_variant(Variant::ext3, 100); }

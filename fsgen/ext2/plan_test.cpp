@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "fsgen/ext2/testing/judge.h"
 #include "fsgen/tree/tree_builder.h"
@@ -119,6 +121,158 @@ TEST_CASE("the default leaves the larger of 10 % and 64 MiB free") {
   CHECK(fact(*image, "free_block_count") * 4096 >= 64u << 20);
   CHECK(fact(*image, "free_block_count") * 4096 < 66u << 20);
   CHECK(image->size_bytes() % (1 << 20) == 0);
+}
+
+TEST_CASE("ext4 has a journal by default, which gives way") {
+  const BuiltTree built = TreeBuilder{}.patterned_file("a", 30u << 20).build();
+  Options options;
+  options.variant = Variant::ext4;
+  CHECK(fact(*require_clean(built, options), "journal_blocks") == 1024);
+  options.defaults = Defaults::v0_1;
+  CHECK(fact(*require_clean(built, options), "journal_blocks") == 0);
+  options.defaults = Defaults::current;
+  options.journal = false;
+  CHECK(fact(*require_clean(built, options), "journal_blocks") == 0);
+  options.journal.reset();
+  options.features = {"^has_journal"};
+  CHECK(fact(*require_clean(built, options), "journal_blocks") == 0);
+  options.features.clear();
+  // No room for 4 MiB of journal: the size is taken all the same, and the inodes are there again.
+  options.size_bytes = 32u << 20;
+  options.block_bytes = 4096;
+  const auto image = ext2::plan(built.tree, options);
+  if (!image) FAIL(image.error().what);
+  CHECK((*image)->gave_way() == "a journal");
+  CHECK(fact(**image, "journal_blocks") == 0);
+  CHECK(fact(**image, "inode_count") >= 2048);
+  CHECK(ext2::testing::objections(*image, built) == "");
+  options.journal = true;
+  const auto refused = ext2::plan(built.tree, options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Errc::does_not_fit);
+  CHECK_THAT(refused.error().what,
+             Catch::EndsWith("; of what was asked for, the journal takes 4194304 bytes"));
+  // Below 2048 blocks there is none, and nothing is said of it.
+  options.journal.reset();
+  options.size_bytes = 4u << 20;
+  const auto small = ext2::plan(TreeBuilder{}.build().tree, options);
+  REQUIRE(small);
+  CHECK(fact(**small, "journal_blocks") == 0);
+  CHECK((*small)->gave_way().empty());
+}
+
+TEST_CASE("reserved descriptors are as many as mke2fs has, and never without sparse_super") {
+  const BuiltTree built = TreeBuilder{}.file("a", "b").build();
+  const auto reserved = [&](const Options& options) {
+    const auto image = ext2::plan(built.tree, options);
+    if (!image) FAIL(image.error().what);
+    const std::vector<Range> blocks = (*image)->structure("reserved_group_descriptors", 0);
+    return blocks.empty() ? 0 : blocks.front().length / (*image)->block_bytes();
+  };
+  Options options;
+  options.variant = Variant::ext4;
+  options.block_bytes = 4096;
+  for (const auto& [size_bytes, blocks] :
+       {std::pair{std::uint64_t{64} << 20, 7u}, std::pair{std::uint64_t{1} << 30, 127u},
+        std::pair{std::uint64_t{20} << 30, 1024u}, std::pair{std::uint64_t{17} << 40, 0u}}) {
+    options.size_bytes = size_bytes;
+    CHECK(reserved(options) == blocks);
+  }
+  options.size_bytes = std::uint64_t{1} << 30;
+  require_clean(built, options);
+  options.features = {"^resize_inode"};
+  CHECK(reserved(options) == 0);
+  options.features = {"^sparse_super"};
+  CHECK(reserved(options) == 0);
+  require_clean(built, options);
+  options.features = {"^sparse_super", "resize_inode"};
+  CHECK_FALSE(ext2::plan(built.tree, options));
+  options.features = {};
+  options.defaults = Defaults::v0_1;
+  CHECK(reserved(options) == 0);
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    Options crossing = options_of(shape);
+    crossing.size_bytes = std::uint64_t{300} << 20;
+    require_clean(built, crossing);
+  }
+}
+
+TEST_CASE("inodes follow the size of the file system") {
+  const BuiltTree built = TreeBuilder{}.file("a", "b").build();
+  struct Row {
+    std::uint64_t size_bytes;
+    std::uint64_t bytes_per_inode;
+  };
+  // mke2fs's default, big and huge.
+  for (const Row& row : {Row{std::uint64_t{1} << 30, 16384}, Row{std::uint64_t{20} << 30, 16384},
+                         Row{std::uint64_t{4} << 40, 32768}, Row{std::uint64_t{16} << 40, 65536}}) {
+    CAPTURE(row.size_bytes);
+    Options options;
+    options.variant = Variant::ext4;
+    options.size_bytes = row.size_bytes;
+    const auto image = ext2::plan(built.tree, options);
+    REQUIRE(image);
+    const std::uint64_t wanted = row.size_bytes / row.bytes_per_inode;
+    CHECK(fact(**image, "inode_count") >= wanted);
+    CHECK(fact(**image, "inode_count") < wanted + wanted / 100);
+    CHECK((*image)->gave_way().empty());
+  }
+  // Size and inodes settle together.
+  Options options;
+  options.variant = Variant::ext4;
+  options.free = FreeBytes{std::uint64_t{20} << 30};
+  const auto image = require_clean(built, options);
+  CHECK(fact(*image, "inode_count") >= image->size_bytes() / 16384);
+  CHECK(fact(*image, "free_block_count") >= (std::uint64_t{20} << 30) / 4096);
+  // 20 GiB, their tables, which take a sixty-fourth, and a hundredth for all else.
+  CHECK(image->size_bytes() < (std::uint64_t{20} << 30) / 100 * 103);
+  std::uint64_t stored = 0;
+  for_each_extent(*image, {0, image->size_bytes()}, [&](const Extent& extent) {
+    if (extent.kind != ExtentKind::hole) stored += extent.length;
+    return true;
+  });
+  CHECK(stored < 8u << 20);
+}
+
+TEST_CASE("inodes that were asked for are there, and those of 0.1 do not follow the size") {
+  const BuiltTree built = TreeBuilder{}.file("a", "b").build();
+  Options options;
+  options.size_bytes = 256 << 20;
+  options.bytes_per_inode = 4096;
+  CHECK(fact(*require_clean(built, options), "inode_count") == 65536);
+  options.bytes_per_inode = 1 << 20;
+  CHECK(fact(*require_clean(built, options), "inode_count") < 2000);
+  options.bytes_per_inode.reset();
+  options.inodes = 60'000;
+  CHECK(fact(*require_clean(built, options), "inode_count") >= 60'000);
+  options.inodes.reset();
+  options.defaults = Defaults::v0_1;
+  CHECK(fact(*require_clean(built, options), "inode_count") < 2000);
+  options = {};
+  options.bytes_per_inode = 2048;
+  const auto refused = ext2::plan(built.tree, options);
+  REQUIRE_FALSE(refused);
+  CHECK_THAT(hinted_text(refused.error()), Catch::StartsWith("bytes-per-inode=2048: a group has"));
+}
+
+TEST_CASE("a size that has no room for its inodes has fewer, and says so") {
+  const BuiltTree built = TreeBuilder{}.patterned_file("a", 30u << 20).build();
+  Options options;
+  options.variant = Variant::ext4;
+  options.journal = false;
+  options.block_bytes = 4096;
+  options.size_bytes = (30u << 20) + (400u << 10);
+  const auto image = ext2::plan(built.tree, options);
+  if (!image) FAIL(image.error().what);
+  CHECK_THAT((*image)->gave_way(), Catch::Contains("inodes"));
+  CHECK(fact(**image, "free_inode_count") >= 1024);
+  CHECK(ext2::testing::objections(*image, built) == "");
+  // Not even for the spare ones of 0.1.0, which refused it.
+  options.size_bytes = (30u << 20) + (100u << 10);
+  require_clean(built, options);
+  options.defaults = Defaults::v0_1;
+  CHECK_FALSE(ext2::plan(built.tree, options));
 }
 
 TEST_CASE("a size that is too small names the smallest that fits, and that one fits") {

@@ -42,6 +42,12 @@ std::vector<Setting> ways_to_larger_files(Parameters parameters, std::uint64_t s
   return {{"fs", "ext4"}};
 }
 
+Parameters parameters_of(Parameters parameters, const Volume::Size& size) {
+  parameters.has_journal = size.journal_blocks != 0;
+  parameters.resize_inode = size.reserved_descriptor_blocks != 0;
+  return parameters;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const SourceTree> tree,
@@ -172,8 +178,10 @@ InodeBlocks Contents::blocks_of(NodeNo no) const noexcept {
 
 Volume::Volume(const Contents& contents, const Size& size)
     : contents_(contents),
-      layout_(contents.parameters, size.block_count, size.inodes_per_group),
-      mapper_(contents_.parameters, layout_),
+      parameters_(parameters_of(contents.parameters, size)),
+      layout_(parameters_, size.block_count, size.inodes_per_group,
+              size.reserved_descriptor_blocks),
+      mapper_(parameters_, layout_),
       journal_blocks_(size.journal_blocks) {
   place();
   if (!fits()) return;
@@ -202,6 +210,8 @@ void Volume::place() {
   directory_starts_.finish(at);
   xattrs_start_ = at;
   at += contents_.xattrs.block_count();
+  resize_map_ = at;
+  if (has_resize_inode()) at += 1;
   journal_start_ = at;
   if (has_journal()) {
     const BlockRun run{0, journal_blocks_, 0};
@@ -242,6 +252,7 @@ Volume::Area Volume::area_of(SpaceNo space) const noexcept {
   if (space >= used_end_) return Area::free;
   if (space >= files_start_) return Area::files;
   if (space >= journal_start_) return Area::journal;
+  if (space >= resize_map_) return Area::resize_map;
   if (space >= xattrs_start_) return Area::xattrs;
   if (space >= layout_.packed_end()) return Area::directories;
   return Area::packed_metadata;
@@ -254,6 +265,8 @@ SpaceNo Volume::area_end(Area area) const noexcept {
     case Area::directories:
       return xattrs_start_;
     case Area::xattrs:
+      return resize_map_;
+    case Area::resize_map:
       return journal_start_;
     case Area::journal:
       return files_start_;

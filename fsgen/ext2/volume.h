@@ -67,14 +67,15 @@ struct Contents {
 };
 
 /// The contents, placed: a layout of groups, and one monotone cursor through its space. In this
-/// order: packed group metadata, directories, attribute blocks, the journal, then each node's file
-/// or long symlink, in the tree's data order. Immutable.
+/// order: packed group metadata, directories, attribute blocks, the resize inode's map, the
+/// journal, then each node's file or long symlink, in the tree's data order. Immutable.
 class Volume {
  public:
   struct Size {
     std::uint64_t block_count = 0;
     std::uint32_t inodes_per_group = 0;
     std::uint32_t journal_blocks = 0;
+    std::uint32_t reserved_descriptor_blocks = 0;
   };
 
   Volume(const Contents& contents, const Size& size);
@@ -89,16 +90,27 @@ class Volume {
   }
 
   const Contents& contents() const noexcept { return contents_; }
-  const Parameters& parameters() const noexcept { return contents_.parameters; }
+  /// Those of the contents, but for what this volume has no room for.
+  const Parameters& parameters() const noexcept { return parameters_; }
   const GroupLayout& layout() const noexcept { return layout_; }
   const BlockMapper& mapper() const noexcept { return mapper_; }
 
   /// The area of space that holds a SpaceNo; each ends where the next begins.
-  enum class Area : std::uint8_t { packed_metadata, directories, xattrs, journal, files, free };
+  enum class Area : std::uint8_t {
+    packed_metadata,
+    directories,
+    xattrs,
+    resize_map,
+    journal,
+    files,
+    free
+  };
   Area area_of(SpaceNo space) const noexcept;
   SpaceNo area_end(Area area) const noexcept;
   SpaceNo used_end() const noexcept { return used_end_; }
   SpaceNo xattrs_start() const noexcept { return xattrs_start_; }
+  /// The block that maps the resize inode, if there is one.
+  SpaceNo resize_map() const noexcept { return resize_map_; }
 
   InodeBlocks blocks_of_directory(DirectoryNo directory) const noexcept;
   InodeBlocks blocks_of_node(NodeNo node) const noexcept;
@@ -106,6 +118,7 @@ class Volume {
   DirectoryNo directory_at(SpaceNo space) const noexcept;
   NodeNo node_at(SpaceNo space) const noexcept;
   bool has_journal() const noexcept { return journal_blocks_ != 0; }
+  bool has_resize_inode() const noexcept { return layout_.reserved_descriptor_blocks() != 0; }
 
   /// Inodes in use in the group, which are always its first ones.
   std::uint32_t used_inodes(GroupNo group) const noexcept;
@@ -133,10 +146,12 @@ class Volume {
   SpaceNo place_blocks(std::span<const BlockRun> runs, SpaceNo start) const;
 
   const Contents& contents_;
+  Parameters parameters_;
   GroupLayout layout_;
   BlockMapper mapper_;
   std::uint32_t journal_blocks_;
   SpaceNo xattrs_start_;
+  SpaceNo resize_map_;
   SpaceNo journal_start_;
   SpaceNo files_start_;
   SpaceNo used_end_;

@@ -22,12 +22,13 @@ constexpr std::string_view kManual =
     "read-only. What else is lost is counted in one line and listed by `inspect --differences`.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 13> rows{{
+  static const std::array<OptionRow, 14> rows{{
       size_option(),
       free_option(),
       label_option("11 (FAT)",
                    "In FAT up to 11 characters of ASCII; lower case becomes upper case."),
       uuid_option("1234-ABCD (FAT)", "In FAT it is the volume id, _1234-ABCD_."),
+      defaults_option(),
       {.name = "cluster-size",
        .value_name = "BYTES",
        .help = "512 to 65536 (default: by size)",
@@ -145,6 +146,8 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   if (name == "fat16") options.width = Width::fat16;
   if (name == "fat32") options.width = Width::fat32;
   OptionReader reader(values);
+  Defaults defaults = Defaults::current;  // no default has changed since 0.1.0
+  reader.defaults(defaults);
   reader.size("size", options.size_bytes);
   reader.free_space("free", options.free);
   reader.text("label", options.label);

@@ -38,6 +38,10 @@ void OptionReader::free_space(std::string_view name, std::optional<FreeSpace>& p
   }
 }
 
+void OptionReader::defaults(Defaults& place) {
+  choice<Defaults>("defaults", {{"0.1", Defaults::v0_1}}, place);
+}
+
 void OptionReader::number(std::string_view name, Limits limits, std::uint32_t& place) {
   place = parse_number(name, limits).value_or(place);
 }

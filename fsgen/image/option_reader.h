@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "fsgen/image/defaults.h"
 #include "fsgen/image/free_space.h"
 #include "fsgen/image/option_row.h"
 #include "support/error.h"
@@ -27,6 +28,9 @@ class OptionReader {
   void size(std::string_view name, std::optional<std::uint64_t>& place);
   /// A size, or "25%".
   void free_space(std::string_view name, std::optional<FreeSpace>& place);
+
+  /// The row defaults_option().
+  void defaults(Defaults& place);
 
   struct Limits {
     std::uint32_t least = 0;

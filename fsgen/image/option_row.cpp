@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/image/option_row.h"
 
+#include <array>
+
 namespace mkvirtfs {
+namespace {
+
+constexpr std::array<std::string_view, 1> kDefaultsWords{"0.1"};
+
+}  // namespace
 
 OptionRow size_option() {
   return {.name = "size",
@@ -38,6 +45,18 @@ OptionRow uuid_option(std::string_view note, std::string_view manual) {
           .help = "Volume UUID (default: from the contents)",
           .note = note,
           .manual = manual};
+}
+
+OptionRow defaults_option() {
+  return {.name = "defaults",
+          .kind = OptionKind::choice,
+          .value_name = "VERSION",
+          .help = "Defaults of an older version",
+          .choices = kDefaultsWords,
+          .manual =
+              "What no option says is as it was in this version: `0.1` gives the images of 0.1.0, "
+              "byte for byte. An overlay that was kept over an image of that version opens over "
+              "this one."};
 }
 
 void OptionValues::remove(std::string_view name) {

@@ -49,6 +49,7 @@ OptionRow size_option();
 OptionRow free_option();
 OptionRow label_option(std::string_view note, std::string_view manual);
 OptionRow uuid_option(std::string_view note, std::string_view manual);
+OptionRow defaults_option();
 
 /// The options that were given, by name, with their values as text. A flag has no values.
 class OptionValues {

@@ -43,6 +43,7 @@ class PatchedImage final : public PlannedImage {
   std::string volume_id() const override { return image_->volume_id(); }
   std::vector<ImageFact> facts() const override;
   std::string remark() const override { return image_->remark(); }
+  std::string gave_way() const override { return image_->gave_way(); }
   void differences(DifferenceSink& sink) const override { image_->differences(sink); }
 
   const SourceTree& tree() const noexcept override { return image_->tree(); }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -76,6 +77,10 @@ class PlannedImage : public Image {
   virtual std::vector<Range> structure(std::string_view name, std::uint64_t number = 0) const = 0;
   /// The names that structure() knows, each kept like an API.
   virtual std::span<const std::string_view> structure_names() const noexcept = 0;
+
+  /// What the format has by default and a given size had no room for: a list in words; empty when
+  /// all had.
+  virtual std::string gave_way() const { return {}; }
 };
 
 }  // namespace mkvirtfs

@@ -20,12 +20,13 @@ constexpr std::string_view kManual =
     "directories and regular files alone.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 9> rows{{
+  static const std::array<OptionRow, 10> rows{{
       label_option("32 (ISO)",
                    "In ISO 9660 up to 32 characters of ASCII, of which Joliet shows 16."),
       uuid_option("a date (ISO)",
                   "In ISO 9660 it is the date of the volume, _2026-01-31-23-59-59-00_, which "
                   "readers take for a UUID."),
+      defaults_option(),
       {.name = "iso-level",
        .value_name = "N",
        .help = "Level of interchange: 1, 2 or 3 (default)",
@@ -122,6 +123,8 @@ const Format& format() {
 Result<Options> read_options(std::string_view /*name*/, const OptionValues& values) {
   Options options;
   OptionReader reader(values);
+  Defaults defaults = Defaults::current;  // no default has changed since 0.1.0
+  reader.defaults(defaults);
   reader.text("label", options.label);
   reader.number("iso-level", {.least = 1, .most = 3}, options.level);
   reader.choice<Joliet>("joliet",
