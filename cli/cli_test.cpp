@@ -199,7 +199,8 @@ Words positional_of(const OptionSet& command) {
 
 }  // namespace
 
-TEST_CASE("an empty value is an empty value, for every option of every subcommand") {
+TEST_CASE("an empty value is an empty value, for every option of every subcommand",
+          "[one-thread]") {
   const std::set<std::string> may_be_empty = {"--label", "--exportname", "--at"};
   const Program all;
   std::size_t with_value = 0;

@@ -58,7 +58,7 @@ void check(const Mistake& mistake) {
 
 }  // namespace
 
-TEST_CASE("each mistyped command line gets a line that helps") {
+TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
   const Place place;
   for (const auto& [line, status, said] : std::vector<std::tuple<std::string, int, std::string>>{
            {"./dir", 2,

@@ -8,7 +8,7 @@
 # Makes the static library `mkvirtfs_NAME` (without SOURCES an interface over USES), its public header set, and the test program `NAME_test`
 # from the tests that stand beside the sources. OPTIMISE_TESTS is for tests that compute much
 # themselves. The tests are a part of the target `threaded_tests`, which TSan runs, unless NO_THREADS
-# says that nothing in the room has threads.
+# says that nothing in the room has threads. TSan also leaves out long tests with the tag [one-thread].
 function(mkvirtfs_room name)
   cmake_parse_arguments(ROOM "OPTIMISE_TESTS;NO_THREADS" "" "HEADERS;SOURCES;USES;PRIVATE_USES;TESTS;TEST_USES" ${ARGN})
   set(target mkvirtfs_${name})
@@ -50,6 +50,10 @@ function(mkvirtfs_room name)
     target_link_libraries(${target} PRIVATE ${ROOM_PRIVATE_USES})
   endif()
   if(MKVIRTFS_TESTS AND ROOM_TESTS)
+    set(tests_to_run "")
+    if(MKVIRTFS_SANITIZE STREQUAL "thread")
+      set(tests_to_run TEST_SPEC "~[one-thread]")
+    endif()
     add_executable(${name}_test ${ROOM_TESTS})
     if(NOT ROOM_OPTIMISE_TESTS)
       # Half of the time that a file of Catch2 assertions takes to compile goes into optimising it.
@@ -57,7 +61,7 @@ function(mkvirtfs_room name)
       mkvirtfs_precompile(${name}_test mkvirtfs_test_precompiled)
     endif()
     target_link_libraries(${name}_test PRIVATE ${target} ${ROOM_TEST_USES} mkvirtfs_test_main)
-    catch_discover_tests(${name}_test TEST_PREFIX "${name}: " PROPERTIES LABELS unit)
+    catch_discover_tests(${name}_test ${tests_to_run} TEST_PREFIX "${name}: " PROPERTIES LABELS unit)
     if(NOT ROOM_NO_THREADS)
       add_dependencies(threaded_tests ${name}_test)
     endif()
@@ -70,6 +74,7 @@ add_custom_target(threaded_tests)
 if(MKVIRTFS_TESTS)
   add_library(mkvirtfs_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/catch_main.cpp)
   find_package(Catch2 2 REQUIRED)
+  target_compile_options(mkvirtfs_test_main PRIVATE -O0)
   target_link_libraries(mkvirtfs_test_main PUBLIC Catch2::Catch2)
   # Owns the precompiled headers of the tests, so it has their compiler flags.
   add_library(mkvirtfs_test_precompiled OBJECT ${PROJECT_SOURCE_DIR}/tests/support/precompiled.cpp)

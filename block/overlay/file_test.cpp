@@ -438,7 +438,8 @@ TEST_CASE("damaged, foreign and newer overlays are refused with a reason") {
   }
 }
 
-TEST_CASE("after a crash at any instant each block is old or new, and nothing flushed is lost") {
+TEST_CASE("after a crash at any instant each block is old or new, and nothing flushed is lost",
+          "[one-thread]") {
   const auto seed = std::random_device()();
   INFO("seed " << seed);
   std::mt19937_64 random(seed);
@@ -646,7 +647,8 @@ TEST_CASE("a flush that fails for lack of space says so, and the next one makes 
   CHECK(out_of_space >= 3);
 }
 
-TEST_CASE("whatever call of a snapshot fails, it is undone or stands, and nothing is lost") {
+TEST_CASE("whatever call of a snapshot fails, it is undone or stands, and nothing is lost",
+          "[one-thread]") {
   bool is_through = false;
   for (int call = 0; !is_through; ++call) {
     for (const int error : {EIO, ENOSPC, 0}) {

@@ -131,7 +131,7 @@ Bytes filled(std::size_t count, int value) { return Bytes(count, static_cast<std
 
 }  // namespace
 
-TEST_CASE("an overlay is its base with what was written, whatever the order") {
+TEST_CASE("an overlay is its base with what was written, whatever the order", "[one-thread]") {
   enum class Kept { memory, directory, file };
   const Kept kept = GENERATE(Kept::memory, Kept::directory, Kept::file);
   const auto seed = std::random_device()();

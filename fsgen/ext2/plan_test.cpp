@@ -14,6 +14,7 @@
 #include "fsgen/tree/tree_builder.h"
 #include "support/arithmetic.h"
 #include "support/sha256.h"
+#include "support/testing/bytes.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/hinted_text.h"
 #include "tests/support/no_threads.h"
@@ -83,7 +84,7 @@ TEST_CASE("an empty directory becomes a clean file system in every shape") {
   }
 }
 
-TEST_CASE("every kind of node is accepted in every shape") {
+TEST_CASE("every kind of node is accepted in every shape", "[one-thread]") {
   TreeBuilder builder;
   builder.file("etc/hostname", "box\n").mode(0600).owner(70000, 80000);
   builder.file("empty", "");
@@ -105,7 +106,7 @@ TEST_CASE("every kind of node is accepted in every shape") {
   }
 }
 
-TEST_CASE("directories of thousands of names are clean in every shape") {
+TEST_CASE("directories of thousands of names are clean in every shape", "[one-thread]") {
   TreeBuilder builder;
   for (int i = 0; i < 6000; ++i)
     builder.file(fmt::format("many/file-with-a-longer-name-{}", i), "");
@@ -275,7 +276,8 @@ TEST_CASE("a size that has no room for its inodes has fewer, and says so") {
   CHECK_FALSE(ext2::plan(built.tree, options));
 }
 
-TEST_CASE("a size that is too small names the smallest that fits, and that one fits") {
+TEST_CASE("a size that is too small names the smallest that fits, and that one fits",
+          "[one-thread]") {
   TreeBuilder builder;
   for (int i = 0; i < 100; ++i) builder.patterned_file(fmt::format("f{}", i), 100'000);
   for (const Shape& shape : kShapes) {
@@ -298,7 +300,7 @@ TEST_CASE("a size that is too small names the smallest that fits, and that one f
   }
 }
 
-TEST_CASE("an image beyond 16 TiB is clean, and huge only in name") {
+TEST_CASE("an image beyond 16 TiB is clean, and huge only in name", "[one-thread]") {
   Options options;
   options.variant = Variant::ext4;
   options.size_bytes = std::uint64_t{20} << 40;
@@ -332,7 +334,7 @@ TEST_CASE("the judge sees a wrong byte, attribute, name and hole") {
   CHECK(seen(TreeBuilder{}.file("a", "right").sparse_file("s", 1 << 20, {{4096, 4096}})));
 }
 
-TEST_CASE("hash trees of three levels, with and without large_dir") {
+TEST_CASE("hash trees of three levels, with and without large_dir", "[one-thread]") {
   // With 1 KiB blocks and names of 250 bytes a leaf holds three names, an index block 126 leaves.
   TreeBuilder builder;
   for (int i = 0; i < 60'000; ++i) builder.file(fmt::format("deep/{:0250}", i), "");
@@ -348,7 +350,7 @@ TEST_CASE("hash trees of three levels, with and without large_dir") {
   require_clean(built, options);
 }
 
-TEST_CASE("a directory with many extents, and one beyond 65000 subdirectories") {
+TEST_CASE("a directory with many extents, and one beyond 65000 subdirectories", "[one-thread]") {
   // 8 MiB groups without flex_bg: a directory of 40 MiB crosses several, so it needs more than 4
   // extents.
   TreeBuilder builder;
@@ -372,7 +374,8 @@ TEST_CASE("a directory with many extents, and one beyond 65000 subdirectories") 
         "the source's root has 65100 subdirectories; ext2 and ext3 end at 31997 [fs=ext4]");
 }
 
-TEST_CASE("files with thousands of holes, deep extent trees and triple indirect blocks") {
+TEST_CASE("files with thousands of holes, deep extent trees and triple indirect blocks",
+          "[one-thread]") {
   std::vector<Range> runs;
   for (std::uint64_t i = 0; i < 20'000; ++i) runs.push_back({i * 16384, 4096});
   std::vector<Range> far;  // reaches every level of indirect blocks at each block size
@@ -391,7 +394,7 @@ TEST_CASE("files with thousands of holes, deep extent trees and triple indirect 
   }
 }
 
-TEST_CASE("a large file crosses groups and copies of the superblock") {
+TEST_CASE("a large file crosses groups and copies of the superblock", "[one-thread]") {
   // Groups are 8 MiB with 1 KiB blocks and 128 MiB with 4 KiB blocks.
   const BuiltTree small =
       TreeBuilder{}.patterned_file("a", 70u << 20).patterned_file("b", 5).build();
@@ -408,7 +411,7 @@ TEST_CASE("a large file crosses groups and copies of the superblock") {
   }
 }
 
-TEST_CASE("more than 1024 inodes share an attribute set over several blocks") {
+TEST_CASE("more than 1024 inodes share an attribute set over several blocks", "[one-thread]") {
   TreeBuilder builder;
   for (int i = 0; i < 2500; ++i) {
     builder.file(fmt::format("f{}", i), "x").xattr("security.selinux", std::string(120, 'l'));
@@ -477,7 +480,7 @@ TEST_CASE("a lost+found of the source is used, one that is no directory refused"
   CHECK_THAT(hinted_text(refused.error()), Catch::Contains("lost+found is not a directory"));
 }
 
-TEST_CASE("journals are clean and of the size mke2fs would choose") {
+TEST_CASE("journals are clean and of the size mke2fs would choose", "[one-thread]") {
   const BuiltTree built = TreeBuilder{}.patterned_file("a", 40u << 20).build();
   for (const Shape& shape : kShapes) {
     if (shape.variant == Variant::ext2) continue;
@@ -614,7 +617,8 @@ TEST_CASE("1 or 2 or 16 threads plan the same image, and so does the caller's al
   CHECK(digest_of(built, options) == alone);
 }
 
-TEST_CASE("reads of any range equal the whole, and the map says where each byte is") {
+TEST_CASE("reads of any range equal the whole, and the map says where each byte is",
+          "[one-thread]") {
   TreeBuilder builder;
   for (int i = 0; i < 300; ++i)
     builder.patterned_file(fmt::format("d/f{}", i), static_cast<std::uint64_t>(i) * 37);
@@ -640,7 +644,7 @@ TEST_CASE("reads of any range equal the whole, and the map says where each byte 
       const std::uint64_t offset = next(size);
       std::vector<std::byte> part(1 + next(std::min<std::uint64_t>(20'000, size - offset)));
       REQUIRE(device.read(offset, part));
-      REQUIRE(std::ranges::equal(part, std::span(whole).subspan(offset, part.size())));
+      REQUIRE(testing::same_bytes(part, std::span(whole).subspan(offset, part.size())));
       std::uint64_t at = offset;
       for_each_extent(device, {offset, part.size()}, [&](const Extent& extent) {
         REQUIRE(extent.offset == at);
@@ -648,7 +652,7 @@ TEST_CASE("reads of any range equal the whole, and the map says where each byte 
         at = extent.end();
         if (extent.kind == ExtentKind::hole) {
           const auto bytes = std::span(whole).subspan(extent.offset, extent.length);
-          REQUIRE(std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; }));
+          REQUIRE(testing::all_zero(bytes));
         }
         return true;
       });

@@ -197,7 +197,8 @@ bool contains(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;
 }
 
-TEST_CASE("every format reads the same at any offset, by its index and without the pass") {
+TEST_CASE("every format reads the same at any offset, by its index and without the pass",
+          "[one-thread]") {
   for (const Format& format : formats()) {
     INFO(format.name);
     const std::string packed = packed_sample(format);
@@ -229,8 +230,8 @@ TEST_CASE("every format reads the same at any offset, by its index and without t
   }
 }
 
-TEST_CASE(
-    "gzip: whatever blocks and members it has, one library reads what the other has indexed") {
+TEST_CASE("gzip: whatever blocks and members it has, one library reads what the other has indexed",
+          "[one-thread]") {
   std::map<std::string, std::string> all;
   for (const int level : {0, 1, 9}) {
     all[fmt::format("level {}", level)] = pack_gzip_as(sample(), {.level = level});
@@ -293,7 +294,8 @@ TEST_CASE("several threads read one stream") {
   }
 }
 
-TEST_CASE("a truncated stream is an error that says where, behind bytes that are right") {
+TEST_CASE("a truncated stream is an error that says where, behind bytes that are right",
+          "[one-thread]") {
   const std::string bytes = some_bytes(250'000, 4);
   for (const Format& format : formats()) {
     INFO(format.name);
@@ -316,7 +318,7 @@ TEST_CASE("a truncated stream is an error that says where, behind bytes that are
   }
 }
 
-TEST_CASE("a flipped bit never goes unseen where the format has checksums") {
+TEST_CASE("a flipped bit never goes unseen where the format has checksums", "[one-thread]") {
   const std::string bytes = some_bytes(250'000, 4);
   for (const Format& format : formats()) {
     INFO(format.name);
@@ -341,7 +343,8 @@ TEST_CASE("a flipped bit never goes unseen where the format has checksums") {
   }
 }
 
-TEST_CASE("what follows the end of any stream is left alone, and where it ends is known") {
+TEST_CASE("what follows the end of any stream is left alone, and where it ends is known",
+          "[one-thread]") {
   const std::string bytes = some_bytes(100'000, 1);
   for (const Format& format : formats()) {
     if (format.compression == Compression::compress) continue;  // has no end

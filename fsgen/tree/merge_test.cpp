@@ -524,7 +524,7 @@ rc::Gen<Op> any_op() {
 
 }  // namespace
 
-TEST_CASE("random layers merge to what unpacking one after the other leaves") {
+TEST_CASE("random layers merge to what unpacking one after the other leaves", "[one-thread]") {
   testing::check_property(1500, [] {
     const auto ops = *rc::gen::resize(
         12, rc::gen::nonEmpty(rc::gen::container<std::vector<std::vector<Op>>>(

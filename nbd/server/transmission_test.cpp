@@ -526,7 +526,7 @@ TEST_CASE("the gaps behind small files do not become chunks", "[transmission]") 
   CHECK(answer.data == device_bytes(*device, 0, 81920));
 }
 
-TEST_CASE("reads of any range of any device give its bytes", "[transmission]") {
+TEST_CASE("reads of any range of any device give its bytes", "[transmission][one-thread]") {
   std::mt19937 random(GENERATE(1U, 2U, 3U, 4U));
   const TemporaryFile file(pattern_bytes(400'000));
   const auto store = std::make_shared<FileStore>(file.path());

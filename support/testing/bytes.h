@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -28,6 +29,18 @@ inline Bytes bytes_of(std::string_view text) {
 
 inline std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// Bytes by the million are compared in one piece: with iterators, unoptimised test programs take
+/// seconds.
+inline bool same_bytes(std::span<const std::byte> one, std::span<const std::byte> other) {
+  return one.size() == other.size() &&
+         (one.empty() || std::memcmp(one.data(), other.data(), one.size()) == 0);
+}
+
+inline bool all_zero(std::span<const std::byte> bytes) {
+  return bytes.empty() ||
+         (bytes[0] == std::byte{0} && same_bytes(bytes.subspan(1), bytes.first(bytes.size() - 1)));
 }
 
 /// `size` bytes that differ from block to block and from byte to byte.

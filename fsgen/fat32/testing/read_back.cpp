@@ -29,6 +29,11 @@ void demand(bool good, const std::string& what) {
   if (!good) throw std::runtime_error(what);
 }
 
+/// For what is demanded of every cluster: it makes no text of what is good.
+void demand(bool good, fmt::format_string<std::uint32_t&> what, std::uint32_t number) {
+  if (!good) throw std::runtime_error(fmt::format(what, number));
+}
+
 /// What a directory entry says.
 struct Found {
   bool is_directory = false;
@@ -109,6 +114,7 @@ class Reader {
     root_at_ = (reserved + fats * fat) * sector_;
     data_at_ = root_at_ + root_slots_ * std::uint64_t{32};
     clusters_ = static_cast<std::uint32_t>((total - data_at_ / sector_) * sector_ / cluster_);
+    claimed_.resize(std::size_t{clusters_} + 2);
     bits_ = clusters_ < 4085 ? 12 : clusters_ < 65525 ? 16 : 32;
     demand(wide == (bits_ == 32), "the FAT's length is in the wrong field");
     if (wide) root_cluster_ = load_le<std::uint32_t>(b, 0x2C);
@@ -168,7 +174,7 @@ class Reader {
       if (entry(c) == 0) {
         ++free;
       } else {
-        demand(claimed_.contains(c), fmt::format("cluster {} is nobody's", c));
+        demand(claimed_[c], "cluster {} is nobody's", c);
       }
     }
     if (bits_ == 32) demand(load_le<std::uint32_t>(info_, 0x1E8) == free, "a wrong free count");
@@ -252,8 +258,9 @@ class Reader {
     const std::uint32_t end = bits_ == 32 ? 0x0FFFFFF8 : bits_ == 16 ? 0xFFF8 : 0xFF8;
     std::vector<std::uint32_t> clusters;
     for (; cluster < end; cluster = entry(cluster)) {
-      demand(cluster >= 2 && cluster < clusters_ + 2, fmt::format("a chain to {}", cluster));
-      demand(claimed_.insert(cluster).second, fmt::format("cluster {} twice", cluster));
+      demand(cluster >= 2 && cluster < clusters_ + 2, "a chain to {}", cluster);
+      demand(!claimed_[cluster], "cluster {} twice", cluster);
+      claimed_[cluster] = true;
       clusters.push_back(cluster);
     }
     return clusters;
@@ -278,7 +285,7 @@ class Reader {
   std::uint64_t data_at_ = 0;
   Bytes fat_;
   Bytes info_;
-  std::set<std::uint32_t> claimed_;
+  std::vector<bool> claimed_;  // by cluster number
 };
 
 /// Files and directories of the source, by path.
@@ -309,8 +316,8 @@ bool equal_bytes(const SourceTree& tree, NodeNo node, ReadA&& a, ReadB&& b, IsHo
   Range dense;
   const auto runs = tree.data_runs(node, dense);
   constexpr std::uint64_t kPiece = 1 << 20;
-  Bytes ours(kPiece);
-  Bytes theirs(kPiece);
+  Bytes ours(std::min(kPiece, length));
+  Bytes theirs(ours.size());
   for (std::uint64_t at = 0; at < length; at += kPiece) {
     const std::uint64_t part = std::min(kPiece, length - at);
     const bool has_data = std::ranges::any_of(
