@@ -180,6 +180,10 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
             "a=dir,sz=3: a source has no option sz (a comma in a path is ,,)"},
            {"serve a=dir,siez=3", 2,
             "a=dir,siez=3: a source has no option siez (did you mean size?)"},
+           {"serve a=dir a=dir,fs=ext4", 2,
+            "a=dir,fs=ext4: a source has no option fs (a comma in a path is ,,); options of the "
+            "image "
+            "go with the first a="},
            {"serve a=dir,fs=ext5", 2,
             "a=dir,fs=ext5: --fs=ext5: none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso"},
            {"serve a=dir,size", 2, "a=dir,size: size needs a value: size=SIZE"},

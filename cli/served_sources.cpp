@@ -41,9 +41,10 @@ struct GivenOptions {
 /// The options of one word, over those that all share.
 class WordOptions {
  public:
-  /// `with_image`: the source is the first of its export, and says what image it is.
-  WordOptions(const GivenOptions& shared, const FormatRegistry& formats, bool with_image)
-      : shared_(shared), formats_(formats), with_image_(with_image) {}
+  /// The first source of an export says what image it is, so `is_first` ones have its options, too.
+  WordOptions(const GivenOptions& shared, const FormatRegistry& formats,
+              std::string_view export_name, bool is_first)
+      : shared_(shared), formats_(formats), export_name_(export_name), is_first_(is_first) {}
 
   Result<GivenOptions> parse(const std::vector<std::string>& texts);
 
@@ -58,14 +59,15 @@ class WordOptions {
 
   const GivenOptions& shared_;
   const FormatRegistry& formats_;
-  const bool with_image_;
+  const std::string_view export_name_;
+  const bool is_first_;
   GivenOptions own_;
   std::vector<const OptionRow*> given_;  // in the order of the word
   std::set<std::string_view> replaced_;  // shared ones that do not count
 };
 
 const OptionRow* WordOptions::find_of_image(std::string_view name) const {
-  if (!with_image_) return nullptr;
+  if (!is_first_) return nullptr;
   if (name == kFormat) return &format_row();
   const auto found =
       std::ranges::find(formats_.options(), name,
@@ -76,7 +78,7 @@ const OptionRow* WordOptions::find_of_image(std::string_view name) const {
 std::vector<std::string> WordOptions::names() const {
   std::vector<std::string> all;
   for (const SourceOption& option : source_options()) all.emplace_back(option.row.name);
-  if (!with_image_) return all;
+  if (!is_first_) return all;
   all.emplace_back(kFormat);
   for (const FormatRegistry::Option& option : formats_.options()) {
     all.emplace_back(option.row.name);
@@ -102,8 +104,11 @@ Result<void> WordOptions::add(const std::string& text) {
   if (row == nullptr) {
     const std::string near = nearest_word(name, names());
     return fail(Errc::usage,
-                fmt::format("a source has no option {}{}", name,
-                            near.empty() ? " (a comma in a path is ,,)" : did_you_mean(near)));
+                fmt::format("a source has no option {}{}{}", name,
+                            near.empty() ? " (a comma in a path is ,,)" : did_you_mean(near),
+                            is_first_ ? ""
+                                      : fmt::format("; options of the image go with the first {}=",
+                                                    export_name_)));
   }
   const bool has_value = equals != std::string::npos;
   if (has_value != (row->kind != OptionKind::flag)) {
@@ -178,7 +183,7 @@ Result<GivenOptions> WordOptions::parse(const std::vector<std::string>& texts) {
   for (const SourceOption& option : source_options()) replace_contradicting(option.row);
   for (const FormatRegistry::Option& option : formats_.options()) replace_contradicting(option.row);
   add_shared(shared_.source, own_.source);
-  if (with_image_) {
+  if (is_first_) {
     add_shared(shared_.image, own_.image);
     if (own_.format.empty()) own_.format = shared_.format;
   }
@@ -243,15 +248,10 @@ Result<void> NamedExports::add(SourceWord word) {
   const auto wrong = [&](std::string_view why) {
     return fail(Errc::usage, fmt::format("{}: {}", word.word, why));
   };
-  // What image it is, the first one of a name says.
   const auto [place, is_first] = places_.try_emplace(word.name, exports_.size());
-  Result<GivenOptions> options = WordOptions(shared_, formats_, is_first).parse(word.options);
-  if (!options) {
-    const bool late = !is_first && options.error().what.starts_with("a source has no option");
-    return wrong(late ? fmt::format("{}; options of the image go with the first {}=",
-                                    options.error().what, word.name)
-                      : error_text(options.error()));
-  }
+  Result<GivenOptions> options =
+      WordOptions(shared_, formats_, word.name, is_first).parse(word.options);
+  if (!options) return wrong(error_text(options.error()));
   Result<SourceSpec> source = read_source_options(options->source);
   if (!source) return wrong(error_text(source.error()));
   if (is_first) {
