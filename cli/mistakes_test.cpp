@@ -138,7 +138,8 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"serve dir -fs=ext4", 2, "serve has no option -fs (did you mean --fs?)"},
            {"serve dir -t ext4", 2, "serve has no option -t (see mkvirtfs serve --help)"},
            {"serve dir --size", 2,
-            "--size=SIZE: the value is missing (make the image exactly this large) (see mkvirtfs "
+            "--size=SIZE: the value is missing (make the image exactly this large: also min (ext)) "
+            "(see mkvirtfs "
             "serve --help)"},
            {"serve dir --fs", 2,
             "--fs=FORMAT: the value is missing (one of ext2, ext3, ext4, fat, fat12, fat16, fat32, "
@@ -237,7 +238,16 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
             "--journal and --no-journal cannot be given together (see mkvirtfs inspect --help)"},
            {"inspect dir --features=foo", 2,
             "--features=foo: not a feature that can be chosen (those are dir_index, sparse_super, "
-            "metadata_csum, 64bit, large_dir, has_journal, resize_inode)"},
+            "metadata_csum, metadata_csum_seed, 64bit, extent, flex_bg, large_dir, ea_inode, "
+            "orphan_file, quota, project, has_journal, resize_inode)"},
+           {"inspect dir --fs=fat --root-mode=755", 2, "--root-mode: fat has no such option"},
+           {"inspect dir --extended=stride", 2,
+            "--extended=stride: not a number of blocks from 1 to 65535"},
+           {"inspect dir --extended=lazy_itable_init=1", 2,
+            "--extended=lazy_itable_init=1: not one of hash_seed=UUID, stride=BLOCKS, "
+            "stripe_width=BLOCKS, errors=WORD"},
+           {"inspect dir --extended=errors=explode", 2,
+            "--extended=errors=explode: not continue, remount-ro or panic"},
            {"inspect dir --mode-mask=999", 2, "--mode-mask=999: not an octal number up to 7777"},
            {"inspect dir --at=/x", 2,
             "--at=/x says where the next source stands, and none follows"},

@@ -92,13 +92,14 @@ std::string heading(const OptionRow& row) {
   return fmt::format(".TP\n.BI {} \" {}\"\n", name, roff_text(row.value_name));
 }
 
-/// What each of its formats says of an option, equal sentences once.
+/// What each of its formats says of an option; what another one said first, once.
 std::string sentences(const FormatRegistry::Option& option) {
   std::vector<std::string_view> said;
   std::string page;
   for (const Format* format : option.formats) {
     const auto own = std::ranges::find(format->options, option.row.name, &OptionRow::name);
-    if (std::ranges::find(said, own->manual) != said.end()) continue;
+    const auto is_said = [&](std::string_view text) { return text.starts_with(own->manual); };
+    if (std::ranges::any_of(said, is_said)) continue;
     said.push_back(own->manual);
     page += roff_sentences(own->manual);
   }

@@ -140,6 +140,18 @@ TEST_CASE("the options of ext arrive") {
   CHECK(image.reserved_percent == 5);
   CHECK(image.features == std::vector<std::string>{"^dir_index", "64bit", "large_dir"});
 
+  const ext2::Options extended =
+      ext2_options({"--fs=ext4", "--size=min", "--no-lost-found",
+                    "--extended=hash_seed=d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f,stride=16",
+                    "--extended", "stripe_width=48,errors=panic"});
+  CHECK(extended.smallest);
+  CHECK_FALSE(extended.size_bytes);
+  CHECK_FALSE(extended.lost_found);
+  CHECK(ext2::to_string(extended.hash_seed.value()) == "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
+  CHECK(extended.stride_blocks == 16);
+  CHECK(extended.stripe_width_blocks == 48);
+  CHECK(extended.on_errors == ext2::OnErrors::panic);
+
   CHECK(ext2_options({"--fs=ext3"}).variant == ext2::Variant::ext3);
   CHECK(ext2_options({"--journal"}).journal == true);
   CHECK(std::get<FreePercent>(*ext2_options({"--free=25%"}).free).percent == 25);

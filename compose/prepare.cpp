@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -188,6 +189,7 @@ class Preparation {
 
   bool format_has_xattrs_ = true;
   Planner planner_;
+  std::optional<AttributeOverride> root_;
   std::shared_ptr<SourceBase> base_ = std::make_shared<SourceBase>();
   std::shared_ptr<ContentStore> contents_;
   PreparedImage prepared_;
@@ -209,6 +211,9 @@ Result<void> Preparation::check() {
   if (!planner) return propagate(planner);
   planner_ = std::move(*planner);
   format_has_xattrs_ = formats.find(name)->holds.xattrs;
+  Result<std::optional<AttributeOverride>> root = read_root(spec_.options);
+  if (!root) return propagate(root);
+  root_ = std::move(*root);
   return {};
 }
 
@@ -239,6 +244,7 @@ Result<void> Preparation::read_sources(LayerStack& layers) {
     Result<void> good = layers.add({std::move(loaded->layer), loaded->at, source.path});
     if (!good) return good;
   }
+  if (root_) layers.set_root(*root_);
   doing_ = "merge the sources";
   Result<Layer> merged = std::move(layers).merge();
   if (!merged) return propagate(merged);
@@ -261,10 +267,14 @@ Result<void> Preparation::plan() {
                 .threads = planning_threads(spec_, resources_)});
   if (!planned) return propagate(planned);
   const std::string gave_way = (*planned)->gave_way();
+  std::string switched_on = (*planned)->switched_on();
   prepared_.image = std::move(*planned);
   prepared_.report.plan_seconds = time.seconds();
   if (std::string remark = prepared_.image->remark(); !remark.empty()) {
     remarks_.add(Remark::About::differences, LogLevel::warning, std::move(remark));
+  }
+  if (!switched_on.empty()) {
+    remarks_.add(Remark::About::switched_on, LogLevel::warning, std::move(switched_on));
   }
   if (const std::string* size = spec_.options.find("size"); size != nullptr && !gave_way.empty()) {
     remarks_.add(Remark::About::gave_way, LogLevel::warning,

@@ -25,6 +25,7 @@
 #include "support/text.h"
 #include "tests/support/allocations.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/hinted_text.h"
 #include "tests/support/temp_dir.h"
 #include "tests/toy_format/toy_formats.h"
 
@@ -272,6 +273,39 @@ TEST_CASE("rules, owners, modes and attributes are as the spec of a source says"
   const PreparedImage mapped = bench.made(spec);
   CHECK(node(mapped, "file").uid == 77);
   CHECK(node(mapped, "file").gid == 88);
+}
+
+TEST_CASE("the root has the owner and the mode that the format's options say") {
+  Bench bench;
+  ImageSpec spec = bench.spec();
+  const auto root_of = [&] { return node(bench.made(spec), ""); };
+  const Node before = root_of();
+  spec.options = {{"free", "1M"}, {"root-owner", "12:34"}, {"root-mode", "1750"}};
+  CHECK(root_of().uid == 12);
+  CHECK(root_of().gid == 34);
+  CHECK(root_of().mode == (S_IFDIR | 01750));
+  CHECK(node(bench.made(spec), "file").uid == ::getuid());
+  // Of several sources, one of them below another's directory.
+  spec.sources.push_back({.path = bench.at("source"), .at = "sub"});
+  CHECK(root_of().uid == 12);
+  CHECK(node(bench.made(spec), "sub").uid == ::getuid());
+  spec.sources.pop_back();
+  spec.options = {{"free", "1M"}, {"root-owner", ":34"}};
+  CHECK(root_of().uid == before.uid);
+  CHECK(root_of().gid == 34);
+  CHECK(root_of().mode == before.mode);
+  spec.format = "iso";
+  spec.options = {{"root-mode", "0700"}};
+  CHECK(root_of().mode == (S_IFDIR | 0700));
+  const auto refusal = [&] {
+    const auto prepared = bench.prepare(spec);
+    REQUIRE_FALSE(prepared);
+    return hinted_text(prepared.error());
+  };
+  spec.options = {{"root-mode", "0788"}};
+  CHECK(refusal() == "root-mode=0788: not an octal number up to 7777");
+  spec.options = {{"root-owner", "no-such-user"}};
+  CHECK(refusal() == "root-owner=no-such-user: there is no user no-such-user here");
 }
 
 TEST_CASE("later times become SOURCE_DATE_EPOCH, and the environment has no say in it") {

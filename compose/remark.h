@@ -23,6 +23,7 @@ struct Remark {
     file_source,       ///< a source that is no archive stands as a file
     unmatched_rule,    ///< no entry of any source matches one of SourceSpec::rules
     differences,       ///< the image does not show all as the source has it
+    switched_on,       ///< the source needs what the format does not have by default
     gave_way,          ///< the given size has no room for all that the format has by default
   };
   About about{};

@@ -415,26 +415,44 @@ std::optional<std::uint32_t> parse_id(const std::string& text, bool group) {
   return std::nullopt;
 }
 
+struct Owner {
+  std::optional<std::uint32_t> uid;
+  std::optional<std::uint32_t> gid;
+};
+
 /// "UID:GID", "UID" or ":GID".
-Result<void> read_owner(const std::string& text, SourceSpec& spec) {
+Result<Owner> read_owner(std::string_view option, const std::string& text) {
+  Owner owner;
   const std::size_t colon = text.find(':');
   const std::string user = text.substr(0, colon);
   const std::string group = colon == std::string::npos ? "" : text.substr(colon + 1);
   if (user.empty() && group.empty()) {
-    return fail_option({"owner", text}, "names neither a user nor a group");
+    return fail_option({std::string(option), text}, "names neither a user nor a group");
   }
   if (!user.empty()) {
-    spec.owner_uid = parse_id(user, false);
-    if (!spec.owner_uid) {
-      return fail_option({"owner", text}, fmt::format("there is no user {} here", user));
+    owner.uid = parse_id(user, false);
+    if (!owner.uid) {
+      return fail_option({std::string(option), text},
+                         fmt::format("there is no user {} here", user));
     }
   }
   if (!group.empty()) {
-    spec.owner_gid = parse_id(group, true);
-    if (!spec.owner_gid) {
-      return fail_option({"owner", text}, fmt::format("there is no group {} here", group));
+    owner.gid = parse_id(group, true);
+    if (!owner.gid) {
+      return fail_option({std::string(option), text},
+                         fmt::format("there is no group {} here", group));
     }
   }
+  return owner;
+}
+
+/// nullopt: not given, or no permission bits, which `reader` then knows.
+std::optional<std::uint16_t> read_permissions(std::string_view option, OptionReader& reader) {
+  const std::string* text = reader.find(option);
+  if (text == nullptr) return {};
+  const auto bits = parse_number<std::uint16_t>(*text, 8);
+  if (bits && *bits <= 07777) return bits;
+  reader.refuse(option, *text, "not an octal number up to 7777");
   return {};
 }
 
@@ -476,16 +494,6 @@ Result<void> read_mappings(const std::string& name, std::span<const std::string>
     mappings.push_back(*mapping);
   }
   return {};
-}
-
-void read_mode_mask(OptionReader& reader, SourceSpec& spec) {
-  const std::string* text = reader.find("mode-mask");
-  if (text == nullptr) return;
-  const auto mask = parse_number<std::uint16_t>(*text, 8);
-  if (!mask || *mask > 07777) {
-    return reader.refuse("mode-mask", *text, "not an octal number up to 7777");
-  }
-  spec.mode_mask = *mask;
 }
 
 /// --sync-source and how long it may take.
@@ -555,9 +563,10 @@ Result<SourceSpec> read_source_options(const OptionValues& values) {
   read_archive_options(reader, spec.archive);
   if (Result<void> good = reader.finish(); !good) return propagate(good);
   if (const std::string* owner = reader.find("owner")) {
-    if (Result<void> good = read_owner(*owner, spec); !good) {
-      return propagate(good);
-    }
+    const Result<Owner> read = read_owner("owner", *owner);
+    if (!read) return propagate(read);
+    spec.owner_uid = read->uid;
+    spec.owner_gid = read->gid;
   }
   for (const auto& [name, mappings] :
        {std::pair("map-uid", &spec.uid_map), std::pair("map-gid", &spec.gid_map)}) {
@@ -570,7 +579,7 @@ Result<SourceSpec> read_source_options(const OptionValues& values) {
   spec.xattrs = !reader.flag("no-xattrs");
   spec.skip_unreadable = reader.flag("skip-unreadable");
   reader.number("threads", {.least = 1, .most = 256}, spec.threads);
-  read_mode_mask(reader, spec);
+  spec.mode_mask = read_permissions("mode-mask", reader).value_or(spec.mode_mask);
   reader.choice<OnChange>(
       "on-change",
       {{"error", OnChange::error}, {"zero", OnChange::zero}, {"stale", OnChange::stale}},
@@ -593,6 +602,21 @@ Result<SourceSpec> read_source_options(const OptionValues& values) {
   }
   if (Result<void> good = reader.finish(); !good) return propagate(good);
   return spec;
+}
+
+Result<std::optional<AttributeOverride>> read_root(const OptionValues& format_options) {
+  AttributeOverride root{};
+  OptionReader reader(format_options);
+  root.permissions = read_permissions("root-mode", reader);
+  if (Result<void> good = reader.finish(); !good) return propagate(good);
+  if (const std::string* text = reader.find("root-owner")) {
+    const Result<Owner> owner = read_owner("root-owner", *text);
+    if (!owner) return propagate(owner);
+    root.uid = owner->uid;
+    root.gid = owner->gid;
+  }
+  if (!root.permissions && !root.uid && !root.gid) return std::nullopt;
+  return root;
 }
 
 }  // namespace mkvirtfs

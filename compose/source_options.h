@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 
 #include "compose/image_spec.h"
 #include "fsgen/image/option_row.h"
+#include "fsgen/tree/layer.h"
 #include "support/error.h"
 
 namespace mkvirtfs {
@@ -41,6 +43,10 @@ Result<SourceSpec> read_source_options(const OptionValues& values);
 /// The files that the values of "file" (PATH=HOSTFILE) put into an image, in their order, as
 /// sources that have all else of `common`. Errc::usage for what is malformed.
 Result<std::vector<SourceSpec>> read_files(const OptionValues& values, const SourceSpec& common);
+
+/// What the options "root-owner" and "root-mode" of a format make of the root; nullopt: nothing.
+/// Looks up users and groups of this host. Errc::usage for what is malformed.
+Result<std::optional<AttributeOverride>> read_root(const OptionValues& format_options);
 
 /// Errc::usage for what SourceSpec::at cannot be.
 Result<void> check_place(const std::string& place);

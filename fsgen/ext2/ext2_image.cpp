@@ -33,6 +33,22 @@ std::string_view name_of(Variant variant) noexcept {
   std::unreachable();
 }
 
+std::string name_of(const OwnFile& file) {
+  switch (file.what) {
+    case OwnFile::What::user_quota:
+      return "quota file of users";
+    case OwnFile::What::group_quota:
+      return "quota file of groups";
+    case OwnFile::What::project_quota:
+      return "quota file of projects";
+    case OwnFile::What::orphans:
+      return "orphan file";
+    case OwnFile::What::xattr_value:
+      return fmt::format("value of an extended attribute, inode {}", file.inode.value());
+  }
+  std::unreachable();
+}
+
 }  // namespace
 
 Ext2Image::Ext2Image(std::unique_ptr<const Contents> contents, std::unique_ptr<const Volume> volume,
@@ -128,6 +144,19 @@ Ext2Image::Place Ext2Image::place_in_directories(SpaceNo space) const {
           .index = index};
 }
 
+Ext2Image::Place Ext2Image::place_in_own_files(SpaceNo space) const {
+  const std::uint32_t own = volume_->own_at(space);
+  const InodeBlocks blocks = volume_->blocks_of_own(own);
+  const std::uint64_t at = space - blocks.start;
+  if (at < blocks.mapping_blocks) {
+    return {
+        .kind = Kind::own_file_map, .blocks = blocks.mapping_blocks - at, .own = own, .index = at};
+  }
+  const std::uint64_t index = at - blocks.mapping_blocks;
+  return {
+      .kind = Kind::own_file, .blocks = blocks.data_blocks() - index, .own = own, .index = index};
+}
+
 Ext2Image::Place Ext2Image::place_in_journal(SpaceNo space) const {
   const InodeBlocks blocks = volume_->blocks_of_journal();
   const std::uint64_t at = space - blocks.start;
@@ -173,6 +202,8 @@ Ext2Image::Place Ext2Image::place_in_space(SpaceNo space) const {
               .index = space - volume_->xattrs_start()};
     case Volume::Area::resize_map:
       return {.kind = Kind::resize_map};
+    case Volume::Area::own_files:
+      return place_in_own_files(space);
     case Volume::Area::journal:
       return place_in_journal(space);
     case Volume::Area::files:
@@ -243,6 +274,14 @@ void Ext2Image::write_block(std::uint64_t block, std::span<std::byte> out) const
       break;
     case Kind::resize_map:
       write_resize_map(*volume_, out);
+      break;
+    case Kind::own_file:
+      write_own(*volume_, place.own, place.index, BlockNo{block}, out);
+      break;
+    case Kind::own_file_map:
+      volume_->mapper().write_mapping_block(
+          volume_->blocks_of_own(place.own), place.index,
+          inode_seed(*volume_, contents_->own_files[place.own].inode), out);
       break;
     case Kind::block_bitmap:
       write_block_bitmap(*volume_, place.group, out);
@@ -315,6 +354,10 @@ std::string Ext2Image::describe(std::uint64_t offset) const {
                          place.group.value());
     case Kind::resize_map:
       return "block map of the reserved group descriptors";
+    case Kind::own_file:
+      return fmt::format("{}, block {}", name_of(contents_->own_files[place.own]), place.index);
+    case Kind::own_file_map:
+      return fmt::format("block map of the {}", name_of(contents_->own_files[place.own]));
     case Kind::block_bitmap:
       return fmt::format("block bitmap, group {}", place.group.value());
     case Kind::inode_bitmap:
@@ -372,6 +415,15 @@ std::vector<ImageFact> Ext2Image::facts() const {
       {"directory_count", std::uint64_t{contents_->directories.count()}},
       {"journal_blocks", volume_->blocks_of_journal().data_blocks()},
   };
+}
+
+std::string Ext2Image::switched_on() const {
+  const std::optional<NodeNo> first = contents_->xattrs.first_with_value();
+  if (!first || volume_->parameters().ea_inode_is_asked) return {};
+  return fmt::format(
+      "ea_inode is on, because the extended attributes of {} need more than a block; GRUB cannot "
+      "read such a volume",
+      *first == kRootNode ? "/" : contents_->tree->path(*first));
 }
 
 std::string Ext2Image::remark() const { return source_remark(*contents_->tree); }

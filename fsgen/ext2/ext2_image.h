@@ -26,6 +26,7 @@ class Ext2Image final : public RegionImage {
   std::vector<ImageFact> facts() const override;
   std::string remark() const override;
   std::string gave_way() const override { return gave_way_; }
+  std::string switched_on() const override;
   void differences(DifferenceSink& sink) const override;
 
   const SourceTree& tree() const noexcept override { return *contents_->tree; }
@@ -55,6 +56,8 @@ class Ext2Image final : public RegionImage {
     directory_map,
     attributes,
     resize_map,
+    own_file,
+    own_file_map,
     journal,
     journal_map,
     file_map,
@@ -70,6 +73,7 @@ class Ext2Image final : public RegionImage {
     GroupNo group{};           // superblock, bitmaps, inode table
     DirectoryNo directory{};   // whose entries or map it is
     NodeNo node = kRootNode;   // whose data or map it is
+    std::uint32_t own = 0;     // the own file whose data or map it is
     std::uint64_t index = 0;   // block within the table, directory, map, attribute blocks, journal;
                                // for file data the logical block
   };
@@ -79,6 +83,7 @@ class Ext2Image final : public RegionImage {
   Place place_in_space(SpaceNo space) const;
   Place place_in_packed_metadata(SpaceNo space) const;
   Place place_in_directories(SpaceNo space) const;
+  Place place_in_own_files(SpaceNo space) const;
   Place place_in_journal(SpaceNo space) const;
   Place place_in_files(SpaceNo space) const;
   Place inode_table_place(GroupNo group, std::uint32_t index) const;

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fsgen/ext2/format.h"
 
+#include <fmt/format.h>
+
 #include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
 
 #include "fsgen/image/option_reader.h"
+#include "support/text.h"
 
 namespace mkvirtfs::ext2 {
 namespace {
@@ -15,13 +23,15 @@ constexpr std::string_view kManual =
     "for atime and ctime, which become the mtime.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 13> rows{{
-      size_option(),
+  static const std::array<OptionRow, 17> rows{{
+      size_or_min_option("also min (ext)"),
       free_option(),
       label_option("16 bytes (ext)", "The volume's label: in ext up to 16 bytes."),
       uuid_option("",
                   "The volume's UUID. By default it is made from the contents and the options."),
       defaults_option(),
+      root_owner_option(),
+      root_mode_option(),
       {.name = "inodes",
        .value_name = "N",
        .help = "At least this many inodes",
@@ -64,11 +74,63 @@ std::span<const OptionRow> rows() {
        .kind = OptionKind::list,
        .value_name = "LIST",
        .help = "As mke2fs -O: dir_index,^metadata_csum...",
-       .manual = "Features by the names that mke2fs(8) has for them, with commas between them; `^` "
-                 "in front takes one away: `dir_index`, `sparse_super`, `metadata_csum`, `64bit`, "
-                 "`large_dir`, `has_journal`, `resize_inode`."},
+       .manual =
+           "Features by the names that mke2fs(8) has for them, with commas between them; `^` "
+           "in front takes one away: `dir_index`, `sparse_super`, `metadata_csum`, "
+           "`metadata_csum_seed`, `64bit`, `extent` (`^extent` needs `^64bit`), `flex_bg`, "
+           "`large_dir`, `ea_inode`, `orphan_file`, `quota`, `project`, `has_journal`, "
+           "`resize_inode`. A name of what an image always or never has is taken where it says "
+           "so. `ea_inode` comes by itself in ext4 where extended attributes do not fit "
+           "a block, and a line says so, because GRUB cannot read such a volume; `^ea_inode` "
+           "refuses them."},
+      {.name = "extended",
+       .kind = OptionKind::list,
+       .value_name = "LIST",
+       .help = "As mke2fs -E: stride=8,hash_seed=UUID...",
+       .manual = "Settings by the names that mke2fs(8) has for them, with commas between them: "
+                 "`hash_seed=`_UUID_, of the indexes of directories; `stride=`_BLOCKS_ and "
+                 "`stripe_width=`_BLOCKS_, of the RAID that the image will lie on; "
+                 "`errors=continue`, `remount-ro` or `panic`, what the kernel does when it finds "
+                 "the file system damaged (mke2fs -e)."},
+      {.name = "no-lost-found",
+       .kind = OptionKind::flag,
+       .help = "Make no lost+found",
+       .manual = "Make no lost+found where the source has none. e2fsck makes it when it repairs "
+                 "something."},
   }};
   return rows;
+}
+
+/// "NAME=VALUE" of mke2fs -E.
+void read_extended(const std::string& text, OptionReader& reader, Options& options) {
+  const std::size_t equals = text.find('=');
+  const std::string_view name = std::string_view(text).substr(0, equals);
+  const std::string value = equals == std::string::npos ? "" : text.substr(equals + 1);
+  const auto blocks = [&](std::uint64_t most) -> std::uint32_t {
+    const std::optional<std::uint64_t> number = parse_size(value);
+    if (number && *number > 0 && *number <= most) return static_cast<std::uint32_t>(*number);
+    reader.refuse("extended", text, fmt::format("not a number of blocks from 1 to {}", most));
+    return 0;
+  };
+  if (name == "hash_seed") {
+    options.hash_seed = parse_uuid(value);
+    if (!options.hash_seed) reader.refuse("extended", text, "not a UUID");
+  } else if (name == "stride") {
+    options.stride_blocks = static_cast<std::uint16_t>(blocks(0xFFFF));
+  } else if (name == "stripe_width" || name == "stripe-width") {
+    options.stripe_width_blocks = blocks(0xFFFFFFFF);
+  } else if (name == "errors" && value == "continue") {
+    options.on_errors = OnErrors::go_on;
+  } else if (name == "errors" && value == "remount-ro") {
+    options.on_errors = OnErrors::remount_read_only;
+  } else if (name == "errors" && value == "panic") {
+    options.on_errors = OnErrors::panic;
+  } else if (name == "errors") {
+    reader.refuse("extended", text, "not continue, remount-ro or panic");
+  } else {
+    reader.refuse("extended", text,
+                  "not one of hash_seed=UUID, stride=BLOCKS, stripe_width=BLOCKS, errors=WORD");
+  }
 }
 
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
@@ -102,7 +164,9 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   options.variant = name == "ext4" ? Variant::ext4 : name == "ext3" ? Variant::ext3 : Variant::ext2;
   OptionReader reader(values);
   reader.defaults(options.defaults);
-  reader.size("size", options.size_bytes);
+  const std::string* size = reader.find("size");
+  options.smallest = size != nullptr && *size == "min";
+  if (!options.smallest) reader.size("size", options.size_bytes);
   reader.free_space("free", options.free);
   reader.text("label", options.label);
   reader.number("inodes", {}, options.inodes);
@@ -117,6 +181,8 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   }
   if (reader.flag("journal")) options.journal = true;
   if (reader.flag("no-journal")) options.journal = false;
+  options.lost_found = !reader.flag("no-lost-found");
+  for (const std::string& text : values.all("extended")) read_extended(text, reader, options);
   const std::span<const std::string> features = values.all("features");
   options.features.assign(features.begin(), features.end());
   if (Result<void> good = reader.finish(); !good) return propagate(good);

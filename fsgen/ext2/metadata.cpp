@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "fsgen/ext2/crc32c.h"
 #include "fsgen/ext2/inode_time.h"
@@ -25,6 +26,7 @@ constexpr std::uint32_t kJournalMagic = 0xC03B3998;  // JBD2_MAGIC_NUMBER
 constexpr std::uint32_t kJournalSuperblockV2 = 4;    // JBD2_SUPERBLOCK_V2
 constexpr std::uint32_t kMostLinksShown =
     65000;  // EXT4_LINK_MAX: above it a directory says 1 (dir_nlink)
+constexpr std::uint32_t kOrphanBlockMagic = 0x0B10CA04;  // EXT4_ORPHAN_BLOCK_MAGIC
 constexpr std::uint32_t kFlexGroupsLog = 4;  // as mke2fs; only a hint for the kernel's allocator
 constexpr std::uint8_t kJournalBackupIsInodeBlocks = 1;  // s_jnl_backup_type
 
@@ -132,6 +134,7 @@ struct InodeDraft {
   BlockNo attribute_block;
   Timestamp time;
   std::span<const std::byte> xattrs;
+  const Xattrs::Value* value = nullptr;  // of the attribute whose file it is
 };
 
 void add_blocks(const Volume& volume, const InodeBlocks& blocks, InodeDraft& draft,
@@ -177,7 +180,6 @@ void draft_node(const Volume& volume, NodeNo no, InodeDraft& draft,
   if (contents.xattrs.has_block(node.xattrs)) {
     draft.attribute_block =
         volume.layout().block_at(volume.xattrs_start() + contents.xattrs.block_of(no, node.xattrs));
-    ++draft.blocks;
   }
   if (node.is_directory()) {
     add_directory(volume, tree.directory_no(no), draft, i_block);
@@ -189,6 +191,7 @@ void draft_node(const Volume& volume, NodeNo no, InodeDraft& draft,
   } else if (node.is_device()) {
     put_device(tree.device_number(no), i_block);
   }
+  draft.blocks = volume.blocks_held_by(no);
 }
 
 void draft_lost_found(const Volume& volume, InodeDraft& draft, std::span<std::byte, 60> i_block) {
@@ -203,6 +206,28 @@ void draft_journal(const Volume& volume, InodeDraft& draft, std::span<std::byte,
   const InodeBlocks blocks = volume.blocks_of_journal();
   draft.size_bytes = blocks.data_blocks() * volume.parameters().block_bytes;
   add_blocks(volume, blocks, draft, i_block);
+}
+
+void draft_own(const Volume& volume, std::uint32_t own, InodeDraft& draft,
+               std::span<std::byte, 60> i_block) {
+  const OwnFile& file = volume.contents().own_files[own];
+  draft.mode = S_IFREG | 0600;
+  draft.time = {static_cast<std::int64_t>(volume.parameters().made_at_s), 0};
+  draft.size_bytes = volume.size_of_own(own);
+  switch (file.what) {
+    case OwnFile::What::user_quota:
+    case OwnFile::What::group_quota:
+    case OwnFile::What::project_quota:
+      draft.flags |= EXT2_IMMUTABLE_FL;
+      break;
+    case OwnFile::What::xattr_value:
+      draft.flags |= EXT4_EA_INODE_FL;
+      draft.value = &volume.contents().xattrs.values()[file.number];
+      break;
+    case OwnFile::What::orphans:
+      break;
+  }
+  add_blocks(volume, volume.blocks_of_own(own), draft, i_block);
 }
 
 /// The first block of group 0 that is kept for descriptors of later groups.
@@ -238,7 +263,10 @@ bool draft_inode(const Volume& volume, InodeNo inode, InodeDraft& draft,
   } else if (inode == kResizeInode && volume.has_resize_inode()) {
     draft_resize(volume, draft, i_block);
   } else {
-    return false;
+    const std::vector<OwnFile>& own = volume.contents().own_files;
+    const auto found = std::ranges::lower_bound(own, inode, {}, &OwnFile::inode);
+    if (found == own.end() || found->inode != inode) return false;
+    draft_own(volume, static_cast<std::uint32_t>(found - own.begin()), draft, i_block);
   }
   return true;
 }
@@ -281,6 +309,12 @@ void write_inode(const Volume& volume, InodeNo number, std::span<std::byte> out)
     inode.i_crtime = to_le(time.seconds);
     inode.i_atime_extra = inode.i_ctime_extra = inode.i_mtime_extra = inode.i_crtime_extra =
         to_le(time.extra);
+  }
+  if (draft.value != nullptr) {  // these fields have another meaning there
+    inode.i_atime = to_le(draft.value->hash);
+    inode.i_ctime = to_le(static_cast<std::uint32_t>(draft.value->references >> 32));
+    inode.osd1.linux1.l_i_version = to_le(static_cast<std::uint32_t>(draft.value->references));
+    inode.i_atime_extra = inode.i_ctime_extra = 0;
   }
   std::memcpy(out.data(), &inode, std::min<std::size_t>(sizeof inode, out.size()));
   std::ranges::copy(draft.xattrs, out.begin() + EXT2_GOOD_OLD_INODE_SIZE + kExtraInodeBytes);
@@ -339,7 +373,7 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
   made.s_max_mnt_count = -1;  // no check by counting mounts
   made.s_magic = to_le<std::uint16_t>(EXT2_SUPER_MAGIC);
   made.s_state = to_le<std::uint16_t>(EXT2_VALID_FS);
-  made.s_errors = to_le<std::uint16_t>(EXT2_ERRORS_CONTINUE);
+  made.s_errors = to_le(std::to_underlying(parameters.on_errors));
   made.s_creator_os = to_le<std::uint32_t>(EXT2_OS_LINUX);
   made.s_rev_level = to_le<std::uint32_t>(EXT2_DYNAMIC_REV);
   made.s_first_ino = to_le(kFirstInode.value());
@@ -369,11 +403,24 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
     made.s_min_extra_isize = made.s_want_extra_isize =
         to_le(narrow<std::uint16_t>(kExtraInodeBytes));
   }
+  made.s_raid_stride = to_le(parameters.stride_blocks);
+  made.s_raid_stripe_width = to_le(parameters.stripe_width_blocks);
   if (parameters.flex_bg) made.s_log_groups_per_flex = kFlexGroupsLog;
+  if (parameters.quota) {
+    made.s_usr_quota_inum = to_le(kUserQuotaInode.value());
+    made.s_grp_quota_inum = to_le(kGroupQuotaInode.value());
+    if (parameters.project) {
+      made.s_prj_quota_inum = to_le(volume.contents().numbers.project_quota().value());
+    }
+  }
+  if (parameters.orphan_file) {
+    made.s_orphan_file_inum = to_le(volume.contents().numbers.orphan_file().value());
+  }
   if (volume.has_journal()) {
     made.s_journal_inum = to_le(kJournalInode.value());
     put_journal_backup(volume, made);
   }
+  if (parameters.metadata_csum_seed) made.s_checksum_seed = to_le(parameters.checksum_seed);
   if (parameters.metadata_csum) {
     made.s_checksum_type = EXT2_CRC32C_CHKSUM;
     made.s_checksum =
@@ -461,6 +508,27 @@ void write_inode_table(const Volume& volume, GroupNo group, std::uint32_t index,
                 out.subspan(static_cast<std::size_t>(i - first) * parameters.inode_bytes,
                             parameters.inode_bytes));
   }
+}
+
+void write_own(const Volume& volume, std::uint32_t own, std::uint64_t index, BlockNo block,
+               std::span<std::byte> out) {
+  const OwnFile& file = volume.contents().own_files[own];
+  std::ranges::fill(out, std::byte{0});
+  if (file.what == OwnFile::What::orphans) {
+    // Slots for inode numbers, all free, and struct ext4_orphan_block_tail.
+    const std::size_t tail = out.size() - 2 * sizeof(std::uint32_t);
+    store_le(out, tail, kOrphanBlockMagic);
+    if (!volume.parameters().metadata_csum) return;
+    const std::uint32_t seed = crc32c_of(inode_seed(volume, file.inode), block.value());
+    store_le(out, tail + sizeof(std::uint32_t), crc32c(seed, out.first(tail)));
+    return;
+  }
+  const std::span<const std::byte> bytes =
+      file.what == OwnFile::What::xattr_value
+          ? std::as_bytes(std::span(volume.contents().xattrs.values()[file.number].bytes))
+          : volume.quota_file(file.what);
+  const std::span<const std::byte> rest = bytes.subspan(index * out.size());
+  std::ranges::copy(rest.first(std::min(rest.size(), out.size())), out.begin());
 }
 
 void write_journal_superblock(const Volume& volume, std::span<std::byte> out) {

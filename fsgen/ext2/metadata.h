@@ -30,6 +30,10 @@ void write_inode_table(const Volume& volume, GroupNo group, std::uint32_t index,
 /// The first block of the journal; the others are zeroes.
 void write_journal_superblock(const Volume& volume, std::span<std::byte> out);
 
+/// Block `index` of an own file of the contents, at `block`.
+void write_own(const Volume& volume, std::uint32_t own, std::uint64_t index, BlockNo block,
+               std::span<std::byte> out);
+
 /// Start of the checksums of an inode's own blocks.
 std::uint32_t inode_seed(const Volume& volume, InodeNo inode) noexcept;
 

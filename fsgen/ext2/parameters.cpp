@@ -36,7 +36,7 @@ std::string_view name_of(Variant variant) noexcept {
   std::unreachable();
 }
 
-/// A feature that `--features` can switch, and the variants in which it may be on.
+/// A feature that can be switched, and the variants in which it may be on.
 struct Switch {
   std::string_view word;
   bool Parameters::* field;
@@ -47,23 +47,75 @@ constexpr Switch kSwitches[] = {
     {"dir_index", &Parameters::dir_index, true, true},
     {"sparse_super", &Parameters::sparse_super, true, true},
     {"metadata_csum", &Parameters::metadata_csum, false, false},
+    {"metadata_csum_seed", &Parameters::metadata_csum_seed, false, false},
     {"64bit", &Parameters::sixty_four_bit, false, false},
+    {"extent", &Parameters::extents, false, false},
+    {"flex_bg", &Parameters::flex_bg, false, false},
     {"large_dir", &Parameters::large_dir, false, false},
+    {"ea_inode", &Parameters::ea_inode, false, false},
+    {"orphan_file", &Parameters::orphan_file, false, false},
+    {"quota", &Parameters::quota, false, false},
+    {"project", &Parameters::project, false, false},
     {"has_journal", &Parameters::has_journal, false, true},
     {"resize_inode", &Parameters::resize_inode, true, true},
 };
+
+/// What a variant always has.
+struct Fixed {
+  std::string_view word;
+  bool Parameters::* field;  // nullptr: every variant has it
+};
+constexpr Fixed kFixed[] = {
+    {"ext_attr", nullptr},
+    {"filetype", nullptr},
+    {"large_file", nullptr},
+    {"huge_file", &Parameters::huge_file},
+    {"dir_nlink", &Parameters::dir_nlink},
+    {"extra_isize", &Parameters::extra_isize},
+};
+
+/// What no image has. It can be taken away, as words for mke2fs do.
+constexpr std::string_view kNeverOn[] = {
+    "bigalloc", "casefold", "encrypt",       "fast_commit", "inline_data",   "journal_dev",
+    "meta_bg",  "mmp",      "sparse_super2", "uninit_bg",   "stable_inodes", "verity",
+};
+
+/// Whether a word that is no switch says what is so anyway.
+Result<void> check_fixed(const Options& options, const Parameters& parameters,
+                         std::string_view word, bool on) {
+  const auto* fixed = std::ranges::find(kFixed, word, &Fixed::word);
+  if (fixed == std::end(kFixed)) {
+    if (!on && std::ranges::find(kNeverOn, word) != std::end(kNeverOn)) return {};
+    std::string known;
+    for (const Switch& each : kSwitches)
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", each.word);
+    return fail_option({"features", std::string(word)},
+                       fmt::format("not a feature that can be chosen (those are {})", known));
+  }
+  const bool is_on = fixed->field == nullptr || parameters.*(fixed->field);
+  if (on == is_on) return {};
+  if (!on) {
+    return fail_option({"features", fmt::format("^{}", word)},
+                       fmt::format("{} always has it", name_of(options.variant)));
+  }
+  if (options.variant != Variant::ext4) {
+    return fail_option({"features", std::string(word)},
+                       fmt::format("{} does not have it", name_of(options.variant)),
+                       {{"fs", "ext4"}});
+  }
+  return fail_option({"features", std::string(word)}, "inodes of 128 bytes have no room for it",
+                     {{"inode-size", "256"}});
+}
 
 Result<void> apply_switches(const Options& options, Parameters& parameters) {
   for (std::string_view word : options.features) {
     const bool on = !word.starts_with('^');
     if (!on) word.remove_prefix(1);
+    if (word == "extents") word = "extent";  // mke2fs takes both
     const auto* found = std::ranges::find(kSwitches, word, &Switch::word);
     if (found == std::end(kSwitches)) {
-      std::string known;
-      for (const Switch& each : kSwitches)
-        known += fmt::format("{}{}", known.empty() ? "" : ", ", each.word);
-      return fail_option({"features", std::string(word)},
-                         fmt::format("not a feature that can be chosen (those are {})", known));
+      if (Result<void> good = check_fixed(options, parameters, word, on); !good) return good;
+      continue;
     }
     const bool allowed = options.variant == Variant::ext4 ||
                          (options.variant == Variant::ext3 && found->in_ext3) ||
@@ -82,6 +134,35 @@ Result<void> apply_switches(const Options& options, Parameters& parameters) {
   return {};
 }
 
+/// Features that need others.
+Result<void> check_features(const Parameters& parameters) {
+  if (parameters.sixty_four_bit && !parameters.extents) {
+    return fail_option({"features", "^extent"}, "64bit needs extent",
+                       {{"features", "^extent,^64bit"}});
+  }
+  if (parameters.metadata_csum_seed && !parameters.metadata_csum) {
+    return fail_option({"features", "metadata_csum_seed"}, "it needs metadata_csum");
+  }
+  if (parameters.orphan_file && !parameters.has_journal) {
+    return fail_option({"features", "orphan_file"}, "it needs has_journal");
+  }
+  if (parameters.project && parameters.inode_bytes == EXT2_GOOD_OLD_INODE_SIZE) {
+    return fail_option({"features", "project"}, "inodes of 128 bytes have no room for it",
+                       {{"inode-size", "256"}});
+  }
+  return {};
+}
+
+/// Whether an image that holds no more than this is better off with small blocks.
+bool is_small_tree(const SourceTree& tree) noexcept {
+  std::uint64_t bytes = 0;
+  for (const Node& node : tree.nodes()) {
+    bytes += node.size_bytes + EXT2_GOOD_OLD_INODE_SIZE;
+    if (bytes >= kSmallImageBytes) return false;
+  }
+  return true;
+}
+
 bool is_asked(const Options& options, std::string_view feature) {
   return std::ranges::find(options.features, feature) != options.features.end();
 }
@@ -98,6 +179,13 @@ void derive_ids(const Options& options, const SourceTree& tree, Parameters& para
   if (options.defaults == Defaults::current) {
     what += fmt::format("defaults 2\n{}\n", options.bytes_per_inode.value_or(0));
   }
+  if (options.smallest) what += "smallest\n";
+  if (!options.lost_found) what += "no lost+found\n";
+  if (options.on_errors != OnErrors::go_on || options.stride_blocks != 0 ||
+      options.stripe_width_blocks != 0) {
+    what += fmt::format("extended {} {} {}\n", std::to_underlying(options.on_errors),
+                        options.stride_blocks, options.stripe_width_blocks);
+  }
   digest.update(std::as_bytes(std::span(what)));
   digest.update(tree_id);
   const auto bytes = digest.finish();
@@ -105,8 +193,10 @@ void derive_ids(const Options& options, const SourceTree& tree, Parameters& para
   // RFC 9562: version 8 (made by our own rule), variant 10.
   parameters.uuid[6] = (parameters.uuid[6] & std::byte{0x0F}) | std::byte{0x80};
   parameters.uuid[8] = (parameters.uuid[8] & std::byte{0x3F}) | std::byte{0x80};
-  for (std::size_t i = 0; i < 4; ++i)
-    parameters.hash_seed[i] = load_le<std::uint32_t>(bytes, 16 + 4 * i);
+  for (std::size_t i = 0; i < 4; ++i) {
+    parameters.hash_seed[i] = options.hash_seed ? load_le<std::uint32_t>(*options.hash_seed, 4 * i)
+                                                : load_le<std::uint32_t>(bytes, 16 + 4 * i);
+  }
   if (options.uuid) parameters.uuid = *options.uuid;
 }
 
@@ -155,8 +245,9 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
 
   parameters.block_bytes = options.block_bytes;
   if (parameters.block_bytes == 0) {
-    parameters.block_bytes =
-        options.size_bytes && *options.size_bytes < kSmallImageBytes ? 1024 : 4096;
+    const bool is_small = options.size_bytes ? *options.size_bytes < kSmallImageBytes
+                                             : options.smallest && is_small_tree(tree);
+    parameters.block_bytes = is_small ? 1024 : 4096;
   }
   if (parameters.block_bytes != 1024 && parameters.block_bytes != 2048 &&
       parameters.block_bytes != 4096) {
@@ -189,7 +280,7 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   if (ext3 && !options.journal.value_or(true)) {
     return fail_option({"no-journal"}, "ext3 has a journal", {{"fs", "ext2"}, {"fs", "ext4"}});
   }
-  if (options.size_bytes && options.free) {
+  if ((options.size_bytes || options.smallest) && options.free) {
     return fail_option({"free"}, kFreeOfGivenSize);
   }
   if (options.made_at_s && *options.made_at_s < 0) {
@@ -207,12 +298,17 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   const bool has_journal_by_default = ext3 || (ext4 && options.defaults == Defaults::current);
   parameters.has_journal = options.journal.value_or(has_journal_by_default);
   parameters.resize_inode = options.defaults == Defaults::current;
+  parameters.lost_found = options.lost_found;
+  parameters.stride_blocks = options.stride_blocks;
+  parameters.stripe_width_blocks = options.stripe_width_blocks;
+  parameters.on_errors = options.on_errors;
   parameters.label = options.label;
   parameters.reserved_percent = options.reserved_percent;
   if (const auto applied = apply_switches(options, parameters); !applied) return propagate(applied);
   if (ext3 && !parameters.has_journal) {
     return fail_option({"features", "^has_journal"}, "ext3 has a journal", {{"fs", "ext2"}});
   }
+  if (const auto good = check_features(parameters); !good) return propagate(good);
   const bool asks_resize_inode = is_asked(options, "resize_inode");
   if (!parameters.sparse_super) {
     if (asks_resize_inode) {
@@ -221,8 +317,12 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
     parameters.resize_inode = false;
   }
   parameters.resize_inode_is_default = parameters.resize_inode && !asks_resize_inode;
-  parameters.journal_is_default =
-      ext4 && parameters.has_journal && !options.journal && !is_asked(options, "has_journal");
+  parameters.journal_is_default = ext4 && parameters.has_journal && !options.journal &&
+                                  !is_asked(options, "has_journal") && !parameters.orphan_file;
+  parameters.ea_inode_is_asked = parameters.ea_inode;
+  parameters.may_have_ea_inode =
+      parameters.ea_inode ||
+      (ext4 && options.defaults == Defaults::current && !is_asked(options, "^ea_inode"));
 
   // A time beyond what the superblock's 40 bits hold comes only from a strange source; the field
   // then holds its most.
@@ -242,6 +342,7 @@ std::uint32_t Parameters::inode_xattr_bytes() const noexcept {
 
 std::uint32_t Parameters::feature_compat() const noexcept {
   return (has_journal ? EXT3_FEATURE_COMPAT_HAS_JOURNAL : 0u) | EXT2_FEATURE_COMPAT_EXT_ATTR |
+         (orphan_file ? EXT4_FEATURE_COMPAT_ORPHAN_FILE : 0u) |
          (resize_inode ? EXT2_FEATURE_COMPAT_RESIZE_INODE : 0u) |
          (dir_index ? EXT2_FEATURE_COMPAT_DIR_INDEX : 0u);
 }
@@ -250,6 +351,8 @@ std::uint32_t Parameters::feature_incompat() const noexcept {
   return EXT2_FEATURE_INCOMPAT_FILETYPE | (extents ? EXT3_FEATURE_INCOMPAT_EXTENTS : 0u) |
          (sixty_four_bit ? EXT4_FEATURE_INCOMPAT_64BIT : 0u) |
          (flex_bg ? EXT4_FEATURE_INCOMPAT_FLEX_BG : 0u) |
+         (metadata_csum_seed ? EXT4_FEATURE_INCOMPAT_CSUM_SEED : 0u) |
+         (ea_inode ? EXT4_FEATURE_INCOMPAT_EA_INODE : 0u) |
          (large_dir ? EXT4_FEATURE_INCOMPAT_LARGEDIR : 0u);
 }
 
@@ -258,6 +361,8 @@ std::uint32_t Parameters::feature_ro_compat() const noexcept {
          EXT2_FEATURE_RO_COMPAT_LARGE_FILE | (huge_file ? EXT4_FEATURE_RO_COMPAT_HUGE_FILE : 0u) |
          (dir_nlink ? EXT4_FEATURE_RO_COMPAT_DIR_NLINK : 0u) |
          (extra_isize ? EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE : 0u) |
+         (quota ? EXT4_FEATURE_RO_COMPAT_QUOTA : 0u) |
+         (project ? EXT4_FEATURE_RO_COMPAT_PROJECT : 0u) |
          (metadata_csum ? EXT4_FEATURE_RO_COMPAT_METADATA_CSUM : 0u);
 }
 
@@ -270,17 +375,22 @@ std::string Parameters::feature_words() const {
   add(true, "ext_attr");
   add(resize_inode, "resize_inode");
   add(dir_index, "dir_index");
+  add(orphan_file, "orphan_file");
   add(true, "filetype");
   add(extents, "extent");
   add(sixty_four_bit, "64bit");
   add(flex_bg, "flex_bg");
+  add(ea_inode, "ea_inode");
+  add(metadata_csum_seed, "metadata_csum_seed");
   add(large_dir, "large_dir");
   add(sparse_super, "sparse_super");
   add(true, "large_file");
   add(huge_file, "huge_file");
   add(dir_nlink, "dir_nlink");
   add(extra_isize, "extra_isize");
+  add(quota, "quota");
   add(metadata_csum, "metadata_csum");
+  add(project, "project");
   return words;
 }
 

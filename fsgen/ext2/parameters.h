@@ -23,11 +23,20 @@ struct Parameters {
   bool flex_bg = false;
   bool sixty_four_bit = false;
   bool metadata_csum = false;
+  bool metadata_csum_seed = false;
   bool sparse_super = true;
   bool huge_file = false;
   bool dir_nlink = false;
   bool extra_isize = false;
   bool large_dir = false;
+  bool orphan_file = false;
+  bool quota = false;
+  bool project = false;
+  /// Some values of extended attributes are files of their own.
+  bool ea_inode = false;
+  /// Whether values may become files where they have no room otherwise.
+  bool may_have_ea_inode = false;
+  bool ea_inode_is_asked = false;
   bool resize_inode = false;
   /// Reserved descriptors were not asked for: they give way where a given size has no room.
   bool resize_inode_is_default = false;
@@ -35,6 +44,10 @@ struct Parameters {
   /// The journal was not asked for: a volume that is too small for one, or has no room, has none.
   bool journal_is_default = false;
 
+  bool lost_found = true;
+  std::uint16_t stride_blocks = 0;
+  std::uint32_t stripe_width_blocks = 0;
+  OnErrors on_errors = OnErrors::go_on;
   std::string label;
   Uuid uuid{};
   std::array<std::uint32_t, 4> hash_seed{};

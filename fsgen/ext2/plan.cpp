@@ -35,7 +35,7 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
   }
 
   if (!options.size_bytes) {
-    auto volume = sizer.with_free_space();
+    auto volume = options.smallest ? sizer.smallest() : sizer.with_free_space();
     if (!volume) return propagate(volume);
     const std::uint64_t size_bytes = (*volume)->layout().block_count() * block_bytes;
     return std::make_shared<Ext2Image>(std::move(*contents), std::move(*volume), size_bytes,

@@ -26,6 +26,9 @@ using Uuid = std::array<std::byte, 16>;
 std::optional<Uuid> parse_uuid(std::string_view text) noexcept;
 std::string to_string(const Uuid& uuid);
 
+/// What the kernel does when it finds the file system damaged; the values of s_errors.
+enum class OnErrors : std::uint16_t { go_on = 1, remount_read_only = 2, panic = 3 };
+
 struct Options {
   Variant variant = Variant::ext2;
   Defaults defaults = Defaults::current;
@@ -34,6 +37,9 @@ struct Options {
   std::uint32_t inode_bytes = 0;  ///< 128 or 256; 0: 256
   /// Exactly this image size; a plan that needs more fails and names the smallest size that fits.
   std::optional<std::uint64_t> size_bytes;
+  /// Instead of a size: as few blocks as hold the contents and what was asked for. What is only a
+  /// default (a journal, reserved descriptors, spare inodes) is left out.
+  bool smallest = false;
   /// Without a size: leave this much. Unset: the larger of 10 % and 64 MiB.
   std::optional<FreeSpace> free;
   /// At least so many inodes; unset: those in use plus 10 % plus 1024, which give way where a given
@@ -48,9 +54,14 @@ struct Options {
   /// given size has no room for it, and a file system of less than 2048 blocks has none.
   std::optional<bool> journal;
   std::uint32_t reserved_percent = 0;
-  /// mke2fs's words, "^" in front takes one away: dir_index, sparse_super, metadata_csum, 64bit,
-  /// large_dir.
+  /// mke2fs's words, "^" in front takes one away; the last one of a name counts.
   std::vector<std::string> features;
+  /// A source without a lost+found gets one.
+  bool lost_found = true;
+  std::optional<Uuid> hash_seed;          ///< of directory indexes; unset: derived as the UUID is
+  std::uint16_t stride_blocks = 0;        ///< RAID: blocks on one disk before the next; 0: unknown
+  std::uint32_t stripe_width_blocks = 0;  ///< RAID: blocks of data in a stripe; 0: unknown
+  OnErrors on_errors = OnErrors::go_on;
   /// Time stamp of the file system itself; unset: the newest mtime of the tree.
   std::optional<std::int64_t> made_at_s;
   /// Plan with at most so many threads; 0: one a processor. The image is the same.

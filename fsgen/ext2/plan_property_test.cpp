@@ -27,9 +27,12 @@ rc::Gen<Options> random_options(Variant variant) {
   return rc::gen::map(
       rc::gen::tuple(rc::gen::element(1024u, 2048u, 4096u), rc::gen::element(128u, 256u),
                      rc::gen::arbitrary<bool>(), rc::gen::arbitrary<bool>(),
-                     rc::gen::inRange<std::uint64_t>(0, 100u << 20)),
+                     rc::gen::inRange<std::uint64_t>(0, 100u << 20),
+                     rc::gen::element<std::string>("", "quota", "project", "orphan_file",
+                                                   "^flex_bg", "^extent")),
       [variant](const auto& drawn) {
-        const auto& [block_bytes, inode_bytes, journal, fewer_features, free_bytes] = drawn;
+        const auto& [block_bytes, inode_bytes, journal, fewer_features, free_bytes, switched] =
+            drawn;
         Options options;
         options.variant = variant;
         options.block_bytes = block_bytes;
@@ -41,6 +44,15 @@ rc::Gen<Options> random_options(Variant variant) {
           if (variant == Variant::ext2) options.features.emplace_back("dir_index");
           if (variant == Variant::ext3) options.features.emplace_back("^dir_index");
           if (variant == Variant::ext4) options.features.emplace_back("^metadata_csum");
+        }
+        if (variant == Variant::ext4 && !switched.empty()) {
+          options.features.push_back(switched);
+          if (switched == "^extent") options.features.emplace_back("^64bit");
+          if (switched == "orphan_file") options.journal = true;
+          if (switched == "project") {
+            options.features.emplace_back("quota");
+            options.inode_bytes = 256;
+          }
         }
         return options;
       });

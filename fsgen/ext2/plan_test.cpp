@@ -453,11 +453,170 @@ TEST_CASE("attributes too big for one place are split over inode and block, or r
   options.variant = Variant::ext4;
   require_clean(builder.build(), options);
   options.block_bytes = 1024;
+  options.features = {"^ea_inode"};
   const auto refused = ext2::plan(builder.build().tree, options);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == Errc::does_not_fit);
   CHECK_THAT(hinted_text(refused.error()),
              Catch::Contains("split: ") && Catch::EndsWith(" [block-size=4096]"));
+}
+
+TEST_CASE("values of attributes that have no room otherwise are files in ext4") {
+  TreeBuilder builder;
+  const std::string shared(9000, 's');
+  builder.file("b/many", "x").owner(7, 8);
+  for (int i = 0; i < 30; ++i) builder.xattr(fmt::format("user.{}", i), std::string(3000 + i, 'v'));
+  builder.file("a", "x").xattr("user.first", shared).xattr("user.small", "s");
+  builder.file("c", "x").xattr("user.other", shared).xattr("user.empty", "");
+  builder.directory("d").xattr("trusted.d", std::string(65536, 'd'));
+  // More users than a block may have; the set has a small part in a block, too.
+  for (int i = 0; i < 1100; ++i) {
+    builder.file(fmt::format("e/{}", i), "")
+        .xattr("user.large", std::string(4100, 'l'))
+        .xattr("user.middle", std::string(600, 'm'));
+  }
+  const BuiltTree built = builder.build();
+  Options options;
+  options.variant = Variant::ext4;
+  for (const std::uint32_t block_bytes : {1024u, 4096u}) {
+    CAPTURE(block_bytes);
+    options.block_bytes = block_bytes;
+    options.inode_bytes = 256;
+    options.features = {"quota"};
+    require_clean(built, options);
+    options.inode_bytes = 128;
+    options.features = {"^metadata_csum", "ea_inode"};
+    require_clean(built, options);
+  }
+  options = {};
+  options.variant = Variant::ext4;
+  const auto image = ext2::plan(built.tree, options);
+  REQUIRE(image);
+  CHECK((*image)->switched_on() ==
+        "ea_inode is on, because the extended attributes of a need more than a block; GRUB cannot "
+        "read such a volume");
+  options.features = {"ea_inode"};
+  const auto asked = ext2::plan(built.tree, options);
+  REQUIRE(asked);
+  CHECK((*asked)->switched_on().empty());
+  for (const Variant variant : {Variant::ext2, Variant::ext3}) {
+    options = {};
+    options.variant = variant;
+    const auto refused = ext2::plan(built.tree, options);
+    REQUIRE_FALSE(refused);
+    CHECK_THAT(hinted_text(refused.error()), Catch::EndsWith(" [fs=ext4]"));
+  }
+}
+
+TEST_CASE("features of ext4 that can be switched are clean, together and alone") {
+  TreeBuilder builder;
+  builder.file("a", "x").owner(1000, 100);
+  builder.patterned_file("large", 12u << 20).owner(70000, 65536);
+  builder.sparse_file("sparse", std::uint64_t{3} << 30, {{0, 4096}, {1 << 30, 8192}});
+  builder.symlink("slow", std::string(200, 's')).owner(1, 2);
+  builder.file("labelled", "x").xattr("user.a", std::string(500, 'a'));
+  // More ids than a block of a quota file has, and some that differ in each byte.
+  for (std::uint32_t i = 0; i < 40; ++i) {
+    builder.file(fmt::format("of/{}", i), "x").owner(i * 3, i * 0x01010101);
+  }
+  const BuiltTree built = builder.build();
+  const std::vector<std::vector<std::string>> all = {
+      {"^flex_bg"},
+      {"^extent", "^64bit"},
+      {"^extent", "^64bit", "^flex_bg", "^metadata_csum"},
+      {"metadata_csum_seed"},
+      {"orphan_file"},
+      {"orphan_file", "^metadata_csum"},
+      {"quota"},
+      {"project"},
+      {"quota", "project"},
+      {"quota", "project", "orphan_file", "ea_inode", "metadata_csum_seed", "^flex_bg"},
+      {"quota", "project", "orphan_file", "^extent", "^64bit"},
+      {"filetype", "extra_isize", "^bigalloc", "^inline_data"},
+  };
+  for (const std::vector<std::string>& features : all) {
+    for (const std::uint32_t block_bytes : {1024u, 4096u}) {
+      CAPTURE(features, block_bytes);
+      Options options;
+      options.variant = Variant::ext4;
+      options.block_bytes = block_bytes;
+      options.features = features;
+      options.lost_found = block_bytes == 4096;
+      const auto image = require_clean(built, options);
+      const auto facts = image->facts();
+      const auto words = std::ranges::find(facts, "features", &ImageFact::name);
+      REQUIRE(words != facts.end());
+      const std::string text = " " + std::get<std::string>(words->value) + " ";
+      for (const std::string& word : features) {
+        const bool off = word.starts_with('^');
+        CAPTURE(word, text);
+        CHECK(text.contains(" " + word.substr(off ? 1 : 0) + " ") != off);
+      }
+    }
+  }
+}
+
+TEST_CASE("a tree needs no lost+found") {
+  const BuiltTree built = TreeBuilder{}.file("a", "x").build();
+  for (const Shape& shape : kShapes) {
+    Options options = options_of(shape);
+    options.lost_found = false;
+    require_clean(built, options);
+    const auto image = ext2::plan(built.tree, options);
+    REQUIRE(image);
+    CHECK((*image)->data_at("lost+found").kind == DataPlacement::Kind::absent);
+    CHECK(fact(**image, "directory_count") == 1);
+  }
+  // That of the source stays.
+  Options options;
+  options.lost_found = false;
+  require_clean(TreeBuilder{}.directory("lost+found").build(), options);
+}
+
+TEST_CASE("the smallest size is the one that a refusal names, and has no default in it") {
+  const BuiltTree built = TreeBuilder{}.patterned_file("a", 20u << 20).build();
+  for (const Shape& shape : kShapes) {
+    CAPTURE(static_cast<int>(shape.variant), shape.block_bytes, shape.inode_bytes);
+    Options options = options_of(shape);
+    options.smallest = true;
+    const auto image = require_clean(built, options);
+    CHECK(fact(*image, "free_inode_count") < 4096 / shape.inode_bytes * 8);
+    if (shape.variant == Variant::ext4) CHECK(fact(*image, "journal_blocks") == 0);
+    options.smallest = false;
+    options.size_bytes = image->size_bytes() - shape.block_bytes;
+    const auto refused = ext2::plan(built.tree, options);
+    REQUIRE_FALSE(refused);
+    CHECK_THAT(
+        refused.error().what,
+        Catch::Contains(fmt::format("the smallest size that fits is {}", image->size_bytes())));
+  }
+  Options options;
+  options.smallest = true;
+  CHECK(require_clean(TreeBuilder{}.file("a", "x").build(), options)->size_bytes() < 64u << 10);
+  options.variant = Variant::ext4;
+  options.journal = true;
+  CHECK(fact(*require_clean(built, options), "journal_blocks") == 1024);
+}
+
+TEST_CASE("what mke2fs takes as extended options stands in the superblock") {
+  Options options;
+  options.variant = Variant::ext4;
+  options.hash_seed = ext2::parse_uuid("d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
+  options.stride_blocks = 16;
+  options.stripe_width_blocks = 48;
+  options.on_errors = ext2::OnErrors::remount_read_only;
+  TreeBuilder builder;
+  for (int i = 0; i < 1000; ++i) builder.file(fmt::format("many/{}", i), "");
+  const BuiltTree built = builder.build();
+  const auto image = require_clean(built, options);
+  const TempDir dir;
+  ImageDevice device(image, built.store);
+  write_image(device, dir / "image");
+  const Ran ran = run_tool({"dumpe2fs", "-h", (dir / "image").string()});
+  CHECK_THAT(ran.output, Catch::Contains("d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f"));
+  CHECK_THAT(ran.output, Catch::Matches("[^]*RAID stride: +16\n[^]*"));
+  CHECK_THAT(ran.output, Catch::Matches("[^]*RAID stripe width: +48\n[^]*"));
+  CHECK_THAT(ran.output, Catch::Matches("[^]*Errors behavior: +Remount read-only\n[^]*"));
 }
 
 TEST_CASE("times from 1901 to 2446 are kept, others clamped") {
@@ -572,6 +731,29 @@ TEST_CASE("contradictory options are named") {
   options = {};
   options.features = {"encrypt"};
   CHECK_THAT(refusal(options), Catch::Contains("not a feature that can be chosen"));
+  options = {};
+  options.features = {"huge_file"};
+  CHECK(refusal(options) == "features=huge_file: ext2 does not have it [fs=ext4]");
+  options.features = {"^filetype"};
+  CHECK(refusal(options) == "features=^filetype: ext2 always has it");
+  options.variant = Variant::ext4;
+  options.features = {"^extent"};
+  CHECK(refusal(options) == "features=^extent: 64bit needs extent [features=^extent,^64bit]");
+  options.features = {"^metadata_csum", "metadata_csum_seed"};
+  CHECK(refusal(options) == "features=metadata_csum_seed: it needs metadata_csum");
+  options.features = {"orphan_file"};
+  options.journal = false;
+  CHECK(refusal(options) == "features=orphan_file: it needs has_journal");
+  options = {};
+  options.variant = Variant::ext4;
+  options.inode_bytes = 128;
+  options.features = {"project"};
+  CHECK(refusal(options) ==
+        "features=project: inodes of 128 bytes have no room for it [inode-size=256]");
+  options = {};
+  options.smallest = true;
+  options.free = FreeBytes{1};
+  CHECK_THAT(refusal(options), Catch::StartsWith("free: an image of a given size"));
   options = {};
   options.label = "longer than sixteen";
   CHECK_THAT(refusal(options), Catch::Contains("up to 16 bytes"));

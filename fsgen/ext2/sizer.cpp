@@ -203,15 +203,23 @@ Result<std::unique_ptr<const Volume>> Sizer::with_free_space() const {
 
 /// The smallest block count that holds the contents and what was asked for, near enough to be named
 /// in a message and to be true there.
-Result<std::uint64_t> Sizer::smallest() const {
-  const Kept fewest = choices().back();
-  auto found = fit(fewest, [](std::uint64_t) { return std::uint64_t{0}; }, 1);
+Result<std::uint64_t> Sizer::smallest_block_count(const Kept& kept) const {
+  auto found = fit(kept, [](std::uint64_t) { return std::uint64_t{0}; }, 1);
   if (!found) return propagate(found);
   return smallest_that_holds<std::uint64_t>(
       contents_.data_blocks, (*found)->layout().block_count(), [&](std::uint64_t blocks) {
         std::uint64_t shortfall = 0;
-        return blocks > parameters_.first_data_block() && try_blocks(blocks, fewest, shortfall);
+        return blocks > parameters_.first_data_block() && try_blocks(blocks, kept, shortfall);
       });
+}
+
+Result<std::unique_ptr<const Volume>> Sizer::smallest() const {
+  constexpr Kept kNothing{
+      .inodes = Kept::Inodes::in_use, .journal = false, .reserved_descriptors = false};
+  const Result<std::uint64_t> blocks = smallest_block_count(kNothing);
+  if (!blocks) return propagate(blocks);
+  std::uint64_t shortfall = 0;
+  return try_blocks(*blocks, kNothing, shortfall);
 }
 
 std::vector<Kept> Sizer::choices() const {
@@ -259,7 +267,7 @@ Result<Sizer::Sized> Sizer::exactly(std::uint64_t block_count) const {
     std::string gave = gave_way(kept, *volume);
     return Sized{std::move(volume), std::move(gave)};
   }
-  const Result<std::uint64_t> least = smallest();
+  const Result<std::uint64_t> least = smallest_block_count(choices().back());
   if (!least) return propagate(least);
   std::unexpected<Error> refused =
       size_too_small(*options_.size_bytes, *least * parameters_.block_bytes);

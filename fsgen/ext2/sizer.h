@@ -43,6 +43,10 @@ class Sizer {
   /// Errc::does_not_fit, when it would be larger than the format can have it.
   Result<std::unique_ptr<const Volume>> with_free_space() const;
 
+  /// The smallest volume that holds the contents and what was asked for; no default has a part in
+  /// it. Errors: as of with_free_space().
+  Result<std::unique_ptr<const Volume>> smallest() const;
+
   std::uint64_t most_blocks() const noexcept;
 
  private:
@@ -55,7 +59,7 @@ class Sizer {
   Result<std::unique_ptr<const Volume>> fit(const Kept& kept, FreeBlocks&& free_blocks,
                                             std::uint64_t rounded_to) const;
   std::uint64_t grown(std::uint64_t from, std::uint64_t to, const Kept& kept) const noexcept;
-  Result<std::uint64_t> smallest() const;
+  Result<std::uint64_t> smallest_block_count(const Kept& kept) const;
   std::unexpected<Error> too_big(std::uint64_t blocks) const;
   std::uint64_t least_blocks(const Kept& kept) const noexcept;
 

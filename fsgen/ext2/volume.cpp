@@ -14,8 +14,10 @@
 #include <cassert>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "fsgen/ext2/quota_file.h"
 #include "support/arithmetic.h"
 
 namespace mkvirtfs::ext2 {
@@ -60,9 +62,13 @@ Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const Sou
   contents->collect_sparse_files();
   if (const auto checked = contents->check_limits(); !checked) return propagate(checked);
   if (contents->directories.needs_large_dir()) contents->parameters.large_dir = true;
-  Result<Xattrs> xattrs = Xattrs::make(*contents->tree, parameters);
+  Result<Xattrs> xattrs = Xattrs::make(*contents->tree, parameters, contents->numbers);
   if (!xattrs) return propagate(xattrs);
   contents->xattrs = std::move(*xattrs);
+  if (!contents->xattrs.values().empty()) contents->parameters.ea_inode = true;
+  if (const auto checked = contents->check_inode_count(); !checked) return propagate(checked);
+  contents->collect_owners();
+  contents->collect_own_files();
   for (NodeNo no; no < contents->tree->node_count(); ++no) {
     contents->data_blocks += contents->blocks_of(no).data_blocks();
   }
@@ -88,12 +94,6 @@ Result<void> Contents::check_limits() const {
       found != nullptr && !tree->node(found->node).is_directory()) {
     return fail(Errc::does_not_fit, "lost+found is not a directory; ext needs it to be one",
                 {{"exclude", "/lost+found"}});
-  }
-  if (tree->node_count() > ~std::uint32_t{0} - 2 * kFirstInode.value()) {
-    return fail(
-        Errc::does_not_fit,
-        fmt::format("the source has {} files and directories; ext ends at 4294967295 inodes",
-                    tree->node_count()));
   }
   const std::uint64_t logical_limit = BlockMapper::logical_limit(parameters);
   for (NodeNo no; no < tree->node_count(); ++no) {
@@ -142,6 +142,51 @@ Result<void> Contents::check_limits() const {
   return {};
 }
 
+Result<void> Contents::check_inode_count() const {
+  const std::uint64_t most = ~std::uint32_t{0} - 2 * kFirstInode.value();
+  if (tree->node_count() + xattrs.values().size() <= most) return {};
+  return fail(Errc::does_not_fit,
+              fmt::format("the source has {} files and directories; ext ends at 4294967295 inodes",
+                          tree->node_count()));
+}
+
+void Contents::collect_owners() {
+  if (!parameters.quota) return;
+  for (const Node& node : tree->nodes()) {
+    users.push_back(node.uid);
+    groups.push_back(node.gid);
+  }
+  if (numbers.adds_lost_found()) {
+    users.push_back(0);
+    groups.push_back(0);
+  }
+  for (std::vector<std::uint32_t>* ids : {&users, &groups}) {
+    std::ranges::sort(*ids);
+    ids->erase(std::ranges::unique(*ids).begin(), ids->end());
+    ids->shrink_to_fit();
+  }
+}
+
+void Contents::collect_own_files() {
+  using enum OwnFile::What;
+  if (parameters.quota) {
+    own_files.push_back({user_quota, kUserQuotaInode, quota_file_bytes(users), 0});
+    own_files.push_back({group_quota, kGroupQuotaInode, quota_file_bytes(groups), 0});
+    constexpr std::uint32_t kOnlyProject[] = {0};
+    if (parameters.project) {
+      own_files.push_back(
+          {project_quota, numbers.project_quota(), quota_file_bytes(kOnlyProject), 0});
+    }
+  }
+  if (parameters.orphan_file) own_files.push_back({orphans, numbers.orphan_file(), 0, 0});
+  const std::span<const Xattrs::Value> values = xattrs.values();
+  for (std::uint32_t i = 0; i < values.size(); ++i) {
+    own_files.push_back({xattr_value, numbers.of_value(i), values[i].bytes.size(), i});
+  }
+  numbers.set_value_count(narrow<std::uint32_t>(values.size()));
+  for (const OwnFile& file : own_files) data_blocks += blocks_for(file.size_bytes);
+}
+
 void Contents::collect_sparse_files() {
   for (NodeNo no; no < tree->node_count(); ++no) {
     if (!tree->is_sparse(no)) continue;
@@ -186,6 +231,7 @@ Volume::Volume(const Contents& contents, const Size& size)
   place();
   if (!fits()) return;
   count_directories();
+  if (parameters_.quota) make_quota_files();
   // Without checksummed descriptors there is no flag to say so; without flex_bg each group has its
   // own tables.
   const bool can_be_blank = parameters().metadata_csum && parameters().flex_bg;
@@ -212,6 +258,13 @@ void Volume::place() {
   at += contents_.xattrs.block_count();
   resize_map_ = at;
   if (has_resize_inode()) at += 1;
+  own_files_start_ = at;
+  for (std::uint32_t own = 0; own < contents_.own_files.size(); ++own) {
+    own_starts_.add(at);
+    const BlockRun run{0, contents_.blocks_for(size_of_own(own)), 0};
+    at = place_blocks(std::span(&run, 1), at);
+  }
+  own_starts_.finish(at);
   journal_start_ = at;
   if (has_journal()) {
     const BlockRun run{0, journal_blocks_, 0};
@@ -252,6 +305,7 @@ Volume::Area Volume::area_of(SpaceNo space) const noexcept {
   if (space >= used_end_) return Area::free;
   if (space >= files_start_) return Area::files;
   if (space >= journal_start_) return Area::journal;
+  if (space >= own_files_start_) return Area::own_files;
   if (space >= resize_map_) return Area::resize_map;
   if (space >= xattrs_start_) return Area::xattrs;
   if (space >= layout_.packed_end()) return Area::directories;
@@ -267,6 +321,8 @@ SpaceNo Volume::area_end(Area area) const noexcept {
     case Area::xattrs:
       return resize_map_;
     case Area::resize_map:
+      return own_files_start_;
+    case Area::own_files:
       return journal_start_;
     case Area::journal:
       return files_start_;
@@ -301,6 +357,70 @@ InodeBlocks Volume::blocks_of_journal() const noexcept {
   blocks.start = journal_start_;
   blocks.mapping_blocks = files_start_ - journal_start_ - journal_blocks_;
   return blocks;
+}
+
+std::uint64_t Volume::size_of_own(std::uint32_t own) const noexcept {
+  const OwnFile& file = contents_.own_files[own];
+  if (file.what != OwnFile::What::orphans) return file.size_bytes;
+  // As mke2fs: a 4096th of the file system, between 32 and 512 blocks.
+  const std::uint64_t blocks = std::clamp<std::uint64_t>(layout_.block_count() / 4096, 32, 512);
+  return blocks * parameters_.block_bytes;
+}
+
+InodeBlocks Volume::blocks_of_own(std::uint32_t own) const noexcept {
+  InodeBlocks blocks;
+  blocks.dense.count = contents_.blocks_for(size_of_own(own));
+  blocks.start = own_starts_.begin_of(own);
+  blocks.mapping_blocks = own_starts_.end_of(own) - blocks.start - blocks.dense.count;
+  return blocks;
+}
+
+std::span<const std::byte> Volume::quota_file(OwnFile::What what) const noexcept {
+  return quota_files_[std::to_underlying(what)];
+}
+
+std::uint64_t Volume::blocks_held_by(NodeNo no) const noexcept {
+  const SourceTree& tree = *contents_.tree;
+  const Node& node = tree.node(no);
+  const InodeBlocks own =
+      node.is_directory() ? blocks_of_directory(tree.directory_no(no)) : blocks_of_node(no);
+  return own.mapping_blocks + own.data_blocks() +
+         (contents_.xattrs.has_block(node.xattrs) ? 1 : 0) +
+         contents_.xattrs.value_blocks(node.xattrs);
+}
+
+/// As e2fsck counts: inodes that a directory names, and values of attributes as those of each node
+/// that has them.
+void Volume::make_quota_files() {
+  using enum OwnFile::What;
+  std::vector<QuotaUsage> usages[3];
+  for (const std::uint32_t id : contents_.users) usages[0].push_back({id, 0, 0});
+  for (const std::uint32_t id : contents_.groups) usages[1].push_back({id, 0, 0});
+  usages[2].push_back({0, 0, 0});
+  const auto add = [&](std::span<QuotaUsage> of, std::uint32_t id, std::uint64_t blocks,
+                       std::uint64_t inodes) {
+    QuotaUsage& usage = *std::ranges::lower_bound(of, id, {}, &QuotaUsage::id);
+    usage.bytes += blocks * parameters_.block_bytes;
+    usage.inodes += inodes;
+  };
+  const auto count = [&](std::uint32_t uid, std::uint32_t gid, std::uint64_t blocks,
+                         std::uint64_t inodes) {
+    add(usages[0], uid, blocks, inodes);
+    add(usages[1], gid, blocks, inodes);
+    add(usages[2], 0, blocks, inodes);
+  };
+  for (NodeNo no; no < contents_.tree->node_count(); ++no) {
+    const Node& node = contents_.tree->node(no);
+    count(node.uid, node.gid, blocks_held_by(no), 1 + contents_.xattrs.value_count(node.xattrs));
+  }
+  if (contents_.numbers.adds_lost_found()) {
+    const InodeBlocks blocks = blocks_of_directory(contents_.directories.lost_found());
+    count(0, 0, blocks.mapping_blocks + blocks.data_blocks(), 1);
+  }
+  for (const OwnFile::What what : {user_quota, group_quota, project_quota}) {
+    quota_files_[std::to_underlying(what)] =
+        make_quota_file(what, usages[std::to_underlying(what)]);
+  }
 }
 
 DirectoryNo Volume::directory_at(SpaceNo space) const noexcept {

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "fsgen/ext2/block_map.h"
 #include "fsgen/ext2/directories.h"
 #include "fsgen/ext2/group_layout.h"
 #include "fsgen/ext2/inode_numbers.h"
+#include "fsgen/ext2/own_file.h"
 #include "fsgen/ext2/parameters.h"
 #include "fsgen/ext2/xattrs.h"
 #include "fsgen/image/start_table.h"
@@ -33,7 +36,9 @@ struct Contents {
   Contents(std::shared_ptr<const SourceTree> from, const Parameters& chosen)
       : tree(std::move(from)),
         parameters(chosen),
-        numbers(*tree),
+        numbers(*tree, {.lost_found = parameters.lost_found,
+                        .project_quota = parameters.quota && parameters.project,
+                        .orphan_file = parameters.orphan_file}),
         directories(*tree, parameters, numbers),
         sequence(data_sequence(*tree)) {}
   Contents(const Contents&) = delete;
@@ -50,7 +55,11 @@ struct Contents {
   InodeNumbers numbers;
   Directories directories;
   Xattrs xattrs;
-  Sequence sequence;              ///< of the nodes, as their data is placed
+  Sequence sequence;               ///< of the nodes, as their data is placed
+  std::vector<OwnFile> own_files;  ///< by inode
+  /// With quota: who has something, sorted. Projects: only 0.
+  std::vector<std::uint32_t> users;
+  std::vector<std::uint32_t> groups;
   std::uint64_t data_blocks = 0;  ///< of files, symlinks and directories, without mapping blocks
 
  private:
@@ -60,6 +69,9 @@ struct Contents {
     std::uint32_t run_count;
   };
   Result<void> check_limits() const;
+  Result<void> check_inode_count() const;
+  void collect_owners();
+  void collect_own_files();
   void collect_sparse_files();
 
   std::vector<SparseFile> sparse_files_;  // sorted by node
@@ -67,8 +79,9 @@ struct Contents {
 };
 
 /// The contents, placed: a layout of groups, and one monotone cursor through its space. In this
-/// order: packed group metadata, directories, attribute blocks, the resize inode's map, the
-/// journal, then each node's file or long symlink, in the tree's data order. Immutable.
+/// order: packed group metadata, directories, attribute blocks, the resize inode's map, the files
+/// of features, the journal, then each node's file or long symlink, in the tree's data order.
+/// Immutable.
 class Volume {
  public:
   struct Size {
@@ -101,6 +114,7 @@ class Volume {
     directories,
     xattrs,
     resize_map,
+    own_files,
     journal,
     files,
     free
@@ -115,6 +129,14 @@ class Volume {
   InodeBlocks blocks_of_directory(DirectoryNo directory) const noexcept;
   InodeBlocks blocks_of_node(NodeNo node) const noexcept;
   InodeBlocks blocks_of_journal() const noexcept;
+  /// `own` counts the contents' own files.
+  InodeBlocks blocks_of_own(std::uint32_t own) const noexcept;
+  std::uint64_t size_of_own(std::uint32_t own) const noexcept;
+  std::uint32_t own_at(SpaceNo space) const noexcept { return own_starts_.thing_at(space); }
+  /// The bytes of an own file that is a quota.
+  std::span<const std::byte> quota_file(OwnFile::What what) const noexcept;
+  /// What a node has: its data, its map, its attribute block, and values of attributes.
+  std::uint64_t blocks_held_by(NodeNo node) const noexcept;
   DirectoryNo directory_at(SpaceNo space) const noexcept;
   NodeNo node_at(SpaceNo space) const noexcept;
   bool has_journal() const noexcept { return journal_blocks_ != 0; }
@@ -144,6 +166,7 @@ class Volume {
   void place();
   void count_directories();
   SpaceNo place_blocks(std::span<const BlockRun> runs, SpaceNo start) const;
+  void make_quota_files();
 
   const Contents& contents_;
   Parameters parameters_;
@@ -152,12 +175,15 @@ class Volume {
   std::uint32_t journal_blocks_;
   SpaceNo xattrs_start_;
   SpaceNo resize_map_;
+  SpaceNo own_files_start_;
   SpaceNo journal_start_;
   SpaceNo files_start_;
   SpaceNo used_end_;
   GroupNo first_blank_group_;
   StartTable<SpaceNo> directory_starts_;             // by DirectoryNo
   StartTable<SpaceNo> node_starts_;                  // by position in the sequence
+  StartTable<SpaceNo> own_starts_;                   // by number of the own file
+  std::vector<std::byte> quota_files_[3];            // users, groups, projects
   std::vector<std::uint32_t> directories_in_group_;  // only groups with inodes in use
 };
 

@@ -2,11 +2,15 @@
 #include "fsgen/image/option_row.h"
 
 #include <array>
+#include <string>
 
 namespace mkvirtfs {
 namespace {
 
 constexpr std::array<std::string_view, 1> kDefaultsWords{"0.1"};
+constexpr std::string_view kSizeManual =
+    "Make the image exactly this large. If that is too small, the message names the smallest size "
+    "that fits; if the format cannot have this size, the message names the sizes that it can have.";
 
 }  // namespace
 
@@ -14,10 +18,17 @@ OptionRow size_option() {
   return {.name = "size",
           .value_name = "SIZE",
           .help = "Make the image exactly this large",
-          .manual =
-              "Make the image exactly this large. If that is too small, the message names "
-              "the smallest size that fits; if the format cannot have this size, the message "
-              "names the sizes that it can have."};
+          .manual = kSizeManual};
+}
+
+OptionRow size_or_min_option(std::string_view note) {
+  static const std::string manual =
+      std::string(kSizeManual) +
+      " `min`, of ext only, is the smallest size that holds the source and what was asked for.";
+  OptionRow row = size_option();
+  row.note = note;
+  row.manual = manual;
+  return row;
 }
 
 OptionRow free_option() {
@@ -57,6 +68,23 @@ OptionRow defaults_option() {
               "What no option says is as it was in this version: `0.1` gives the images of 0.1.0, "
               "byte for byte. An overlay that was kept over an image of that version opens over "
               "this one."};
+}
+
+OptionRow root_owner_option() {
+  return {.name = "root-owner",
+          .value_name = "UID:GID",
+          .help = "The root directory belongs to them",
+          .manual =
+              "The root directory of the image belongs to this user and group, given as "
+              "numbers or by name, whatever the source says. _UID_ or :_GID_ alone sets only "
+              "the one."};
+}
+
+OptionRow root_mode_option() {
+  return {.name = "root-mode",
+          .value_name = "OCTAL",
+          .help = "Permission bits of the root directory",
+          .manual = "The permission bits of the image's root directory, whatever the source says."};
 }
 
 void OptionValues::remove(std::string_view name) {

@@ -46,10 +46,15 @@ struct OptionRow {
 
 /// Rows that several formats share; what differs is their note, and what the manual says of them.
 OptionRow size_option();
+/// The same, of a format that also takes "min".
+OptionRow size_or_min_option(std::string_view note);
 OptionRow free_option();
 OptionRow label_option(std::string_view note, std::string_view manual);
 OptionRow uuid_option(std::string_view note, std::string_view manual);
 OptionRow defaults_option();
+/// Of a format that holds owners and modes.
+OptionRow root_owner_option();
+OptionRow root_mode_option();
 
 /// The options that were given, by name, with their values as text. A flag has no values.
 class OptionValues {

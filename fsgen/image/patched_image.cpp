@@ -44,6 +44,7 @@ class PatchedImage final : public PlannedImage {
   std::vector<ImageFact> facts() const override;
   std::string remark() const override { return image_->remark(); }
   std::string gave_way() const override { return image_->gave_way(); }
+  std::string switched_on() const override { return image_->switched_on(); }
   void differences(DifferenceSink& sink) const override { image_->differences(sink); }
 
   const SourceTree& tree() const noexcept override { return image_->tree(); }

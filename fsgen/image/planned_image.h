@@ -81,6 +81,9 @@ class PlannedImage : public Image {
   /// What the format has by default and a given size had no room for: a list in words; empty when
   /// all had.
   virtual std::string gave_way() const { return {}; }
+  /// On one line, what the source needs and the format does not have by default, and what that
+  /// means to readers; empty when there is nothing.
+  virtual std::string switched_on() const { return {}; }
 };
 
 }  // namespace mkvirtfs

@@ -20,13 +20,15 @@ constexpr std::string_view kManual =
     "directories and regular files alone.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 10> rows{{
+  static const std::array<OptionRow, 12> rows{{
       label_option("32 (ISO)",
                    "In ISO 9660 up to 32 characters of ASCII, of which Joliet shows 16."),
       uuid_option("a date (ISO)",
                   "In ISO 9660 it is the date of the volume, _2026-01-31-23-59-59-00_, which "
                   "readers take for a UUID."),
       defaults_option(),
+      root_owner_option(),
+      root_mode_option(),
       {.name = "iso-level",
        .value_name = "N",
        .help = "Level of interchange: 1, 2 or 3 (default)",

@@ -49,14 +49,17 @@ Result<void> LayerOverrides::add(const StackView& view, LayerNo layer) {
       return view.wrong(layer, fmt::format("{} is given attributes as {}, but is {}", path,
                                            type_in_words(change.type), type_in_words(type)));
     }
-    AttributeOverride& known =
-        changes_[found->leaf ? *found->leaf : view.attributes_of(found->shares)];
-    if (change.permissions) known.permissions = change.permissions;
-    if (change.uid) known.uid = change.uid;
-    if (change.gid) known.gid = change.gid;
-    if (change.mtime) known.mtime = change.mtime;
+    set(found->leaf ? *found->leaf : view.attributes_of(found->shares), change);
   }
   return {};
+}
+
+void LayerOverrides::set(const Origin& origin, const AttributeOverride& change) {
+  AttributeOverride& known = changes_[origin];
+  if (change.permissions) known.permissions = change.permissions;
+  if (change.uid) known.uid = change.uid;
+  if (change.gid) known.gid = change.gid;
+  if (change.mtime) known.mtime = change.mtime;
 }
 
 void LayerOverrides::apply(const Origin& origin, NewNode& node) const {

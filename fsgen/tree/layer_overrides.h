@@ -19,6 +19,10 @@ class LayerOverrides {
   /// something of another type.
   Result<void> add(const StackView& view, LayerNo layer);
 
+  /// What is set in `change` counts from now on.
+  void set(const Origin& origin, const AttributeOverride& change);
+
+  bool empty() const noexcept { return changes_.empty(); }
   void apply(const Origin& origin, NewNode& node) const;
 
  private:

@@ -30,6 +30,11 @@ Result<void> LayerStack::add(PlacedLayer layer) {
   return layers_->overrides.add(layers_->view, no);
 }
 
+void LayerStack::set_root(const AttributeOverride& change) {
+  const StackView& view = layers_->view;
+  layers_->overrides.set(view.attributes_of(view.root(view.end()).shares), change);
+}
+
 Standing LayerStack::look(std::string_view path) const {
   const StackView& view = layers_->view;
   const Result<StackEntry> found = view.find(path, view.end());
@@ -45,7 +50,8 @@ Result<Layer> LayerStack::merge() && {
   assert(!view.layers().empty());
   PlacedLayer& first = view.layers().front();
   const bool is_as_it_is = view.layers().size() == 1 && first.at.empty() &&
-                           first.layer.outward_links.empty() && first.layer.overrides.empty();
+                           first.layer.outward_links.empty() && first.layer.overrides.empty() &&
+                           layers_->overrides.empty();
   if (!is_as_it_is) return TreeMerger(view, layers_->overrides).run();
   Layer same = std::move(first.layer);
   same.whiteouts.clear();

@@ -55,6 +55,9 @@ class LayerStack final : public LayersBelow {
 
   Result<void> add(PlacedLayer layer);
   Standing look(std::string_view path) const override;
+  /// Changes the root of the whole, whatever the layers say of it; its path is not looked at. All
+  /// layers are there.
+  void set_root(const AttributeOverride& change);
   /// At least one layer must be there.
   Result<Layer> merge() &&;
 

@@ -14,7 +14,7 @@ drives=()
 plan=$work/plan
 # drive STEP FS OPTIONS...: serves the tree to the guest's next disk (vda, vdb...).
 drive() {
-  local step=$1 fs=$2 letters=abcdefgh extra=readonly=on
+  local step=$1 fs=$2 letters=abcdefghij extra=readonly=on
   shift 2
   local letter=${letters:$((${#drives[@]} / 2)):1}
   start_server "$work/tree" --fs="$fs" -U "$work/$letter" "$@"
@@ -33,7 +33,9 @@ echo "over_nbd ${port#:} ext4 source" >>"$plan"
 drive read_write ext2
 drive read_write ext3
 drive read_write ext4
-drive read_write ext4 --journal
+drive read_write ext4 --features=quota,project,orphan_file,metadata_csum_seed
+drive read_write ext4 --features=^extent,^64bit,^flex_bg --defaults=0.1
+drive read_write ext4 --no-journal
 
 make_initrd "$work/initrd" "$kernel" "$plan" "$work/source"
 boot "$kernel" "$work/initrd" "$work/console" 480 "${drives[@]}" || fail "QEMU: exit status $?"

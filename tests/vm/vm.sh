@@ -19,7 +19,7 @@ make_initrd() {
   cp "$@" "$root/"
 
   local program library
-  for program in nbd-client e2fsck fsck.fat; do
+  for program in nbd-client e2fsck resize2fs fsck.fat; do
     path=$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")
     cp -L "$path" "$root/sbin/$program"
     for library in $(ldd "$path" | grep -oE '/[^ ]+'); do
@@ -28,7 +28,8 @@ make_initrd() {
     done
   done
 
-  add_modules "$root" "$kernel_root" virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8
+  add_modules "$root" "$kernel_root" virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8 \
+    quota_v2
   pack_initrd "$root" "$out"
 }
 
