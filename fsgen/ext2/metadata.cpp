@@ -247,7 +247,7 @@ void draft_resize(const Volume& volume, InodeDraft& draft, std::span<std::byte, 
       (EXT2_NDIR_BLOCKS + numbers + numbers * numbers) * volume.parameters().block_bytes;
   draft.blocks =
       1 + std::uint64_t{layout.reserved_descriptor_blocks()} * layout.superblock_groups().size();
-  store_le(i_block, 4 * EXT2_DIND_BLOCK,
+  store_le(i_block, sizeof(std::uint32_t) * EXT2_DIND_BLOCK,
            narrow<std::uint32_t>(layout.block_at(volume.resize_map()).value()));
 }
 
@@ -339,6 +339,26 @@ void put_journal_backup(const Volume& volume, ext2_super_block& superblock) {
   superblock.s_jnl_blocks[16] = to_le(static_cast<std::uint32_t>(draft.size_bytes));
 }
 
+/// Where features keep something in files.
+void put_files_of_features(const Volume& volume, ext2_super_block& superblock) {
+  const Parameters& parameters = volume.parameters();
+  const InodeNumbers& numbers = volume.contents().numbers;
+  if (parameters.quota) {
+    superblock.s_usr_quota_inum = to_le(kUserQuotaInode.value());
+    superblock.s_grp_quota_inum = to_le(kGroupQuotaInode.value());
+    if (parameters.project) {
+      superblock.s_prj_quota_inum = to_le(numbers.project_quota().value());
+    }
+  }
+  if (parameters.orphan_file) {
+    superblock.s_orphan_file_inum = to_le(numbers.orphan_file().value());
+  }
+  if (volume.has_journal()) {
+    superblock.s_journal_inum = to_le(kJournalInode.value());
+    put_journal_backup(volume, superblock);
+  }
+}
+
 }  // namespace
 
 std::uint32_t inode_seed(const Volume& volume, InodeNo inode) noexcept {
@@ -406,20 +426,7 @@ void write_superblock(const Volume& volume, GroupNo group, std::span<std::byte, 
   made.s_raid_stride = to_le(parameters.stride_blocks);
   made.s_raid_stripe_width = to_le(parameters.stripe_width_blocks);
   if (parameters.flex_bg) made.s_log_groups_per_flex = kFlexGroupsLog;
-  if (parameters.quota) {
-    made.s_usr_quota_inum = to_le(kUserQuotaInode.value());
-    made.s_grp_quota_inum = to_le(kGroupQuotaInode.value());
-    if (parameters.project) {
-      made.s_prj_quota_inum = to_le(volume.contents().numbers.project_quota().value());
-    }
-  }
-  if (parameters.orphan_file) {
-    made.s_orphan_file_inum = to_le(volume.contents().numbers.orphan_file().value());
-  }
-  if (volume.has_journal()) {
-    made.s_journal_inum = to_le(kJournalInode.value());
-    put_journal_backup(volume, made);
-  }
+  put_files_of_features(volume, made);
   if (parameters.metadata_csum_seed) made.s_checksum_seed = to_le(parameters.checksum_seed);
   if (parameters.metadata_csum) {
     made.s_checksum_type = EXT2_CRC32C_CHKSUM;

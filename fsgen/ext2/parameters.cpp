@@ -200,6 +200,75 @@ void derive_ids(const Options& options, const SourceTree& tree, Parameters& para
   if (options.uuid) parameters.uuid = *options.uuid;
 }
 
+/// Options that cannot be or do not go together, features aside.
+Result<void> check_options(const Options& options, const Parameters& parameters) {
+  if (options.label.size() > kLabelBytes || options.label.find('\0') != std::string::npos) {
+    return fail_option({"label", options.label},
+                       fmt::format("ext labels are up to {} bytes, this one is {}", kLabelBytes,
+                                   options.label.size()));
+  }
+  if (options.bytes_per_inode && *options.bytes_per_inode < parameters.block_bytes) {
+    return fail_option({"bytes-per-inode", std::to_string(*options.bytes_per_inode)},
+                       fmt::format("a group has one inode for each of its blocks at most, and "
+                                   "blocks are {} bytes",
+                                   parameters.block_bytes));
+  }
+  if (options.reserved_percent > 50) {
+    return fail_option({"reserved", std::to_string(options.reserved_percent)},
+                       "at most 50 percent can be reserved");
+  }
+  if (options.variant == Variant::ext2 && options.journal.value_or(false)) {
+    return fail_option({"journal"}, "ext2 has no journal", {{"fs", "ext3"}, {"fs", "ext4"}});
+  }
+  if (options.variant == Variant::ext3 && !options.journal.value_or(true)) {
+    return fail_option({"no-journal"}, "ext3 has a journal", {{"fs", "ext2"}, {"fs", "ext4"}});
+  }
+  if ((options.size_bytes || options.smallest) && options.free) {
+    return fail_option({"free"}, kFreeOfGivenSize);
+  }
+  if (options.made_at_s && *options.made_at_s < 0) {
+    return fail(Errc::usage, "SOURCE_DATE_EPOCH is negative; ext superblocks begin in 1970");
+  }
+  return {};
+}
+
+/// What is there by default, then what the options switch, then what follows from both.
+Result<void> choose_features(const Options& options, Parameters& parameters) {
+  const bool ext3 = options.variant == Variant::ext3;
+  const bool ext4 = options.variant == Variant::ext4;
+  parameters.dir_index = ext3 || ext4;
+  parameters.extents = ext4;
+  parameters.flex_bg = ext4;
+  parameters.sixty_four_bit = ext4;
+  parameters.metadata_csum = ext4;
+  parameters.huge_file = ext4;
+  parameters.dir_nlink = ext4;
+  parameters.extra_isize = ext4 && parameters.inode_bytes > EXT2_GOOD_OLD_INODE_SIZE;
+  const bool has_journal_by_default = ext3 || (ext4 && options.defaults == Defaults::current);
+  parameters.has_journal = options.journal.value_or(has_journal_by_default);
+  parameters.resize_inode = options.defaults == Defaults::current;
+  if (Result<void> applied = apply_switches(options, parameters); !applied) return applied;
+  if (ext3 && !parameters.has_journal) {
+    return fail_option({"features", "^has_journal"}, "ext3 has a journal", {{"fs", "ext2"}});
+  }
+  if (Result<void> good = check_features(parameters); !good) return good;
+  const bool asks_resize_inode = is_asked(options, "resize_inode");
+  if (!parameters.sparse_super) {
+    if (asks_resize_inode) {
+      return fail_option({"features", "resize_inode"}, "it needs sparse_super");
+    }
+    parameters.resize_inode = false;
+  }
+  parameters.resize_inode_is_default = parameters.resize_inode && !asks_resize_inode;
+  parameters.journal_is_default = ext4 && parameters.has_journal && !options.journal &&
+                                  !is_asked(options, "has_journal") && !parameters.orphan_file;
+  parameters.ea_inode_is_asked = parameters.ea_inode;
+  parameters.may_have_ea_inode =
+      parameters.ea_inode ||
+      (ext4 && options.defaults == Defaults::current && !is_asked(options, "^ea_inode"));
+  return {};
+}
+
 }  // namespace
 
 std::optional<Uuid> parse_uuid(std::string_view text) noexcept {
@@ -240,9 +309,6 @@ std::string to_string(const Uuid& uuid) {
 Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   Parameters parameters;
   parameters.variant = options.variant;
-  const bool ext3 = options.variant == Variant::ext3;
-  const bool ext4 = options.variant == Variant::ext4;
-
   parameters.block_bytes = options.block_bytes;
   if (parameters.block_bytes == 0) {
     const bool is_small = options.size_bytes ? *options.size_bytes < kSmallImageBytes
@@ -259,70 +325,14 @@ Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
     return fail_option({"inode-size", std::to_string(parameters.inode_bytes)},
                        "ext inodes are 128 or 256 bytes");
   }
-  if (options.label.size() > kLabelBytes || options.label.find('\0') != std::string::npos) {
-    return fail_option({"label", options.label},
-                       fmt::format("ext labels are up to {} bytes, this one is {}", kLabelBytes,
-                                   options.label.size()));
-  }
-  if (options.bytes_per_inode && *options.bytes_per_inode < parameters.block_bytes) {
-    return fail_option({"bytes-per-inode", std::to_string(*options.bytes_per_inode)},
-                       fmt::format("a group has one inode for each of its blocks at most, and "
-                                   "blocks are {} bytes",
-                                   parameters.block_bytes));
-  }
-  if (options.reserved_percent > 50) {
-    return fail_option({"reserved", std::to_string(options.reserved_percent)},
-                       "at most 50 percent can be reserved");
-  }
-  if (options.variant == Variant::ext2 && options.journal.value_or(false)) {
-    return fail_option({"journal"}, "ext2 has no journal", {{"fs", "ext3"}, {"fs", "ext4"}});
-  }
-  if (ext3 && !options.journal.value_or(true)) {
-    return fail_option({"no-journal"}, "ext3 has a journal", {{"fs", "ext2"}, {"fs", "ext4"}});
-  }
-  if ((options.size_bytes || options.smallest) && options.free) {
-    return fail_option({"free"}, kFreeOfGivenSize);
-  }
-  if (options.made_at_s && *options.made_at_s < 0) {
-    return fail(Errc::usage, "SOURCE_DATE_EPOCH is negative; ext superblocks begin in 1970");
-  }
-
-  parameters.dir_index = ext3 || ext4;
-  parameters.extents = ext4;
-  parameters.flex_bg = ext4;
-  parameters.sixty_four_bit = ext4;
-  parameters.metadata_csum = ext4;
-  parameters.huge_file = ext4;
-  parameters.dir_nlink = ext4;
-  parameters.extra_isize = ext4 && parameters.inode_bytes > EXT2_GOOD_OLD_INODE_SIZE;
-  const bool has_journal_by_default = ext3 || (ext4 && options.defaults == Defaults::current);
-  parameters.has_journal = options.journal.value_or(has_journal_by_default);
-  parameters.resize_inode = options.defaults == Defaults::current;
+  if (const auto good = check_options(options, parameters); !good) return propagate(good);
   parameters.lost_found = options.lost_found;
   parameters.stride_blocks = options.stride_blocks;
   parameters.stripe_width_blocks = options.stripe_width_blocks;
   parameters.on_errors = options.on_errors;
   parameters.label = options.label;
   parameters.reserved_percent = options.reserved_percent;
-  if (const auto applied = apply_switches(options, parameters); !applied) return propagate(applied);
-  if (ext3 && !parameters.has_journal) {
-    return fail_option({"features", "^has_journal"}, "ext3 has a journal", {{"fs", "ext2"}});
-  }
-  if (const auto good = check_features(parameters); !good) return propagate(good);
-  const bool asks_resize_inode = is_asked(options, "resize_inode");
-  if (!parameters.sparse_super) {
-    if (asks_resize_inode) {
-      return fail_option({"features", "resize_inode"}, "it needs sparse_super");
-    }
-    parameters.resize_inode = false;
-  }
-  parameters.resize_inode_is_default = parameters.resize_inode && !asks_resize_inode;
-  parameters.journal_is_default = ext4 && parameters.has_journal && !options.journal &&
-                                  !is_asked(options, "has_journal") && !parameters.orphan_file;
-  parameters.ea_inode_is_asked = parameters.ea_inode;
-  parameters.may_have_ea_inode =
-      parameters.ea_inode ||
-      (ext4 && options.defaults == Defaults::current && !is_asked(options, "^ea_inode"));
+  if (const auto good = choose_features(options, parameters); !good) return propagate(good);
 
   // A time beyond what the superblock's 40 bits hold comes only from a strange source; the field
   // then holds its most.
