@@ -61,6 +61,7 @@ Result<ArchiveSettings> archive_settings(const SourceSpec& spec, Resources& reso
     if (!read) return propagate(read);
     for (std::string& each : *read) settings.read.passphrases.push_back(std::move(each));
   }
+  settings.read.charset = wanted.charset;
   settings.read.limits = {wanted.most_members, wanted.most_bytes};
   settings.read.pax_globals = wanted.pax_globals;
   settings.read.ignores_zeros = wanted.ignores_zeros;

@@ -30,6 +30,9 @@ struct ArchiveSpec {
   /// tar: blocks of zeroes end nothing; what is behind them is read, too.
   bool ignores_zeros = false;
 
+  /// Of names in zip archives that do not say that they are UTF-8; "": they stay as they are.
+  std::string charset{};
+
   /// For encrypted members of zip archives; tried in this order.
   std::vector<std::string> passphrases{};
   /// More of them, one a line; read when the source is. May be a pipe. "": none.
@@ -54,7 +57,8 @@ struct ArchiveSpec {
 
 /// One source of an image, and where in the image it stands.
 struct SourceSpec {
-  /// A host directory, an archive ("-" is one on standard input), or a container image
+  /// A host directory, an archive ("-" is one on standard input), a directory of an archive
+  /// ("x.tar.gz//rootfs"), or a container image
   /// ("oci:PATH[:REF]", "oci-archive:PATH[:REF]", "docker-archive:PATH[:REF]").
   std::string path{};
   /// The directory of the image at which its root stands; "" is the image's root.

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "compose/source_name.h"
 #include "fsgen/oci/image_name.h"
 #include "support/path.h"
 #include "support/sha256.h"
@@ -122,12 +123,12 @@ bool is_directory_source(const std::string& path) {
   if (path == "-" || oci::parse_image_name(path)) return false;
   // What is not there, or cannot be looked at, is reported by the scan.
   struct stat status{};
-  return ::stat(path.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
+  return ::stat(split_archive_path(path).file.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
 }
 
 std::string root_of_source(const std::string& path) {
   const auto image = oci::parse_image_name(path);
-  const std::string& file = image ? image->path : path;
+  const std::string file = image ? image->path : split_archive_path(path).file;
   if (file == "-") return {};
   struct stat status{};
   const bool is_directory = ::stat(file.c_str(), &status) == 0 && S_ISDIR(status.st_mode);

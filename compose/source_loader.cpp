@@ -12,6 +12,7 @@
 #include "block/host_files.h"
 #include "compose/archive_settings.h"
 #include "compose/file_source.h"
+#include "compose/source_name.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/host/source_sync.h"
 #include "fsgen/oci/load.h"
@@ -96,15 +97,16 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
                                   const LayersBelow* below, Resources& resources,
                                   Remarks& remarks) {
   LogSink& log = resources.log();
-  const bool is_regular = is_of_type(spec.path, S_IFREG);
+  const ArchivePath source = split_archive_path(spec.path);
+  const bool is_regular = is_of_type(source.file, S_IFREG);
   Result<ArchiveSettings> settings = archive_settings(spec, resources);
   if (!settings) return propagate(settings);
-  settings->read.manifest_directory = directory_of(spec.path);
+  settings->read.manifest_directory = directory_of(source.file);
   Result<std::shared_ptr<ByteSource>> file =
-      archive::open_archive_file(spec.path, settings->stream, log);
+      archive::open_archive_file(source.file, settings->stream, log);
   if (!file) return propagate(file);
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
-  std::vector<ContainerFile> containers = {{leaf_of(spec.path), *file, is_regular}};
+  std::vector<ContainerFile> containers = {{leaf_of(source.file), *file, is_regular}};
   const Result<archive::Archive> read =
       archive::read_archive(std::move(*file), settings->read, settings->stream,
                             is_regular ? settings->index_cache.get() : nullptr, log);
@@ -115,6 +117,7 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   layer_options.outward_links = true;
   layer_options.below = below;
   layer_options.at = spec.at;
+  layer_options.subtree = source.subtree;
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, settings->stream, log);
   if (!made) return propagate(made);
@@ -213,7 +216,8 @@ Result<LoadedSource> load_at(const SourceSpec& spec, const ScanOptions& scan,
     return load_container_image(*image, spec, scan, below, resources, remarks);
   }
   if (is_directory_source(spec.path)) return load_directory(spec, scan, resources, remarks);
-  if (Result<void> synced = write_back(spec.path, scan, remarks); !synced) {
+  if (Result<void> synced = write_back(split_archive_path(spec.path).file, scan, remarks);
+      !synced) {
     return propagate(synced);
   }
   return load_archive(spec, scan, below, resources, remarks);

@@ -2,6 +2,7 @@
 #include "compose/source_name.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -71,6 +72,19 @@ Result<void> check_source_path(const std::string& path) {
     return fail(Errc::unreadable, fmt::format("{}: {} does not exist", path, image->path));
   }
   return {};
+}
+
+ArchivePath split_archive_path(const std::string& path) {
+  for (std::size_t at = path.find("//"); at != std::string::npos; at = path.find("//", at + 1)) {
+    std::string file = path.substr(0, at);
+    struct stat status{};
+    if (file.empty() || ::stat(file.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) continue;
+    const std::size_t begin = path.find_first_not_of('/', at);
+    if (begin == std::string::npos) return {std::move(file), ""};
+    const std::size_t last = path.find_last_not_of('/');
+    return {std::move(file), path.substr(begin, last + 1 - begin)};
+  }
+  return {path, ""};
 }
 
 }  // namespace mkvirtfs

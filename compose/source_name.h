@@ -13,4 +13,14 @@ namespace mkvirtfs {
 /// Errc::unreadable; whether another path leads to anything is not asked.
 Result<void> check_source_path(const std::string& path);
 
+/// A file and a directory of the archive that it is: "x.tar.gz//rootfs".
+struct ArchivePath {
+  std::string file{};
+  std::string subtree{};  ///< without '/' at either end; "": all of the archive
+};
+
+/// Splits at the first "//" behind which no path of the host can go on, because what stands before
+/// it is there and is no directory. Every other path is all file.
+ArchivePath split_archive_path(const std::string& path);
+
 }  // namespace mkvirtfs

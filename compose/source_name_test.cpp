@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "tests/support/hinted_text.h"
@@ -54,6 +55,24 @@ TEST_CASE("a file that is there, and any plain path, may be a source") {
     CAPTURE(path);
     CHECK(check_source_path(path));
   }
+}
+
+TEST_CASE("two slashes behind what is no directory name a directory of an archive") {
+  const TempDir dir;
+  const std::string root = dir.path().string();
+  std::filesystem::create_directories(dir.path() / "d" / "sub");
+  std::ofstream(dir.path() / "x.tar") << "x";
+  const auto parts = [](const std::string& path) {
+    const ArchivePath split = split_archive_path(path);
+    return split.file + " | " + split.subtree;
+  };
+  CHECK(parts(root + "/x.tar//rootfs") == root + "/x.tar | rootfs");
+  CHECK(parts(root + "//x.tar///a//b/") == root + "//x.tar | a//b");
+  CHECK(parts(root + "/x.tar//") == root + "/x.tar | ");
+  CHECK(parts(root + "/x.tar") == root + "/x.tar | ");
+  CHECK(parts(root + "/d//sub") == root + "/d//sub | ");
+  CHECK(parts(root + "/none.tar//sub") == root + "/none.tar//sub | ");
+  CHECK(parts("//" + root) == "//" + root + " | ");
 }
 
 }  // namespace mkvirtfs

@@ -247,6 +247,15 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
                  "tar does with the option of that name. Without it a warning names the byte at "
                  "which something is left behind the end."},
      .group = SourceOptionGroup::archive},
+    {.row = {.name = "charset",
+             .value_name = "NAME",
+             .help = "Of names in zip archives: CP437, SHIFT_JIS...",
+             .manual =
+                 "The character set of names in zip archives that do not say that they are UTF-8: "
+                 "`CP437` of old PKZIP, `CP866`, `SHIFT_JIS`, or any other that iconv(1) knows. A "
+                 "name that is not of that set is an error. Without this option such names stay as "
+                 "they are, byte for byte."},
+     .group = SourceOptionGroup::archive},
     {.row = {.name = "passphrase-file",
              .value_name = "FILE",
              .help = "Passphrases of encrypted members",
@@ -360,6 +369,10 @@ void read_archive_options(OptionReader& reader, ArchiveSpec& archive) {
   read_directory(reader, "cache-dir", archive.index_directory);
   read_directory(reader, "spool-dir", archive.spool_directory);
   reader.text("passphrase-file", archive.passphrase_file);
+  reader.text("charset", archive.charset);
+  if (!archive.charset.empty() && !archive::is_known_charset(archive.charset)) {
+    reader.refuse("charset", archive.charset, "no character set that this host knows");
+  }
   archive.ignores_zeros = reader.flag("ignore-zeros");
   reader.choice<archive::DataOrder>(
       "layout", {{"archive", archive::DataOrder::archive}, {"name", archive::DataOrder::name}},

@@ -47,7 +47,7 @@ Utf8Locale::~Utf8Locale() {
 std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSource>& source,
                                                    Formats formats,
                                                    const std::vector<std::string>& passphrases,
-                                                   std::uint64_t base) {
+                                                   const std::string& charset, std::uint64_t base) {
   std::unique_ptr<ArchiveHandle> handle(new ArchiveHandle(source, nullptr, base));
   ::archive* const archive = handle->archive_;
   // The first of those that bid as much gets it.
@@ -62,6 +62,9 @@ std::unique_ptr<ArchiveHandle> ArchiveHandle::open(const std::shared_ptr<ByteSou
                                archive_read_support_format_lha, archive_read_support_format_xar}) {
       support(archive);
     }
+  }
+  if (!charset.empty()) {
+    archive_read_set_format_option(archive, "zip", "hdrcharset", charset.c_str());
   }
   for (const std::string& passphrase : passphrases) {
     archive_read_add_passphrase(archive, passphrase.c_str());

@@ -25,11 +25,12 @@ namespace mkvirtfs::archive {
 class ArchiveHandle {
  public:
   /// Those of `formats`, in `source`, at any offset. The archive begins at its byte `base`; offsets
-  /// stay those in the source, here and below.
+  /// stay those in the source, here and below. `charset` is that of names in zip archives which do
+  /// not say that they are UTF-8; "": they stay as they are.
   static std::unique_ptr<ArchiveHandle> open(const std::shared_ptr<ByteSource>& source,
                                              Formats formats,
                                              const std::vector<std::string>& passphrases,
-                                             std::uint64_t base);
+                                             const std::string& charset, std::uint64_t base);
   /// The formats that can be read forwards, of `stream`, which outlives the handle.
   static std::unique_ptr<ArchiveHandle> open(ForwardReader& stream);
   /// A cpio archive, and nothing else, from byte `base` on; the stream stands there.

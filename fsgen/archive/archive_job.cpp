@@ -96,6 +96,7 @@ std::vector<std::byte> pack_job(const ReadOptions& options) {
   out.number(options.spool ? 1 : 0);
   out.number(options.passphrases.size());
   for (const std::string& passphrase : options.passphrases) out.text(passphrase);
+  out.text(options.charset);
   return job;
 }
 
@@ -112,6 +113,7 @@ std::optional<ReadJob> parse_job(Bytes bytes) {
   for (std::uint64_t i = 0; i < count && in.good(); ++i) {
     job.options.passphrases.emplace_back(in.text());
   }
+  job.options.charset = in.text();
   if (!in.good() || !in.at_end()) return std::nullopt;
   return job;
 }

@@ -10,6 +10,7 @@
 #include <cassert>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -57,6 +58,10 @@ class Numbering {
   Result<void> add_directory(TreeAssembler& assembler, const ExtractedPath& path);
   Result<void> add_file(TreeAssembler& assembler, const ExtractedPath& path);
   bool takes(std::string_view path) const;
+  Result<void> find_subtree();
+  /// A path of the archive below the layer's root; nullopt for one that is not.
+  std::optional<std::string> below_root(const std::string& path) const;
+  Result<void> add_outward_links();
   Result<void> add_overrides();
   Result<void> check_sizes() const;
   /// The files by where they lie.
@@ -69,6 +74,7 @@ class Numbering {
   const ExtractedPaths& paths_;
   Extraction& extraction_;
 
+  PathNo root_ = kRootPath;  // of the layer
   Member member_;
   // By PathNo: the paths directly below d are entries_[first_[d]] .. entries_[first_[d + 1] - 1].
   std::vector<std::uint32_t> first_;
@@ -225,7 +231,9 @@ Result<void> Numbering::add_overrides() {
                   fmt::format("{}: member {} {}", name_, member_.path, settled.error().what),
                   settled.error().hints);
     }
-    change.path = std::move(*settled);
+    std::optional<std::string> below = below_root(*settled);
+    if (!below) continue;
+    change.path = std::move(*below);
     if (!takes(change.path)) continue;
     change.type = static_cast<std::uint16_t>(member_.mode & S_IFMT);
     change.is_optional = member_.is_optional;
@@ -272,12 +280,65 @@ std::vector<NodeNo> Numbering::data_order() const {
   return order;
 }
 
+Result<void> Numbering::find_subtree() {
+  const auto names = plain_components_of(options_.subtree);
+  if (!names) {
+    return fail(Errc::usage,
+                fmt::format("{}//{}: . and .. have no place in a path", name_, options_.subtree));
+  }
+  for (const std::string_view name : *names) {
+    const PathNo found = paths_.find(root_, name);
+    const std::string path = join_path(paths_.text(root_), name);
+    if (found == kNoPath) {
+      return fail(Errc::unreadable, fmt::format("{} holds no directory {}", name_, path));
+    }
+    if (!paths_[found].is_directory()) {
+      std::string what = "no directory";
+      if (paths_[found].kind() == PathKind::file) {
+        members_.read(extraction_.file(paths_[found].file()), member_);
+        if (S_ISLNK(member_.mode)) what = fmt::format("a symlink to {}", member_.link_target);
+      }
+      return fail(Errc::unreadable, fmt::format("{}: {} is {}", name_, path, what));
+    }
+    root_ = found;
+  }
+  return {};
+}
+
+std::optional<std::string> Numbering::below_root(const std::string& path) const {
+  if (root_ == kRootPath) return path;
+  const std::string root = paths_.text(root_);
+  if (path == root) return "";
+  if (!path.starts_with(root + "/")) return std::nullopt;
+  return path.substr(root.size() + 1);
+}
+
+Result<void> Numbering::add_outward_links() {
+  for (const OutwardLink& link : extraction_.outward_links()) {
+    std::optional<std::string> path = below_root(link.path);
+    if (!path) continue;
+    std::optional<std::string> target = below_root(link.target);
+    if (!target) {
+      return fail(Errc::unreadable,
+                  fmt::format("{}: member {} is a hard link to {}, which the archive does not hold",
+                              name_, link.path, link.target));
+    }
+    made_.layer.outward_links.push_back({std::move(*path), std::move(*target)});
+  }
+  return {};
+}
+
 Result<std::pair<NewNode, std::vector<Xattr>>> Numbering::root() {
-  if (!extraction_.root()) {
+  const std::optional<MemberLog::Position> named =
+      root_ == kRootPath ? extraction_.root()
+      : paths_[root_].kind() == PathKind::directory
+          ? std::optional<MemberLog::Position>(paths_[root_].member())
+          : std::nullopt;
+  if (!named) {
     made_.layer.implied_directories.push_back(kRootNode);
     return std::pair(implied_directory(), std::vector<Xattr>());
   }
-  members_.read(*extraction_.root(), member_);
+  members_.read(*named, member_);
   Result<NewNode> root = owned(node_of_member());
   if (!root) return propagate(root);
   root->lost_xattrs = lost_xattrs_of_member();
@@ -297,7 +358,7 @@ Result<void> Numbering::fill(TreeAssembler& assembler, PathNo directory,
                              std::vector<PathNo>& directories) {
   std::string path_of_directory;
   if (!rules_.takes_all()) {
-    path_of_directory = paths_.text(directory);
+    path_of_directory = below_root(paths_.text(directory)).value_or("");
     if (!path_of_directory.empty()) path_of_directory += '/';
   }
   for (const PathNo no : sorted_entries(directory)) {
@@ -318,6 +379,7 @@ Result<void> Numbering::fill(TreeAssembler& assembler, PathNo directory,
 
 Result<LayerTree> Numbering::run() {
   if (Result<void> good = check_sizes(); !good) return propagate(good);
+  if (Result<void> good = find_subtree(); !good) return propagate(good);
   collect_entries();
   node_of_file_.assign(extraction_.files().size(), kNoNode);
 
@@ -328,7 +390,7 @@ Result<LayerTree> Numbering::run() {
   made_.places.reserve(paths_.size());
   made_.places.add_nowhere();
 
-  std::vector<PathNo> directories = {kRootPath};
+  std::vector<PathNo> directories = {root_};
   for (DirectoryNo d; d < assembler.directory_count(); ++d) {
     assembler.open_directory(d);
     if (Result<void> good = fill(assembler, directories[d], directories); !good) {
@@ -337,10 +399,28 @@ Result<LayerTree> Numbering::run() {
   }
   if (options_.data_order == DataOrder::archive) assembler.set_data_order(data_order());
   if (Result<void> good = add_overrides(); !good) return propagate(good);
-  made_.layer.outward_links = extraction_.outward_links();
+  if (Result<void> good = add_outward_links(); !good) return propagate(good);
   made_.layer.tree = std::make_shared<const SourceTree>(std::move(assembler).finish());
   return std::move(made_);
 }
+
+/// The layers below, as an archive sees them of which only a subtree is laid over them.
+class BelowSubtree final : public LayersBelow {
+ public:
+  BelowSubtree(const LayersBelow& below, std::string at, std::string subtree)
+      : below_(below), at_(std::move(at)), subtree_(std::move(subtree)) {}
+
+  Standing look(std::string_view path) const override {
+    if (path == subtree_) return below_.look(at_);
+    if (!path.starts_with(subtree_ + "/")) return {};
+    return below_.look(join_path(at_, path.substr(subtree_.size() + 1)));
+  }
+
+ private:
+  const LayersBelow& below_;
+  const std::string at_;
+  const std::string subtree_;
+};
 
 }  // namespace
 
@@ -350,8 +430,24 @@ Result<LayerTree> make_layer_tree(const MemberLog& members, std::string_view nam
   if (!rules) return propagate(rules);
   LayerOptions options = given;
   options.at = join_path(components_of(given.at));
+  options.subtree = join_path(components_of(given.subtree));
+  std::optional<BelowSubtree> below_subtree;
+  if (!options.subtree.empty() && options.below != nullptr) {
+    options.below = &below_subtree.emplace(*options.below, options.at, options.subtree);
+    options.at.clear();
+    // Where they lead is not a path of the archive.
+    if (options.layer_symlinks == LayerSymlinks::follow) {
+      options.layer_symlinks = LayerSymlinks::error;
+    }
+  }
   Extraction extraction(members, name, options);
-  if (Result<void> good = extraction.run(log); !good) return propagate(good);
+  if (Result<void> good = extraction.run(log); !good) {
+    // Of a subtree they are not followed.
+    if (below_subtree) {
+      std::erase_if(good.error().hints, [](const Setting& hint) { return hint.value == "follow"; });
+    }
+    return propagate(good);
+  }
   return Numbering(members, name, options, *rules, extraction).run();
 }
 

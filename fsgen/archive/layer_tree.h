@@ -35,6 +35,11 @@ struct LayerOptions {
   /// nothing. A directory that is only implied is asked for there (docs/layers.md).
   const LayersBelow* below = nullptr;
   std::string at;
+  /// The directory of the archive that becomes the root of the layer; "" is the archive's own. What
+  /// stands beside it is in no image, but hard links to it are: they are names of the same file.
+  /// Rules, and paths of links and overrides, are then those below it. Where a symlink of the
+  /// layers below would have to be followed, it is refused.
+  std::string subtree;
   LayerSymlinks layer_symlinks = LayerSymlinks::follow;
   /// The archive's own symlinks are followed as those below it are. Else only relative ones without
   /// "..", to a directory that is there already, as GNU tar does.
@@ -55,7 +60,8 @@ struct LayerTree {
 ///
 /// Parents that are symlinks are followed as `options` say: then the member lies where they lead.
 ///
-/// Refused, with the archive's name and the member's: names that lead out or are too long, what
+/// Refused, with the archive's name: a subtree that is no directory of it; and with the member's,
+/// too: names that lead out or are too long, what
 /// lies below something that is no directory, a directory with entries that something else
 /// replaces, hard links to nothing, to directories or in a circle, and attributes that no file can
 /// have. `name` is the archive's, for messages.

@@ -427,6 +427,76 @@ TEST_CASE("entries that bring nothing say what others are to become") {
   CHECK(override.is_optional);
 }
 
+TEST_CASE("a subtree has the names and attributes below it, whatever stands beside it") {
+  Members members;
+  members.directory("root", 0700).file("root/etc/one", 1, 512).file("beside/file", 2, 1024);
+  members.link("root/in", "beside/file").link("beside/out", "root/etc/one");
+  members.symlink("root/up", "../beside").link("root/later", "beside/last");
+  members.file("beside/last", 3, 2048).file("rooted", 1, 4096).directory("root/var");
+  LayerOptions options;
+  options.subtree = "/root/";
+  const LayerTree made = members.good(options);
+  CHECK(paths_of(made) == "etc/ in@1024 later@2048 up->../beside var/ etc/one@512");
+  const SourceTree& tree = *made.layer.tree;
+  CHECK(tree.node(kRootNode).mode == (S_IFDIR | 0700));
+  CHECK(tree.find_path("etc/one")->link_count == 1);  // its other name is beside
+  CHECK(made.layer.implied_directories == std::vector{NodeNo{1}});
+  options.entries.rules = {{.glob = "/etc"}, {.glob = "root"}, {.glob = "/root/var"}};
+  CHECK(paths_of(members.good(options)) == "in@1024 later@2048 up->../beside var/");
+  options.entries.rules.clear();
+
+  const auto refusal = [&](const std::string& subtree) {
+    options.subtree = subtree;
+    return members.refusal(options);
+  };
+  CHECK(refusal("roots") == "test.tar holds no directory roots");
+  CHECK(refusal("root/etc/two/x") == "test.tar holds no directory root/etc/two");
+  CHECK(refusal("rooted") == "test.tar: rooted is no directory");
+  CHECK(refusal("root/up/x") == "test.tar: root/up is a symlink to ../beside");
+  CHECK(refusal("root/../beside") == "test.tar//root/../beside: . and .. have no place in a path");
+  options.subtree = "beside";
+  CHECK(paths_of(members.good(options)) == "file@1024 last@2048 out@512");
+}
+
+TEST_CASE("links and changes of a subtree are those below it") {
+  Members members;
+  Member change;
+  change.mode = S_IFREG | 0640;
+  change.changes_only = true;
+  for (const char* path : {"root/etc/passwd", "other", "rooted/x"}) {
+    change.path = path;
+    members.add(change);
+  }
+  members.directory("root").link("root/a", "root/etc/below").link("other", "root/etc/below");
+  LayerOptions options;
+  options.subtree = "root";
+  options.outward_links = true;
+  const LayerTree made = members.good(options);
+  REQUIRE(made.layer.overrides.size() == 1);
+  CHECK(made.layer.overrides[0].path == "etc/passwd");
+  REQUIRE(made.layer.outward_links.size() == 1);
+  CHECK(made.layer.outward_links[0].path == "a");
+  CHECK(made.layer.outward_links[0].target == "etc/below");
+  CHECK(members.link("root/b", "etc/below").refusal(options) ==
+        "test.tar: member root/b is a hard link to etc/below, which the archive does not hold");
+}
+
+TEST_CASE("a subtree over other layers sees them where it will stand") {
+  const ListBelow below({"in/", "in/usr/", "in/lib->usr", "usr->nowhere"});
+  Members members;
+  members.file("root/usr/x", 1, 512).file("usr/y", 1, 1024);
+  LayerOptions options = over(below);
+  options.at = "in";
+  options.subtree = "root";
+  CHECK(paths_of(members.good(options)) == "usr/ usr/x@512");
+  members.file("root/lib/z", 1, 2048);
+  CHECK(members.refusal(options) ==
+        "test.tar: member root/lib/z lies below root/lib, which is a symlink to usr in the layers "
+        "before [layer-symlinks=replace]");
+  options.layer_symlinks = LayerSymlinks::replace;
+  CHECK(paths_of(members.good(options)) == "lib/ usr/ lib/z@2048 usr/x@512");
+}
+
 TEST_CASE("many entries in one directory are found again") {
   Members members;
   for (int i = 0; i < 5000; ++i) members.file("d/" + std::to_string(i), 1, 512);

@@ -6,6 +6,7 @@
 #include "fsgen/archive/read_members.h"
 
 #include <fmt/format.h>
+#include <iconv.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -151,6 +152,9 @@ Result<bool> MemberReader::read_entries() {
     if (Result<void> good = take(); !good) return propagate(good);
     // Names that are no UTF-8 stay as they are, which is no news here.
     const std::string text = status == ARCHIVE_WARN ? handle_->error().what : "";
+    if (!options_.charset.empty() && text.contains("cannot be converted")) {
+      return messages_.wrong(fmt::format("its name is not {}", options_.charset));
+    }
     if (!text.empty() && !text.contains("can't be converted")) messages_.remark(text);
   }
   if (Result<void> good = stored_.check_end(*handle_); !good) return propagate(good);
@@ -198,7 +202,10 @@ Result<bool> MemberReader::is_an_empty_tar() const {
 Result<void> MemberReader::take() {
   stored_.forget_last();
   member_.path = {};
-  if (Result<void> good = metadata_.take_name(*handle_); !good) return good;
+  if (Result<void> good = metadata_.take_name(*handle_); !good) {
+    if (options_.charset.empty()) return good;
+    return messages_.wrong(fmt::format("its name is not {}", options_.charset));
+  }
   if (metadata_.is_of_the_format(*handle_)) return {};
   if (made_.members.member_count() == options_.limits.most_members) {
     return fail(Errc::does_not_fit,
@@ -251,14 +258,30 @@ Result<void> MemberReader::pass_over_stored_holes() {
 
 }  // namespace
 
+std::uint64_t ReadOptions::reading() const noexcept {
+  std::uint64_t number = (lacks_end ? 1u : 0u) | (pax_globals == PaxGlobals::ignore ? 2u : 0u) |
+                         (ignores_zeros ? 4u : 0u);
+  // FNV-1a above these bits; a name that was not given leaves them alone.
+  for (const char c : charset) number = (number ^ static_cast<unsigned char>(c)) * 0x100000001B3;
+  return number;
+}
+
+bool is_known_charset(const std::string& name) {
+  const iconv_t conversion = ::iconv_open("UTF-8", name.c_str());
+  // -1 is what iconv(3) returns for "none".
+  if (conversion == reinterpret_cast<iconv_t>(-1)) return false;
+  ::iconv_close(conversion);
+  return true;
+}
+
 Result<std::optional<ReadMembers>> read_members_here(const std::shared_ptr<ByteSource>& archive,
                                                      Formats formats, const ReadOptions& options,
                                                      MembersSink* sink, LogSink& log) {
   const Utf8Locale utf8;
   std::uint64_t base = 0;
   const auto attempt = [&](const std::vector<std::string>& passphrases) {
-    return MemberReader(ArchiveHandle::open(archive, formats, passphrases, base), archive, formats,
-                        nullptr, archive->name(), options, sink, log)
+    return MemberReader(ArchiveHandle::open(archive, formats, passphrases, options.charset, base),
+                        archive, formats, nullptr, archive->name(), options, sink, log)
         .run();
   };
   Result<std::optional<ReadMembers>> made = attempt(options.passphrases);

@@ -34,6 +34,9 @@ struct ReadOptions {
   ReadLimits limits;
   /// For encrypted zip archives; tried in this order.
   std::vector<std::string> passphrases;
+  /// Of names in zip archives that do not say that they are UTF-8, as is_known_charset() takes it.
+  /// "": their bytes stay as they are.
+  std::string charset;
   /// A tar may end with the bytes of its last member, without their padding and without end marks:
   /// so Go's archive/tar reads it, and umoci writes layers like that. For archives that are known
   /// to be whole.
@@ -52,11 +55,11 @@ struct ReadOptions {
   bool in_process = false;
 
   /// The options that change the members of the same bytes. Kept indexes depend on it.
-  std::uint64_t reading() const noexcept {
-    return (lacks_end ? 1u : 0u) | (pax_globals == PaxGlobals::ignore ? 2u : 0u) |
-           (ignores_zeros ? 4u : 0u);
-  }
+  std::uint64_t reading() const noexcept;
 };
+
+/// Whether this host's iconv knows a character set of that name: "CP437", "SHIFT_JIS".
+bool is_known_charset(const std::string& name);
 
 /// The kind of format, as far as it decides what may follow the end.
 enum class ArchiveKind : std::uint8_t { other, tar, cpio, zip };

@@ -292,3 +292,58 @@ fails 1 'member f belongs to 4294967295:0' "$MKVIRTFS" inspect "$work/nobody.tar
 for option in --owner=0:0 --map-uid=4294967295:0 --exclude=f; do
   "$MKVIRTFS" inspect "$work/nobody.tar" "$option" >/dev/null 2>"$work/stderr" || fail "$option: $(cat "$work/stderr")"
 done
+
+# A directory of an archive is the image of that directory, with links into it and out of it; and so over
+# another source.
+mkdir -p sub/rootfs/etc sub/beside
+echo etc >sub/rootfs/etc/hosts
+echo beside >sub/beside/file
+ln sub/beside/file sub/rootfs/linked
+ln sub/rootfs/etc/hosts sub/beside/hosts
+ln -s ../beside/file sub/rootfs/outward
+chmod 750 sub/rootfs
+find sub -depth -exec touch -h -d '2031-02-03 04:05:06.123456789' {} +
+bsdtar -cf sub.tar --format=pax -C sub . && bsdtar -cf linked.tar --format=pax -C sub beside rootfs
+(cd sub && zip -qry ../sub.zip .)
+cp -a sub/rootfs alone # without the names beside it
+for archive in sub.tar linked.tar; do
+  gzip -k "$archive"
+  for path in "$archive//rootfs" "$archive.gz//rootfs/" "$archive//./rootfs"; do
+    as_tree "$work/alone" "$work/$path"
+  done
+done
+equal "$("$MKVIRTFS" inspect --fs=ext4 --json sub.zip//rootfs/etc 2>/dev/null | grep '"source_file_count"')" '  "source_file_count": 1,'
+mkdir lower && echo old >lower/etc
+"$MKVIRTFS" dump lower sub.tar//rootfs --fs=ext4 -o over.img >/dev/null
+equal "$(debugfs -R 'cat etc/hosts' over.img 2>/dev/null)" etc 'a subtree over a directory'
+fails 1 "^mkvirtfs: .*sub.tar holds no directory root$" "$MKVIRTFS" inspect sub.tar//root
+fails 1 "sub.tar: rootfs/outward is a symlink to ../beside/file" "$MKVIRTFS" inspect sub.tar//rootfs/outward
+
+# Names of zip archives in an old character set, as bsdtar and Python read them.
+python3 - <<'PYTHON'
+import zipfile
+class Old(zipfile.ZipInfo):
+    def _encodeFilenameFlags(self):
+        return self.filename.encode(self.charset), 0
+for charset, names in {"cp866": ["Привет, мир.txt"], "cp437": ["façade"], "shift_jis": ["表ソ"]}.items():
+    with zipfile.ZipFile(charset + ".zip", "w") as archive:
+        for name in names + ["plain", "сказано.utf8"]:
+            info = zipfile.ZipInfo(name)
+            if not name.endswith("utf8"):
+                info = Old(name)
+                info.charset = charset
+            archive.writestr(info, name)
+PYTHON
+for charset in cp866 cp437 shift_jis; do
+  rm -rf by-bsdtar && mkdir by-bsdtar
+  LC_ALL=C.UTF-8 bsdtar -xpf "$charset.zip" --options "hdrcharset=$charset" -C by-bsdtar
+  equal "$(PYTHONUTF8=1 python3 -c 'import sys, zipfile
+for name in sorted(zipfile.ZipFile(sys.argv[1], metadata_encoding=sys.argv[2]).namelist()): print(name)' "$charset.zip" "$charset")" \
+    "$(ls by-bsdtar)" "Python and bsdtar on $charset"
+  as_tree "$work/by-bsdtar" "$work/$charset.zip" --charset="$charset"
+done
+# Without it the bytes stay; and what is not of the set is refused.
+"$MKVIRTFS" dump cp866.zip --fs=ext4 -o bytes.img >/dev/null 2>&1
+debugfs -R 'ls -p /' bytes.img 2>/dev/null | grep -qa $'\x8f\xe0' || fail "the bytes of a name are not as they were"
+fails 1 'cp437.zip: .*byte [0-9]+: its name is not ASCII' "$MKVIRTFS" inspect cp437.zip --charset=ASCII
+fails 2 'charset=klingon: no character set that this host knows' "$MKVIRTFS" inspect cp437.zip --charset=klingon
