@@ -616,7 +616,7 @@ TEST_CASE("completion offers every subcommand, option and word of a choice") {
   CHECK_THAT(completed({}), Catch::Contains("serve\n") && Catch::Contains("--version\n") &&
                                 !Catch::Contains("__complete"));
   CHECK_THAT(completed({"serve"}), Catch::Contains("--joliet\n") && Catch::Contains("--tls\n"));
-  CHECK(completed({"dump", "--symlinks"}) == "skip\nfollow\nerror\n");
+  CHECK(completed({"dump", "--symlinks"}) == "skip\nfollow\nerror\nkeep\n");
   CHECK(completed({"serve", "--tls"}) == "off\non\nrequire\n");
   CHECK_THAT(completed({"inspect", "--fs"}), Catch::Contains("ext2\n") && Catch::Contains("iso\n"));
   CHECK(completed({"serve", "--label"}).empty());

@@ -338,6 +338,11 @@ TEST_CASE("a pattern that matches nothing is named once, and is no error") {
        "mkvirtfs: warning: --exclude=dir/f: no entry matches (paths begin below the source, as "
        "in /f)\n"},
       {{"a=b", "--exclude=f"}, ""},
+      {{"--fs=fat", "--fat-hidden=f", "--fat-system=*"}, ""},
+      {{"--fs=fat", "--fat-hidden=f/", "--fat-hidden=f/", "--fat-readonly=dir/f"},
+       "mkvirtfs: warning: --fat-hidden=f/: no entry matches\n"
+       "mkvirtfs: warning: --fat-readonly=dir/f: no entry matches (paths begin below the source, "
+       "as in /f)\n"},
   }));
   Words all = {"inspect", "dir"};
   all.insert(all.end(), words.begin(), words.end());

@@ -191,23 +191,38 @@ TEST_CASE("the options of FAT arrive") {
   CHECK(fat_options({"--fs=fat", "--names=error"}).bad_names == fat32::BadNames::error);
   CHECK(fat_options({"--fs=fat", "--case-clashes=skip"}).case_clashes == fat32::CaseClashes::skip);
   CHECK(std::get<FreePercent>(*fat_options({"--fs=fat", "--free=25%"}).free).percent == 25);
+  const fat32::Options patterns = fat_options(
+      {"--fs=fat", "--fat-hidden=*.SYS", "--fat-hidden=/d/", "--fat-system=a", "--fat-readonly=b"});
+  CHECK(patterns.hidden == std::vector<std::string>{"*.SYS", "/d/"});
+  CHECK(patterns.system == std::vector<std::string>{"a"});
+  CHECK(patterns.read_only == std::vector<std::string>{"b"});
+  CHECK(patterns.defaults == Defaults::current);
+  CHECK(fat_options({"--fs=fat", "--defaults=0.1"}).defaults == Defaults::v0_1);
 }
 
 TEST_CASE("the options of ISO 9660 arrive") {
   const iso9660::Options plain = iso_options({"--fs=iso"});
   CHECK(plain.level == 3);
   CHECK(plain.joliet == iso9660::Joliet::standard);
-  CHECK(plain.deep == iso9660::DeepDirectories::relocate);
+  CHECK(plain.deep == iso9660::DeepDirectories::keep);
+  CHECK(plain.joliet_characters == iso9660::JolietCharacters::ucs2);
+  CHECK(plain.application_use == std::byte{' '});
+  const iso9660::Options old = iso_options({"--fs=iso", "--defaults=0.1"});
+  CHECK(old.deep == iso9660::DeepDirectories::relocate);
+  CHECK(old.joliet_characters == iso9660::JolietCharacters::utf16);
+  CHECK(old.application_use == std::byte{0});
+  CHECK(iso_options({"--fs=iso", "--defaults=0.1", "--deep-directories=keep"}).deep ==
+        iso9660::DeepDirectories::keep);
   CHECK_FALSE(plain.pad);
   CHECK(plain.label.empty());
   CHECK_FALSE(plain.volume_time);
   const iso9660::Options all =
-      iso_options({"--fs=iso", "--iso-level=1", "--joliet=long", "--deep-directories=keep",
+      iso_options({"--fs=iso", "--iso-level=1", "--joliet=long", "--deep-directories=relocate",
                    "--label=Disc", "--volume-field=publisher=A=B",
                    "--volume-field=volume-set=", "--pad", "--uuid=2026-01-31-23-59-59-00"});
   CHECK(all.level == 1);
   CHECK(all.joliet == iso9660::Joliet::longer);
-  CHECK(all.deep == iso9660::DeepDirectories::keep);
+  CHECK(all.deep == iso9660::DeepDirectories::relocate);
   CHECK(all.label == "Disc");
   REQUIRE(all.fields.size() == 2);
   CHECK(all.fields[0].field == iso9660::Field::publisher);
@@ -216,6 +231,9 @@ TEST_CASE("the options of ISO 9660 arrive") {
   CHECK(all.pad);
   CHECK(all.volume_time == "2026013123595900");
   CHECK(iso_options({"--fs=iso", "--joliet=no"}).joliet == iso9660::Joliet::none);
+  const iso9660::Options pairs = iso_options({"--fs=iso", "--joliet=utf16"});
+  CHECK(pairs.joliet == iso9660::Joliet::standard);
+  CHECK(pairs.joliet_characters == iso9660::JolietCharacters::utf16);
   CHECK(iso_options({"--preset=cidata"}).label == "cidata");
   CHECK(fat_options({"--fs=fat", "--preset=cidata"}).symlinks == fat32::Symlinks::follow);
   CHECK(fat_options({"--fs=fat", "--preset=oemdrv", "--symlinks=skip"}).symlinks ==

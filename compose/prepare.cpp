@@ -21,6 +21,7 @@
 #include "compose/source_name.h"
 #include "compose/source_options.h"
 #include "fsgen/oci/image_name.h"
+#include "fsgen/tree/followed_symlinks.h"
 #include "fsgen/tree/merge.h"
 #include "fsgen/tree/source_differences.h"
 #include "support/message.h"
@@ -50,6 +51,21 @@ void remark_on_what_was_passed_over(const ScanReport& report, Remarks& remarks) 
   }
 }
 
+/// The path that a pattern may have meant, where it begins with that of a source or with "./"; ""
+/// if it does not.
+std::string path_below(std::string_view source, std::string_view glob) {
+  while (source.ends_with('/')) source.remove_suffix(1);
+  if (glob.starts_with("./")) return std::string(glob.substr(1));
+  const bool names_source = glob.starts_with(source) && glob.substr(source.size()).starts_with('/');
+  return std::string(names_source ? glob.substr(source.size()) : "");
+}
+
+void remark_on_unmatched(const Setting& pattern, const std::string& below, Remarks& remarks) {
+  std::string what = "no entry matches";
+  if (!below.empty()) what += fmt::format(" (paths begin below the source, as in {})", below);
+  remarks.add(Remark::About::unmatched_rule, LogLevel::warning, std::move(what), pattern);
+}
+
 /// A pattern that no source has anything for was mistyped, or stands for a path of the host.
 void remark_on_rules(const ImageSpec& spec, const std::vector<ScanOptions>& scans,
                      Remarks& remarks) {
@@ -62,25 +78,20 @@ void remark_on_rules(const ImageSpec& spec, const std::vector<ScanOptions>& scan
   for (std::size_t at = 0; at < scans.size(); ++at) {
     if (spec.sources[at].is_file) continue;
     const EntryOptions& entries = scans[at].entries;
-    std::string root = spec.sources[at].path;
-    while (root.ends_with('/')) root.pop_back();
     for (std::size_t no = 0; no < entries.rules.size(); ++no) {
       const PathRule& rule = entries.rules[no];
       auto use = std::ranges::find_if(uses, [&](const Use& known) { return *known.rule == rule; });
       if (use == uses.end()) use = uses.insert(uses.end(), {&rule, false, ""});
       use->has_matched = use->has_matched || entries.matches->has(no);
-      if (rule.glob.starts_with(root + "/")) use->below = rule.glob.substr(root.size());
-      if (rule.glob.starts_with("./")) use->below = rule.glob.substr(1);
+      if (std::string below = path_below(spec.sources[at].path, rule.glob); !below.empty()) {
+        use->below = std::move(below);
+      }
     }
   }
   for (const Use& use : uses) {
     if (use.has_matched) continue;
-    std::string what = "no entry matches";
-    if (!use.below.empty()) {
-      what += fmt::format(" (paths begin below the source, as in {})", use.below);
-    }
-    remarks.add(Remark::About::unmatched_rule, LogLevel::warning, std::move(what),
-                {use.rule->include ? "include" : "exclude", use.rule->glob});
+    remark_on_unmatched({use.rule->include ? "include" : "exclude", use.rule->glob}, use.below,
+                        remarks);
   }
 }
 
@@ -188,6 +199,7 @@ class Preparation {
   std::string& doing_;
 
   bool format_has_xattrs_ = true;
+  bool follows_symlinks_ = false;
   Planner planner_;
   std::optional<AttributeOverride> root_;
   std::shared_ptr<SourceBase> base_ = std::make_shared<SourceBase>();
@@ -210,7 +222,9 @@ Result<void> Preparation::check() {
   Result<Planner> planner = formats.configure(name, spec_.options);
   if (!planner) return propagate(planner);
   planner_ = std::move(*planner);
-  format_has_xattrs_ = formats.find(name)->holds.xattrs;
+  const Format& format = *formats.find(name);
+  format_has_xattrs_ = format.holds.xattrs;
+  follows_symlinks_ = format.follows_symlinks != nullptr && format.follows_symlinks(spec_.options);
   Result<std::optional<AttributeOverride>> root = read_root(spec_.options);
   if (!root) return propagate(root);
   root_ = std::move(*root);
@@ -248,6 +262,14 @@ Result<void> Preparation::read_sources(LayerStack& layers) {
   doing_ = "merge the sources";
   Result<Layer> merged = std::move(layers).merge();
   if (!merged) return propagate(merged);
+  // What an overlay's base is compared with are the sources, their symlinks included.
+  base_->tree = merged->tree;
+  base_->contents = merged->contents;
+  if (follows_symlinks_) {
+    doing_ = "follow symlinks";
+    merged = follow_symlinks(*merged);
+    if (!merged) return propagate(merged);
+  }
   prepared_.tree = std::move(merged->tree);
   contents_ = std::move(merged->contents);
   prepared_.report.scan_seconds = time.seconds();
@@ -264,8 +286,18 @@ Result<void> Preparation::plan() {
       planner_({.tree = prepared_.tree,
                 .contents = contents_,
                 .made_at_s = spec_.source_date_epoch_s,
-                .threads = planning_threads(spec_, resources_)});
+                .threads = planning_threads(spec_, resources_),
+                .remark = [this](std::string what) {
+                  remarks_.add(Remark::About::seed_file, LogLevel::warning, std::move(what));
+                }});
   if (!planned) return propagate(planned);
+  for (const Setting& pattern : (*planned)->unmatched()) {
+    std::string below;
+    for (const SourceSpec& source : spec_.sources) {
+      if (below.empty()) below = path_below(source.path, pattern.value);
+    }
+    remark_on_unmatched(pattern, below, remarks_);
+  }
   const std::string gave_way = (*planned)->gave_way();
   std::string switched_on = (*planned)->switched_on();
   prepared_.image = std::move(*planned);
@@ -294,8 +326,6 @@ void Preparation::make_device() {
     return;
   }
   base_->options = spec_.given_options;
-  base_->tree = prepared_.tree;
-  base_->contents = contents_;
   prepared_.device = std::make_shared<PreparedDevice>(prepared_.image, contents_, base_);
 }
 

@@ -21,7 +21,8 @@ struct Remark {
     not_written_back,  ///< SourceSpec::sync_within can do nothing for a file system
     output,            ///< what the run itself writes lies in a source
     file_source,       ///< a source that is no archive stands as a file
-    unmatched_rule,    ///< no entry of any source matches one of SourceSpec::rules
+    unmatched_rule,    ///< no entry matches a pattern of SourceSpec::rules or of the format
+    seed_file,         ///< a file that is not read stands beside the place of one that would be
     differences,       ///< the image does not show all as the source has it
     switched_on,       ///< the source needs what the format does not have by default
     gave_way,          ///< the given size has no room for all that the format has by default

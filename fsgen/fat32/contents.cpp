@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "fsgen/tree/symlink_target.h"
+
 namespace mkvirtfs::fat32 {
 
 std::string_view words_of(Reason reason) noexcept {
@@ -13,11 +15,11 @@ std::string_view words_of(Reason reason) noexcept {
     case Reason::symlink:
       return "is a symlink";
     case Reason::symlink_dangling:
-      return "is a symlink to what is not in the source";
+      return words_of(LeadsNowhere::dangling);
     case Reason::symlink_outside:
-      return "is a symlink that leads out of the source";
+      return words_of(LeadsNowhere::outside);
     case Reason::symlink_loop:
-      return "is a symlink that leads in a circle";
+      return words_of(LeadsNowhere::loop);
     case Reason::character_device:
       return "is a character device";
     case Reason::block_device:

@@ -53,6 +53,7 @@ class Contents {
     std::uint64_t
         clash : 17;  ///< 1 + the item of this directory that it is like but for case; or 0
     std::uint64_t is_directory : 1;
+    std::uint64_t attributes : 3;  ///< that patterns give: see AttributeRules
 
     /// The node whose bytes a file has.
     NodeNo node() const noexcept { return NodeNo{target}; }
@@ -137,6 +138,8 @@ class Contents {
   }
   std::uint64_t mapped_count() const noexcept { return mapped_count_; }
   std::uint64_t followed_count() const noexcept { return followed_count_; }
+  /// The options whose patterns no entry matches.
+  const std::vector<Setting>& unmatched() const noexcept { return unmatched_; }
   /// Whether the item is a symlink's copy.
   bool is_followed(const FatDirectory& directory, const Item& item) const noexcept;
 
@@ -150,6 +153,7 @@ class Contents {
   std::vector<FatDirectory> directories_;
   std::vector<Item> items_;
   std::vector<Skipped> skipped_;
+  std::vector<Setting> unmatched_;
   std::array<std::uint64_t, kReasons> skipped_counts_{};
   std::array<std::uint64_t, kClusterSizes> clusters_{};
   std::uint64_t mapped_count_ = 0;

@@ -17,8 +17,9 @@
 #include <utility>
 #include <vector>
 
+#include "fsgen/fat32/attribute_rules.h"
 #include "fsgen/fat32/contents.h"
-#include "fsgen/fat32/symlinks.h"
+#include "fsgen/tree/symlink_target.h"
 #include "support/byte_order.h"
 #include "support/text.h"
 
@@ -26,12 +27,25 @@ namespace mkvirtfs::fat32 {
 namespace {
 
 constexpr std::uint32_t kPacked = (1u << 17) - 1;  // bits of the numbers that Item packs
+constexpr std::uint32_t kPackedAttributes = (1u << 3) - 1;
 constexpr std::uint64_t kMostFileBytes = std::numeric_limits<std::uint32_t>::max();
 
 Reason reason_of_special(const Node& node) noexcept {
   if (S_ISCHR(node.mode)) return Reason::character_device;
   if (S_ISBLK(node.mode)) return Reason::block_device;
   return S_ISFIFO(node.mode) ? Reason::fifo : Reason::socket;
+}
+
+Reason reason_of(LeadsNowhere why) noexcept {
+  switch (why) {
+    case LeadsNowhere::dangling:
+      return Reason::symlink_dangling;
+    case LeadsNowhere::outside:
+      return Reason::symlink_outside;
+    case LeadsNowhere::loop:
+      return Reason::symlink_loop;
+  }
+  std::unreachable();
 }
 
 /// A short name, or its beginning, as a number.
@@ -91,8 +105,11 @@ class Tails {
 /// meanwhile.
 class ContentsBuilder {
  public:
-  explicit ContentsBuilder(Contents& contents)
-      : contents_(contents), tree_(contents.tree()), options_(contents.options_) {}
+  ContentsBuilder(Contents& contents, const AttributeRules& attributes)
+      : contents_(contents),
+        attributes_(attributes),
+        tree_(contents.tree()),
+        options_(contents.options_) {}
 
   Result<void> build() {
     contents_.items_.reserve(tree_.node_count());
@@ -101,6 +118,7 @@ class ContentsBuilder {
     for (FatDirectoryNo no; no.value() < contents_.directories_.size(); ++no) {
       if (Result<void> filled = fill(no); !filled) return filled;
     }
+    contents_.unmatched_ = attributes_.unmatched();
     return {};
   }
 
@@ -154,6 +172,7 @@ class ContentsBuilder {
     if (Result<void> good = settle_clashes(); !good) return good;
     if (Result<void> good = adopt(); !good) return good;
     give_tails();
+    give_attributes();
     return {};
   }
 
@@ -223,11 +242,12 @@ class ContentsBuilder {
   /// What a symlink of this directory leads to, if that can be copied here.
   std::expected<NodeNo, Reason> followed_to(NodeNo link) const {
     const auto target = follow_symlink(tree_, source_->node, link);
-    if (!target || !tree_.node(*target).is_directory()) return target;
+    if (!target) return std::unexpected(reason_of(target.error()));
+    if (!tree_.node(*target).is_directory()) return *target;
     // A copy of a directory inside itself would go on for ever.
     for (FatDirectoryNo d = directory_;; d = contents_.directory(d).parent) {
       if (contents_.node_of(d) == *target) return std::unexpected(Reason::symlink_loop);
-      if (d == kFatRoot) return target;
+      if (d == kFatRoot) return *target;
     }
   }
 
@@ -326,7 +346,7 @@ class ContentsBuilder {
         contents_.directories_.push_back({draft.source, directory_, {}, 0, 0, next_item()});
       }
       contents_.items_.push_back({draft.entry, target, slot & kPacked, 0, draft.clash & kPacked,
-                                  draft.is_directory ? 1u : 0u});
+                                  draft.is_directory ? 1u : 0u, 0});
       slot += draft.slots;
       contents_.mapped_count_ += draft.is_mapped ? 1 : 0;
       if (contents_.is_followed(contents_.directory(directory_), contents_.items_.back())) {
@@ -362,6 +382,20 @@ class ContentsBuilder {
     }
   }
 
+  void give_attributes() {
+    if (attributes_.empty()) return;
+    const Contents::FatDirectory& directory = contents_.directory(directory_);
+    std::string path = contents_.path(directory_);
+    if (!path.empty()) path += '/';
+    const auto items = std::span(contents_.items_).subspan(directory.first_item.value());
+    for (Contents::Item& item : items) {
+      const std::uint32_t bits =
+          attributes_.attributes_of(path, contents_.raw_name(directory, item),
+                                    item.is_directory ? EntryKind::directory : EntryKind::other);
+      item.attributes = bits & kPackedAttributes;
+    }
+  }
+
   /// Symlinks to directories can multiply a small tree beyond all bounds.
   std::uint64_t most_items() const noexcept {
     if (options_.symlinks != Symlinks::follow) return std::numeric_limits<std::uint32_t>::max();
@@ -370,6 +404,7 @@ class ContentsBuilder {
   }
 
   Contents& contents_;
+  const AttributeRules& attributes_;
   const SourceTree& tree_;
   const Options& options_;
   FatDirectoryNo directory_;           // the one being filled
@@ -381,8 +416,10 @@ class ContentsBuilder {
 
 Result<std::unique_ptr<const Contents>> Contents::make(std::shared_ptr<const SourceTree> tree,
                                                        const Options& options) {
+  const Result<AttributeRules> attributes = AttributeRules::make(options);
+  if (!attributes) return propagate(attributes);
   auto contents = std::make_unique<Contents>(std::move(tree), options);
-  if (Result<void> built = ContentsBuilder(*contents).build(); !built) {
+  if (Result<void> built = ContentsBuilder(*contents, *attributes).build(); !built) {
     return propagate(built);
   }
   contents->count_clusters();

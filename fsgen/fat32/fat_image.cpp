@@ -14,10 +14,11 @@
 
 namespace mkvirtfs::fat32 {
 FatImage::FatImage(std::unique_ptr<const Contents> contents, const Layout& layout,
-                   std::uint32_t volume_id, std::uint64_t size_bytes)
+                   std::uint32_t volume_id, std::uint64_t size_bytes, bool root_room_gave_way)
     : contents_(std::move(contents)),
       volume_(*contents_, layout, volume_id),
-      size_bytes_(size_bytes) {
+      size_bytes_(size_bytes),
+      root_room_gave_way_(root_room_gave_way) {
   assert(size_bytes_ >= layout.size_bytes());
 }
 

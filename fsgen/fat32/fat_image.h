@@ -16,7 +16,7 @@ namespace mkvirtfs::fat32 {
 class FatImage final : public RegionImage {
  public:
   FatImage(std::unique_ptr<const Contents> contents, const Layout& layout, std::uint32_t volume_id,
-           std::uint64_t size_bytes);
+           std::uint64_t size_bytes, bool root_room_gave_way);
 
   std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
   std::uint32_t block_bytes() const noexcept override { return volume_.layout().sector_bytes; }
@@ -25,6 +25,10 @@ class FatImage final : public RegionImage {
   std::vector<ImageFact> facts() const override;
   std::string remark() const override;
   void differences(DifferenceSink& sink) const override;
+  std::vector<Setting> unmatched() const override { return contents_->unmatched(); }
+  std::string gave_way() const override {
+    return root_room_gave_way_ ? "spare slots of the root directory" : "";
+  }
 
   const SourceTree& tree() const noexcept override { return contents_->tree(); }
   DataPlacement data_at(std::string_view path) const override;
@@ -64,6 +68,7 @@ class FatImage final : public RegionImage {
   std::unique_ptr<const Contents> contents_;
   Volume volume_;
   std::uint64_t size_bytes_;
+  bool root_room_gave_way_;
 };
 
 }  // namespace mkvirtfs::fat32

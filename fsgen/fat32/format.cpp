@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::array<FormatName, 4> kNames{
     {{"fat", "width by size"}, {"fat12", ""}, {"fat16", ""}, {"fat32", ""}}};
-constexpr std::array<std::string_view, 3> kSymlinkWords{"skip", "follow", "error"};
 constexpr std::array<std::string_view, 3> kBadNameWords{"escape", "skip", "error"};
 constexpr std::array<std::string_view, 3> kCaseClashWords{"error", "escape", "skip"};
 
@@ -22,7 +21,7 @@ constexpr std::string_view kManual =
     "read-only. What else is lost is counted in one line and listed by `inspect --differences`.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 14> rows{{
+  static const std::array<OptionRow, 17> rows{{
       size_option(),
       free_option(),
       label_option("11 (FAT)",
@@ -43,15 +42,12 @@ std::span<const OptionRow> rows() {
            "8 TiB, or at 16 TiB with `--cluster-size=65536`. With another size than 512 the disk's "
            "logical block must have that size, too (QEMU: `logical_block_size=4096`), or firmware "
            "and Windows do not read the volume."},
-      {.name = "symlinks",
-       .kind = OptionKind::choice,
-       .value_name = "WHAT",
-       .help = "Symbolic links",
-       .choices = kSymlinkWords,
-       .manual = "What becomes of symbolic links: `skip` (the default) leaves them out, `follow` "
-                 "puts a copy of what they point to in their place, `error` refuses. When they are "
-                 "followed, `/` is the source's root; what leads out of the source, to nothing, or "
-                 "in a circle does not fit."},
+      symlinks_option(
+          "",
+          "What becomes of symbolic links. In FAT `skip` (the default) leaves them out, `follow` "
+          "puts a copy of what they point to in their place, `error` refuses. When they are "
+          "followed, `/` is the source's root; what leads out of the source, to nothing, or in a "
+          "circle does not fit."),
       {.name = "names",
        .kind = OptionKind::choice,
        .value_name = "WHAT",
@@ -87,6 +83,26 @@ std::span<const OptionRow> rows() {
        .help = "Sectors before the volume",
        .manual = "Sectors before the volume on its disk, for an image that will stand in a "
                  "partition."},
+      {.name = "fat-hidden",
+       .kind = OptionKind::repeated,
+       .value_name = "GLOB",
+       .help = "Make it hidden",
+       .manual = "Give what matches the attribute \"hidden\". A _GLOB_ is as with `--exclude`, and "
+                 "paths are those of the image. One that nothing matches is named on standard "
+                 "error. May be repeated."},
+      {.name = "fat-system",
+       .kind = OptionKind::repeated,
+       .value_name = "GLOB",
+       .help = "Make it a system file",
+       .manual = "Give what matches the attribute \"system\", as `--fat-hidden` does for hidden."},
+      {.name = "fat-readonly",
+       .kind = OptionKind::repeated,
+       .value_name = "GLOB",
+       .help = "Make it read-only",
+       .manual =
+           "Give what matches the attribute \"read-only\", as `--fat-hidden` does for hidden. "
+           "Files that nobody may write have it without this option, directories only with "
+           "it."},
       preset_option(),
   }};
   return rows;
@@ -116,8 +132,8 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
              const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
     if (preset != nullptr) {
       const bool follows = read.symlinks == Symlinks::follow;
-      Result<void> good = check_preset_files(*preset, *request.tree,
-                                             follows ? SeedLinks::followed : SeedLinks::lost);
+      Result<void> good =
+          check_seed(*preset, request, follows ? SeedLinks::followed : SeedLinks::lost);
       if (!good) return propagate(good);
     }
     Options options = read;
@@ -146,8 +162,7 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   if (name == "fat16") options.width = Width::fat16;
   if (name == "fat32") options.width = Width::fat32;
   OptionReader reader(values);
-  Defaults defaults = Defaults::current;  // no default has changed since 0.1.0
-  reader.defaults(defaults);
+  reader.defaults(options.defaults);
   reader.size("size", options.size_bytes);
   reader.free_space("free", options.free);
   reader.text("label", options.label);
@@ -167,6 +182,13 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
       {{"error", CaseClashes::error}, {"escape", CaseClashes::escape}, {"skip", CaseClashes::skip}},
       options.case_clashes);
   options.skip_unfit = reader.flag("skip-unfit");
+  const auto patterns = [&](std::string_view option) {
+    const auto given = values.all(option);
+    return std::vector<std::string>(given.begin(), given.end());
+  };
+  options.hidden = patterns("fat-hidden");
+  options.system = patterns("fat-system");
+  options.read_only = patterns("fat-readonly");
   if (const std::string* text = reader.find("time-zone")) {
     const std::optional<TimeZone> zone = parse_time_zone(*text);
     if (!zone) reader.refuse("time-zone", *text, "not utc, local, +HH:MM or -HH:MM");

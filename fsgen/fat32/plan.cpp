@@ -33,6 +33,7 @@ constexpr std::uint64_t kMi = 1u << 20;
 constexpr std::uint64_t kFat12Below = 16 * kMi;
 constexpr std::uint64_t kFat16Below = 512 * kMi;
 constexpr std::uint32_t kUsualRootEntries = 512;
+constexpr std::uint32_t kLeastRootRoom = 256;
 constexpr std::uint32_t kMostRootEntries = 65535;
 /// Windows takes 4085 and 4086 clusters for FAT12: never chosen where there is a choice.
 constexpr std::uint32_t kLeastChosenOfFat16 = 4087;
@@ -60,6 +61,7 @@ class Sizer {
   struct Sized {
     Layout layout;
     std::uint64_t size_bytes;
+    bool root_room_gave_way = false;  ///< there was no room for it
   };
 
   Result<Sized> choose() const {
@@ -68,13 +70,26 @@ class Sizer {
   }
 
  private:
-  Shape shape(Width width, std::uint32_t cluster_bytes) const noexcept {
+  /// Whether a root directory that cannot grow has slots for entries to come.
+  enum class RootRoom : std::uint8_t { none, spare };
+
+  Shape shape(Width width, std::uint32_t cluster_bytes, RootRoom room) const noexcept {
     Shape shape{width, options_.sector_bytes, cluster_bytes, 0};
-    if (width != Width::fat32) {
-      shape.root_entries =
-          round_up(std::max(kUsualRootEntries, root_slots()), options_.sector_bytes / kSlotBytes);
-    }
+    if (width == Width::fat32) return shape;
+    std::uint32_t slots = root_slots();
+    if (room == RootRoom::spare) slots += std::max(kLeastRootRoom, root_slots());
+    const std::uint32_t unit = options_.sector_bytes / kSlotBytes;
+    const std::uint32_t most =
+        std::max(kMostRootEntries / unit * unit, round_up(root_slots(), unit));
+    shape.root_entries = std::min(round_up(std::max(kUsualRootEntries, slots), unit), most);
     return shape;
+  }
+  /// The least that the source needs.
+  Shape shape(Width width, std::uint32_t cluster_bytes) const noexcept {
+    return shape(width, cluster_bytes, RootRoom::none);
+  }
+  RootRoom default_room() const noexcept {
+    return options_.defaults == Defaults::v0_1 ? RootRoom::none : RootRoom::spare;
   }
   std::uint32_t root_slots() const noexcept { return contents_.directories()[0].slot_count; }
 
@@ -125,7 +140,8 @@ class Sizer {
 
   Result<Sized> choose_in(std::uint64_t size_bytes) const {
     if (const std::optional<Layout> floppy = usual_floppy(size_bytes)) {
-      return Sized{*floppy, size_bytes};
+      if (fits_in(*floppy)) return Sized{*floppy, size_bytes};
+      if (options_.defaults != Defaults::v0_1) return beyond_floppy(*floppy, size_bytes);
     }
     const std::uint64_t sectors = size_bytes / options_.sector_bytes;
     bool any_legal = false;
@@ -140,13 +156,17 @@ class Sizer {
       }
       for (const bool chosen : {true, false}) {
         for (const std::uint32_t cluster_bytes : order) {
-          const auto layout = layout_in_sectors(shape(width, cluster_bytes), sectors);
-          if (!layout || !layout->is_legal()) continue;
-          any_legal = true;
-          if (chosen && width == Width::fat16 && layout->cluster_count < kLeastChosenOfFat16) {
-            continue;
+          // Room in the root gives way before anything else does.
+          for (const RootRoom room : {default_room(), RootRoom::none}) {
+            const auto layout = layout_in_sectors(shape(width, cluster_bytes, room), sectors);
+            if (!layout || !layout->is_legal()) continue;
+            any_legal = true;
+            if (chosen && width == Width::fat16 && layout->cluster_count < kLeastChosenOfFat16) {
+              continue;
+            }
+            if (needed(*layout) > layout->cluster_count) continue;
+            return Sized{*layout, size_bytes, room != default_room()};
           }
-          if (needed(*layout) <= layout->cluster_count) return Sized{*layout, size_bytes};
         }
       }
     }
@@ -158,11 +178,30 @@ class Sizer {
       return std::nullopt;
     }
     std::optional<Layout> floppy = floppy_layout(size_bytes);
-    if (!floppy || root_slots() > floppy->root_entries || needed(*floppy) > floppy->cluster_count ||
-        (options_.cluster_bytes != 0 && options_.cluster_bytes != floppy->cluster_bytes)) {
+    if (floppy && options_.cluster_bytes != 0 && options_.cluster_bytes != floppy->cluster_bytes) {
       return std::nullopt;
     }
     return floppy;
+  }
+
+  bool fits_in(const Layout& floppy) const noexcept {
+    return root_slots() <= floppy.root_entries && needed(floppy) <= floppy.cluster_count;
+  }
+
+  /// A drive knows the geometry of a diskette by its size: it has no other.
+  std::unexpected<Error> beyond_floppy(const Layout& floppy, std::uint64_t size_bytes) const {
+    std::string what =
+        root_slots() > floppy.root_entries
+            ? fmt::format("{} slots in its root directory, and the source needs {}",
+                          floppy.root_entries, root_slots())
+            : fmt::format("{} clusters of {} bytes, and the source needs {}", floppy.cluster_count,
+                          floppy.cluster_bytes, needed(floppy));
+    return std::unexpected(
+        Error{Errc::does_not_fit,
+              0,
+              fmt::format("a diskette of {} KiB has {}", size_bytes / 1024, what),
+              {"size", std::to_string(size_bytes)},
+              {{"", "another size"}}});
   }
 
   /// The smallest and the largest volume of a width, with the clusters that it may have.
@@ -276,7 +315,7 @@ class Sizer {
     std::uint64_t wanted = used + std::min(free_clusters(width, cluster_bytes, used), 2 * most);
     wanted = std::max<std::uint64_t>(
         wanted, width == Width::fat16 ? kLeastChosenOfFat16 : least_clusters(width));
-    const Shape chosen = shape(width, cluster_bytes);
+    const Shape chosen = shape(width, cluster_bytes, default_room());
     if (wish == FreeWish::as_far_as_it_goes) {
       // As much as there can be: neither clusters nor sectors can be counted further.
       const auto largest = layout_in_sectors(chosen, ~std::uint32_t{0});
@@ -403,6 +442,15 @@ std::uint32_t derived_id(const Contents& contents, const Layout& layout) {
       options.skip_unfit, options.time_zone.local,
       options.time_zone.local ? 0 : options.time_zone.offset_minutes);
   digest.update(std::as_bytes(std::span(what)));
+  const auto add_patterns = [&](char attribute, const std::vector<std::string>& patterns) {
+    for (const std::string& pattern : patterns) {
+      const std::string text = fmt::format("{} {} {}\n", attribute, pattern.size(), pattern);
+      digest.update(std::as_bytes(std::span(text)));
+    }
+  };
+  add_patterns('h', options.hidden);
+  add_patterns('s', options.system);
+  add_patterns('r', options.read_only);
   digest.update(tree_id);
   const auto bytes = digest.finish();
   return load_le<std::uint32_t>(bytes, 0);
@@ -449,7 +497,8 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
   if (!sized) return propagate(sized);
   const std::uint32_t id =
       options.volume_id ? *options.volume_id : derived_id(**contents, sized->layout);
-  return std::make_shared<FatImage>(std::move(*contents), sized->layout, id, sized->size_bytes);
+  return std::make_shared<FatImage>(std::move(*contents), sized->layout, id, sized->size_bytes,
+                                    sized->root_room_gave_way);
 }
 
 }  // namespace mkvirtfs::fat32

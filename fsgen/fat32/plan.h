@@ -6,7 +6,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "fsgen/image/defaults.h"
 #include "fsgen/image/free_space.h"
 #include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
@@ -45,6 +47,9 @@ struct TimeZone {
 };
 
 struct Options {
+  /// Those of 0.1 leave no room in a root directory of FAT12 and FAT16 beyond its 512 slots, and
+  /// give a size that is a diskette's another geometry where the source does not fit that one.
+  Defaults defaults = Defaults::current;
   /// Unset: by size, below 16 MiB FAT12, below 512 MiB FAT16, else FAT32; another one where that
   /// cannot hold the source.
   std::optional<Width> width;
@@ -66,6 +71,11 @@ struct Options {
   /// directory's 65,536 slots, symlinks that cannot be followed, names that clash.
   bool skip_unfit = false;
   TimeZone time_zone;
+  /// Patterns of what gets these attributes, as PathRule has them; paths are those of the image, in
+  /// names of the source. Files that nobody may write are read-only without a pattern.
+  std::vector<std::string> hidden;
+  std::vector<std::string> system;
+  std::vector<std::string> read_only;
   /// Sectors before the volume on its disk: the start of its partition.
   std::uint32_t hidden_sectors = 0;
   /// Time stamp of the volume label; unset: the newest mtime of the tree.

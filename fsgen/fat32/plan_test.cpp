@@ -199,6 +199,42 @@ TEST_CASE("label, volume id and hidden sectors stand where they belong") {
   }
 }
 
+TEST_CASE("patterns make entries hidden, system and read-only, as mtools sees them") {
+  const BuiltTree built = TreeBuilder{}
+                              .file("IO.SYS", "1")
+                              .file("a long name.sys", "2")
+                              .file("dos/io.sys", "3")
+                              .directory("dos/hidden")
+                              .file("dos/hidden/x", "4")
+                              .file("locked", "5")
+                              .mode(0444)
+                              .build();
+  Options options;
+  const auto plain_id = facts_of(**fat32::plan(built.tree, options))["volume_id"];
+  options.hidden = {"*.sys", "/IO.SYS", "dos/hidden/", "x/"};
+  options.system = {"/IO.SYS", "none", "none"};
+  options.read_only = {"/dos/*"};
+  const auto image = fat32::plan(built.tree, options);
+  REQUIRE(image);
+  CHECK(fat32::testing::remarks_of_fsck(*image, built) == "");
+  CHECK(facts_of(**image)["volume_id"] != plain_id);
+  std::string unmatched;
+  for (const Setting& each : (*image)->unmatched()) {
+    unmatched += each.option + "=" + each.value + " ";
+  }
+  CHECK(unmatched == "fat-hidden=x/ fat-system=none ");
+  const auto attributes = fat32::testing::attributes_by_mtools(*image, built);
+  CHECK(attributes == std::map<std::string, std::string>{{"IO.SYS", "ASH"},
+                                                         {"a long name.sys", "AH"},
+                                                         {"dos", ""},
+                                                         {"dos/io.sys", "AHR"},
+                                                         {"dos/hidden", "HR"},
+                                                         {"dos/hidden/x", "A"},
+                                                         {"locked", "AR"}});
+  options.hidden = {"/"};
+  CHECK(error_of(built, options) == "fat-hidden: the pattern \"/\" names nothing");
+}
+
 TEST_CASE("what FAT has no word for is left out, counted and listed") {
   const BuiltTree built = TreeBuilder{}
                               .file("file", "1")
@@ -413,6 +449,81 @@ TEST_CASE("a directory has 65,536 slots and no more") {
   options.skip_unfit = false;
   options.label.clear();
   CHECK_THAT(error_of(with_long, options), Catch::EndsWith(" [fs=fat32]"));
+}
+
+namespace {
+
+BuiltTree files_in_root(int count) {
+  TreeBuilder builder;
+  for (int i = 0; i < count; ++i) builder.file(fmt::format("f{}", i), "");
+  return builder.build();
+}
+
+}  // namespace
+
+TEST_CASE("the root directory of FAT12 and FAT16 has room for as much again") {
+  const auto slots = [](int files, const Options& options) {
+    return judged(files_in_root(files), options)["root_entry_count"];
+  };
+  Options options;
+  options.width = GENERATE(Width::fat12, Width::fat16);
+  CHECK(slots(1, options) == "512");
+  CHECK(slots(256, options) == "512");
+  CHECK(slots(257, options) == "528");
+  CHECK(slots(600, options) == "1200");
+  options.sector_bytes = 4096;
+  CHECK(slots(600, options) == "1280");
+  options.sector_bytes = 512;
+  // As many as can be counted.
+  CHECK(slots(40'000, options) == "65520");
+  options.defaults = Defaults::v0_1;
+  CHECK(slots(600, options) == "608");
+  options.width = Width::fat32;
+  CHECK(slots(600, options) == "0");
+}
+
+TEST_CASE("room in the root directory gives way where a given size has none for it") {
+  const BuiltTree built = files_in_root(600);
+  Options options;
+  options.width = Width::fat12;
+  options.cluster_bytes = 512;
+  const fat32::Shape least{Width::fat12, 512, 512, 608};
+  options.size_bytes = fat32::layout_of_clusters(least, 1).size_bytes();
+  const auto image = fat32::plan(built.tree, options);
+  REQUIRE(image);
+  CHECK(facts_of(**image)["root_entry_count"] == "608");
+  CHECK((*image)->gave_way() == "spare slots of the root directory");
+  *options.size_bytes += 600 * 32;
+  const auto roomy = fat32::plan(built.tree, options);
+  REQUIRE(roomy);
+  CHECK(facts_of(**roomy)["root_entry_count"] == "1200");
+  CHECK((*roomy)->gave_way() == "");
+}
+
+TEST_CASE("a size that is a diskette's has its geometry, or is refused") {
+  Options options;
+  options.size_bytes = 1440 << 10;
+  CHECK(judged(files_in_root(224), options)["root_entry_count"] == "224");
+  const BuiltTree crowded = files_in_root(225);
+  CHECK(error_of(crowded, options) ==
+        "size=1474560: a diskette of 1440 KiB has 224 slots in its root directory, and the source "
+        "needs 225 [another size]");
+  options.width = Width::fat12;
+  CHECK_THAT(error_of(crowded, options), Catch::Contains("a diskette of 1440 KiB"));
+  options.defaults = Defaults::v0_1;
+  CHECK(judged(crowded, options)["root_entry_count"] == "512");
+  // What no diskette has is no diskette.
+  options.defaults = Defaults::current;
+  options.cluster_bytes = 1024;
+  CHECK(judged(crowded, options)["root_entry_count"] == "512");
+  options.cluster_bytes = 0;
+  // Smaller clusters would do.
+  TreeBuilder builder;
+  for (int i = 0; i < 354; ++i) builder.file(fmt::format("d/{}", i), "x");
+  options.size_bytes = 360 << 10;
+  CHECK(error_of(builder.build(), options) ==
+        "size=368640: a diskette of 360 KiB has 354 clusters of 1024 bytes, and the source needs "
+        "366 [another size]");
 }
 
 TEST_CASE("a volume beyond 2 TiB is refused, or has larger sectors") {

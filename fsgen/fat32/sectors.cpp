@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "fsgen/fat32/attribute_rules.h"
 #include "fsgen/fat32/dos_time.h"
 #include "fsgen/fat32/names.h"
 #include "fsgen/fat32/volume.h"
@@ -17,8 +18,7 @@ namespace {
 
 constexpr std::uint8_t kExtendedBootSignature = 0x29;
 
-// Attributes of a directory entry.
-constexpr std::uint8_t kReadOnly = 0x01;
+// Attributes of a directory entry that its kind decides.
 constexpr std::uint8_t kVolumeLabel = 0x08;
 constexpr std::uint8_t kIsDirectory = 0x10;
 constexpr std::uint8_t kArchive = 0x20;
@@ -286,12 +286,13 @@ class SlotWriter {
     }
     const Node& node = contents_.node_of(item);
     const ItemNo no{static_cast<std::uint32_t>(&item - contents_.items().data())};
-    const bool writable = (node.mode & 0222) != 0;
+    std::uint8_t attributes = item.is_directory ? kIsDirectory : kArchive;
+    // Of a directory that nobody may write Windows would think something else.
+    if (!item.is_directory && (node.mode & 0222) == 0) attributes |= kReadOnly;
+    attributes |= static_cast<std::uint8_t>(item.attributes);
     write_short_entry(
         {.name = prepared.short_name,
-         .attributes = item.is_directory ? kIsDirectory
-                       : writable        ? kArchive
-                                         : static_cast<std::uint8_t>(kArchive | kReadOnly),
+         .attributes = attributes,
          .case_bits = prepared.form.case_bits,
          .time = dos_time(node.mtime(), contents_.options().time_zone),
          .cluster = volume_.entry_cluster(item.is_directory ? Volume::chain_of(item.directory())

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "block/content.h"
@@ -26,6 +27,9 @@ struct PlanRequest {
   /// At most so many threads at once, the caller's among them; 0: one a processor. The image does
   /// not depend on it.
   unsigned threads = 0;
+  /// Is given what is worth saying about an image that is made all the same, one line each; may be
+  /// empty.
+  std::function<void(std::string)> remark{};
 };
 
 /// A format with its options set: makes the plan. Errors are those of the format's plan().
@@ -61,6 +65,9 @@ struct Format {
   /// Reads the values, of which each has a row in `options`, and returns the planner that keeps
   /// them. Errc::usage for what is malformed or contradictory; nothing else is looked at yet.
   Result<Planner> (*configure)(std::string_view name, const OptionValues& values) = nullptr;
+  /// Whether the planner wants a tree and contents in which what symlinks lead to stands in their
+  /// place (fsgen/tree/followed_symlinks.h). Null: no, or it sees to that itself.
+  bool (*follows_symlinks)(const OptionValues& values) = nullptr;
 };
 
 }  // namespace mkvirtfs

@@ -8,6 +8,7 @@ namespace mkvirtfs {
 namespace {
 
 constexpr std::array<std::string_view, 1> kDefaultsWords{"0.1"};
+constexpr std::array<std::string_view, 4> kSymlinkWords{"skip", "follow", "error", "keep"};
 constexpr std::string_view kSizeManual =
     "Make the image exactly this large. If that is too small, the message names the smallest size "
     "that fits; if the format cannot have this size, the message names the sizes that it can have.";
@@ -85,6 +86,16 @@ OptionRow root_mode_option() {
           .value_name = "OCTAL",
           .help = "Permission bits of the root directory",
           .manual = "The permission bits of the image's root directory, whatever the source says."};
+}
+
+OptionRow symlinks_option(std::string_view note, std::string_view manual) {
+  return {.name = "symlinks",
+          .kind = OptionKind::choice,
+          .value_name = "WHAT",
+          .help = "Symbolic links",
+          .note = note,
+          .choices = kSymlinkWords,
+          .manual = manual};
 }
 
 void OptionValues::remove(std::string_view name) {

@@ -55,6 +55,8 @@ OptionRow defaults_option();
 /// Of a format that holds owners and modes.
 OptionRow root_owner_option();
 OptionRow root_mode_option();
+/// Its choices are those of all formats: each one refuses the others'.
+OptionRow symlinks_option(std::string_view note, std::string_view manual);
 
 /// The options that were given, by name, with their values as text. A flag has no values.
 class OptionValues {

@@ -46,6 +46,7 @@ class PatchedImage final : public PlannedImage {
   std::string gave_way() const override { return image_->gave_way(); }
   std::string switched_on() const override { return image_->switched_on(); }
   void differences(DifferenceSink& sink) const override { image_->differences(sink); }
+  std::vector<Setting> unmatched() const override { return image_->unmatched(); }
 
   const SourceTree& tree() const noexcept override { return image_->tree(); }
   DataPlacement data_at(std::string_view path) const override { return image_->data_at(path); }

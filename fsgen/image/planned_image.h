@@ -11,6 +11,7 @@
 #include "block/extent.h"
 #include "block/image.h"
 #include "fsgen/tree/source_tree.h"
+#include "support/error.h"
 
 namespace mkvirtfs {
 
@@ -77,6 +78,9 @@ class PlannedImage : public Image {
   virtual std::vector<Range> structure(std::string_view name, std::uint64_t number = 0) const = 0;
   /// The names that structure() knows, each kept like an API.
   virtual std::span<const std::string_view> structure_names() const noexcept = 0;
+
+  /// The options of the format whose patterns no entry of the image matches.
+  virtual std::vector<Setting> unmatched() const { return {}; }
 
   /// What the format has by default and a given size had no room for: a list in words; empty when
   /// all had.

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "fsgen/tree/symlink_way.h"
@@ -23,8 +24,12 @@ namespace {
 
 constexpr std::array<std::string_view, 2> kCidataLabels{"cidata", "CIDATA"};
 constexpr std::array<std::string_view, 2> kCidataFiles{"user-data", "meta-data"};
+constexpr std::array<std::string_view, 2> kCidataOptional{"vendor-data", "network-config"};
 constexpr std::array<std::string_view, 2> kConfigDriveLabels{"config-2", "CONFIG-2"};
 constexpr std::array<std::string_view, 1> kConfigDriveFiles{"openstack/latest/meta_data.json"};
+constexpr std::array<std::string_view, 4> kConfigDriveOptional{
+    "openstack/latest/user_data", "openstack/latest/vendor_data.json",
+    "openstack/latest/vendor_data2.json", "openstack/latest/network_data.json"};
 constexpr std::array<std::string_view, 1> kOemdrvLabels{"OEMDRV"};
 constexpr std::array<std::string_view, 1> kOemdrvFiles{"ks.cfg"};
 constexpr std::array<std::string_view, 1> kAutounattendFiles{"autounattend.xml"};
@@ -36,11 +41,13 @@ constexpr auto kPresets = std::to_array<SeedPreset>({
      .reader = "cloud-init",
      .labels = kCidataLabels,
      .files = kCidataFiles,
+     .optional_files = kCidataOptional,
      .note = " (an empty one will do)"},
     {.name = "config-drive",
      .reader = "cloud-init",
      .labels = kConfigDriveLabels,
-     .files = kConfigDriveFiles},
+     .files = kConfigDriveFiles,
+     .optional_files = kConfigDriveOptional},
     {.name = "oemdrv", .reader = "Anaconda", .labels = kOemdrvLabels, .files = kOemdrvFiles},
     {.name = "autounattend",
      .reader = "Windows Setup",
@@ -122,13 +129,20 @@ Way walk(const SourceTree& tree, std::string_view path, SeedLinks links, bool an
   return way;
 }
 
+bool is_read(const SeedPreset& preset, std::string_view leaf) {
+  const auto is_leaf = [&](std::string_view file) { return leaf_of(file) == leaf; };
+  return std::ranges::any_of(preset.files, is_leaf) ||
+         std::ranges::any_of(preset.optional_files, is_leaf);
+}
+
 /// The file of the directory that was likely meant to be `wanted`; "" if there is none.
-std::string near_miss(const SourceTree& tree, const Node& directory_node, std::string_view wanted) {
+std::string near_miss(const SeedPreset& preset, const SourceTree& tree, const Node& directory_node,
+                      std::string_view wanted) {
   const Directory& directory = tree.directory(tree.directory_no(tree.number_of(directory_node)));
   const std::string name = plain(wanted);
   for (const Entry& entry : tree.entries(directory)) {
     const std::string_view found = tree.name(directory, entry);
-    if (found == wanted || tree.node(entry.node).is_directory()) continue;
+    if (is_read(preset, found) || tree.node(entry.node).is_directory()) continue;
     const std::string other = plain(found);
     const bool has_more = other.starts_with(name) && (other == name || other[name.size()] == '.');
     const bool has_less = name.ends_with(other) && other.contains('.');
@@ -148,7 +162,7 @@ Error missing_file(const SeedPreset& preset, const SourceTree& tree, std::string
     what = fmt::format("{} is a link to {}, which is not a file in the source", file, way.link);
   } else if (way.directory != nullptr) {
     const std::string_view leaf = leaf_of(file);
-    std::string near = near_miss(tree, *way.directory, leaf);
+    std::string near = near_miss(preset, tree, *way.directory, leaf);
     const bool stands_in_root = leaf != file && tree.find_path(leaf) != nullptr;
     if (near.empty() && stands_in_root) near = leaf;
     if (!near.empty()) what += fmt::format(", {} is", near);
@@ -218,6 +232,29 @@ Result<void> check_preset_files(const SeedPreset& preset, const SourceTree& tree
                   fmt::format("{} is a symlink, which {} does not see", file, preset.reader),
                   {{"fs", "fat"}});
     }
+  }
+  return {};
+}
+
+std::vector<std::string> near_misses(const SeedPreset& preset, const SourceTree& tree,
+                                     SeedLinks links) {
+  std::vector<std::string> lines;
+  for (const std::string_view file : preset.optional_files) {
+    const Way way = walk(tree, file, links, preset.any_case);
+    if (way.node != nullptr || way.directory == nullptr || !way.link.empty()) continue;
+    const std::string near = near_miss(preset, tree, *way.directory, leaf_of(file));
+    if (near.empty()) continue;
+    lines.push_back(fmt::format("{} is not a file in the source, {} is; {} does not read that",
+                                file, near, preset.reader));
+  }
+  return lines;
+}
+
+Result<void> check_seed(const SeedPreset& preset, const PlanRequest& request, SeedLinks links) {
+  if (Result<void> good = check_preset_files(preset, *request.tree, links); !good) return good;
+  if (!request.remark) return {};
+  for (std::string& line : near_misses(preset, *request.tree, links)) {
+    request.remark(std::move(line));
   }
   return {};
 }

@@ -5,7 +5,9 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "fsgen/image/format.h"
 #include "fsgen/image/option_reader.h"
 #include "fsgen/image/option_row.h"
 #include "fsgen/tree/source_tree.h"
@@ -19,9 +21,11 @@ struct SeedPreset {
   std::string_view reader{};                   ///< the program: "cloud-init"
   std::span<const std::string_view> labels{};  ///< one of these, the first by default; none: any
   std::span<const std::string_view> files{};   ///< paths that must be there
-  bool any_case = false;                       ///< names may be in upper and lower case
-  bool is_windows = false;                     ///< the program knows no symlinks
-  std::string_view note{};                     ///< for the message that a file is missing
+  /// Paths that the program reads where they are there.
+  std::span<const std::string_view> optional_files{};
+  bool any_case = false;    ///< names may be in upper and lower case
+  bool is_windows = false;  ///< the program knows no symlinks
+  std::string_view note{};  ///< for the message that a file is missing
 };
 
 /// The row "preset", for formats that can be such volumes.
@@ -45,5 +49,12 @@ enum class SeedLinks : std::uint8_t {
 /// Errc::does_not_fit where a file is missing, with the name that was likely meant for it; or where
 /// the program would not see it.
 Result<void> check_preset_files(const SeedPreset& preset, const SourceTree& tree, SeedLinks links);
+
+/// One line for each optional file that is missing beside a file that was likely meant for it.
+std::vector<std::string> near_misses(const SeedPreset& preset, const SourceTree& tree,
+                                     SeedLinks links);
+
+/// Both, for a planner: a missing file is an error, and each near miss a remark.
+Result<void> check_seed(const SeedPreset& preset, const PlanRequest& request, SeedLinks links);
 
 }  // namespace mkvirtfs

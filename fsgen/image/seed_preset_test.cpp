@@ -82,6 +82,33 @@ TEST_CASE("a near miss is named") {
   CHECK_THAT(objection(name, TreeBuilder{}.file(file, "x")), Catch::Contains(said));
 }
 
+TEST_CASE("a near miss of a file that may be missing is a remark") {
+  const auto [name, file, said] = GENERATE(table<std::string, std::string, std::string>({
+      {"cidata", "network-config.yaml",
+       "network-config is not a file in the source, network-config.yaml is; cloud-init does not "
+       "read that"},
+      {"cidata", "vendor_data",
+       "vendor-data is not a file in the source, vendor_data is; cloud-init does not read that"},
+      {"cidata", "vendor-data", ""},
+      {"cidata", "other", ""},
+      {"config-drive", "openstack/latest/user_data.txt",
+       "openstack/latest/user_data is not a file in the source, user_data.txt is; cloud-init does "
+       "not read that"},
+      {"config-drive", "openstack/latest/vendor_data2.json", ""},
+      {"oemdrv", "network-config.yaml", ""},
+  }));
+  CAPTURE(file);
+  TreeBuilder tree;
+  for (const std::string_view needed : preset(name).files) tree.file(std::string(needed), "x");
+  const BuiltTree built = tree.file(file, "x").build();
+  std::string lines;
+  const PlanRequest request{.tree = built.tree,
+                            .contents = built.store,
+                            .remark = [&](std::string line) { lines += line; }};
+  REQUIRE(check_seed(preset(name), request, SeedLinks::kept));
+  CHECK(lines == said);
+}
+
 TEST_CASE("a file that stands in the root, instead of deep down, is named") {
   CHECK_THAT(objection("config-drive",
                        TreeBuilder{}.directory("openstack/latest").file("meta_data.json", "{}")),

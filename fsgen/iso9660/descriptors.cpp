@@ -79,6 +79,7 @@ void write_volume_descriptor(const Volume& volume, const Hierarchy& hierarchy,
   put_time(out, 847, {});                  // never obsolete
   put_time(out, 864, {});                  // at once in effect
   out[881] = std::byte{1};                 // version of the structure
+  std::ranges::fill(out.subspan(883, 512), volume.options.application_use);
 }
 
 void write_boot_record(const Volume& volume, std::span<std::byte> out) {

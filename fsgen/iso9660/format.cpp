@@ -2,6 +2,8 @@
 #include "fsgen/iso9660/format.h"
 
 #include <array>
+#include <cstddef>
+#include <cstdint>
 
 #include "fsgen/image/option_reader.h"
 #include "fsgen/image/seed_preset.h"
@@ -11,8 +13,8 @@ namespace mkvirtfs::iso9660 {
 namespace {
 
 constexpr std::array<FormatName, 1> kNames{{{"iso", ""}}};
-constexpr std::array<std::string_view, 3> kJolietWords{"yes", "long", "no"};
-constexpr std::array<std::string_view, 2> kDeepWords{"relocate", "keep"};
+constexpr std::array<std::string_view, 4> kJolietWords{"yes", "long", "utf16", "no"};
+constexpr std::array<std::string_view, 2> kDeepWords{"keep", "relocate"};
 
 constexpr std::string_view kManual =
     "`iso` is ISO 9660 with Rock Ridge and Joliet. The image is as large as its contents; `--size` "
@@ -20,7 +22,7 @@ constexpr std::string_view kManual =
     "directories and regular files alone.";
 
 std::span<const OptionRow> rows() {
-  static const std::array<OptionRow, 12> rows{{
+  static const std::array<OptionRow, 13> rows{{
       label_option("32 (ISO)",
                    "In ISO 9660 up to 32 characters of ASCII, of which Joliet shows 16."),
       uuid_option("a date (ISO)",
@@ -41,16 +43,24 @@ std::span<const OptionRow> rows() {
        .help = "Names for Windows",
        .choices = kJolietWords,
        .manual = "For systems that do not know Rock Ridge: `yes` (the default: names of up to 64 "
-                 "characters of UTF-16), `long` (103, which is more than the specification has) or "
-                 "`no`."},
+                 "characters), `long` (103, which is more than the specification has), `utf16` (as "
+                 "`yes`, but characters beyond 16 bits, such as emoji, stand there as pairs) or "
+                 "`no`. With `yes` and `long` such characters become `_`, because Joliet is UCS-2, "
+                 "and libcdio loses the whole directory with one that is not."},
       {.name = "deep-directories",
        .kind = OptionKind::choice,
        .value_name = "WHAT",
        .help = "Directories below 8 levels",
        .choices = kDeepWords,
        .manual = "What becomes of directories below 8 levels, or with paths of more than 255 "
-                 "characters: `relocate` (the default: as ECMA-119 wants it, in a directory of "
-                 "their own that readers of Rock Ridge do not show) or `keep`."},
+                 "characters: `keep` (the default) leaves them where they are, as xorriso does; "
+                 "`relocate` puts them, as ECMA-119 wants it, into a directory of their own that "
+                 "readers of Rock Ridge do not show, and GRUB does not find."},
+      symlinks_option(
+          "in ISO keep (default) or follow",
+          "In ISO 9660 `keep` (the default) has them in Rock Ridge alone, and `follow` puts what "
+          "they point to in their place, for readers of Joliet, too: a file once more, without "
+          "bytes of its own, or a copy of a directory."),
       {.name = "volume-field",
        .kind = OptionKind::repeated,
        .value_name = "FIELD",
@@ -87,6 +97,11 @@ void read_volume_fields(const OptionValues& values, OptionReader& reader, Option
   }
 }
 
+bool follows_symlinks(const OptionValues& values) {
+  const std::string* const text = values.find("symlinks");
+  return text != nullptr && *text == "follow";
+}
+
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
   if (!read) return propagate(read);
@@ -94,7 +109,7 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
   return [read = std::move(*read), dedupe = values.has("dedupe"), preset = read_preset(reader)](
              const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
     if (preset != nullptr) {
-      Result<void> good = check_preset_files(*preset, *request.tree, SeedLinks::kept);
+      Result<void> good = check_seed(*preset, request, SeedLinks::kept);
       if (!good) return propagate(good);
     }
     Options options = read;
@@ -118,6 +133,7 @@ const Format& format() {
       .options = rows(),
       .manual = kManual,
       .configure = configure,
+      .follows_symlinks = follows_symlinks,
   };
   return format;
 }
@@ -125,16 +141,26 @@ const Format& format() {
 Result<Options> read_options(std::string_view /*name*/, const OptionValues& values) {
   Options options;
   OptionReader reader(values);
-  Defaults defaults = Defaults::current;  // no default has changed since 0.1.0
+  Defaults defaults = Defaults::current;
   reader.defaults(defaults);
+  if (defaults == Defaults::v0_1) {
+    options.joliet_characters = JolietCharacters::utf16;
+    options.deep = DeepDirectories::relocate;
+    options.application_use = std::byte{0};
+  }
   reader.text("label", options.label);
   reader.number("iso-level", {.least = 1, .most = 3}, options.level);
   reader.choice<Joliet>("joliet",
-                        {{"yes", Joliet::standard}, {"long", Joliet::longer}, {"no", Joliet::none}},
+                        {{"yes", Joliet::standard},
+                         {"long", Joliet::longer},
+                         {"utf16", Joliet::standard},
+                         {"no", Joliet::none}},
                         options.joliet);
+  const std::string* const joliet = reader.find("joliet");
+  if (joliet != nullptr && *joliet == "utf16") options.joliet_characters = JolietCharacters::utf16;
   reader.choice<DeepDirectories>(
       "deep-directories",
-      {{"relocate", DeepDirectories::relocate}, {"keep", DeepDirectories::keep}}, options.deep);
+      {{"keep", DeepDirectories::keep}, {"relocate", DeepDirectories::relocate}}, options.deep);
   const SeedPreset* const preset = read_preset(reader);
   read_volume_fields(values, reader, options);
   if (const std::string* text = reader.find("uuid")) {
@@ -145,6 +171,11 @@ Result<Options> read_options(std::string_view /*name*/, const OptionValues& valu
     }
   }
   options.pad = reader.flag("pad");
+  // What is planned has no symlinks then: see Format::follows_symlinks.
+  enum class Symlinks : std::uint8_t { keep, follow };
+  Symlinks symlinks = Symlinks::keep;
+  reader.choice<Symlinks>("symlinks", {{"keep", Symlinks::keep}, {"follow", Symlinks::follow}},
+                          symlinks);
   if (Result<void> good = reader.finish(); !good) return propagate(good);
   if (preset == nullptr) return options;
   if (preset->is_windows && options.joliet == Joliet::none) {

@@ -57,7 +57,8 @@ class Hierarchy {
   static Result<std::unique_ptr<Hierarchy>> make_primary(const SourceTree& tree, unsigned level,
                                                          DeepDirectories deep);
   static Result<std::unique_ptr<Hierarchy>> make_joliet(const SourceTree& tree,
-                                                        std::size_t most_units);
+                                                        std::size_t most_units,
+                                                        JolietCharacters characters);
   /// The directories get their blocks, from `first_block` on; Errc::does_not_fit when they run out.
   /// Returns the block behind the last.
   Result<BlockNo> place(BlockNo first_block);

@@ -326,8 +326,10 @@ Result<std::unique_ptr<Hierarchy>> Hierarchy::make_primary(const SourceTree& tre
 }
 
 Result<std::unique_ptr<Hierarchy>> Hierarchy::make_joliet(const SourceTree& tree,
-                                                          std::size_t most_units) {
-  return HierarchyBuilder(tree, NameRules::joliet(most_units), Kind::joliet, DeepDirectories::keep)
+                                                          std::size_t most_units,
+                                                          JolietCharacters characters) {
+  return HierarchyBuilder(tree, NameRules::joliet(most_units, characters), Kind::joliet,
+                          DeepDirectories::keep)
       .build();
 }
 

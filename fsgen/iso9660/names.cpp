@@ -58,7 +58,7 @@ char32_t code_point(std::string_view sequence) {
 }
 
 /// The characters of `raw` as UTF-16 units, up to out.size(); a pair is never cut.
-std::size_t put_units(std::string_view raw, std::span<char16_t> out) {
+std::size_t put_units(std::string_view raw, JolietCharacters characters, std::span<char16_t> out) {
   std::size_t count = 0;
   while (!raw.empty()) {
     const std::size_t length = utf8_sequence_length(raw);
@@ -67,6 +67,7 @@ std::size_t put_units(std::string_view raw, std::span<char16_t> out) {
         (point < 0x80 && kForbidden.find(static_cast<char>(point)) != std::string_view::npos)) {
       point = U'_';
     }
+    if (point > 0xFFFF && characters == JolietCharacters::ucs2) point = U'_';
     const std::size_t units = point > 0xFFFF ? 2 : 1;
     if (count + units > out.size()) break;
     if (units == 2) {
@@ -146,8 +147,8 @@ Identifier NameRules::joliet_key(std::string_view name, NameOf of, Tail tail) co
   std::array<char16_t, kMostUnits> stem;
   std::array<char16_t, kMostUnits> extension;
   const std::size_t stem_length =
-      put_units(parts.name, std::span(stem).first(std::min(most_units_, kMostUnits)));
-  std::size_t extension_length = put_units(parts.extension, extension);
+      put_units(parts.name, characters_, std::span(stem).first(std::min(most_units_, kMostUnits)));
+  std::size_t extension_length = put_units(parts.extension, characters_, extension);
   std::size_t most = most_units_;
   if (parts.has_extension) {
     most = most_units_ - 1;
@@ -173,7 +174,7 @@ bool NameRules::is_kept(std::string_view name) const noexcept {
     const auto first = static_cast<unsigned char>(name.front());
     const std::size_t length = first < 0x80 ? 1 : utf8_sequence_length(name);
     const bool is_replaced =
-        length == 0 || first < 0x20 ||
+        length == 0 || first < 0x20 || (length == 4 && characters_ == JolietCharacters::ucs2) ||
         (first < 0x80 && kForbidden.find(name.front()) != std::string_view::npos);
     if (is_replaced) return false;
     units += length == 4 ? 2 : 1;  // a pair for what is beyond 16 bits

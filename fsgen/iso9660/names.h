@@ -12,6 +12,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "fsgen/iso9660/plan.h"
+
 namespace mkvirtfs::iso9660 {
 
 /// An identifier of a directory record or path table: raw bytes, in Joliet big-endian UTF-16.
@@ -62,12 +64,16 @@ enum class NameOf : std::uint8_t { file, directory };
 ///
 /// Primary (ECMA-119, 7.5 and 7.6): capitals, digits and "_"; all else is "_". Up to 8 and 3
 /// characters in level 1, 30 together above it; directories have no extension and up to 8 or 31
-/// characters. Joliet: UTF-16 without control characters and * / : ; ? \, which become "_", as do
-/// bytes that are not UTF-8.
+/// characters. Joliet: UCS-2 or UTF-16 without control characters and * / : ; ? \, which become
+/// "_", as do bytes that are not UTF-8 and, in UCS-2, characters beyond 16 bits.
 class NameRules {
  public:
   static NameRules primary(unsigned level) noexcept { return NameRules(level, 0); }
-  static NameRules joliet(std::size_t most_units) noexcept { return NameRules(0, most_units); }
+  static NameRules joliet(std::size_t most_units, JolietCharacters characters) noexcept {
+    NameRules rules(0, most_units);
+    rules.characters_ = characters;
+    return rules;
+  }
 
   /// What a name sorts by in its directory (ECMA-119, 9.3) and must not share: bytes to compare.
   Identifier key(std::string_view name, NameOf of, Tail tail) const noexcept;
@@ -87,6 +93,7 @@ class NameRules {
 
   unsigned level_;
   std::size_t most_units_;
+  JolietCharacters characters_ = JolietCharacters::ucs2;
 };
 
 /// Names the entries of one directory after the other. Not thread-safe; keeps its memory for the

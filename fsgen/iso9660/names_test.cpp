@@ -11,6 +11,7 @@
 #include "fsgen/iso9660/iso_time.h"
 
 using namespace mkvirtfs;
+using iso9660::JolietCharacters;
 using iso9660::NameOf;
 using iso9660::Namer;
 using iso9660::NameRules;
@@ -25,8 +26,8 @@ std::string primary(unsigned level, std::string_view name, NameOf of = NameOf::f
 
 /// Of Joliet, its units as characters, those beyond ASCII as "{XXXX}".
 std::string joliet(std::size_t units, std::string_view name, NameOf of = NameOf::file,
-                   Tail tail = {}) {
-  const auto identifier = NameRules::joliet(units).identifier(name, of, tail);
+                   Tail tail = {}, JolietCharacters characters = JolietCharacters::ucs2) {
+  const auto identifier = NameRules::joliet(units, characters).identifier(name, of, tail);
   std::string text;
   for (std::size_t at = 0; at < identifier.size(); at += 2) {
     const unsigned unit = static_cast<unsigned char>(identifier.view()[at]) * 256u +
@@ -81,15 +82,17 @@ TEST_CASE("names become Joliet's characters of the length that is asked for") {
   CHECK(joliet(64, "a*b/c:d;e?f\\g", NameOf::directory) == "a_b_c_d_e_f_g");
   CHECK(joliet(64, "tab\there") == "tab_here;1");
   CHECK(joliet(64, "caf\xC3\xA9") == "caf{00E9};1");
-  CHECK(joliet(64, "\xF0\x9F\x98\x80", NameOf::directory) == "{D83D}{DE00}");
+  CHECK(joliet(64, "\xF0\x9F\x98\x80", NameOf::directory) == "_");
+  CHECK(joliet(64, "\xF0\x9F\x98\x80", NameOf::directory, {}, JolietCharacters::utf16) ==
+        "{D83D}{DE00}");
   CHECK(joliet(64, "\xFFx", NameOf::directory) == "_x");
   CHECK(joliet(64, std::string(100, 'x')) == std::string(64, 'x') + ";1");
   CHECK(joliet(103, std::string(200, 'x')) == std::string(103, 'x') + ";1");
   CHECK(joliet(64, std::string(100, 'x') + ".txt", NameOf::file, Tail(3, 2)) ==
         std::string(57, 'x') + "002.txt;1");
   // A pair is never cut.
-  CHECK(joliet(64, std::string(63, 'x') + "\xF0\x9F\x98\x80", NameOf::directory) ==
-        std::string(63, 'x'));
+  CHECK(joliet(64, std::string(63, 'x') + "\xF0\x9F\x98\x80", NameOf::directory, {},
+               JolietCharacters::utf16) == std::string(63, 'x'));
   // However long the extension, a number has its place.
   CHECK(joliet(64, "a." + std::string(200, 'x'), NameOf::file, Tail(7, 1)) ==
         "a0000001." + std::string(55, 'x') + ";1");
@@ -105,8 +108,8 @@ TEST_CASE("identifiers that are alike are numbered, and numbers avoid names that
 }
 
 TEST_CASE("10,000 names with 31 characters in common have identifiers of their own") {
-  for (const NameRules& rules :
-       {NameRules::primary(1), NameRules::primary(3), NameRules::joliet(64)}) {
+  for (const NameRules& rules : {NameRules::primary(1), NameRules::primary(3),
+                                 NameRules::joliet(64, JolietCharacters::ucs2)}) {
     std::vector<std::string> names;
     for (int i = 0; i < 10000; ++i) {
       names.push_back(std::string(70, 'n') + std::to_string(i) + ".text");

@@ -216,7 +216,8 @@ Result<std::shared_ptr<const PlannedImage>> plan(std::shared_ptr<const SourceTre
     constexpr std::size_t kStandardUnits = 64;
     constexpr std::size_t kLongerUnits = 103;
     Result<std::unique_ptr<Hierarchy>> made = Hierarchy::make_joliet(
-        *volume.tree, options.joliet == Joliet::longer ? kLongerUnits : kStandardUnits);
+        *volume.tree, options.joliet == Joliet::longer ? kLongerUnits : kStandardUnits,
+        options.joliet_characters);
     if (!made) return propagate(made);
     joliet = std::move(*made);
   }

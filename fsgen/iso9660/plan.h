@@ -16,15 +16,21 @@
 
 namespace mkvirtfs::iso9660 {
 
-/// The second hierarchy, for systems that do not know Rock Ridge: names of up to 64 characters of
-/// UTF-16, or of 103, which every reader that is known takes but the specification does not have.
+/// The second hierarchy, for systems that do not know Rock Ridge: names of up to 64 characters, or
+/// of 103, which every reader that is known takes but the specification does not have.
 enum class Joliet : std::uint8_t { none, standard, longer };
 
+/// What stands in Joliet for characters beyond 16 bits.
+enum class JolietCharacters : std::uint8_t {
+  ucs2,   ///< "_": the specification has UCS-2, and libcdio loses a directory with anything else
+  utf16,  ///< pairs of units, as Windows and Linux read them
+};
+
 /// Where directories stand that lie deeper than the 8 levels of ECMA-119 (6.8.2.1), or whose
-/// files' paths would have more than 255 characters: in a directory of their own in the root, which
-/// readers of Rock Ridge show where they belong (CL, PL, RE); or where they are, which all known
-/// readers take.
-enum class DeepDirectories : std::uint8_t { relocate, keep };
+/// files' paths would have more than 255 characters: where they are, which all known readers take;
+/// or in a directory of their own in the root, which readers of Rock Ridge show where they belong
+/// (CL, PL, RE), but GRUB does not find.
+enum class DeepDirectories : std::uint8_t { keep, relocate };
 
 /// The fields of a volume descriptor that are for people (ECMA-119, 8.4). The last three name files
 /// in the root.
@@ -65,7 +71,10 @@ struct Duplicate {
 struct Options {
   unsigned level = 3;  ///< of interchange, 1 to 3 (ECMA-119, 10)
   Joliet joliet = Joliet::standard;
-  DeepDirectories deep = DeepDirectories::relocate;
+  JolietCharacters joliet_characters = JolietCharacters::ucs2;
+  DeepDirectories deep = DeepDirectories::keep;
+  /// Of what the descriptors leave to applications; implantisomd5 takes no other for unused.
+  std::byte application_use{' '};
   /// Up to 32 characters of ASCII; Joliet has the first 16.
   std::string label;
   struct FieldText {

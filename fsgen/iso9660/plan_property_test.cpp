@@ -57,8 +57,9 @@ rc::Gen<Options> random_options() {
         const auto& [level, joliet, keep, pad] = drawn;
         options.level = level;
         options.joliet = joliet;
-        if (keep) options.deep = iso9660::DeepDirectories::keep;
+        if (!keep) options.deep = iso9660::DeepDirectories::relocate;
         options.pad = pad;
+        if (pad) options.joliet_characters = iso9660::JolietCharacters::utf16;
         options.label = "RANDOM";
         return options;
       });

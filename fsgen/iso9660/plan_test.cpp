@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <string>
@@ -96,16 +97,31 @@ TEST_CASE("a deep tree is relocated, and the source again to all judges") {
   }
 }
 
+TEST_CASE("what is left to applications is blank in all descriptors, or zero as in 0.1") {
+  const BuiltTree built = TreeBuilder{}.file("a", "1").build();
+  Options options;
+  for (const std::byte unused : {std::byte{' '}, std::byte{0}}) {
+    for (const std::uint64_t block : {16, 17}) {
+      const auto bytes = read(planned(built, options), built, block * kBlock + 882, 514);
+      CHECK(bytes.front() == std::byte{0});
+      CHECK(bytes.back() == std::byte{0});
+      CHECK(std::ranges::count(bytes, unused) >= 512);
+    }
+    options.application_use = std::byte{0};
+  }
+}
+
 TEST_CASE("the place of relocated directories must be free") {
   const BuiltTree built =
       TreeBuilder{}.file("1/2/3/4/5/6/7/8/file", "x").file("rr_moved/x", "").build();
-  CHECK(error_of(built, {}) ==
+  Options relocate;
+  relocate.deep = iso9660::DeepDirectories::relocate;
+  CHECK(error_of(built, relocate) ==
         "rr_moved is where readers look for directories deeper than 8 levels, such as "
         "1/2/3/4/5/6/7/8 [another name for it] [deep-directories=keep]");
-  Options keep;
-  keep.deep = iso9660::DeepDirectories::keep;
-  CHECK(planned(built, keep));
-  CHECK(planned(TreeBuilder{}.file("1/2/3/4/5/6/7/file", "x").file("rr_moved/x", "").build(), {}));
+  CHECK(planned(built, {}));
+  CHECK(planned(TreeBuilder{}.file("1/2/3/4/5/6/7/file", "x").file("rr_moved/x", "").build(),
+                relocate));
 }
 
 TEST_CASE("paths of more than 255 characters are relocated, too") {
@@ -113,7 +129,9 @@ TEST_CASE("paths of more than 255 characters are relocated, too") {
   for (int level = 0; level < 7; ++level) path += std::string(31, 'd') + "/";
   const auto relocated = [&](std::size_t name_bytes) {
     const BuiltTree built = TreeBuilder{}.file(path + std::string(name_bytes, 'f'), "x").build();
-    const auto image = planned(built, {});
+    Options options;
+    options.deep = iso9660::DeepDirectories::relocate;
+    const auto image = planned(built, options);
     CHECK(iso9660::testing::differences_by_xorriso(image, built) == "");
     return facts_of(*image)["relocated_directory_count"];
   };

@@ -51,3 +51,63 @@ contains "$(cat "$work/err")" 'meta-data is not a file'
 equal "$(blkid -p -o value -s LABEL "$work/seed.iso")" cidata
 equal "$(blkid -p -o value -s UUID "$work/seed.iso")" 2026-01-31-23-59-59-00
 equal "$(blkid -p -o value -s TYPE "$work/seed.iso")" iso9660
+
+# What is left to applications is blank: implantisomd5 takes it for unused, and Anaconda checks it.
+cp "$work/seed.iso" "$work/md5.iso"
+implantisomd5 "$work/md5.iso" >"$work/out" || fail "implantisomd5: $(cat "$work/out")"
+checkisomd5 "$work/md5.iso" >"$work/out" || fail "checkisomd5: $(cat "$work/out")"
+"$MKVIRTFS" dump "$work/seed" --preset=cidata --defaults=0.1 -o "$work/old.iso" >/dev/null
+! implantisomd5 "$work/old.iso" >"$work/out" 2>&1 || fail "implantisomd5 takes zeroes for blanks"
+
+# A name beyond UCS-2 is no loss to libcdio, in Joliet nor in Rock Ridge.
+mkdir -p "$work/names/sub"
+echo smile >"$work/names/sub/a😀b.txt"
+echo plain >"$work/names/sub/plain.txt"
+"$MKVIRTFS" dump "$work/names" --fs=iso -o "$work/names.iso" >/dev/null 2>"$work/err"
+contains "$(cat "$work/err")" '1 name was changed in Joliet'
+iso-info --no-rock-ridge -f "$work/names.iso" >"$work/found"
+contains "$(cat "$work/found")" '/sub/a_b.txt'
+for name in "a😀b.txt" plain.txt; do
+  iso-read -i "$work/names.iso" -e "/sub/$name" -o "$work/read" || fail "iso-read finds no $name"
+done
+equal "$(cat "$work/read")" plain
+equal "$(isoinfo -J -f -i "$work/names.iso" | grep -c '/sub/a_b.txt')" 1 'a character beyond UCS-2'
+"$MKVIRTFS" dump "$work/names" --fs=iso --joliet=utf16 -o "$work/pairs.iso" >/dev/null 2>"$work/err"
+[[ ! -s $work/err ]] || fail "with pairs: $(cat "$work/err")"
+contains "$(LC_ALL=C.UTF-8 7z l -ba "$work/pairs.iso")" 'a😀b.txt'
+
+# GRUB enters directories below eight levels, where they stand.
+deep=1/2/3/4/5/6/7/8/9/10
+mkdir -p "$work/deep/$deep" && echo deep >"$work/deep/$deep/file"
+"$MKVIRTFS" dump "$work/deep" --fs=iso -o "$work/deep.iso" >/dev/null
+equal "$(grub-fstest "$work/deep.iso" cat "/$deep/file")" deep 'a deep file to GRUB'
+equal "$(iso-info -f "$work/deep.iso" | grep -c "/$deep/file")" 1 'a deep file to libcdio'
+"$MKVIRTFS" dump "$work/deep" --fs=iso --deep-directories=relocate -o "$work/moved.iso" >/dev/null
+! grub-fstest "$work/moved.iso" cat "/$deep/file" >"$work/out" 2>&1 || fail "GRUB finds relocated directories, too"
+
+# Symlinks that are followed: the tree that cp -L makes, without more bytes for the same files.
+mkdir -p "$work/links/real/below"
+noise 100000 >"$work/links/real/below/file"
+ln -s real "$work/links/copy"
+ln -s /real/below/file "$work/links/rooted"
+ln -s ../copy "$work/links/real/up"
+fails 1 'copy/up is a symlink that leads in a circle: ../copy' \
+  "$MKVIRTFS" dump "$work/links" --fs=iso --symlinks=follow -o "$work/no.iso"
+rm "$work/links/real/up" && ln -s ../real/below/file "$work/links/real/up"
+"$MKVIRTFS" dump "$work/links" --fs=iso --symlinks=follow -o "$work/links.iso" --force >/dev/null 2>"$work/err"
+[[ ! -s $work/err ]] || fail "following symlinks: $(cat "$work/err")"
+ln -sf real/below/file "$work/links/rooted"
+cp -rL "$work/links" "$work/expected"
+mkdir "$work/unpacked" && bsdtar -xf "$work/links.iso" -C "$work/unpacked"
+diff -r "$work/expected" "$work/unpacked" || fail "not what cp -L makes"
+genisoimage -quiet -f -R -J -o "$work/genisoimage.iso" "$work/links"
+for hierarchy in -R -J; do
+  # genisoimage writes no versions in Joliet.
+  equal "$(isoinfo "$hierarchy" -f -i "$work/links.iso" | sed 's/;1$//' | sort)" \
+    "$(isoinfo "$hierarchy" -f -i "$work/genisoimage.iso" | sort)" "names by $hierarchy"
+done
+(($(stat -c %s "$work/links.iso") < 200000)) || fail "the bytes of a file are there more than once"
+ln -s gone "$work/links/none"
+fails 1 'none is a symlink to what is not in the source: gone .*--symlinks=keep' \
+  "$MKVIRTFS" dump "$work/links" --fs=iso --symlinks=follow -o "$work/no.iso"
+fails 2 'symlinks=skip: none of keep, follow' "$MKVIRTFS" dump "$work/links" --fs=iso --symlinks=skip -o "$work/no.iso"

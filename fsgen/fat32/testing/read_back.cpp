@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <vector>
 
@@ -498,6 +499,25 @@ std::string differences_by_mtools(const std::shared_ptr<const Image>& image,
   }
   for (const auto& [path, node] : expected) report += printable(path) + " is missing\n";
   return report;
+}
+
+std::map<std::string, std::string> attributes_by_mtools(const std::shared_ptr<const Image>& image,
+                                                        const BuiltTree& source) {
+  const TempDir place;
+  ImageDevice device(image, source.store);
+  write_image(device, place / "image");
+  const Ran shown = run_tool({"mattrib", "-/", "-i", (place / "image").string(), "::"});
+  demand(shown.status == 0, shown.output);
+  std::map<std::string, std::string> attributes;
+  std::istringstream lines(shown.output);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t path = line.find("::/");
+    demand(path != line.npos, "mattrib: " + line);
+    std::string letters = line.substr(0, path);
+    std::erase(letters, ' ');
+    if (path + 3 != line.size()) attributes.emplace(line.substr(path + 3), std::move(letters));
+  }
+  return attributes;
 }
 
 }  // namespace mkvirtfs::fat32::testing

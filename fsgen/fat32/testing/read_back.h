@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,10 @@ std::string differences(const std::shared_ptr<const Image>& image, const BuiltTr
 /// characters beyond 16 bits as "__".
 std::string differences_by_mtools(const std::shared_ptr<const Image>& image,
                                   const BuiltTree& source);
+
+/// What mattrib shows of each path: letters of A, S, H and R.
+std::map<std::string, std::string> attributes_by_mtools(const std::shared_ptr<const Image>& image,
+                                                        const BuiltTree& source);
 
 /// What fsck.fat has to say but for its description of the volume; empty when it is content.
 std::string remarks_of_fsck(const std::shared_ptr<const Image>& image, const BuiltTree& source);
