@@ -27,7 +27,7 @@ for command in serve dump inspect; do
   fails 2 'inode' "$MKVIRTFS" $command "$tree" --inode-size=100 "${output[@]}"
   fails 2 'feature|casefold' "$MKVIRTFS" $command "$tree" --features=casefold "${output[@]}"
   # Too small: the message says the smallest size that fits, and that one does fit.
-  fails 1 '[0-9]' "$MKVIRTFS" $command "$tree" --size=16K "${output[@]}"
+  fails 1 '[0-9]' "$MKVIRTFS" $command "$tree" --size=4K "${output[@]}"
 done
 head -c 30M /dev/urandom >"$tree/large"
 fails 1 'smallest|at least|needs' "$MKVIRTFS" dump "$tree" --fs=ext4 --size=20M -o image
