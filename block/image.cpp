@@ -16,6 +16,7 @@ ImageDevice::ImageDevice(std::shared_ptr<const Image> image, std::shared_ptr<Con
       has_derived_(image_->has_derived()),
       has_joined_(store_->has_joined()) {
   geometry_.size_bytes = image_->size_bytes();
+  geometry_.minimum_block_bytes = image_->minimum_block_bytes();
   geometry_.preferred_block_bytes = image_->preferred_block_bytes();
 }
 

@@ -59,6 +59,8 @@ class Image {
 
   virtual std::uint64_t size_bytes() const noexcept = 0;
   virtual std::uint32_t block_bytes() const noexcept = 0;
+  /// What a reader must ask for multiples of: the sector of a disk that is to have such sectors.
+  virtual std::uint32_t minimum_block_bytes() const noexcept { return 1; }
   /// What readers do best to ask for, a power of two; 4096 at least where media have no say in it.
   virtual std::uint32_t preferred_block_bytes() const noexcept {
     return block_bytes() < 4096 ? 4096 : block_bytes();

@@ -133,7 +133,7 @@ TEST_CASE("the options of ext arrive") {
   CHECK(image.inodes == 10240);
   CHECK(image.label == "root");
   REQUIRE(image.uuid);
-  CHECK(ext2::to_string(*image.uuid) == "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
+  CHECK(mkvirtfs::to_string(*image.uuid) == "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
   CHECK(image.block_bytes == 1024);
   CHECK(image.inode_bytes == 128);
   CHECK(image.journal == false);
@@ -147,7 +147,7 @@ TEST_CASE("the options of ext arrive") {
   CHECK(extended.smallest);
   CHECK_FALSE(extended.size_bytes);
   CHECK_FALSE(extended.lost_found);
-  CHECK(ext2::to_string(extended.hash_seed.value()) == "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
+  CHECK(mkvirtfs::to_string(extended.hash_seed.value()) == "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
   CHECK(extended.stride_blocks == 16);
   CHECK(extended.stripe_width_blocks == 48);
   CHECK(extended.on_errors == ext2::OnErrors::panic);

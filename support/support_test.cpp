@@ -13,6 +13,7 @@
 #include "support/sha256.h"
 #include "support/strong_integer.h"
 #include "support/text.h"
+#include "support/uuid.h"
 
 using namespace mkvirtfs;
 
@@ -52,6 +53,13 @@ TEST_CASE("UTF-8 is checked strictly") {
   for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x80"}) {
     CHECK_FALSE(is_valid_utf8(bad));
   }
+}
+
+TEST_CASE("a sequence of UTF-8 has one code point") {
+  CHECK(code_point("a") == U'a');
+  CHECK(code_point("\xc3\xa9") == U'\u00e9');
+  CHECK(code_point("\xe2\x82\xac") == U'\u20ac');
+  CHECK(code_point("\xf4\x8f\xbf\xbf") == U'\U0010ffff');
 }
 
 TEST_CASE("arithmetic says when it would wrap") {
@@ -149,4 +157,20 @@ TEST_CASE("numbers of two kinds do not mix") {
   for (AppleNo no; no < weights.size(); ++no) sum += weights[no];
   CHECK(sum == 60);
   CHECK(std::unordered_set<AppleNo>{AppleNo{1}, AppleNo{2}, AppleNo{1}}.size() == 2);
+}
+
+TEST_CASE("UUIDs are read and written, and derived ones have version 8") {
+  const std::string text = "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f";
+  const auto uuid = parse_uuid(text);
+  REQUIRE(uuid);
+  CHECK(uuid->front() == std::byte{0xD3});
+  CHECK(to_string(*uuid) == text);
+  CHECK(parse_uuid("D3B07384-D9A0-4C9B-8F6E-1A2B3C4D5E6F") == uuid);
+  CHECK(!parse_uuid("d3b07384d9a0-4c9b-8f6e-1a2b3c4d5e6f0"));
+  CHECK(!parse_uuid("d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6"));
+  CHECK(!parse_uuid("g3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f"));
+
+  std::array<std::byte, 16> digest;
+  digest.fill(std::byte{0xFF});
+  CHECK(to_string(derived_uuid(digest)) == "ffffffff-ffff-8fff-bfff-ffffffffffff");
 }

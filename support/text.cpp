@@ -37,6 +37,16 @@ std::size_t utf8_sequence_length(std::string_view bytes) noexcept {
   return 0;
 }
 
+char32_t code_point(std::string_view sequence) noexcept {
+  const auto byte = [&](std::size_t at) {
+    return static_cast<char32_t>(static_cast<unsigned char>(sequence[at]));
+  };
+  if (sequence.size() == 1) return byte(0);
+  char32_t value = byte(0) & (0x7Fu >> sequence.size());
+  for (std::size_t at = 1; at < sequence.size(); ++at) value = value << 6 | (byte(at) & 0x3F);
+  return value;
+}
+
 std::string printable(std::string_view raw) {
   std::string out;
   out.reserve(raw.size());

@@ -21,6 +21,9 @@ bool is_valid_utf8(std::string_view bytes) noexcept;
 /// there is none (RFC 3629, section 4).
 std::size_t utf8_sequence_length(std::string_view bytes) noexcept;
 
+/// The code point of one well-formed UTF-8 sequence, which is all of `sequence`.
+char32_t code_point(std::string_view sequence) noexcept;
+
 /// "1536" -> 1536, "64M" and "64Mi" and "64MiB" -> 64 * 2^20. Units K M G T P E are binary, as in
 /// qemu-img, nbdkit and mke2fs; no sign, no fraction. nullopt when malformed or beyond 64 bits.
 std::optional<std::uint64_t> parse_size(std::string_view text) noexcept;

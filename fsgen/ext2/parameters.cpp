@@ -189,10 +189,7 @@ void derive_ids(const Options& options, const SourceTree& tree, Parameters& para
   digest.update(std::as_bytes(std::span(what)));
   digest.update(tree_id);
   const auto bytes = digest.finish();
-  std::copy_n(bytes.begin(), 16, parameters.uuid.begin());
-  // RFC 9562: version 8 (made by our own rule), variant 10.
-  parameters.uuid[6] = (parameters.uuid[6] & std::byte{0x0F}) | std::byte{0x80};
-  parameters.uuid[8] = (parameters.uuid[8] & std::byte{0x3F}) | std::byte{0x80};
+  parameters.uuid = derived_uuid(std::span(bytes).first<16>());
   for (std::size_t i = 0; i < 4; ++i) {
     parameters.hash_seed[i] = options.hash_seed ? load_le<std::uint32_t>(*options.hash_seed, 4 * i)
                                                 : load_le<std::uint32_t>(bytes, 16 + 4 * i);
@@ -270,41 +267,6 @@ Result<void> choose_features(const Options& options, Parameters& parameters) {
 }
 
 }  // namespace
-
-std::optional<Uuid> parse_uuid(std::string_view text) noexcept {
-  Uuid uuid{};
-  if (text.size() != 36) return std::nullopt;
-  std::size_t nibble = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (i == 8 || i == 13 || i == 18 || i == 23) {
-      if (c != '-') return std::nullopt;
-      continue;
-    }
-    unsigned value;
-    if (c >= '0' && c <= '9') {
-      value = static_cast<unsigned>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      value = static_cast<unsigned>(c - 'a') + 10;
-    } else if (c >= 'A' && c <= 'F') {
-      value = static_cast<unsigned>(c - 'A') + 10;
-    } else {
-      return std::nullopt;
-    }
-    uuid[nibble / 2] |= static_cast<std::byte>(nibble % 2 == 0 ? value << 4 : value);
-    ++nibble;
-  }
-  return uuid;
-}
-
-std::string to_string(const Uuid& uuid) {
-  std::string text;
-  for (std::size_t i = 0; i < uuid.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", static_cast<unsigned>(uuid[i]));
-  }
-  return text;
-}
 
 Result<Parameters> resolve(const Options& options, const SourceTree& tree) {
   Parameters parameters;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,16 +13,11 @@
 #include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
+#include "support/uuid.h"
 
 namespace mkvirtfs::ext2 {
 
 enum class Variant : std::uint8_t { ext2, ext3, ext4 };
-
-using Uuid = std::array<std::byte, 16>;
-
-/// "d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f" and back; nullopt when malformed.
-std::optional<Uuid> parse_uuid(std::string_view text) noexcept;
-std::string to_string(const Uuid& uuid);
 
 /// What the kernel does when it finds the file system damaged; the values of s_errors.
 enum class OnErrors : std::uint16_t { go_on = 1, remount_read_only = 2, panic = 3 };

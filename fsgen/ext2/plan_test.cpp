@@ -601,7 +601,7 @@ TEST_CASE("the smallest size is the one that a refusal names, and has no default
 TEST_CASE("what mke2fs takes as extended options stands in the superblock") {
   Options options;
   options.variant = Variant::ext4;
-  options.hash_seed = ext2::parse_uuid("d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
+  options.hash_seed = parse_uuid("d3b07384-d9a0-4c9b-8f6e-1a2b3c4d5e6f");
   options.stride_blocks = 16;
   options.stripe_width_blocks = 48;
   options.on_errors = ext2::OnErrors::remount_read_only;

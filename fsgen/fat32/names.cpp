@@ -32,23 +32,10 @@ struct Character {
 };
 
 Character first_character(std::string_view text) noexcept {
-  const auto at = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const std::size_t length = utf8_sequence_length(text);
-  const std::string_view bytes = text.substr(0, std::max<std::size_t>(length, 1));
-  const auto tail = [&](std::size_t i) { return static_cast<char32_t>(at(i) & 0x3F); };
-  switch (length) {
-    case 1:
-      return {bytes, at(0)};
-    case 2:
-      return {bytes, static_cast<char32_t>(at(0) & 0x1F) << 6 | tail(1)};
-    case 3:
-      return {bytes, static_cast<char32_t>(at(0) & 0x0F) << 12 | tail(1) << 6 | tail(2)};
-    case 4:
-      return {bytes,
-              static_cast<char32_t>(at(0) & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3)};
-    default:
-      return {bytes, 0};
-  }
+  if (length == 0) return {text.substr(0, 1), 0};
+  const std::string_view bytes = text.substr(0, length);
+  return {bytes, code_point(bytes)};
 }
 
 /// Where in a name a character stands.

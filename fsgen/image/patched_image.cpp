@@ -26,6 +26,9 @@ class PatchedImage final : public PlannedImage {
 
   std::uint64_t size_bytes() const noexcept override { return image_->size_bytes(); }
   std::uint32_t block_bytes() const noexcept override { return image_->block_bytes(); }
+  std::uint32_t minimum_block_bytes() const noexcept override {
+    return image_->minimum_block_bytes();
+  }
   std::uint32_t preferred_block_bytes() const noexcept override {
     return image_->preferred_block_bytes();
   }

@@ -47,16 +47,6 @@ std::size_t put_d_characters(std::string_view raw, std::span<char> out) {
   return count;
 }
 
-char32_t code_point(std::string_view sequence) {
-  const auto byte = [&](std::size_t at) {
-    return static_cast<char32_t>(static_cast<unsigned char>(sequence[at]));
-  };
-  if (sequence.size() == 1) return byte(0);
-  char32_t value = byte(0) & (0x7Fu >> sequence.size());
-  for (std::size_t at = 1; at < sequence.size(); ++at) value = value << 6 | (byte(at) & 0x3F);
-  return value;
-}
-
 /// The characters of `raw` as UTF-16 units, up to out.size(); a pair is never cut.
 std::size_t put_units(std::string_view raw, JolietCharacters characters, std::span<char16_t> out) {
   std::size_t count = 0;

@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-ROOMS = ["support", "block", "exports", "net", "nbd", "fsgen", "compose"]
+ROOMS = ["support", "block", "exports", "net", "nbd", "fsgen", "bootsect", "compose"]
 
 # A comment, a character, or a run of literals that the compiler joins, with the field that it is for.
 TOKEN = re.compile(

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "bootsect/boot_loader.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+
+#include "bootsect/syslinux.h"
+
+namespace mkvirtfs::bootsect {
+
+std::span<const BootLoader> boot_loaders() noexcept {
+  static const std::array loaders{syslinux_loader()};
+  return loaders;
+}
+
+const BootLoader* find_boot_loader(std::string_view name) noexcept {
+  const auto loaders = boot_loaders();
+  const auto found = std::ranges::find(loaders, name, &BootLoader::name);
+  return found == loaders.end() ? nullptr : &*found;
+}
+
+const std::vector<std::byte>& piece(const PieceBytes& pieces, std::string_view name) {
+  const auto found = pieces.find(name);
+  assert(found != pieces.end());
+  return found->second;
+}
+
+}  // namespace mkvirtfs::bootsect

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bootsect/disk.h"
+#include "fsgen/image/patched_image.h"
+#include "fsgen/image/planned_image.h"
+#include "support/error.h"
+
+// What boot loaders have in common: each is a row of functions without I/O. A boot is files that
+// are added to a tree before it is planned, and patches of the image once it is.
+
+namespace mkvirtfs::bootsect {
+
+/// Where the volume stands from which a loader starts.
+struct BootPlace {
+  std::string_view format{};         ///< as the registry of formats has it: "fat16", "ext4", "iso"
+  std::optional<TableKind> table{};  ///< unset: the volume is the whole disk
+  std::uint32_t sector_bytes = kUsualSectorBytes;
+  std::uint32_t partition = 0;    ///< its number; 0: not in a partition
+  std::uint64_t start_bytes = 0;  ///< of the partition; known when the volume has been planned
+};
+
+/// A piece that a loader needs: a file of a package (bootsect/boot_pieces.h), or what a program of
+/// one makes of others.
+struct PieceRequest {
+  std::string_view name{};  ///< "ldlinux.c32"
+  std::string parameter{};  ///< of what is made: GRUB's prefix
+
+  friend auto operator<=>(const PieceRequest&, const PieceRequest&) = default;
+};
+
+/// The bytes of pieces, by their names.
+using PieceBytes = std::map<std::string, std::vector<std::byte>, std::less<>>;
+
+/// What a made configuration boots. Paths are those of the volume, without a leading '/'.
+struct BootEntry {
+  std::string kernel{};
+  std::vector<std::string> initrds{};
+  std::string append{};                      ///< the kernel's command line
+  std::optional<std::uint32_t> timeout_s{};  ///< how long a menu waits; unset: not at all
+};
+
+/// A file that is added to a tree, over what it has there.
+struct BootFile {
+  std::string path{};
+  std::vector<std::byte> bytes{};
+};
+
+struct BootLoader {
+  std::string_view name{};  ///< as --boot has it
+  /// Whether it starts from there. Errc::unsupported with the reason, and the option that would
+  /// help as a hint.
+  Result<void> (*check)(const BootPlace& place) = nullptr;
+  /// Where it looks for its configuration in the volume, the first one first. A made one stands at
+  /// `made_config`, unless the tree has one of these.
+  std::span<const std::string_view> config_paths{};
+  std::string_view made_config{};
+  std::string (*config)(const BootEntry& entry) = nullptr;
+  /// What the other functions want in `pieces`.
+  std::vector<PieceRequest> (*pieces)(const BootPlace& place) = nullptr;
+  /// The files that the volume needs, beside a configuration.
+  Result<std::vector<BootFile>> (*files)(const PieceBytes& pieces,
+                                         const BootPlace& place) = nullptr;
+  /// Patches of the planned volume, in bytes of it.
+  Result<std::vector<Patch>> (*volume_patches)(const PieceBytes& pieces, const BootPlace& place,
+                                               const PlannedImage& image) = nullptr;
+  /// Patches of the disk around it: DiskOptions::boot_code. nullptr: none. Not called without a
+  /// table.
+  Result<std::vector<Patch>> (*disk_patches)(const PieceBytes& pieces, const BootPlace& place,
+                                             std::span<const PlacedPart> parts) = nullptr;
+};
+
+/// Every loader, in the order of the manual.
+std::span<const BootLoader> boot_loaders() noexcept;
+/// nullptr when there is none of that name.
+const BootLoader* find_boot_loader(std::string_view name) noexcept;
+
+/// A piece that was asked for.
+const std::vector<std::byte>& piece(const PieceBytes& pieces, std::string_view name);
+
+}  // namespace mkvirtfs::bootsect

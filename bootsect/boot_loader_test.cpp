@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "bootsect/boot_loader.h"
+
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+using namespace mkvirtfs;
+using namespace mkvirtfs::bootsect;
+
+namespace {
+
+const std::vector<std::string> kFormats{"fat12", "fat16", "fat32", "ext2", "ext3", "ext4", "iso"};
+const std::vector<std::string> kTables{"none", "mbr", "gpt"};
+
+std::vector<std::string> split(const std::string& text, const std::string& by) {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(by, at), text.size());
+    parts.push_back(text.substr(at, end - at));
+    at = end + by.size();
+  }
+  return parts;
+}
+
+std::optional<TableKind> table_of(const std::string& name) {
+  if (name == "none") return std::nullopt;
+  return name == "mbr" ? TableKind::mbr : TableKind::gpt;
+}
+
+/// What docs/booting.md says of each loader, format and table: "works", or "refused: why".
+std::map<std::string, std::string> documented() {
+  std::map<std::string, std::string> rows;
+  std::ifstream file(MKVIRTFS_BOOTING_DOCUMENT);
+  REQUIRE(file);
+  bool is_table = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("| loader | format |")) is_table = true;
+    if (!line.starts_with("|")) is_table = false;
+    if (!is_table || line.starts_with("| loader") || line.starts_with("|---")) continue;
+    const std::vector<std::string> cells = split(line.substr(2, line.size() - 4), " | ");
+    REQUIRE(cells.size() == 4);
+    for (const std::string& format : split(cells[1], ", ")) {
+      for (const std::string& table : split(cells[2], ", ")) {
+        const bool is_new = rows.emplace(cells[0] + " " + format + " " + table, cells[3]).second;
+        INFO(line);
+        CHECK(is_new);
+      }
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("each pair of loader, format and table is documented, and as it is") {
+  const auto rows = documented();
+  CHECK(rows.size() == boot_loaders().size() * kFormats.size() * kTables.size());
+  for (const BootLoader& loader : boot_loaders()) {
+    for (const std::string& format : kFormats) {
+      for (const std::string& table : kTables) {
+        const std::string key = std::string(loader.name) + " " + format + " " + table;
+        INFO(key);
+        const auto row = rows.find(key);
+        REQUIRE(row != rows.end());
+        const Result<void> checked = loader.check({.format = format, .table = table_of(table)});
+        if (checked) {
+          CHECK(row->second == "works");
+        } else {
+          REQUIRE(row->second.starts_with("refused: "));
+          CHECK(checked.error().what.find(row->second.substr(9)) != std::string::npos);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("no loader starts from sectors of 4096 bytes") {
+  for (const BootLoader& loader : boot_loaders()) {
+    for (const std::string& format : kFormats) {
+      CHECK(!loader.check({.format = format, .table = TableKind::gpt, .sector_bytes = 4096}));
+    }
+  }
+}
+
+TEST_CASE("a made configuration of SYSLINUX names what it boots") {
+  const BootLoader* const loader = find_boot_loader("syslinux");
+  REQUIRE(loader != nullptr);
+  CHECK(loader->config({.kernel = "boot/vmlinuz-6.1",
+                        .initrds = {"ucode.img", "boot/initrd.img-6.1"},
+                        .append = "root=PARTUUID=cafe0001-01 quiet",
+                        .timeout_s = 5}) ==
+        "SERIAL 0 115200\n"
+        "PROMPT 1\n"
+        "TIMEOUT 50\n"
+        "DEFAULT linux\n"
+        "LABEL linux\n"
+        "  LINUX /boot/vmlinuz-6.1\n"
+        "  INITRD /ucode.img,/boot/initrd.img-6.1\n"
+        "  APPEND root=PARTUUID=cafe0001-01 quiet\n");
+  CHECK(loader->config({.kernel = "vmlinuz"}) ==
+        "SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n  LINUX /vmlinuz\n");
+}

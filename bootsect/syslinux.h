@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bootsect/boot_loader.h"
+#include "fsgen/image/patched_image.h"
+#include "fsgen/image/planned_image.h"
+#include "support/error.h"
+
+// SYSLINUX 6.04 on FAT, as `syslinux --install` does it. Pure functions: the installer's own bytes
+// and places in; bytes out. None of SYSLINUX's bytes is a part of this program.
+
+namespace mkvirtfs::bootsect {
+
+/// What an installer carries: a boot sector, and the loader without the sectors that hold its
+/// settings. find_syslinux() has checked all that patch_syslinux() follows.
+struct SyslinuxTemplate {
+  std::vector<std::byte> boot_sector;  ///< 512 bytes
+  std::vector<std::byte> loader;       ///< whole sectors of 512 bytes
+};
+
+/// Finds the template in the program `syslinux` or `extlinux`. Errors: Errc::unsupported for what
+/// is no such program, or another version of it.
+Result<SyslinuxTemplate> find_syslinux(std::span<const std::byte> installer);
+
+/// What a user may set.
+struct SyslinuxSettings {
+  bool one_sector_reads = false;   ///< -s: for bad BIOSes
+  bool next_device_if_no = false;  ///< -r: where the loader is missing, the next device is tried
+};
+
+/// The bytes of ldlinux.sys before anybody knows where they lie: what a tree has to hold.
+std::vector<std::byte> syslinux_file(const SyslinuxTemplate& from);
+
+struct SyslinuxBytes {
+  std::vector<std::byte> boot_sector;  ///< of the template, without a file system's own bytes
+  std::vector<std::byte> file;         ///< ldlinux.sys
+};
+
+/// The same for a file whose sectors of 512 bytes lie at these sectors of the volume. `directory`
+/// is where it lies, "/boot/syslinux"; empty for the root.
+///
+/// Errors: Errc::does_not_fit for a file in too many pieces, or a directory with too long a name.
+Result<SyslinuxBytes> patch_syslinux(const SyslinuxTemplate& from,
+                                     std::span<const std::uint64_t> sectors,
+                                     std::string_view directory, const SyslinuxSettings& settings);
+
+/// The patches that make a FAT image boot the syslinux_file() which lies at `path` of its tree:
+/// the loader's own places, and the boot sector with its backup.
+///
+/// Errors: as patch_syslinux(); Errc::usage for an image without that file, or with another one
+/// there; Errc::unsupported for sectors of other than 512 bytes, and for what is no FAT.
+Result<std::vector<Patch>> syslinux_patches(const SyslinuxTemplate& from, const PlannedImage& image,
+                                            std::string_view path,
+                                            const SyslinuxSettings& settings);
+
+// What SYSLINUX and its kin share as rows of the loaders (bootsect/boot_loader.h).
+
+BootLoader syslinux_loader() noexcept;
+/// Errc::unsupported for sectors of other than 512 bytes; `loader` is for the message.
+Result<void> check_syslinux_sectors(std::string_view loader, const BootPlace& place);
+/// The piece that is the code of the MBR, and the patch that puts it there.
+std::string_view syslinux_mbr_name(TableKind table) noexcept;
+Result<std::vector<Patch>> syslinux_mbr(const PieceBytes& pieces, TableKind table);
+/// A configuration for SYSLINUX, EXTLINUX and ISOLINUX.
+std::string syslinux_config(const BootEntry& entry);
+
+}  // namespace mkvirtfs::bootsect
