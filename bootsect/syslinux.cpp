@@ -261,6 +261,33 @@ Result<SyslinuxBytes> patch_syslinux(const SyslinuxTemplate& from,
   return made;
 }
 
+Result<PlacedSyslinux> place_syslinux(const SyslinuxTemplate& from, const PlannedImage& image,
+                                      std::string_view path, std::string_view root,
+                                      const SyslinuxSettings& settings) {
+  const std::vector<std::byte> before = syslinux_file(from);
+  const DataPlacement data = image.data_at(path);
+  const auto sectors = sectors_of(data, path, before.size());
+  if (!sectors) return propagate(sectors);
+  const std::size_t slash = path.rfind('/');
+  const std::string directory =
+      slash == path.npos ? std::string(root) : fmt::format("/{}", path.substr(0, slash));
+  auto made = patch_syslinux(from, *sectors, directory, settings);
+  if (!made) return propagate(made);
+  PlacedSyslinux placed{*std::move(made), {}};
+  // Only what differs, sector by sector.
+  for (std::size_t number = 0; number < sectors->size(); ++number) {
+    const Bytes was = Bytes(before).subspan(number * kSector, kSector);
+    const Bytes is = Bytes(placed.bytes.file).subspan(number * kSector, kSector);
+    const auto first = static_cast<std::size_t>(std::ranges::mismatch(was, is).in1 - was.begin());
+    if (first == kSector) continue;
+    std::size_t end = kSector;
+    while (was[end - 1] == is[end - 1]) --end;
+    placed.patches.push_back(patch_of((*sectors)[number] * kSector + first,
+                                      is.subspan(first, end - first), "places in ldlinux.sys"));
+  }
+  return placed;
+}
+
 Result<std::vector<Patch>> syslinux_patches(const SyslinuxTemplate& from, const PlannedImage& image,
                                             std::string_view path,
                                             const SyslinuxSettings& settings) {
@@ -273,18 +300,10 @@ Result<std::vector<Patch>> syslinux_patches(const SyslinuxTemplate& from, const 
                             boot_sector.front().length),
                 {{"sector-size", "512"}});
   }
-  const std::vector<std::byte> before = syslinux_file(from);
-  const DataPlacement placed = image.data_at(path);
-  const auto sectors = sectors_of(placed, path, before.size());
-  if (!sectors) return propagate(sectors);
-  const std::size_t slash = path.rfind('/');
-  const std::string directory =
-      slash == path.npos ? std::string() : fmt::format("/{}", path.substr(0, slash));
-  const auto made = patch_syslinux(from, *sectors, directory, settings);
-  if (!made) return propagate(made);
-
-  std::vector<Patch> patches;
-  const Bytes boot(made->boot_sector);
+  auto placed = place_syslinux(from, image, path, "", settings);
+  if (!placed) return propagate(placed);
+  std::vector<Patch> patches = std::move(placed->patches);
+  const Bytes boot(placed->bytes.boot_sector);
   for (std::uint64_t copy = 0;; ++copy) {
     const std::vector<Range> sector = image.structure("boot_sector", copy);
     if (sector.empty()) break;
@@ -292,17 +311,6 @@ Result<std::vector<Patch>> syslinux_patches(const SyslinuxTemplate& from, const 
     patches.push_back(patch_of(at, boot.first(kHeadBytes), "SYSLINUX's jump"));
     patches.push_back(
         patch_of(at + kCode, boot.subspan(kCode, kSignature - kCode), "SYSLINUX's boot code"));
-  }
-  // Of the loader only what differs, sector by sector.
-  for (std::size_t number = 0; number < sectors->size(); ++number) {
-    const Bytes was = Bytes(before).subspan(number * kSector, kSector);
-    const Bytes is = Bytes(made->file).subspan(number * kSector, kSector);
-    const auto first = static_cast<std::size_t>(std::ranges::mismatch(was, is).in1 - was.begin());
-    if (first == kSector) continue;
-    std::size_t end = kSector;
-    while (was[end - 1] == is[end - 1]) --end;
-    patches.push_back(patch_of((*sectors)[number] * kSector + first, is.subspan(first, end - first),
-                               "places in ldlinux.sys"));
   }
   return patches;
 }

@@ -44,18 +44,33 @@ struct SyslinuxBytes {
 };
 
 /// The same for a file whose sectors of 512 bytes lie at these sectors of the volume. `directory`
-/// is where it lies, "/boot/syslinux"; empty for the root.
+/// is where it lies, "/boot/syslinux"; empty for the root of FAT, "/" for that of ext.
 ///
 /// Errors: Errc::does_not_fit for a file in too many pieces, or a directory with too long a name.
 Result<SyslinuxBytes> patch_syslinux(const SyslinuxTemplate& from,
                                      std::span<const std::uint64_t> sectors,
                                      std::string_view directory, const SyslinuxSettings& settings);
 
+/// The loader in an image of any format.
+struct PlacedSyslinux {
+  SyslinuxBytes bytes;
+  std::vector<Patch> patches;  ///< of ldlinux.sys; the boot sector's are the format's own
+};
+
+/// The same for the syslinux_file() which lies at `path` of the image's tree. `root` is the name of
+/// its directory when that is the root: installers differ.
+///
+/// Errors: as patch_syslinux(); Errc::usage for an image without that file, or with another one
+/// there; Errc::unsupported for one that is not wholly stored.
+Result<PlacedSyslinux> place_syslinux(const SyslinuxTemplate& from, const PlannedImage& image,
+                                      std::string_view path, std::string_view root,
+                                      const SyslinuxSettings& settings);
+
 /// The patches that make a FAT image boot the syslinux_file() which lies at `path` of its tree:
 /// the loader's own places, and the boot sector with its backup.
 ///
-/// Errors: as patch_syslinux(); Errc::usage for an image without that file, or with another one
-/// there; Errc::unsupported for sectors of other than 512 bytes, and for what is no FAT.
+/// Errors: as place_syslinux(); Errc::unsupported for sectors of other than 512 bytes, and for what
+/// is no FAT.
 Result<std::vector<Patch>> syslinux_patches(const SyslinuxTemplate& from, const PlannedImage& image,
                                             std::string_view path,
                                             const SyslinuxSettings& settings);

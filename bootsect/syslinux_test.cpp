@@ -15,7 +15,7 @@
 
 #include "block/image.h"
 #include "bootsect/boot_pieces.h"
-#include "bootsect/testing/disk_file.h"
+#include "bootsect/testing/image_file.h"
 #include "fsgen/fat32/plan.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/byte_order.h"
@@ -25,25 +25,18 @@
 
 using namespace mkvirtfs;
 using namespace mkvirtfs::bootsect;
+using testing::dumped;
+using testing::piece;
+using testing::text_of;
 
 namespace {
 
 constexpr std::size_t kSector = 512;
 
-std::vector<std::byte> piece(std::string_view name) {
-  auto read = read_boot_piece(name, "");
-  if (!read) FAIL(hinted_text(read.error()));
-  return std::move(read->bytes);
-}
-
 SyslinuxTemplate found() {
   auto from = find_syslinux(piece("syslinux"));
   if (!from) FAIL(from.error().what);
   return *std::move(from);
-}
-
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 std::uint32_t number_at(const std::string& bytes, std::size_t at, std::size_t size) {
@@ -76,13 +69,6 @@ std::vector<std::uint64_t> sectors_by_mtools(const std::string& path, const std:
     }
   }
   return sectors;
-}
-
-std::string dumped(const std::shared_ptr<const Image>& image,
-                   const std::shared_ptr<ContentStore>& store, const std::string& path) {
-  ImageDevice device(image, store);
-  write_image(device, path);
-  return testing::bytes_at(path, 0, image->size_bytes());
 }
 
 struct Case {
