@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <limits>
 #include <string>
 #include <utility>
@@ -170,7 +171,9 @@ Result<void> place(Volume& volume, Hierarchy& primary, Hierarchy* joliet) {
     return full();
   }
   volume.end = block_no(blocks);
-  volume.image_bytes = blocks * kBlockBytes + round_up<std::uint64_t>(boot.tail_bytes, kBlockBytes);
+  assert(boot.align_bytes != 0 && boot.align_bytes % kBlockBytes == 0);
+  volume.image_bytes =
+      round_up<std::uint64_t>(blocks * kBlockBytes + boot.tail_bytes, boot.align_bytes);
   return {};
 }
 

@@ -60,6 +60,8 @@ struct Boot {
   std::vector<File> files;       ///< stand before all others, in this order
   bool catalog = false;          ///< an El Torito boot record, and a block for its catalogue
   std::uint64_t tail_bytes = 0;  ///< behind the volume: appended partitions, a second GPT
+  /// The image is a multiple of so many bytes, which is one of 2048: the tail is longer.
+  std::uint64_t align_bytes = 2048;
 };
 
 /// Of two nodes with the same bytes: `node` shares the extent of `original`, which is less.

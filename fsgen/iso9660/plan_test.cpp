@@ -335,6 +335,14 @@ TEST_CASE("boot files stand first, and boot code has the last word") {
   std::fill_n(want.begin() + 8, 56, std::byte{1});
   CHECK(loader == want);
 
+  options.boot.align_bytes = 1u << 20;
+  const auto aligned = planned(built, options);
+  CHECK(aligned->size_bytes() % (1u << 20) == 0);
+  CHECK(aligned->structure(structures::kVolume) == image->structure(structures::kVolume));
+  CHECK(aligned->structure(structures::kTail).front().offset == tail.front().offset);
+  CHECK(aligned->structure(structures::kTail).front().end() == aligned->size_bytes());
+  CHECK(aligned->size_bytes() - image->size_bytes() < (1u << 20));
+
   options.boot.files = {{"boot", 1}};
   CHECK_THAT(error_of(built, options), Catch::Contains("boot is not a file with bytes"));
 }

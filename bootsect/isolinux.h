@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "fsgen/image/patched_image.h"
+#include "fsgen/image/planned_image.h"
+#include "support/error.h"
+
+// ISOLINUX on ISO 9660, as mkisofs and `isohybrid` make it boot: as a CD by El Torito, and as a
+// disk by code in the system area. Pure functions; none of ISOLINUX's bytes is a part of this
+// program.
+
+namespace mkvirtfs::bootsect {
+
+/// An isohybrid is this long a multiple: a cylinder of 64 heads and 32 sectors. Of what is behind
+/// the volume (iso9660::Boot::align_bytes), all is zeroes.
+inline constexpr std::uint64_t kIsohybridAlignmentBytes = 1u << 20;
+
+struct IsolinuxTemplate {
+  std::vector<std::byte> loader;       ///< isolinux.bin: what a tree has to hold
+  std::vector<std::byte> hybrid_code;  ///< isohdpfx.bin
+};
+
+/// Errors: Errc::unsupported for what is not ISOLINUX's, or without what `isohybrid` needs.
+Result<IsolinuxTemplate> check_isolinux(std::vector<std::byte> loader,
+                                        std::vector<std::byte> hybrid_code);
+
+/// The first sector of an isohybrid: code, and the table of an MBR with one active partition that
+/// is the whole image, `loader_block` where isolinux.bin lies. `image_bytes` is a multiple of
+/// kIsohybridAlignmentBytes. Errors: Errc::does_not_fit for 2 TiB and more.
+Result<std::vector<std::byte>> isohybrid_sector(std::span<const std::byte> hybrid_code,
+                                                std::uint32_t loader_block, std::uint32_t disk_id,
+                                                std::uint64_t image_bytes);
+
+/// The patches that make an ISO image boot the loader which lies at `path` of its tree: boot
+/// catalogue, boot information table and system area. The image was planned with a catalogue, that
+/// file as its first boot file, and aligned.
+///
+/// Errors: Errc::usage for an image without that file, or with another one there; Errc::unsupported
+/// for what is no ISO image.
+Result<std::vector<Patch>> isolinux_patches(const IsolinuxTemplate& from, const PlannedImage& image,
+                                            std::string_view path, std::uint32_t disk_id);
+
+}  // namespace mkvirtfs::bootsect
