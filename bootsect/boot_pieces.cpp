@@ -29,6 +29,7 @@ constexpr std::array kNames = std::to_array<BootPieceName>({
     {"gptmbr.bin", "/usr/lib/syslinux/mbr/gptmbr.bin", "syslinux-common"},
     {"isolinux.bin", "/usr/lib/ISOLINUX/isolinux.bin", "isolinux"},
     {"isohdpfx.bin", "/usr/lib/ISOLINUX/isohdpfx.bin", "isolinux"},
+    {"boot.img", "/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"},
 });
 
 std::string path_of(const BootPieceName& name, const std::string& directory) {

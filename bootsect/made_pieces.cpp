@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// A made piece is kept as one file: its bytes, then their SHA-256. The program that makes one
+// writes into memory, so nothing of it needs a directory.
+#include "bootsect/made_pieces.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "bootsect/grub.h"
+#include "support/sha256.h"
+#include "support/text.h"
+#include "support/unique_fd.h"
+
+namespace mkvirtfs::bootsect {
+namespace {
+
+constexpr std::string_view kVersion = "mkvirtfs made piece 1";
+constexpr std::string_view kSuffix = ".piece";
+constexpr std::size_t kDigestBytes = 32;
+constexpr std::size_t kMostBytes = 4u << 20;
+constexpr std::size_t kMostKept = 32;
+constexpr int kMostMilliseconds = 60'000;
+
+/// A program with its arguments, and all files that it reads.
+struct Recipe {
+  std::vector<std::string> words;
+  std::vector<std::string> inputs;
+};
+
+std::string_view as_text(std::span<const std::byte> bytes) noexcept {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::array<std::byte, kDigestBytes> digest_of(std::span<const std::byte> bytes) {
+  Sha256 digest;
+  digest.update(bytes);
+  return digest.finish();
+}
+
+std::unexpected<Error> fail_missing(int error, const std::string& path, std::string_view package) {
+  auto failed = fail_errno(Errc::unreadable, error, "read " + path);
+  failed.error().hints = {{"", fmt::format("Debian's package {}", package)}, {"boot-files"}};
+  return failed;
+}
+
+/// The file's name in the cache. A file that is replaced has another mtime, whatever put it there.
+Result<std::string> name_of(const Recipe& recipe) {
+  std::string text = fmt::format("{}\n{}\n", kVersion, fmt::join(recipe.words, "\n"));
+  for (const std::string& path : recipe.inputs) {
+    struct stat status{};
+    if (::stat(path.c_str(), &status) != 0) {
+      return fail_errno(Errc::unreadable, errno, "read " + path);
+    }
+    text += fmt::format("{} {} {}.{:09}\n", path, status.st_size, status.st_mtim.tv_sec,
+                        status.st_mtim.tv_nsec);
+  }
+  return hex(as_text(digest_of(std::as_bytes(std::span(text))))) + std::string(kSuffix);
+}
+
+/// Only what is ours alone is looked at.
+UniqueFd open_cache(const std::string& path) {
+  UniqueFd directory(path.empty() ? -1 : ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct stat status{};
+  if (!directory || ::fstat(directory.get(), &status) != 0 || status.st_uid != ::geteuid() ||
+      (status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return {};
+  }
+  return directory;
+}
+
+/// nullopt for what is no regular file, too big, or cannot be read.
+std::optional<std::vector<std::byte>> read_all(int fd) {
+  struct stat status{};
+  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
+      static_cast<std::uint64_t>(status.st_size) > kMostBytes) {
+    return std::nullopt;
+  }
+  std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+  for (std::size_t at = 0; at < bytes.size();) {
+    const ssize_t got = ::pread(fd, bytes.data() + at, bytes.size() - at, static_cast<off_t>(at));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return std::nullopt;
+    at += static_cast<std::size_t>(got);
+  }
+  return bytes;
+}
+
+bool write_all(int fd, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::write(fd, bytes.data(), bytes.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return false;
+    bytes = bytes.subspan(static_cast<std::size_t>(done));
+  }
+  return true;
+}
+
+std::optional<std::vector<std::byte>> find_kept(const std::string& path, const std::string& name) {
+  const UniqueFd directory = open_cache(path);
+  if (!directory) return std::nullopt;
+  const UniqueFd file(
+      ::openat(directory.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!file) return std::nullopt;
+  auto bytes = read_all(file.get());
+  if (!bytes || bytes->size() <= kDigestBytes) return std::nullopt;
+  const auto piece = std::span(*bytes).first(bytes->size() - kDigestBytes);
+  if (!std::ranges::equal(digest_of(piece), std::span(*bytes).last(kDigestBytes))) {
+    return std::nullopt;
+  }
+  bytes->resize(piece.size());
+  ::futimens(file.get(), nullptr);  // when it was last of use
+  return bytes;
+}
+
+/// The longest unused ones go. What fails here only takes room.
+void give_up_the_oldest(const std::string& directory) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  std::vector<std::pair<fs::file_time_type, fs::path>> kept;
+  for (const fs::directory_entry& each : fs::directory_iterator(directory, ignored)) {
+    if (each.path().extension() != kSuffix) continue;
+    kept.emplace_back(each.last_write_time(ignored), each.path());
+  }
+  if (kept.size() <= kMostKept) return;
+  std::ranges::sort(kept);
+  kept.resize(kept.size() - kMostKept);
+  for (const auto& [used, path] : kept) fs::remove(path, ignored);
+}
+
+/// Never an error: what is not kept is made again.
+void keep(const std::string& path, const std::string& name, std::span<const std::byte> piece) {
+  if (path.empty()) return;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    std::filesystem::create_directories(path, ignored);
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all, ignored);
+  }
+  if (!open_cache(path)) return;
+  std::string unfinished = fmt::format("{}/.unfinished-XXXXXX", path);
+  const UniqueFd file(::mkostemp(unfinished.data(), O_CLOEXEC));
+  if (!file) return;
+  if (!write_all(file.get(), piece) || !write_all(file.get(), digest_of(piece)) ||
+      ::rename(unfinished.c_str(), fmt::format("{}/{}", path, name).c_str()) != 0) {
+    ::unlink(unfinished.c_str());
+    return;
+  }
+  give_up_the_oldest(path);
+}
+
+/// Starts a program with files for its output and its messages; an errno or 0.
+int start(const std::vector<std::string>& words, int output, int messages, pid_t& pid) {
+  std::vector<std::string> copy = words;
+  std::vector<char*> arguments;
+  for (std::string& word : copy) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  std::string locale = "LC_ALL=C";
+  std::array<char*, 2> environment = {locale.data(), nullptr};
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+  ::posix_spawn_file_actions_adddup2(&actions, messages, STDERR_FILENO);
+  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t none;
+  ::sigemptyset(&none);
+  sigset_t all;
+  ::sigfillset(&all);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setsigdefault(&attributes, &all);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  const int failure = ::posix_spawn(&pid, words[0].c_str(), &actions, &attributes, arguments.data(),
+                                    environment.data());
+  ::posix_spawnattr_destroy(&attributes);
+  ::posix_spawn_file_actions_destroy(&actions);
+  return failure;
+}
+
+/// What a program writes to its standard output.
+Result<std::vector<std::byte>> output_of(const std::vector<std::string>& words) {
+  const UniqueFd output(::memfd_create("piece", MFD_CLOEXEC));
+  const UniqueFd messages(::memfd_create("messages", MFD_CLOEXEC));
+  if (!output || !messages) return fail_errno(Errc::io, errno, "get memory for " + words[0]);
+  pid_t pid = -1;
+  if (const int failure = start(words, output.get(), messages.get(), pid); failure != 0) {
+    return fail_errno(Errc::unsupported, failure, "run " + words[0]);
+  }
+  const UniqueFd handle(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  pollfd ended{handle.get(), POLLIN, 0};
+  if (handle) ::poll(&ended, 1, kMostMilliseconds);
+  if (handle && ended.revents == 0) ::kill(pid, SIGKILL);
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  auto bytes = read_all(output.get());
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && bytes && !bytes->empty()) {
+    return *std::move(bytes);
+  }
+  const std::vector<std::byte> said = read_all(messages.get()).value_or(std::vector<std::byte>());
+  const std::string_view text = as_text(said);
+  return fail(Errc::unsupported,
+              fmt::format("{} failed: {}", words[0], text.substr(0, text.find('\n'))));
+}
+
+Result<Recipe> core_recipe(std::string_view prefix, const std::string& pieces_directory) {
+  const bool installed = pieces_directory.empty();
+  const std::string directory = installed ? "/usr/lib/grub/i386-pc" : pieces_directory;
+  const std::string program = fmt::format("{}/grub-mkimage", installed ? "/usr/bin" : directory);
+  const auto check = [](const std::string& path, int mode, std::string_view package) {
+    if (::access(path.c_str(), mode) == 0) return Result<void>();
+    return Result<void>(fail_missing(errno, path, package));
+  };
+  if (auto done = check(program, X_OK, "grub-common"); !done) return propagate(done);
+  if (auto done = check(directory + "/kernel.img", R_OK, "grub-pc-bin"); !done) {
+    return propagate(done);
+  }
+  Recipe recipe;
+  recipe.words = {program, "-O", "i386-pc", "-d", directory, "-p", std::string(prefix)};
+  for (const std::string_view module : grub_modules()) recipe.words.emplace_back(module);
+  recipe.inputs.push_back(program);
+  // Modules need others, by a list that is among the files.
+  std::error_code error;
+  for (const auto& each : std::filesystem::directory_iterator(directory, error)) {
+    const std::string extension = each.path().extension();
+    if (extension == ".mod" || extension == ".img" || extension == ".lst") {
+      recipe.inputs.push_back(each.path());
+    }
+  }
+  if (error) return fail_missing(error.value(), directory, "grub-pc-bin");
+  std::ranges::sort(recipe.inputs);
+  return recipe;
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> MadePieces::grub_core(std::string_view prefix,
+                                                     const std::string& pieces_directory) {
+  const Result<Recipe> recipe = core_recipe(prefix, pieces_directory);
+  if (!recipe) return propagate(recipe);
+  const Result<std::string> name = name_of(*recipe);
+  if (!name) return propagate(name);
+  const MutexLock lock(mutex_);  // so that two who want the same make it once
+  if (const auto known = made_.find(*name); known != made_.end()) return known->second;
+  if (auto kept = find_kept(directory_, *name)) {
+    return made_.emplace(*name, *std::move(kept)).first->second;
+  }
+  auto made = output_of(recipe->words);
+  if (!made) return propagate(made);
+  keep(directory_, *name, *made);
+  return made_.emplace(*name, *std::move(made)).first->second;
+}
+
+}  // namespace mkvirtfs::bootsect
