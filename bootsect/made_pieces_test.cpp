@@ -3,11 +3,12 @@
 
 #include <catch2/catch.hpp>
 
-#include <sys/stat.h>
-
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "bootsect/testing/image_file.h"
@@ -77,6 +78,23 @@ TEST_CASE("a piece is made once for its parameters, and once a run without a cac
   MadePieces another("");
   CHECK(shop.make(another) == first);
   CHECK(shop.runs() == 3);
+}
+
+TEST_CASE("threads that want the same have it made once") {
+  const Workshop shop;
+  MadePieces made("");
+  std::vector<std::string> got(4);
+  std::vector<std::thread> threads;
+  for (std::string& each : got) {
+    threads.emplace_back([&] {
+      const auto core = made.grub_core(kPrefix, shop.pieces().string());
+      if (core) each = text_of(*core);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(got[0].starts_with("made of "));
+  CHECK(std::ranges::count(got, got[0]) == 4);
+  CHECK(shop.runs() == 1);
 }
 
 TEST_CASE("a kept piece is used by the next run, as long as what it was made of is the same") {
