@@ -38,14 +38,14 @@ struct Geometry {
 
 /// Of what has the size of a floppy disk; all else has that of Zip disks. The code asks the BIOS
 /// for the geometry of a hard disk.
-constexpr std::array kFloppies = std::to_array<Geometry>({{360 * 2, 2, 9},
-                                                          {720 * 2, 2, 9},
-                                                          {1200 * 2, 2, 15},
-                                                          {1440 * 2, 2, 18},
-                                                          {1680 * 2, 2, 21},
-                                                          {1722 * 2, 2, 21},
-                                                          {2880 * 2, 2, 36},
-                                                          {3840 * 2, 2, 48}});
+constexpr std::array kFloppies = std::to_array<Geometry>({{720, 2, 9},
+                                                          {1440, 2, 9},
+                                                          {2400, 2, 15},
+                                                          {2880, 2, 18},
+                                                          {3360, 2, 21},
+                                                          {3444, 2, 21},
+                                                          {5760, 2, 36},
+                                                          {7680, 2, 48}});
 constexpr Geometry kZip{0, 64, 32};
 
 }  // namespace
