@@ -655,7 +655,7 @@ TEST_CASE("the manual page and the help name the same options") {
        {std::pair{"serve", "SERVE"}, {"dump", "DUMP"}, {"inspect", "INSPECT"}}) {
     CAPTURE(command);
     std::set<std::string> expected =
-        sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "IMAGE OPTIONS", title});
+        sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "IMAGE OPTIONS", "DISK OPTIONS", title});
     expected.insert("--help");
     CHECK(help({command, "--help"}) == expected);
   }

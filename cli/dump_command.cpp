@@ -14,6 +14,7 @@
 
 #include "block/dump.h"
 #include "cli/command.h"
+#include "cli/command_image.h"
 #include "cli/error_text.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
@@ -161,9 +162,9 @@ Result<PreparedImage> DumpCommand::prepare_image(const ImageSpec& spec, const St
 
 Result<int> DumpCommand::run(const Streams& streams) {
   if (Result<void> good = check(); !good) return propagate(good);
-  Result<std::vector<SourceSpec>> sources = source_.specs();
-  if (!sources) return propagate(sources);
-  const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
+  const Result<std::vector<PlacedSource>> words = source_.words();
+  if (!words) return propagate(words);
+  const Result<ImageSpec> spec = command_image(source_, *words, image_);
   if (!spec) return propagate(spec);
   WordedLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
@@ -176,7 +177,8 @@ Result<int> DumpCommand::run(const Streams& streams) {
     options.output = DumpFile{output_, force_};
   }
   options.sha256 = sha256_;
-  options.threads = spec->sources.front().threads;
+  const std::vector<SourceSpec> sources = all_sources(*spec);
+  if (!sources.empty()) options.threads = sources.front().threads;
   std::optional<ProgressBar> bar;
   std::optional<ProgressLines> lines;
   if (progress_fd_ >= 0) {

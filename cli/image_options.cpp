@@ -43,16 +43,18 @@ std::string format_help(const FormatRegistry& formats) {
 
 }  // namespace
 
+std::string ImageOptions::heading_of(const FormatRegistry::Option& option) const {
+  if (formats_.is_of_disk(option.row.name)) return "Disk";
+  if (option.formats.size() > 1) return kGroup;
+  return fmt::format("{}, {} only", kGroup, option.formats.front()->family);
+}
+
 void ImageOptions::add_to(OptionSet& options) {
   format_option_ = &options.add_value("--fs", format_, "FORMAT", wrapped(format_help(formats_)))
                         .one_of(formats_.names())
                         .group(kGroup);
   for (const FormatRegistry::Option& option : formats_.options()) {
-    rows_.declare(options, option.row,
-                  option.formats.size() > 1
-                      ? kGroup
-                      : fmt::format("{}, {} only", kGroup, option.formats.front()->family),
-                  wrapped(option.help()));
+    rows_.declare(options, option.row, heading_of(option), wrapped(option.help()));
   }
   rows_.exclude_contradictions(options);
 }

@@ -32,6 +32,8 @@ class ImageOptions {
   OptionValues values() const { return rows_.values(); }
 
  private:
+  std::string heading_of(const FormatRegistry::Option& option) const;
+
   const FormatRegistry& formats_;
   const CommandOption* format_option_ = nullptr;
   std::string format_;
@@ -41,8 +43,8 @@ class ImageOptions {
 /// SOURCE_DATE_EPOCH, or nullopt; Errc::usage when it is no number of seconds.
 Result<std::optional<std::int64_t>> source_date_epoch();
 
-/// The image of `sources`, as the command line and SOURCE_DATE_EPOCH want it. Errc::usage when that
-/// is no number.
+/// The image of `sources`, as the command line and SOURCE_DATE_EPOCH want it, without partitions.
+/// Errc::usage when that is no number.
 Result<ImageSpec> image_spec(std::vector<SourceSpec> sources, const ImageOptions& image);
 
 }  // namespace mkvirtfs::cli

@@ -10,7 +10,9 @@
 #include <variant>
 
 #include "block/image.h"
+#include "bootsect/boot_pieces.h"
 #include "cli/command.h"
+#include "cli/command_image.h"
 #include "cli/error_text.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
@@ -87,9 +89,15 @@ std::string text_row(const Extent& extent, const std::string& what) {
                      kind_name(extent.kind), what);
 }
 
-/// What the tree holds, by kind.
+/// What the tree holds, or those of all partitions, by kind.
 struct TreeCounts {
-  explicit TreeCounts(const SourceTree& tree) {
+  explicit TreeCounts(const PreparedImage& prepared) {
+    if (prepared.tree) add(*prepared.tree);
+    for (const PreparedPartition& partition : prepared.partitions) {
+      if (partition.tree) add(*partition.tree);
+    }
+  }
+  void add(const SourceTree& tree) {
     for (const Node& node : tree.nodes()) {
       if (node.is_directory()) {
         ++directories;
@@ -139,16 +147,61 @@ Json describe(const std::vector<SourceFacts>& sources) {
   return rows;
 }
 
+std::string tree_id_text(const SourceTree& tree) {
+  const TreeId id = tree.id();
+  return hex({reinterpret_cast<const char*>(id.data()), id.size()});
+}
+
+/// What stands in a partition, in one word: of a file system its format.
+std::string holds_name(const PreparedPartition& partition) {
+  switch (partition.holds) {
+    case PartitionSpec::Holds::file_system:
+      return partition.format;
+    case PartitionSpec::Holds::raw:
+      return "raw";
+    case PartitionSpec::Holds::swap:
+      return "swap";
+    case PartitionSpec::Holds::blank:
+      return "blank";
+  }
+  __builtin_unreachable();
+}
+
+/// What each partition came to be.
+Json describe(const std::vector<PreparedPartition>& partitions) {
+  Json rows = Json::array();
+  for (const PreparedPartition& partition : partitions) {
+    const bootsect::PlacedPart& placed = partition.placed;
+    Json row = Json::object();
+    if (placed.number != 0) {
+      row.set("number", std::uint64_t{placed.number});
+      row.set("type", placed.type);
+      row.set("partuuid", placed.partuuid);
+      row.set("name", partition.name);
+    }
+    row.set("offset_bytes", placed.range.offset);
+    row.set("size_bytes", placed.range.length);
+    row.set("holds", holds_name(partition));
+    row.set("volume_id", partition.image->volume_id());
+    if (partition.tree) row.set("tree_id", tree_id_text(*partition.tree));
+    Json image = Json::object();
+    for (const ImageFact& fact : partition.image->facts()) {
+      std::visit([&](const auto& value) { image.set(fact.name, value); }, fact.value);
+    }
+    row.set("image", std::move(image));
+    rows.add(std::move(row));
+  }
+  return rows;
+}
+
 /// Everything but the map, under names that are kept like an API.
 Json describe(const std::string& source, const PreparedImage& prepared) {
-  const SourceTree& tree = *prepared.tree;
-  const TreeCounts counts(tree);
+  const TreeCounts counts(prepared);
   const ScanReport& passed_over = prepared.report.passed_over;
-  const TreeId tree_id = tree.id();
   Json json = Json::object();
   json.set(kSource, printable(source));
   json.set("sources", describe(prepared.report.sources));
-  json.set("tree_id", hex({reinterpret_cast<const char*>(tree_id.data()), tree_id.size()}));
+  if (prepared.tree) json.set("tree_id", tree_id_text(*prepared.tree));
   json.set("volume_id", prepared.image->volume_id());
   json.set("source_directory_count", counts.directories);
   json.set("source_file_count", counts.files);
@@ -168,6 +221,24 @@ Json describe(const std::string& source, const PreparedImage& prepared) {
   }
   json.set("image", std::move(image));
   return json;
+}
+
+/// A line for each partition, as partitioning tools have it; what lies outside the table is named
+/// by where it lies.
+std::string partitions_text(const PreparedImage& prepared) {
+  if (prepared.partitions.empty()) return {};
+  std::string text = fmt::format("\n{:>4} {:>16} {:>16}  {:<16} {:<12} {}\n", "no", "offset",
+                                 "bytes", "type", "holds", "partuuid");
+  for (const PreparedPartition& partition : prepared.partitions) {
+    const bootsect::PlacedPart& placed = partition.placed;
+    text += fmt::format("{:>4} {:>16} {:>16}  {:<16} {:<12} {}{}{}\n",
+                        placed.number == 0 ? "-" : fmt::format("{}", placed.number),
+                        placed.range.offset, placed.range.length,
+                        placed.number == 0 ? "-" : placed.type, holds_name(partition),
+                        placed.number == 0 ? "-" : placed.partuuid,
+                        partition.name.empty() ? "" : "  ", printable(partition.name));
+  }
+  return text;
 }
 
 std::string text_of(std::string_view name, const Json::Scalar& value) {
@@ -235,10 +306,12 @@ class Inspect final : public Command {
                                       LogSink& log) const;
   Result<void> report_at(Report& report, const ImageDevice& device, std::uint64_t offset) const;
   void report_map(Report& report, const ImageDevice& device) const;
+  std::string boot_pieces_text() const;
 
   SourceOptions source_;
   ImageOptions image_;
   bool differences_ = false;
+  bool boot_pieces_ = false;
   const CommandOption* map_option_ = nullptr;
   std::string map_;
   std::optional<std::uint64_t> map_offset_;
@@ -258,6 +331,11 @@ Inspect::Inspect(OptionSet& options, const FormatRegistry& formats)
   options
       .add_flag("--differences", differences_,
                 "List what is not in the image as it is in\nthe source")
+      .excludes(map)
+      .group(kGroup);
+  options
+      .add_flag("--boot-pieces", boot_pieces_,
+                "List the files of packages that boot loaders\nare made of; no SOURCE is needed")
       .excludes(map)
       .group(kGroup);
   options.add_flag("--json", json_, "Print JSON").group(kGroup);
@@ -323,13 +401,38 @@ void Inspect::report_map(Report& report, const ImageDevice& device) const {
   if (json_) report.add(first ? "[]\n" : "\n]\n");
 }
 
+std::string Inspect::boot_pieces_text() const {
+  const OptionValues values = image_.values();
+  const std::string* const directory = values.find("boot-files");
+  Json rows = Json::array();
+  std::string text =
+      fmt::format("{:<14} {:<16} {:<22} {}\n", "piece", "package", "version", "path");
+  for (const bootsect::BootPieceState& piece :
+       bootsect::boot_piece_states(directory != nullptr ? *directory : std::string())) {
+    const std::string version = !piece.is_there         ? "missing"
+                                : piece.version.empty() ? "unknown"
+                                                        : piece.version;
+    text += fmt::format("{:<14} {:<16} {:<22} {}\n", piece.name, piece.package, version,
+                        printable(piece.path));
+    Json row = Json::object();
+    row.set("piece", std::string(piece.name));
+    row.set("package", std::string(piece.package));
+    row.set("path", printable(piece.path));
+    row.set("is_there", piece.is_there);
+    row.set("version", piece.version);
+    rows.add(std::move(row));
+  }
+  return json_ ? rows.lines() : text;
+}
+
 Result<int> Inspect::run(const Streams& streams) {
+  if (boot_pieces_) {
+    if (!print(streams.out, boot_pieces_text())) return fail(Errc::io, "write standard output");
+    return 0;
+  }
   const Result<std::vector<PlacedSource>> words = resolve();
   if (!words) return propagate(words);
-  Result<std::vector<SourceSpec>> sources = specs_of(*words, source_.values());
-  if (!sources) return propagate(sources);
-  if (sources->empty()) return std::unexpected(source_.missing());
-  const Result<ImageSpec> spec = image_spec(std::move(*sources), image_);
+  const Result<ImageSpec> spec = command_image(source_, *words, image_);
   if (!spec) return propagate(spec);
   WordedLog log(streams.err, LogLevel::info);
   const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
@@ -346,8 +449,11 @@ Result<int> Inspect::run(const Streams& streams) {
     prepared->image->differences(rows);
     rows.end();
   } else {
-    const Json facts = describe(to_string(spec->sources), *prepared);
-    report.add(json_ ? facts.lines() : text_of(facts));
+    Json facts = describe(to_string(all_sources(*spec)), *prepared);
+    if (json_ && !prepared->partitions.empty()) {
+      facts.set("partitions", describe(prepared->partitions));
+    }
+    report.add(json_ ? facts.lines() : text_of(facts) + partitions_text(*prepared));
   }
   if (!report.flush()) return fail(Errc::io, "write standard output");
   return 0;

@@ -92,10 +92,11 @@ std::string heading(const OptionRow& row) {
   return fmt::format(".TP\n.BI {} \" {}\"\n", name, roff_text(row.value_name));
 }
 
-/// What each of its formats says of an option; what another one said first, once.
-std::string sentences(const FormatRegistry::Option& option) {
+/// What disks and each of its formats say of an option; what another one said first, once.
+std::string sentences(const FormatRegistry& formats, const FormatRegistry::Option& option) {
   std::vector<std::string_view> said;
   std::string page;
+  if (formats.is_of_disk(option.row.name)) page = roff_sentences(option.row.manual);
   for (const Format* format : option.formats) {
     const auto own = std::ranges::find(format->options, option.row.name, &OptionRow::name);
     const auto is_said = [&](std::string_view text) { return text.starts_with(own->manual); };
@@ -154,12 +155,19 @@ std::string image_options_manual(const FormatRegistry& formats) {
     page += roff_sentences(format->manual) + lacks(*format);
   }
   const Format* of = nullptr;
+  bool of_disk = false;
   for (const FormatRegistry::Option& option : formats.options()) {
+    if (formats.is_of_disk(option.row.name)) {
+      if (!std::exchange(of_disk, true))
+        page += ".SH DISK OPTIONS\nFor the same subcommands: the disk around images.\n";
+      page += heading(option.row) + sentences(formats, option);
+      continue;
+    }
     if (option.formats.size() == 1 && option.formats.front() != of) {
       of = option.formats.front();
       page += ".PP\n" + roff_sentences(fmt::format("Of {} only:", of->family));
     }
-    page += heading(option.row) + sentences(option);
+    page += heading(option.row) + sentences(formats, option);
   }
   return page;
 }

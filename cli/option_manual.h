@@ -11,8 +11,8 @@ namespace mkvirtfs::cli {
 /// option of a source.
 std::string source_options_manual();
 
-/// The section IMAGE OPTIONS of the manual page, as man(7) macros: every format and every option of
-/// the registry.
+/// The sections IMAGE OPTIONS and DISK OPTIONS of the manual page, as man(7) macros: every format
+/// and every option of the registry.
 std::string image_options_manual(const FormatRegistry& formats);
 
 }  // namespace mkvirtfs::cli

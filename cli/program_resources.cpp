@@ -73,7 +73,8 @@ ResourceOptions program_resources(LogSink& log, const FormatRegistry& formats,
     }
     const std::string about =
         remark.at_fault.option.empty() ? "" : option_text(remark.at_fault) + ": ";
-    log.write(remark.level, about + remark.what + std::string(advice_on(remark.about)));
+    log.write(remark.level, about + remark.what + hints_text(remark.hints) +
+                                std::string(advice_on(remark.about)));
   };
   options.on_export_failure = [&log](std::string_view name, Error& error) {
     error = worded(std::move(error));

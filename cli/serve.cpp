@@ -347,10 +347,8 @@ Result<std::vector<ExportSpec>> Serve::parse_exports() const {
   if (!exports) return exports;
   if (single_client_) {
     for (const ExportSpec& each : *exports) {
-      if (std::ranges::find(each.image.sources, "-", &SourceSpec::path) ==
-          each.image.sources.end()) {
-        continue;
-      }
+      const std::vector<SourceSpec> sources = all_sources(each.image);
+      if (std::ranges::find(sources, "-", &SourceSpec::path) == sources.end()) continue;
       return fail(Errc::usage, "--single and the source - both want standard input");
     }
   }
@@ -359,7 +357,7 @@ Result<std::vector<ExportSpec>> Serve::parse_exports() const {
   }
   if (overlay_.is_persistent()) {
     for (const ExportSpec& each : *exports) {
-      Result<void> outside = check_outside_source(each.image.sources, kept_places());
+      Result<void> outside = check_outside_source(all_sources(each.image), kept_places());
       if (!outside) return propagate(outside);
     }
   }

@@ -7,15 +7,16 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <optional>
-#include <set>
 #include <system_error>
 #include <unordered_map>
 #include <utility>
 
+#include "cli/command_image.h"
 #include "cli/error_text.h"
 #include "cli/near_words.h"
+#include "cli/word_options.h"
+#include "compose/partitions.h"
 #include "compose/source_name.h"
 #include "exports/export_tree.h"
 #include "fsgen/oci/image_name.h"
@@ -25,170 +26,7 @@ namespace {
 
 constexpr std::string_view kFormat = "fs";
 constexpr std::string_view kFile = "file";
-
-const OptionRow& format_row() {
-  static constexpr OptionRow row{.name = kFormat, .value_name = "FORMAT"};
-  return row;
-}
-
-/// Options with their values: of a source, or of all of them.
-struct GivenOptions {
-  OptionValues source;
-  std::string format;  ///< "" when none is named
-  OptionValues image;
-};
-
-/// The options of one word, over those that all share.
-class WordOptions {
- public:
-  /// The first source of an export says what image it is, so `is_first` ones have its options, too.
-  WordOptions(const GivenOptions& shared, const FormatRegistry& formats,
-              std::string_view export_name, bool is_first)
-      : shared_(shared), formats_(formats), export_name_(export_name), is_first_(is_first) {}
-
-  Result<GivenOptions> parse(const std::vector<std::string>& texts);
-
- private:
-  Result<void> add(const std::string& text);
-  Result<void> check_contradictions() const;
-  void add_shared(const OptionValues& shared, OptionValues& own) const;
-  /// The row of a format's option, or that of --fs; nullptr when there is none.
-  const OptionRow* find_of_image(std::string_view name) const;
-  /// Of all options that the word may have.
-  std::vector<std::string> names() const;
-
-  const GivenOptions& shared_;
-  const FormatRegistry& formats_;
-  const std::string_view export_name_;
-  const bool is_first_;
-  GivenOptions own_;
-  std::vector<const OptionRow*> given_;  // in the order of the word
-  std::set<std::string_view> replaced_;  // shared ones that do not count
-};
-
-const OptionRow* WordOptions::find_of_image(std::string_view name) const {
-  if (!is_first_) return nullptr;
-  if (name == kFormat) return &format_row();
-  const auto found =
-      std::ranges::find(formats_.options(), name,
-                        [](const FormatRegistry::Option& option) { return option.row.name; });
-  return found == formats_.options().end() ? nullptr : &found->row;
-}
-
-std::vector<std::string> WordOptions::names() const {
-  std::vector<std::string> all;
-  for (const SourceOption& option : source_options()) all.emplace_back(option.row.name);
-  if (!is_first_) return all;
-  all.emplace_back(kFormat);
-  for (const FormatRegistry::Option& option : formats_.options()) {
-    all.emplace_back(option.row.name);
-  }
-  return all;
-}
-
-/// Calls `visit` for each value of a list: what stands between two commas and is not empty.
-template <class Visit>
-void for_each_of_list(std::string_view list, const Visit& visit) {
-  while (!list.empty()) {
-    const std::size_t comma = list.find(',');
-    if (comma != 0) visit(list.substr(0, comma));
-    list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
-  }
-}
-
-Result<void> WordOptions::add(const std::string& text) {
-  const std::size_t equals = text.find('=');
-  const std::string name = text.substr(0, equals);
-  const SourceOption* const of_source = find_source_option(name);
-  const OptionRow* const row = of_source != nullptr ? &of_source->row : find_of_image(name);
-  if (row == nullptr) {
-    const std::string near = nearest_word(name, names());
-    return fail(Errc::usage,
-                fmt::format("a source has no option {}{}{}", name,
-                            near.empty() ? " (a comma in a path is ,,)" : did_you_mean(near),
-                            is_first_ ? ""
-                                      : fmt::format("; options of the image go with the first {}=",
-                                                    export_name_)));
-  }
-  const bool has_value = equals != std::string::npos;
-  if (has_value != (row->kind != OptionKind::flag)) {
-    return fail(Errc::usage,
-                has_value ? fmt::format("{} takes no value", name)
-                          : fmt::format("{} needs a value: {}={}", name, name, row->value_name));
-  }
-  const bool is_single =
-      row->kind == OptionKind::value || row->kind == OptionKind::choice || row->name == "at";
-  if (is_single && std::ranges::find(given_, row) != given_.end()) {
-    return fail(Errc::usage, fmt::format("{} is given twice", name));
-  }
-  given_.push_back(row);
-  if (of_source == nullptr || !of_source->comes_before_shared) replaced_.insert(row->name);
-
-  OptionValues& values = of_source != nullptr ? own_.source : own_.image;
-  const std::string value = has_value ? text.substr(equals + 1) : std::string();
-  const bool is_list = row->kind == OptionKind::list;
-  if (has_value && !row->may_be_empty &&
-      (is_list ? value.find_first_not_of(',') == std::string::npos : value.empty())) {
-    return fail(Errc::usage, fmt::format("--{}: the value is empty", name));
-  }
-  if (row == &format_row()) {
-    own_.format = value;
-  } else if (is_list) {
-    for_each_of_list(value, [&](std::string_view each) { values.add(name, std::string(each)); });
-  } else if (has_value) {
-    values.add(name, value);
-  } else {
-    values.add(name);
-  }
-  return {};
-}
-
-/// Its own options may not cannot be given together; a shared one that they contradict is replaced.
-Result<void> WordOptions::check_contradictions() const {
-  const auto is_given = [&](std::string_view name) {
-    return own_.source.has(name) || own_.image.has(name);
-  };
-  for (const OptionRow* row : given_) {
-    if (row->excludes.empty() || !is_given(row->excludes)) continue;
-    return fail(Errc::usage,
-                fmt::format("--{} and --{} cannot be given together", row->excludes, row->name));
-  }
-  return {};
-}
-
-void WordOptions::add_shared(const OptionValues& shared, OptionValues& own) const {
-  std::map<std::string_view, std::size_t> seen;
-  for (const std::string& name : shared.order()) {
-    const std::string& value = shared.all(name)[seen[name]++];
-    if (!replaced_.contains(name)) own.add(name, value);
-  }
-  for (const auto& [name, values] : shared) {
-    if (values.empty() && !replaced_.contains(name)) own.add(name);
-  }
-}
-
-Result<GivenOptions> WordOptions::parse(const std::vector<std::string>& texts) {
-  for (const std::string& text : texts) {
-    if (Result<void> good = add(text); !good) return propagate(good);
-  }
-  if (Result<void> good = check_contradictions(); !good) {
-    return propagate(good);
-  }
-  // A shared option that excludes one of its own, or is excluded by it, is no default for it.
-  const auto replace_contradicting = [&](const OptionRow& row) {
-    if (row.excludes.empty()) return;
-    if (own_.source.has(row.name) || own_.image.has(row.name)) replaced_.insert(row.excludes);
-    if (own_.source.has(row.excludes) || own_.image.has(row.excludes)) replaced_.insert(row.name);
-  };
-  for (const SourceOption& option : source_options()) replace_contradicting(option.row);
-  for (const FormatRegistry::Option& option : formats_.options()) replace_contradicting(option.row);
-  add_shared(shared_.source, own_.source);
-  if (is_first_) {
-    add_shared(shared_.image, own_.image);
-    if (own_.format.empty()) own_.format = shared_.format;
-  }
-  return std::move(own_);
-}
+constexpr std::string_view kPartition = "partition";
 
 /// What NAME=DIR may have been meant as where there is no DIR; "" if that cannot be guessed.
 std::string meant_instead(const SourceWord& word, const FormatRegistry& formats) {
@@ -238,10 +76,7 @@ class NamedExports {
 };
 
 Result<void> NamedExports::check_format(const ImageSpec& image) const {
-  const auto planner =
-      formats_.configure(formats_.resolve(image.format, image.options), image.options);
-  if (!planner) return propagate(planner);
-  return {};
+  return check_options(image, formats_);
 }
 
 Result<void> NamedExports::add(SourceWord word) {
@@ -249,8 +84,12 @@ Result<void> NamedExports::add(SourceWord word) {
     return fail(Errc::usage, fmt::format("{}: {}", word.word, why));
   };
   const auto [place, is_first] = places_.try_emplace(word.name, exports_.size());
-  Result<GivenOptions> options =
-      WordOptions(shared_, formats_, word.name, is_first).parse(word.options);
+  // The first source of an export says what image it is.
+  WordScope scope{.image = is_first};
+  if (!is_first) {
+    scope.advice = fmt::format("; options of the image go with the first {}=", word.name);
+  }
+  Result<GivenOptions> options = WordOptions(shared_, formats_, scope).parse(word.options);
   if (!options) return wrong(error_text(options.error()));
   Result<SourceSpec> source = read_source_options(options->source);
   if (!source) return wrong(error_text(source.error()));
@@ -314,16 +153,9 @@ SourceWord parse_source_word(std::string_view word) {
     return parsed;
   }
   parsed.name = word.substr(0, equals);
-  std::string* part = &parsed.directory;
-  for (std::size_t at = equals + 1; at < word.size(); ++at) {
-    if (word[at] != ',') {
-      *part += word[at];
-    } else if (at + 1 < word.size() && word[at + 1] == ',') {
-      *part += word[++at];
-    } else {
-      part = &parsed.options.emplace_back();
-    }
-  }
+  parsed.options = split_word(word.substr(equals + 1));
+  parsed.directory = std::move(parsed.options.front());
+  parsed.options.erase(parsed.options.begin());
   return parsed;
 }
 
@@ -332,11 +164,23 @@ Result<std::vector<ExportSpec>> parse_exports(const std::string& default_name,
                                               const ImageOptions& image, bool keep_bases) {
   Result<std::vector<PlacedSource>> words = source.words();
   if (!words) return propagate(words);
-  const GivenOptions plain_options{source.values(), image.format(), image.values()};
+  const GivenOptions plain_options{source.values(), image.format(), image.values(), {}};
   GivenOptions shared = plain_options;
   shared.source.remove(kFile);
   const Result<std::optional<std::int64_t>> epoch = source_date_epoch();
   if (!epoch) return propagate(epoch);
+
+  if (plain_options.image.has(kPartition)) {
+    Result<ImageSpec> spec = command_image(source, *words, image);
+    if (!spec) return propagate(spec);
+    spec->keep_base = keep_bases;
+    if (keep_bases) {
+      spec->given_options =
+          given_options(plain_options.source, shared.format, shared.image, image.formats());
+    }
+    return std::vector<ExportSpec>{
+        {.name = default_name, .image = *std::move(spec), .at_once = true}};
+  }
 
   std::vector<PlacedSource> plain;
   NamedExports named(shared, *epoch, image.formats(), keep_bases);

@@ -7,8 +7,8 @@
 
 #include "cli/command_line.h"
 #include "cli/row_options.h"
-#include "compose/image_spec.h"
 #include "compose/source_options.h"
+#include "compose/source_spec.h"
 #include "fsgen/image/format_registry.h"
 #include "support/error.h"
 

@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "compose/image_spec.h"
 #include "compose/resources.h"
+#include "compose/source_spec.h"
 #include "fsgen/archive/index_cache.h"
 #include "fsgen/archive/layer_tree.h"
 #include "fsgen/archive/read_members.h"

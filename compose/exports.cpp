@@ -29,6 +29,9 @@ std::string leaf_of(const std::string& source) {
 
 /// "ext4 image of rootfs and 2 more"
 std::string description_of(const ImageSpec& spec, const FormatRegistry& formats) {
+  if (!spec.partitions.empty()) {
+    return fmt::format("disk of {} partitions", spec.partitions.size());
+  }
   std::string text = fmt::format("{} image of {}", formats.resolve(spec.format, spec.options),
                                  printable(leaf_of(spec.sources.front().path)));
   if (spec.sources.size() > 1) text += fmt::format(" and {} more", spec.sources.size() - 1);
@@ -52,7 +55,7 @@ Result<std::shared_ptr<ExportTree>> make_exports(std::vector<ExportSpec> specs,
   std::vector<LazyExport> exports;
   exports.reserve(specs.size());
   for (ExportSpec& spec : specs) {
-    if (spec.image.sources.empty()) {
+    if (spec.image.sources.empty() && spec.image.partitions.empty()) {
       return fail(Errc::usage, fmt::format("the export {} needs a source", spec.name));
     }
     LazyExport& made = exports.emplace_back();

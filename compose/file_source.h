@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
-#include "compose/image_spec.h"
 #include "compose/resources.h"
 #include "compose/source_loader.h"
+#include "compose/source_spec.h"
 #include "fsgen/host/scan.h"
 #include "fsgen/tree/layers_below.h"
 #include "support/error.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "compose/formats.h"
 
+#include "compose/disk_options.h"
 #include "fsgen/ext2/format.h"
 #include "fsgen/fat32/format.h"
 #include "fsgen/iso9660/format.h"
@@ -13,7 +14,7 @@ const FormatRegistry& all_formats() {
       &fat32::format(),
       &iso9660::format(),
   };
-  static const FormatRegistry registry(formats);
+  static const FormatRegistry registry(formats, disk_options());
   return registry;
 }
 

@@ -1,139 +1,37 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // From a spec to an image: what can be wrong with the spec is looked for first, so that a typing
-// error does not wait for a scan. Then each source is read, with a view of those below it, and laid
-// over them; the merged tree is planned, and a device joins the plan and the files' bytes.
+// error does not wait for a scan. Then the sources are read and merged; the tree is planned, or
+// those of all partitions are, and a device joins the plan and the files' bytes.
 #include "compose/prepare.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <chrono>
+#include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "compose/boot.h"
+#include "compose/disk_options.h"
+#include "compose/named_ids.h"
+#include "compose/partitions.h"
+#include "compose/read_sources.h"
 #include "compose/source_base.h"
-#include "compose/source_loader.h"
 #include "compose/source_name.h"
 #include "compose/source_options.h"
-#include "fsgen/oci/image_name.h"
-#include "fsgen/tree/followed_symlinks.h"
-#include "fsgen/tree/merge.h"
-#include "fsgen/tree/source_differences.h"
 #include "support/message.h"
 
 namespace mkvirtfs {
 namespace {
-
-void remark_on_what_was_passed_over(const ScanReport& report, Remarks& remarks) {
-  if (report.unreadable_count != 0) {
-    std::string message =
-        counted(report.unreadable_count, "entry was left out because it could not be read:",
-                "entries were left out because they could not be read:");
-    for (const std::string& path : report.unreadable_paths) message += " " + path + ",";
-    message.pop_back();
-    if (report.unreadable_paths.size() < report.unreadable_count) message += ", ...";
-    remarks.add(Remark::About::unreadable, LogLevel::warning, std::move(message));
-  }
-  if (report.vanished_count != 0) {
-    remarks.add(Remark::About::vanished, LogLevel::warning,
-                counted(report.vanished_count, "entry", "entries") + " vanished during the scan");
-  }
-  if (report.mount_points_not_entered != 0) {
-    remarks.add(Remark::About::mounts_not_entered, LogLevel::info,
-                counted(report.mount_points_not_entered, "mounted file system was",
-                        "mounted file systems were") +
-                    " not entered");
-  }
-}
-
-/// The path that a pattern may have meant, where it begins with that of a source or with "./"; ""
-/// if it does not.
-std::string path_below(std::string_view source, std::string_view glob) {
-  while (source.ends_with('/')) source.remove_suffix(1);
-  if (glob.starts_with("./")) return std::string(glob.substr(1));
-  const bool names_source = glob.starts_with(source) && glob.substr(source.size()).starts_with('/');
-  return std::string(names_source ? glob.substr(source.size()) : "");
-}
-
-void remark_on_unmatched(const Setting& pattern, const std::string& below, Remarks& remarks) {
-  std::string what = "no entry matches";
-  if (!below.empty()) what += fmt::format(" (paths begin below the source, as in {})", below);
-  remarks.add(Remark::About::unmatched_rule, LogLevel::warning, std::move(what), pattern);
-}
-
-/// A pattern that no source has anything for was mistyped, or stands for a path of the host.
-void remark_on_rules(const ImageSpec& spec, const std::vector<ScanOptions>& scans,
-                     Remarks& remarks) {
-  struct Use {
-    const PathRule* rule;
-    bool has_matched;
-    std::string below;  // the path that the pattern may have meant
-  };
-  std::vector<Use> uses;
-  for (std::size_t at = 0; at < scans.size(); ++at) {
-    if (spec.sources[at].is_file) continue;
-    const EntryOptions& entries = scans[at].entries;
-    for (std::size_t no = 0; no < entries.rules.size(); ++no) {
-      const PathRule& rule = entries.rules[no];
-      auto use = std::ranges::find_if(uses, [&](const Use& known) { return *known.rule == rule; });
-      if (use == uses.end()) use = uses.insert(uses.end(), {&rule, false, ""});
-      use->has_matched = use->has_matched || entries.matches->has(no);
-      if (std::string below = path_below(spec.sources[at].path, rule.glob); !below.empty()) {
-        use->below = std::move(below);
-      }
-    }
-  }
-  for (const Use& use : uses) {
-    if (use.has_matched) continue;
-    remark_on_unmatched({use.rule->include ? "include" : "exclude", use.rule->glob}, use.below,
-                        remarks);
-  }
-}
-
-/// Counts of several scans, and the first paths.
-void add(const ScanReport& report, ScanReport& sum) {
-  constexpr std::size_t kMostPaths = 100;
-  sum.unreadable_count += report.unreadable_count;
-  for (const std::string& path : report.unreadable_paths) {
-    if (sum.unreadable_paths.size() == kMostPaths) break;
-    sum.unreadable_paths.push_back(path);
-  }
-  sum.vanished_count += report.vanished_count;
-  sum.mount_points_not_entered += report.mount_points_not_entered;
-  sum.excluded_count += report.excluded_count;
-}
-
-/// A user who shows the blobs of a container image may have meant its files.
-void remark_on_blobs(const std::string& source, const SourceTree& tree, Remarks& remarks) {
-  const auto has = [&](std::string_view name) { return tree.find_path(name) != nullptr; };
-  const char* prefix = has("oci-layout") && has("index.json") && has("blobs") ? "oci"
-                       : has("manifest.json") && has("repositories")          ? "docker-archive"
-                                                                              : nullptr;
-  if (prefix == nullptr || oci::parse_image_name(source)) return;
-  remarks.add(Remark::About::container_image, LogLevel::info,
-              fmt::format("{} is a container image, shown as the files that it is made of ({}:{} "
-                          "shows its root file system)",
-                          source, prefix, source));
-}
-
-/// An archive that changes can only be read wrongly: every member's place may be another. It is a
-/// remark and no error: other sources and other exports may have the rule for good reason.
-void remark_on_archives(const ImageSpec& spec, Remarks& remarks) {
-  for (const SourceSpec& source : spec.sources) {
-    if (source.changes.on_change == OnChange::error || source.is_file ||
-        is_directory_source(source.path)) {
-      continue;
-    }
-    remarks.add(
-        Remark::About::archive_changes, LogLevel::warning,
-        fmt::format("{} is an archive: once it changes, reads of it are errors", source.path));
-  }
-}
 
 class Stopwatch {
  public:
@@ -145,38 +43,22 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-ScanOptions scan_options(const SourceSpec& source, const ImageSpec& spec, bool format_has_xattrs,
-                         const Resources& resources) {
-  ScanOptions options;
-  options.entries.rules = source.rules;
-  options.entries.matches = std::make_shared<RuleMatches>(source.rules.size());
-  options.entries.owner_uid = source.owner_uid;
-  options.entries.owner_gid = source.owner_gid;
-  options.entries.uid_map = source.uid_map;
-  options.entries.gid_map = source.gid_map;
-  options.entries.mode_mask = source.mode_mask;
-  options.entries.xattrs = source.xattrs && format_has_xattrs;
-  options.entries.lists_lost_xattrs = source.xattrs;
-  options.entries.newest_mtime_s = spec.source_date_epoch_s;
-  options.one_file_system = source.one_file_system;
-  options.skip_unreadable = source.skip_unreadable;
-  options.outputs = resources.outputs().find();
-  options.sync_within = source.sync_within;
-  options.threads = source.threads != 0 ? source.threads : resources.options().threads;
-  options.keep_facts = spec.keep_base;
-  return options;
-}
-
 /// The smallest number of threads that a source asks for.
-unsigned planning_threads(const ImageSpec& spec, const Resources& resources) {
-  unsigned least = 0;
-  for (const SourceSpec& source : spec.sources) {
-    if (source.threads != 0) {
-      least = least == 0 ? source.threads : std::min(least, source.threads);
+class ThreadLimit {
+ public:
+  void add(std::span<const SourceSpec> sources) {
+    for (const SourceSpec& source : sources) {
+      if (source.threads == 0) continue;
+      least_ = least_ == 0 ? source.threads : std::min(least_, source.threads);
     }
   }
-  return least != 0 ? least : resources.options().threads;
-}
+  unsigned value(const Resources& resources) const {
+    return least_ != 0 ? least_ : resources.options().threads;
+  }
+
+ private:
+  unsigned least_ = 0;
+};
 
 /// One call of prepare(). `doing` says at any time what is being done, for error_of_exception().
 class Preparation {
@@ -188,46 +70,118 @@ class Preparation {
 
  private:
   Result<void> check();
+  Result<void> check_sources(std::span<const SourceSpec> sources);
   Result<void> check_canceled() const;
-  Result<void> read_sources(LayerStack& layers);
+  Result<void> draft_disk();
+  ReadSettings settings_of(std::string_view format, const std::optional<AttributeOverride>& root,
+                           bool follows_symlinks) const;
+  Result<void> read_sources();
+  Result<void> add_boot();
+  std::vector<BootVolume> boot_volumes();
+  Result<std::string> bare_volume_id() const;
+  Result<void> keep_volume_id(const std::string& id);
   Result<void> plan();
+  Result<void> plan_disk();
+  void remark_on_plan(const PlannedImage& planned, const OptionValues& options,
+                      std::span<const SourceSpec> sources);
+  std::function<void(std::string)> seed_remarks();
+  void remark_on_ids();
   void make_device();
+
+  const FormatRegistry& formats() const { return *resources_.options().formats; }
 
   const ImageSpec& spec_;
   Resources& resources_;
   Remarks remarks_;
   std::string& doing_;
 
-  bool format_has_xattrs_ = true;
+  bool reads_standard_input_ = false;
+  ThreadLimit threads_;
+  DiskSettings disk_;
+  std::optional<Boot> boot_;
+  const ReadSources* boot_read_ = nullptr;  // of the volume that boots
+  std::vector<PartitionDraft> drafts_;      // of a disk, as what follows
+  DiskIdentity identity_;
+  std::string format_;    // of what is no disk, as what follows
+  OptionValues options_;  // of the format
+  std::optional<AttributeOverride> root_;
   bool follows_symlinks_ = false;
   Planner planner_;
-  std::optional<AttributeOverride> root_;
-  std::shared_ptr<SourceBase> base_ = std::make_shared<SourceBase>();
+  ReadSources read_;
   std::shared_ptr<ContentStore> contents_;
   PreparedImage prepared_;
 };
 
-Result<void> Preparation::check() {
-  if (spec_.sources.empty()) return fail(Errc::usage, "an image needs a source");
-  bool reads_standard_input = false;
-  for (const SourceSpec& source : spec_.sources) {
+Result<void> Preparation::check_sources(std::span<const SourceSpec> sources) {
+  for (const SourceSpec& source : sources) {
     if (Result<void> good = check_source_path(source.path); !good) return good;
     if (Result<void> good = check_place(source.at); !good) return good;
-    if (source.path == "-" && std::exchange(reads_standard_input, true)) {
+    if (source.path == "-" && std::exchange(reads_standard_input_, true)) {
       return fail(Errc::usage, "standard input can be read once, and two sources want it");
     }
   }
-  const FormatRegistry& formats = *resources_.options().formats;
-  const std::string_view name = formats.resolve(spec_.format, spec_.options);
-  Result<Planner> planner = formats.configure(name, spec_.options);
+  threads_.add(sources);
+  return {};
+}
+
+Result<void> Preparation::check() {
+  const bool has_partitions = !spec_.partitions.empty();
+  if (spec_.sources.empty() && !has_partitions) {
+    return fail(Errc::usage, "an image needs a source");
+  }
+  if (Result<void> good = check_sources(spec_.sources); !good) return good;
+  Result<DiskSettings> disk = read_disk_options(spec_.options, has_partitions);
+  if (!disk) return propagate(disk);
+  disk_ = *disk;
+  Result<std::optional<BootSettings>> boot = read_boot_options(spec_.options);
+  if (!boot) return propagate(boot);
+  if (*boot) {
+    Result<Boot> made = Boot::make(**boot, disk_);
+    if (!made) return propagate(made);
+    boot_ = *std::move(made);
+  }
+  if (disk_.table) return draft_disk();
+  options_ = formats().without_disk(spec_.options);
+  format_ = formats().resolve(spec_.format, options_);
+  Result<Planner> planner = formats().configure(format_, options_);
   if (!planner) return propagate(planner);
   planner_ = std::move(*planner);
-  const Format& format = *formats.find(name);
-  format_has_xattrs_ = format.holds.xattrs;
-  follows_symlinks_ = format.follows_symlinks != nullptr && format.follows_symlinks(spec_.options);
-  Result<std::optional<AttributeOverride>> root = read_root(spec_.options);
+  Result<std::optional<AttributeOverride>> root = read_root(options_);
   if (!root) return propagate(root);
   root_ = std::move(*root);
+  const Format& format = *formats().find(format_);
+  follows_symlinks_ = format.follows_symlinks != nullptr && format.follows_symlinks(options_);
+  return {};
+}
+
+Result<void> Preparation::draft_disk() {
+  std::vector<PartitionSpec> partitions = spec_.partitions;
+  if (partitions.empty()) {
+    partitions.push_back(whole_disk_partition(spec_, disk_, formats()));
+  } else if (!spec_.sources.empty() || !spec_.format.empty()) {
+    return fail(Errc::usage, "beside partitions there is no source and no file system",
+                {{"partition"}});
+  } else {
+    OptionValues rest = formats().without_disk(spec_.options);
+    for (const std::string_view of_disk : {"size", "sector-size"}) rest.remove(of_disk);
+    for (const auto& [name, values] : rest) {
+      return fail_option({name, values.empty() ? std::string() : values.front()},
+                         "a partition has this option, and not the disk", {{"partition"}});
+    }
+  }
+  std::size_t number = 0;
+  for (PartitionSpec& partition : partitions) {
+    ++number;
+    if (!spec_.partitions.empty()) {
+      Result<void> good = check_sources(partition.sources);
+      if (good) good = check_partition_sources(partition);
+      if (!good) return propagate(fmt::format("partition {}", number), good);
+    }
+    Result<PartitionDraft> draft = draft_partition(std::move(partition), disk_, formats());
+    if (!draft && spec_.partitions.empty()) return propagate(draft);
+    if (!draft) return propagate(fmt::format("partition {}", number), draft);
+    drafts_.push_back(*std::move(draft));
+  }
   return {};
 }
 
@@ -236,88 +190,226 @@ Result<void> Preparation::check_canceled() const {
   return fail_errno(Errc::io, ECANCELED, doing_);
 }
 
-Result<void> Preparation::read_sources(LayerStack& layers) {
+ReadSettings Preparation::settings_of(std::string_view format,
+                                      const std::optional<AttributeOverride>& root,
+                                      bool follows_symlinks) const {
+  const Format* const known = formats().find(format);
+  return {.has_xattrs = known == nullptr || known->holds.xattrs,
+          .source_date_epoch_s = spec_.source_date_epoch_s,
+          .keep_facts = spec_.keep_base,
+          .root = root,
+          .follows_symlinks = follows_symlinks};
+}
+
+Result<void> Preparation::read_sources() {
   const Stopwatch time;
-  std::vector<ScanOptions> scans;
-  for (const SourceSpec& source : spec_.sources) {
-    scans.push_back(scan_options(source, spec_, format_has_xattrs_, resources_));
+  SourceReader reader(resources_, remarks_, doing_);
+  const auto read = [&](std::span<const SourceSpec> sources, const ReadSettings& settings,
+                        ReadSources& place) -> Result<void> {
+    Result<ReadSources> done = reader.read(sources, settings);
+    if (!done) return propagate(done);
+    place = *std::move(done);
+    std::ranges::copy(place.facts, std::back_inserter(prepared_.report.sources));
+    return {};
+  };
+  for (PartitionDraft& draft : drafts_) {
+    if (draft.spec.sources.empty()) continue;
+    if (Result<void> good =
+            read(draft.spec.sources, settings_of(draft.format, draft.root, draft.follows_symlinks),
+                 draft.read);
+        !good)
+      return good;
   }
-  remark_on_archives(spec_, remarks_);
-  for (std::size_t at = 0; at < spec_.sources.size(); ++at) {
-    const SourceSpec& source = spec_.sources[at];
-    doing_ = "read " + source.path;
-    if (Result<void> goes_on = check_canceled(); !goes_on) return goes_on;
-    Result<LoadedSource> loaded =
-        load_source(source, scans[at], at == 0 ? nullptr : &layers, resources_, remarks_);
-    if (!loaded) return propagate(loaded);
-    add(loaded->report, prepared_.report.passed_over);
-    if (!source.is_file) remark_on_blobs(source.path, *loaded->layer.tree, remarks_);
-    base_->sources.push_back(
-        {{source.path, plain_place(loaded->at), loaded->root}, std::move(loaded->containers)});
-    prepared_.report.sources.push_back(std::move(loaded->facts));
-    Result<void> good = layers.add({std::move(loaded->layer), loaded->at, source.path});
-    if (!good) return good;
+  if (drafts_.empty()) {
+    if (Result<void> good =
+            read(spec_.sources, settings_of(format_, root_, follows_symlinks_), read_);
+        !good)
+      return good;
   }
-  if (root_) layers.set_root(*root_);
-  doing_ = "merge the sources";
-  Result<Layer> merged = std::move(layers).merge();
-  if (!merged) return propagate(merged);
-  // What an overlay's base is compared with are the sources, their symlinks included.
-  base_->tree = merged->tree;
-  base_->contents = merged->contents;
-  if (follows_symlinks_) {
-    doing_ = "follow symlinks";
-    merged = follow_symlinks(*merged);
-    if (!merged) return propagate(merged);
-  }
-  prepared_.tree = std::move(merged->tree);
-  contents_ = std::move(merged->contents);
+  prepared_.report.passed_over = reader.finish();
   prepared_.report.scan_seconds = time.seconds();
-  remark_on_what_was_passed_over(prepared_.report.passed_over, remarks_);
-  remark_on_rules(spec_, scans, remarks_);
   return {};
+}
+
+std::vector<BootVolume> Preparation::boot_volumes() {
+  std::vector<BootVolume> volumes;
+  if (drafts_.empty()) volumes.push_back({.format = format_, .read = &read_});
+  for (std::size_t at = 0; at < drafts_.size(); ++at) {
+    PartitionDraft& draft = drafts_[at];
+    if (draft.spec.holds != PartitionSpec::Holds::file_system) continue;
+    const std::uint32_t number = number_of(drafts_, disk_, at);
+    if (number == 0) continue;  // what boots looks into the table
+    volumes.push_back({.format = draft.format,
+                       .read = &draft.read,
+                       .is_root = draft.spec.type.starts_with("root"),
+                       .is_chosen = draft.spec.boots,
+                       .partition = number,
+                       .partuuid = bootsect::partuuid(*disk_.table, identity_.ids, number)});
+  }
+  return volumes;
+}
+
+/// The id that the volume would have without what is added to it for booting. It derives from the
+/// tree, so a plan is made for nothing else.
+Result<std::string> Preparation::bare_volume_id() const {
+  assert(drafts_.empty());
+  auto planned = planner_({.tree = read_.tree,
+                           .contents = read_.contents,
+                           .made_at_s = spec_.source_date_epoch_s,
+                           .threads = threads_.value(resources_)});
+  if (!planned) return propagate(planned);
+  return (*planned)->volume_id();
+}
+
+Result<void> Preparation::keep_volume_id(const std::string& id) {
+  options_.remove("uuid");
+  options_.add("uuid", id);
+  Result<Planner> planner = formats().configure(format_, options_);
+  if (!planner) return propagate(planner);
+  planner_ = *std::move(planner);
+  return {};
+}
+
+/// Ids are derived before files are added: these may name them.
+Result<void> Preparation::add_boot() {
+  doing_ = "add a boot loader";
+  if (!drafts_.empty()) {
+    Result<DiskIdentity> identity = identify_disk(drafts_, disk_);
+    if (!identity) return propagate(identity);
+    identity_ = *std::move(identity);
+  }
+  if (!boot_) return {};
+  const std::vector<BootVolume> volumes = boot_volumes();
+  const Result<std::size_t> chosen = boot_->choose(volumes);
+  if (!chosen) return propagate(chosen);
+  boot_read_ = volumes[*chosen].read;
+  Result<void> added = boot_->add_files(volumes, [this] { return bare_volume_id(); }, remarks_);
+  if (!added) return added;
+  if (boot_->named_volume_id()) return keep_volume_id(*boot_->named_volume_id());
+  return {};
+}
+
+Result<void> Preparation::plan_disk() {
+  const auto boots = std::ranges::find_if(
+      drafts_, [&](const PartitionDraft& draft) { return &draft.read == boot_read_; });
+  const DiskRequest request{.identity = identity_,
+                            .boot = boots == drafts_.end() ? nullptr : &*boot_,
+                            .boot_draft = static_cast<std::size_t>(boots - drafts_.begin()),
+                            .source_date_epoch_s = spec_.source_date_epoch_s,
+                            .threads = threads_.value(resources_),
+                            .remark = seed_remarks()};
+  Result<PlannedPartitions> planned = plan_partitions(drafts_, disk_, request);
+  if (!planned) return propagate(planned);
+  prepared_.image = std::move(planned->disk.image);
+  prepared_.partitions = std::move(planned->partitions);
+  for (std::size_t at = 0; at < drafts_.size(); ++at) {
+    const PlannedImage* const planned_system = prepared_.partitions[at].file_system.get();
+    if (planned_system == nullptr) continue;
+    remark_on_plan(*planned_system, drafts_[at].spec.options, drafts_[at].spec.sources);
+  }
+  contents_ = std::move(planned->disk.store);
+  return {};
+}
+
+/// What a plan says of a file system beside what it does not show of it.
+void Preparation::remark_on_plan(const PlannedImage& planned, const OptionValues& options,
+                                 std::span<const SourceSpec> sources) {
+  if (std::string switched_on = planned.switched_on(); !switched_on.empty()) {
+    remarks_.add(Remark::About::switched_on, LogLevel::warning, std::move(switched_on));
+  }
+  const std::string gave_way = planned.gave_way();
+  if (const std::string* size = options.find("size"); size != nullptr && !gave_way.empty()) {
+    remarks_.add(Remark::About::gave_way, LogLevel::warning,
+                 fmt::format("no room for what is there by default: {}", gave_way),
+                 {"size", *size});
+  }
+  for (const Setting& pattern : planned.unmatched()) {
+    std::string below;
+    for (const SourceSpec& source : sources) {
+      if (below.empty()) below = path_below(source.path, pattern.value);
+    }
+    remark_on_unmatched(pattern, below, remarks_);
+  }
+}
+
+std::function<void(std::string)> Preparation::seed_remarks() {
+  return [this](std::string what) {
+    remarks_.add(Remark::About::seed_file, LogLevel::warning, std::move(what));
+  };
 }
 
 Result<void> Preparation::plan() {
   const Stopwatch time;
   doing_ = "plan the image";
   if (Result<void> goes_on = check_canceled(); !goes_on) return goes_on;
-  Result<std::shared_ptr<const PlannedImage>> planned =
-      planner_({.tree = prepared_.tree,
-                .contents = contents_,
-                .made_at_s = spec_.source_date_epoch_s,
-                .threads = planning_threads(spec_, resources_),
-                .remark = [this](std::string what) {
-                  remarks_.add(Remark::About::seed_file, LogLevel::warning, std::move(what));
-                }});
-  if (!planned) return propagate(planned);
-  for (const Setting& pattern : (*planned)->unmatched()) {
-    std::string below;
-    for (const SourceSpec& source : spec_.sources) {
-      if (below.empty()) below = path_below(source.path, pattern.value);
-    }
-    remark_on_unmatched(pattern, below, remarks_);
+  if (!drafts_.empty()) {
+    if (Result<void> good = plan_disk(); !good) return good;
+  } else {
+    prepared_.tree = read_.tree;
+    contents_ = read_.contents;
+    auto planned = planner_({.tree = prepared_.tree,
+                             .contents = contents_,
+                             .made_at_s = spec_.source_date_epoch_s,
+                             .threads = threads_.value(resources_),
+                             .remark = seed_remarks()});
+    if (planned && boot_) planned = boot_->patch(*std::move(planned), 0);
+    if (!planned) return propagate(planned);
+    remark_on_plan(**planned, options_, spec_.sources);
+    prepared_.image = std::move(*planned);
   }
-  const std::string gave_way = (*planned)->gave_way();
-  std::string switched_on = (*planned)->switched_on();
-  prepared_.image = std::move(*planned);
   prepared_.report.plan_seconds = time.seconds();
   if (std::string remark = prepared_.image->remark(); !remark.empty()) {
     remarks_.add(Remark::About::differences, LogLevel::warning, std::move(remark));
   }
-  if (!switched_on.empty()) {
-    remarks_.add(Remark::About::switched_on, LogLevel::warning, std::move(switched_on));
+  std::uint64_t nodes = prepared_.tree ? prepared_.tree->node_count() : 0;
+  for (const PreparedPartition& each : prepared_.partitions) {
+    if (each.tree) nodes += each.tree->node_count();
   }
-  if (const std::string* size = spec_.options.find("size"); size != nullptr && !gave_way.empty()) {
-    remarks_.add(Remark::About::gave_way, LogLevel::warning,
-                 fmt::format("no room for what is there by default: {}", gave_way),
-                 {"size", *size});
-  }
-  resources_.log().write(
-      LogLevel::debug,
-      fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s", prepared_.tree->node_count(),
-                  prepared_.report.scan_seconds, prepared_.report.plan_seconds));
+  resources_.log().write(LogLevel::debug,
+                         fmt::format("scanned {} nodes in {:.3f} s, planned in {:.3f} s", nodes,
+                                     prepared_.report.scan_seconds, prepared_.report.plan_seconds));
   return {};
+}
+
+/// What a disk, or what boots, is asked for by its own files.
+void Preparation::remark_on_ids() {
+  if (!boot_ && drafts_.empty()) return;
+  const auto label_of = [](const Image& image) {
+    for (const ImageFact& fact : image.facts()) {
+      if (fact.name == "label") return std::get<std::string>(fact.value);
+    }
+    return std::string();
+  };
+  std::vector<NamedVolume> volumes;
+  if (drafts_.empty()) {
+    volumes.push_back({.tree = read_.tree,
+                       .contents = read_.contents,
+                       .uuid = prepared_.image->volume_id(),
+                       .label = label_of(*prepared_.image)});
+  }
+  for (std::size_t at = 0; at < drafts_.size(); ++at) {
+    const PreparedPartition& partition = prepared_.partitions[at];
+    volumes.push_back({.what = partition.placed.number == 0
+                                   ? "the part outside the table"
+                                   : fmt::format("partition {}", partition.placed.number),
+                       .tree = partition.tree,
+                       .contents = drafts_[at].read.contents,
+                       .uuid = partition.image->volume_id(),
+                       .label = label_of(*partition.image),
+                       .partuuid = partition.placed.partuuid,
+                       .name = partition.name});
+    if (const std::string* label = drafts_[at].spec.options.find("label")) {
+      volumes.back().label = *label;
+    }
+  }
+  // A ready image has ids of its own, which nobody has looked at.
+  if (std::ranges::any_of(drafts_, [](const PartitionDraft& draft) {
+        return draft.spec.holds == PartitionSpec::Holds::raw;
+      })) {
+    return;
+  }
+  doing_ = "look for ids in the sources' configurations";
+  remark_on_named_ids(volumes, remarks_);
 }
 
 void Preparation::make_device() {
@@ -325,17 +417,27 @@ void Preparation::make_device() {
     prepared_.device = std::make_shared<ImageDevice>(prepared_.image, contents_);
     return;
   }
-  base_->options = spec_.given_options;
-  prepared_.device = std::make_shared<PreparedDevice>(prepared_.image, contents_, base_);
+  const auto base = std::make_shared<SourceBase>();
+  base->options = spec_.given_options;
+  if (drafts_.empty()) {
+    base->add(std::move(read_.bases), {"", read_.base_tree, read_.base_contents});
+  }
+  std::size_t number = 0;
+  for (PartitionDraft& draft : drafts_) {
+    ++number;
+    if (!draft.read.tree) continue;
+    base->add(std::move(draft.read.bases),
+              {fmt::format("{}", number), draft.read.base_tree, draft.read.base_contents});
+  }
+  prepared_.device = std::make_shared<PreparedDevice>(prepared_.image, contents_, base);
 }
 
 Result<PreparedImage> Preparation::run() {
   if (Result<void> good = check(); !good) return propagate(good);
-  LayerStack layers;
-  if (Result<void> good = read_sources(layers); !good) {
-    return propagate(good);
-  }
+  if (Result<void> good = read_sources(); !good) return propagate(good);
+  if (Result<void> good = add_boot(); !good) return propagate(good);
   if (Result<void> good = plan(); !good) return propagate(good);
+  remark_on_ids();
   make_device();
   prepared_.report.remarks = remarks_.take();
   return std::move(prepared_);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "support/error.h"
 #include "support/log.h"
@@ -23,6 +24,8 @@ struct Remark {
     file_source,       ///< a source that is no archive stands as a file
     unmatched_rule,    ///< no entry matches a pattern of SourceSpec::rules or of the format
     seed_file,         ///< a file that is not read stands beside the place of one that would be
+    boot,              ///< which configuration counts
+    named_id,          ///< a file names a file system that is not there
     differences,       ///< the image does not show all as the source has it
     switched_on,       ///< the source needs what the format does not have by default
     gave_way,          ///< the given size has no room for all that the format has by default
@@ -33,6 +36,8 @@ struct Remark {
   std::string what{};
   /// The option that `what` speaks of, as in Error::at_fault; no option: none.
   Setting at_fault{};
+  /// What would help, as in Error::hints.
+  std::vector<Setting> hints{};
 };
 
 }  // namespace mkvirtfs

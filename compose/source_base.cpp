@@ -51,14 +51,49 @@ BaseHead SourceBase::head(const ImageId& id) const {
   return head;
 }
 
+void SourceBase::add(std::vector<Source> of_volume, Volume volume) {
+  volume.first_source = sources.size();
+  volume.source_count = of_volume.size();
+  for (Source& source : of_volume) {
+    std::string& at = source.place.at;
+    if (!volume.prefix.empty()) at = at.empty() ? volume.prefix : volume.prefix + '/' + at;
+    sources.push_back(std::move(source));
+  }
+  volumes.push_back(std::move(volume));
+}
+
+SourceBaseEntries::SourceBaseEntries(const SourceBase& base) : base_(base) {
+  for (const SourceBase::Volume& volume : base_.volumes) {
+    step(walks_.emplace_back(Walk{.volume = &volume, .directory_path = {}, .entry = {}}));
+  }
+}
+
+/// Each volume has its entries in the manifest's order, so the first one of all of them is the
+/// next.
 Result<bool> SourceBaseEntries::next(BaseEntry& entry) {
   entry = BaseEntry();
   given_ = nullptr;
   if (next_container(entry)) return true;
-  if (next_node_ >= base_.tree->node_count()) return false;
-  read_node(next_node_, entry);
-  ++next_node_;
+  Walk* first = nullptr;
+  for (Walk& walk : walks_) {
+    if (walk.has_entry && (first == nullptr || stands_before(walk.entry, first->entry))) {
+      first = &walk;
+    }
+  }
+  if (first == nullptr) return false;
+  entry = std::move(first->entry);
+  given_from_ = first;
+  given_node_ = NodeNo{first->next_node - 1};
+  step(*first);
   return true;
+}
+
+void SourceBaseEntries::step(Walk& walk) const {
+  walk.entry = BaseEntry();
+  walk.has_entry = walk.next_node < walk.volume->tree->node_count();
+  if (!walk.has_entry) return;
+  read_node(walk, walk.next_node);
+  ++walk.next_node;
 }
 
 bool SourceBaseEntries::next_container(BaseEntry& entry) {
@@ -76,17 +111,26 @@ bool SourceBaseEntries::next_container(BaseEntry& entry) {
   return true;
 }
 
-void SourceBaseEntries::read_node(NodeNo no, BaseEntry& entry) {
-  const SourceTree& tree = *base_.tree;
+void SourceBaseEntries::read_node(Walk& walk, NodeNo no) const {
+  const SourceTree& tree = *walk.volume->tree;
   const Node& node = tree.node(no);
-  if (no != kRootNode) {
-    if (node.parent != directory_) {
-      directory_ = node.parent;
-      prefix_ = tree.path(tree.directories()[directory_].node);
-      if (!prefix_.empty()) prefix_ += '/';
+  BaseEntry& entry = walk.entry;
+  const auto below_prefix = [&](const std::string& path) {
+    const std::string& prefix = walk.volume->prefix;
+    return prefix.empty() || path.empty() ? prefix + path : prefix + '/' + path;
+  };
+  if (no == kRootNode) {
+    entry.path = walk.volume->prefix;
+    walk.directory_path = below_prefix("");
+    if (!walk.directory_path.empty()) walk.directory_path += '/';
+  } else {
+    if (node.parent != walk.directory) {
+      walk.directory = node.parent;
+      walk.directory_path = below_prefix(tree.path(tree.directories()[walk.directory].node));
+      if (!walk.directory_path.empty()) walk.directory_path += '/';
     }
     const Directory& parent = tree.parent_of(no);
-    entry.path = prefix_;
+    entry.path = walk.directory_path;
     entry.path += tree.name(parent, tree.entries(parent)[node.entry]);
   }
   entry.mode = node.mode;
@@ -95,9 +139,11 @@ void SourceBaseEntries::read_node(NodeNo no, BaseEntry& entry) {
   entry.mtime = {node.mtime().seconds, node.mtime().nanoseconds};
   entry.size_bytes = node.size_bytes;
   const auto content = content_no(no);
-  const std::uint32_t source = base_.contents->source_of(content);
-  entry.source = static_cast<std::uint16_t>(source < base_.sources.size() ? source : 0);
-  if (auto file = base_.contents->host_file(content)) {
+  ContentStore& contents = *walk.volume->contents;
+  const std::uint32_t of_volume = contents.source_of(content);
+  entry.source = static_cast<std::uint16_t>(
+      walk.volume->first_source + (of_volume < walk.volume->source_count ? of_volume : 0));
+  if (auto file = contents.host_file(content)) {
     entry.host = file->facts;
     entry.host_path = std::move(file->path);
   }
@@ -112,10 +158,10 @@ Result<ContentDigest> SourceBaseEntries::digest() const {
                        return given_->bytes->read(offset, out);
                      });
   }
-  const NodeNo no{next_node_ - 1};
-  return digest_of(base_.tree->node(no).size_bytes,
+  const SourceBase::Volume& volume = *given_from_->volume;
+  return digest_of(volume.tree->node(given_node_).size_bytes,
                    [&](std::uint64_t offset, std::span<std::byte> out) {
-                     return base_.contents->read(content_no(no), offset, out);
+                     return volume.contents->read(content_no(given_node_), offset, out);
                    });
 }
 

@@ -28,10 +28,22 @@ struct SourceBase {
     BaseSource place;
     std::vector<ContainerFile> containers;
   };
+  /// A file system of the image, which is made of some of the sources.
+  struct Volume {
+    /// What stands before its paths: "" of an image that is one file system, "2" of a disk's second
+    /// partition. All of one image are of the same depth.
+    std::string prefix;
+    std::shared_ptr<const SourceTree> tree;
+    std::shared_ptr<ContentStore> contents;
+    std::size_t first_source = 0;  ///< number 0 of its contents
+    std::size_t source_count = 0;  ///< a higher number is of what was added to the sources
+  };
   std::vector<std::string> options;  ///< as in BaseHead
   std::vector<Source> sources;
-  std::shared_ptr<const SourceTree> tree;
-  std::shared_ptr<ContentStore> contents;
+  std::vector<Volume> volumes;
+
+  /// A volume of these sources, which stand below the prefix.
+  void add(std::vector<Source> sources, Volume volume);
 
   BaseHead head(const ImageId& id) const;
 };
@@ -40,7 +52,7 @@ struct SourceBase {
 class SourceBaseEntries final : public BaseEntries {
  public:
   /// `base` outlives it.
-  explicit SourceBaseEntries(const SourceBase& base) : base_(base) {}
+  explicit SourceBaseEntries(const SourceBase& base);
 
   Result<bool> next(BaseEntry& entry) override;
   /// Of what next() gave last: reads all of it. Errors: those of reading.
@@ -49,16 +61,27 @@ class SourceBaseEntries final : public BaseEntries {
   bool is_lasting() const;
 
  private:
+  /// A way through the nodes of a volume.
+  struct Walk {
+    const SourceBase::Volume* volume = nullptr;
+    NodeNo next_node{};
+    std::uint32_t directory = 0;  // whose path is directory_path
+    std::string directory_path;
+    BaseEntry entry;  // of the node before next_node
+    bool has_entry = false;
+  };
+
   bool next_container(BaseEntry& entry);
-  void read_node(NodeNo no, BaseEntry& entry);
+  void step(Walk& walk) const;
+  void read_node(Walk& walk, NodeNo no) const;
 
   const SourceBase& base_;
   std::size_t source_ = 0;
   std::size_t container_ = 0;  // of the source: the one that comes next
   const ContainerFile* given_ = nullptr;
-  NodeNo next_node_{};
-  std::uint32_t directory_ = 0;  // whose path is prefix_
-  std::string prefix_;
+  std::vector<Walk> walks_;
+  const Walk* given_from_ = nullptr;
+  NodeNo given_node_{};
 };
 
 /// A device of an image that knows what the image was made of.

@@ -191,17 +191,20 @@ Result<void> write_back(const std::string& path, const ScanOptions& scan, Remark
 
 }  // namespace
 
-void Remarks::add(Remark::About about, LogLevel level, std::string what, Setting at_fault) {
-  remarks_.push_back({about, level, std::move(what), std::move(at_fault)});
+void Remarks::add(Remark::About about, LogLevel level, std::string what, Setting at_fault,
+                  std::vector<Setting> hints) {
+  remarks_.push_back({about, level, std::move(what), std::move(at_fault), std::move(hints)});
   const Remark& remark = remarks_.back();
   if (resources_.options().on_remark) {
     resources_.options().on_remark(remark);
   } else if (remark.at_fault.option.empty()) {
-    resources_.log().write(remark.level, remark.what);
+    resources_.log().write_with_hints(remark.level, remark.what, remark.hints);
   } else {
-    resources_.log().write(remark.level, fmt::format("{}{}{}: {}", remark.at_fault.option,
-                                                     remark.at_fault.value.empty() ? "" : "=",
-                                                     remark.at_fault.value, remark.what));
+    resources_.log().write_with_hints(
+        remark.level,
+        fmt::format("{}{}{}: {}", remark.at_fault.option, remark.at_fault.value.empty() ? "" : "=",
+                    remark.at_fault.value, remark.what),
+        remark.hints);
   }
 }
 

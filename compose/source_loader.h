@@ -5,11 +5,11 @@
 #include <utility>
 #include <vector>
 
-#include "compose/image_spec.h"
 #include "compose/remark.h"
 #include "compose/resources.h"
 #include "compose/source_base.h"
 #include "compose/source_facts.h"
+#include "compose/source_spec.h"
 #include "fsgen/host/scan.h"
 #include "fsgen/tree/layer.h"
 #include "fsgen/tree/layers_below.h"
@@ -21,8 +21,9 @@ namespace mkvirtfs {
 class Remarks {
  public:
   explicit Remarks(const Resources& resources) : resources_(resources) {}
-  /// `at_fault` is the option that the remark is about, if any.
-  void add(Remark::About about, LogLevel level, std::string what, Setting at_fault = {});
+  /// `at_fault` is the option that the remark is about, if any; `hints` are as Error has them.
+  void add(Remark::About about, LogLevel level, std::string what, Setting at_fault = {},
+           std::vector<Setting> hints = {});
   std::vector<Remark> take() { return std::move(remarks_); }
 
  private:

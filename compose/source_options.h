@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "compose/image_spec.h"
+#include "compose/source_spec.h"
 #include "fsgen/image/option_row.h"
 #include "fsgen/tree/layer.h"
 #include "support/error.h"

@@ -16,6 +16,8 @@
 namespace mkvirtfs::ext2 {
 namespace {
 
+constexpr std::uint32_t kSmallestBlockBytes = 1024;
+
 constexpr std::array<FormatName, 3> kNames{{{"ext2", "default"}, {"ext3", ""}, {"ext4", ""}}};
 
 constexpr std::string_view kManual =
@@ -136,10 +138,21 @@ void read_extended(const std::string& text, OptionReader& reader, Options& optio
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
   if (!read) return propagate(read);
-  return [read = std::move(*read)](const PlanRequest& request) {
+  return [read = std::move(*read)](
+             const PlanRequest& request) -> Result<std::shared_ptr<const PlannedImage>> {
     Options options = read;
     options.made_at_s = request.made_at_s;
     options.threads = request.threads;
+    const std::uint32_t sector_bytes = request.disk_sector_bytes.value_or(kSmallestBlockBytes);
+    if (options.block_bytes == 0 && sector_bytes > kSmallestBlockBytes) {
+      options.block_bytes = sector_bytes;
+    }
+    if (options.block_bytes != 0 && options.block_bytes < sector_bytes) {
+      return fail_option({"block-size", fmt::format("{}", options.block_bytes)},
+                         fmt::format("Linux mounts no blocks that are smaller than the disk's "
+                                     "sectors of {} bytes",
+                                     sector_bytes));
+    }
     return plan(request.tree, options);
   };
 }

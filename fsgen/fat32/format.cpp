@@ -2,6 +2,7 @@
 #include "fsgen/fat32/format.h"
 
 #include <array>
+#include <limits>
 
 #include "fsgen/image/option_reader.h"
 #include "fsgen/image/seed_preset.h"
@@ -37,8 +38,10 @@ std::span<const OptionRow> rows() {
       {.name = "sector-size",
        .value_name = "BYTES",
        .help = "512 (default), 1024, 2048 or 4096",
+       .note = "1024 or 2048 (FAT)",
        .manual =
-           "512, the default, 1024, 2048 or 4096. With 512 an image ends at 2 TiB, with 4096 at "
+           "A FAT image by itself may also have sectors of 1024 or 2048 bytes. With 512 an image "
+           "ends at 2 TiB, with 4096 at "
            "8 TiB, or at 16 TiB with `--cluster-size=65536`. With another size than 512 the disk's "
            "logical block must have that size, too (QEMU: `logical_block_size=4096`), or firmware "
            "and Windows do not read the volume."},
@@ -82,7 +85,8 @@ std::span<const OptionRow> rows() {
        .value_name = "N",
        .help = "Sectors before the volume",
        .manual = "Sectors before the volume on its disk, for an image that will stand in a "
-                 "partition."},
+                 "partition that another program makes. In a partition of `--partition` it is that "
+                 "partition's start."},
       {.name = "fat-hidden",
        .kind = OptionKind::repeated,
        .value_name = "GLOB",
@@ -124,6 +128,13 @@ std::optional<TimeZone> parse_time_zone(std::string_view text) {
   return TimeZone{.offset_minutes = text[0] == '-' ? -offset_minutes : offset_minutes};
 }
 
+/// Of a volume that begins there; 0, as without a partition, where the field cannot say it.
+std::uint32_t hidden_sectors(std::uint64_t disk_offset_bytes, std::uint32_t sector_bytes) noexcept {
+  const std::uint64_t sectors = disk_offset_bytes / sector_bytes;
+  return sectors <= std::numeric_limits<std::uint32_t>::max() ? static_cast<std::uint32_t>(sectors)
+                                                              : 0;
+}
+
 Result<Planner> configure(std::string_view name, const OptionValues& values) {
   Result<Options> read = read_options(name, values);
   if (!read) return propagate(read);
@@ -138,6 +149,10 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
     }
     Options options = read;
     options.made_at_s = request.made_at_s;
+    if (request.disk_sector_bytes) options.sector_bytes = *request.disk_sector_bytes;
+    if (options.hidden_sectors == 0) {
+      options.hidden_sectors = hidden_sectors(request.disk_offset_bytes, options.sector_bytes);
+    }
     return plan(request.tree, options);
   };
 }

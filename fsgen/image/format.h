@@ -30,6 +30,10 @@ struct PlanRequest {
   /// Is given what is worth saying about an image that is made all the same, one line each; may be
   /// empty.
   std::function<void(std::string)> remark{};
+  /// The byte of its disk at which the volume will begin: the start of its partition.
+  std::uint64_t disk_offset_bytes = 0;
+  /// The logical sectors of that disk; unset: as the format's options say.
+  std::optional<std::uint32_t> disk_sector_bytes{};
 };
 
 /// A format with its options set: makes the plan. Errors are those of the format's plan().

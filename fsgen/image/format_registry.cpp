@@ -24,9 +24,11 @@ std::string FormatRegistry::Option::help() const {
   return fmt::format("{}: {}", row.help, fmt::join(details, ", "));
 }
 
-FormatRegistry::FormatRegistry(std::span<const Format* const> formats)
-    : formats_(formats.begin(), formats.end()) {
+FormatRegistry::FormatRegistry(std::span<const Format* const> formats,
+                               std::span<const OptionRow> disk_options)
+    : formats_(formats.begin(), formats.end()), disk_options_(disk_options) {
   assert(!formats_.empty());
+  for (const OptionRow& row : disk_options_) options_.push_back({row, {}});
   for (const Format* format : formats_) {
     for (const OptionRow& row : format->options) {
       const auto known = std::ranges::find(options_, row.name,
@@ -39,14 +41,23 @@ FormatRegistry::FormatRegistry(std::span<const Format* const> formats)
       }
     }
   }
-  // Shared options come first; both kinds keep their order.
-  std::vector<Option> ordered;
-  for (const bool is_shared : {true, false}) {
-    for (const Option& option : options_) {
-      if ((option.formats.size() > 1) == is_shared) ordered.push_back(option);
-    }
+  // Shared options come first, those of disks last; each kind keeps its order.
+  const auto kind = [&](const Option& option) {
+    return is_of_disk(option.row.name) ? 2 : option.formats.size() > 1 ? 0 : 1;
+  };
+  std::ranges::stable_sort(options_, {}, kind);
+}
+
+bool FormatRegistry::is_of_disk(std::string_view name) const {
+  return std::ranges::find(disk_options_, name, &OptionRow::name) != disk_options_.end();
+}
+
+OptionValues FormatRegistry::without_disk(const OptionValues& values) const {
+  OptionValues rest = values;
+  for (const Option& option : options_) {
+    if (option.formats.empty()) rest.remove(option.row.name);
   }
-  options_ = std::move(ordered);
+  return rest;
 }
 
 const Format* FormatRegistry::find(std::string_view name) const {

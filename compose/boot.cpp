@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// A boot is two edits. Before a volume is planned, files are added to its tree, over all that it
+// has there: the loader, and a configuration unless it has one. Once it is planned, the places of
+// these files are known, and patches make the loader find them.
+//
+// A made configuration names a kernel of the sources. One that lies in another volume than the
+// loader is shown in the loader's, too: as one more file with the same bytes, which are read from
+// where they are.
+#include "compose/boot.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <span>
+#include <utility>
+
+#include "block/joined_contents.h"
+#include "bootsect/boot_pieces.h"
+#include "bootsect/kernel.h"
+#include "fsgen/tree/merge.h"
+#include "fsgen/tree/tree_builder.h"
+#include "fsgen/tree/tree_path.h"
+#include "support/ascii_case.h"
+
+namespace mkvirtfs {
+namespace {
+
+constexpr std::string_view kConsole = "console=tty0 console=ttyS0,115200";
+constexpr std::string_view kCopiedTo = "boot";  // kernels of other volumes
+
+/// A file of a volume.
+struct VolumeFile {
+  std::size_t volume = 0;
+  NodeNo node{};
+};
+
+/// Whether a command line says a word "name=...".
+bool has_word(std::string_view line, std::string_view name) {
+  for (std::size_t at = line.find(name); at != line.npos; at = line.find(name, at + 1)) {
+    const bool begins = at == 0 || line[at - 1] == ' ';
+    if (begins && line.substr(at + name.size()).starts_with('=')) return true;
+  }
+  return false;
+}
+
+/// The path of a file that has these names but for case; nullopt when there is none.
+std::optional<std::string> find_any_case(const SourceTree& tree, std::string_view path) {
+  NodeNo at = kRootNode;
+  for (const std::string_view component : components_of(path)) {
+    if (!tree.node(at).is_directory()) return std::nullopt;
+    const Directory& directory = tree.directory(tree.directory_no(at));
+    const auto entries = tree.entries(directory);
+    const auto found = std::ranges::find_if(entries, [&](const Entry& entry) {
+      return ascii_lower(tree.name(directory, entry)) == ascii_lower(component);
+    });
+    if (found == entries.end()) return std::nullopt;
+    at = found->node;
+  }
+  if (!tree.node(at).is_regular()) return std::nullopt;
+  return tree.path(at);
+}
+
+std::optional<std::string> find_config(const SourceTree& tree, const bootsect::BootLoader& loader,
+                                       bool any_case) {
+  for (const std::string_view path : loader.config_paths) {
+    if (any_case) {
+      if (auto found = find_any_case(tree, path)) return found;
+    } else if (bootsect::find_file(tree, path)) {
+      return std::string(path);
+    }
+  }
+  return std::nullopt;
+}
+
+bool has_init(const SourceTree& tree) {
+  return std::ranges::any_of(
+      std::array<std::string_view, 4>{"sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd",
+                                      "etc/inittab"},
+      [&](std::string_view path) { return bootsect::find_file(tree, path).has_value(); });
+}
+
+/// The file at a path of any volume.
+std::optional<VolumeFile> find_in(const std::vector<BootVolume>& volumes, std::size_t first,
+                                  std::string_view path) {
+  std::optional<VolumeFile> found;
+  for (std::size_t at = 0; at < volumes.size() && !found; ++at) {
+    // The loader's own volume comes first.
+    const std::size_t volume = at == 0 ? first : at <= first ? at - 1 : at;
+    if (const auto node = bootsect::find_file(*volumes[volume].read->tree, path)) {
+      found = VolumeFile{volume, *node};
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+/// What is added to a tree.
+struct Boot::Files {
+  struct File {
+    std::uint64_t size_bytes = 0;
+    JoinedContent content;
+  };
+  std::map<std::string, File> by_path;
+
+  void add(std::string path, std::vector<std::byte> bytes) {
+    const std::uint64_t size_bytes = bytes.size();
+    JoinedContent content{path, {}};
+    if (size_bytes != 0) content.pieces.push_back(ContentPiece::memory(std::move(bytes)));
+    by_path.insert_or_assign(std::move(path), File{size_bytes, std::move(content)});
+  }
+  /// The bytes of another volume's file. Returns `path`.
+  std::string add(std::string path, const ReadSources& from, NodeNo node) {
+    const std::uint64_t size_bytes = from.tree->node(node).size_bytes;
+    JoinedContent content{path, {}};
+    if (size_bytes != 0) {
+      content.pieces.push_back(ContentPiece::of(from.contents, content_no(node), {0, size_bytes}));
+    }
+    by_path.insert_or_assign(path, File{size_bytes, std::move(content)});
+    return path;
+  }
+
+  Layer layer(Timestamp time) const {
+    TreeBuilder builder;
+    // Their bytes come from the joined contents; the builder's are never asked for.
+    for (const auto& [path, file] : by_path) {
+      builder.patterned_file(path, file.size_bytes).mode(0644).mtime(time);
+    }
+    Layer layer;
+    layer.tree = builder.build().tree;
+    std::map<ContentNo, JoinedContent> contents;
+    for (const auto& [path, file] : by_path) {
+      const Node* const node = layer.tree->find_path(path);
+      contents.emplace(content_no(layer.tree->number_of(*node)), file.content);
+    }
+    layer.contents = std::make_shared<JoinedContents>(std::move(contents));
+    for (const Directory& directory : layer.tree->directories()) {
+      layer.implied_directories.push_back(directory.node);
+    }
+    std::ranges::sort(layer.implied_directories);
+    return layer;
+  }
+};
+
+Result<Boot> Boot::make(const BootSettings& settings, const DiskSettings& disk) {
+  if (settings.loaders.size() != 1) {
+    return fail_option({"boot", fmt::format("{}", fmt::join(settings.loaders, ","))},
+                       "one loader boots an image");
+  }
+  const std::string& name = settings.loaders.front();
+  const bootsect::BootLoader* const loader = bootsect::find_boot_loader(name);
+  if (loader == nullptr) {
+    std::vector<std::string_view> known;
+    for (const bootsect::BootLoader& each : bootsect::boot_loaders()) known.push_back(each.name);
+    return fail_option({"boot", name}, fmt::format("none of {}", fmt::join(known, ", ")));
+  }
+  return Boot(settings, *loader, {.table = disk.table, .sector_bytes = disk.sector_bytes});
+}
+
+Result<std::size_t> Boot::choose(const std::vector<BootVolume>& volumes) {
+  Result<void> good = fail(Errc::unsupported, "there is no file system to boot from");
+  const bool is_chosen = std::ranges::any_of(volumes, &BootVolume::is_chosen);
+  for (std::size_t at = 0; at < volumes.size(); ++at) {
+    if (is_chosen && !volumes[at].is_chosen) continue;
+    bootsect::BootPlace place = place_;
+    place.format = volumes[at].format;
+    place.partition = volumes[at].partition;
+    Result<void> tried = loader_->check(place);
+    if (tried) {
+      place_ = place;
+      chosen_ = at;
+      return at;
+    }
+    good = std::move(tried);
+  }
+  Error error = std::move(good).error();
+  error.at_fault = {"boot", std::string(loader_->name)};
+  return std::unexpected(std::move(error));
+}
+
+Result<void> Boot::read_pieces() {
+  for (const bootsect::PieceRequest& request : loader_->pieces(place_)) {
+    Result<bootsect::BootPiece> read =
+        bootsect::read_boot_piece(request.name, settings_.files_directory);
+    if (!read) return propagate(read);
+    pieces_.insert_or_assign(std::string(request.name), std::move(read->bytes));
+  }
+  return {};
+}
+
+Result<std::string> Boot::append_of(const std::vector<BootVolume>& volumes,
+                                    std::size_t kernel_volume, bool has_initrd,
+                                    const std::function<Result<std::string>()>& bare_volume_id) {
+  std::string append;
+  if (!has_word(settings_.append, "root")) {
+    std::size_t root = has_init(*volumes[kernel_volume].read->tree) ? kernel_volume : chosen_;
+    for (std::size_t at = 0; at < volumes.size(); ++at) {
+      if (volumes[at].is_root) root = at;
+    }
+    if (!volumes[root].partuuid.empty()) {
+      append = fmt::format("root=PARTUUID={}", volumes[root].partuuid);
+    } else if (has_initrd) {
+      Result<std::string> id = bare_volume_id();
+      if (!id) return propagate(id);
+      named_volume_id_ = *id;
+      append = fmt::format("root=UUID={}", *id);
+    } else {
+      return fail(Errc::usage,
+                  "a kernel by itself finds no file system by its UUID: without a partition table "
+                  "and an initrd, the root is yours to name",
+                  {{"append", "root=/dev/vda"}, {"table", "mbr"}});
+    }
+  }
+  const auto add = [&](std::string_view words) {
+    if (words.empty()) return;
+    if (!append.empty()) append += ' ';
+    append += words;
+  };
+  add(settings_.append);
+  if (!has_word(settings_.append, "console")) add(kConsole);
+  return append;
+}
+
+Result<bootsect::BootEntry> Boot::make_entry(
+    const std::vector<BootVolume>& volumes,
+    const std::function<Result<std::string>()>& bare_volume_id, Files& files) {
+  bootsect::BootEntry entry;
+  entry.timeout_s = settings_.timeout_s;
+  std::optional<VolumeFile> kernel;
+  std::vector<VolumeFile> initrds;
+  if (!settings_.kernel.empty()) {
+    kernel = find_in(volumes, chosen_, settings_.kernel);
+    if (!kernel) {
+      return fail_option({"kernel", settings_.kernel}, "no file of the sources");
+    }
+  } else {
+    for (std::size_t at = 0; at < volumes.size() && !kernel; ++at) {
+      const std::size_t volume = at == 0 ? chosen_ : at <= chosen_ ? at - 1 : at;
+      const auto found = bootsect::find_kernel(*volumes[volume].read->tree);
+      if (!found) continue;
+      kernel = VolumeFile{volume, found->kernel};
+      if (!settings_.initrds.empty()) break;
+      for (const NodeNo initrd : found->initrds) initrds.push_back({volume, initrd});
+    }
+    if (!kernel) {
+      return fail(Errc::unreadable,
+                  "no source has a kernel (usr/lib/modules/*/vmlinuz, boot/vmlinuz-*, vmlinuz) or "
+                  "a configuration of the loader",
+                  {{"kernel"}});
+    }
+  }
+  for (const std::string& path : settings_.initrds) {
+    const auto initrd = find_in(volumes, chosen_, path);
+    if (!initrd) return fail_option({"initrd", path}, "no file of the sources");
+    initrds.push_back(*initrd);
+  }
+  const auto path_of = [&](const VolumeFile& file) {
+    const ReadSources& read = *volumes[file.volume].read;
+    const std::string path = read.tree->path(file.node);
+    if (file.volume == chosen_) return path;
+    return files.add(join_path(kCopiedTo, path.substr(path.rfind('/') + 1)), read, file.node);
+  };
+  entry.kernel = path_of(*kernel);
+  for (const VolumeFile& initrd : initrds) entry.initrds.push_back(path_of(initrd));
+  Result<std::string> append = append_of(volumes, kernel->volume, !initrds.empty(), bare_volume_id);
+  if (!append) return propagate(append);
+  entry.append = *std::move(append);
+  return entry;
+}
+
+Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes,
+                                     const std::function<Result<std::string>()>& bare_volume_id,
+                                     Files& files, Remarks& remarks) {
+  const SourceTree& tree = *volumes[chosen_].read->tree;
+  const auto known = find_config(tree, *loader_, place_.format.starts_with("fat"));
+  const bool makes_one = !settings_.kernel.empty() || !settings_.initrds.empty() ||
+                         !settings_.append.empty() || settings_.timeout_s;
+  if (known && !settings_.replaces_config) {
+    if (makes_one) {
+      remarks.add(Remark::About::boot, LogLevel::warning,
+                  fmt::format("the source has a configuration, {}: it is the one that counts, and "
+                              "not what the options say",
+                              *known),
+                  {}, {{"boot-config", "ours"}});
+    }
+    return {};
+  }
+  Result<bootsect::BootEntry> entry = make_entry(volumes, bare_volume_id, files);
+  if (!entry) return propagate(entry);
+  const std::string text = loader_->config(*entry);
+  const auto bytes = std::as_bytes(std::span(text));
+  files.add(known.value_or(std::string(loader_->made_config)), {bytes.begin(), bytes.end()});
+  return {};
+}
+
+Result<void> Boot::add_files(const std::vector<BootVolume>& volumes,
+                             const std::function<Result<std::string>()>& bare_volume_id,
+                             Remarks& remarks) {
+  if (Result<void> good = read_pieces(); !good) return good;
+  Files files;
+  if (Result<void> good = add_configuration(volumes, bare_volume_id, files, remarks); !good) {
+    return good;
+  }
+  Result<std::vector<bootsect::BootFile>> own = loader_->files(pieces_, place_);
+  if (!own) return propagate(own);
+  for (bootsect::BootFile& file : *own) files.add(std::move(file.path), std::move(file.bytes));
+  ReadSources& read = *volumes[chosen_].read;
+  return read.add(files.layer(read.tree->newest_mtime()), std::string(loader_->name));
+}
+
+Result<std::shared_ptr<const PlannedImage>> Boot::patch(std::shared_ptr<const PlannedImage> image,
+                                                        std::uint64_t start_bytes) const {
+  bootsect::BootPlace place = place_;
+  place.start_bytes = start_bytes;
+  Result<std::vector<Patch>> patches = loader_->volume_patches(pieces_, place, *image);
+  if (!patches) return propagate(patches);
+  return patched(std::move(image), *std::move(patches));
+}
+
+Result<std::vector<Patch>> Boot::disk_patches(std::span<const bootsect::PlacedPart> parts) const {
+  if (loader_->disk_patches == nullptr) return std::vector<Patch>();
+  return loader_->disk_patches(pieces_, place_, parts);
+}
+
+}  // namespace mkvirtfs

@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# What makes an image boot, without booting it (that is vm/boot_test.sh): the files that are added, the
+# configuration that is made, its ids, and what is refused.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/lib.sh"
+
+mkdir -p "$work/stick/boot" "$work/rootfs/boot" "$work/rootfs/etc" "$work/rootfs/sbin" "$work/empty"
+for version in 6.1.0-9-amd64 6.1.0-10-amd64 0-rescue-1234; do
+  echo "kernel $version" >"$work/stick/boot/vmlinuz-$version"
+  echo "initrd $version" >"$work/stick/boot/initrd.img-$version"
+done
+cp "$work/stick/boot/"*-10-amd64 "$work/rootfs/boot"
+echo init >"$work/rootfs/sbin/init"
+find "$work/stick" "$work/rootfs" -exec touch -h -d '2024-02-03 04:05:06 UTC' {} +
+
+dump() { "$MKVIRTFS" dump -o "$work/disk.img" --force "$@" >"$work/out" 2>"$work/err"; }
+# file_in IMAGE OFFSET PATH: prints a file of a FAT volume.
+file_in() { mtype -i "$1@@$2" "::$3" | tr -d '\r'; }
+
+# A stick: code of the MBR, an active partition, and a configuration for the newest kernel that names this
+# partition by the id that the disk then has.
+for fs in fat12 fat16 fat32; do
+  dump "$work/stick" --fs=$fs --table=mbr --boot=syslinux --append=quiet --boot-timeout=3
+  [[ ! -s $work/err ]] || fail "dump said: $(cat "$work/err")"
+  id=$(sfdisk --disk-id "$work/disk.img")
+  equal "$(file_in "$work/disk.img" 1M syslinux.cfg)" "SERIAL 0 115200
+PROMPT 1
+TIMEOUT 30
+DEFAULT linux
+LABEL linux
+  LINUX /boot/vmlinuz-6.1.0-10-amd64
+  INITRD /boot/initrd.img-6.1.0-10-amd64
+  APPEND root=PARTUUID=${id#0x}-01 quiet console=tty0 console=ttyS0,115200"
+  head -c 440 "$work/disk.img" >"$work/code"
+  same "$work/code" /usr/lib/syslinux/mbr/mbr.bin
+  contains "$(sfdisk --json "$work/disk.img")" '"bootable": true'
+  contains "$(sfdisk --verify "$work/disk.img" 2>&1)" '^No errors detected'
+  dd if="$work/disk.img" of="$work/part" bs=1M skip=1 conv=sparse status=none
+  fsck.fat -n "$work/part" >"$work/check" || fail "fsck.fat: $(cat "$work/check")"
+  file_in "$work/disk.img" 1M ldlinux.c32 >/dev/null
+  mcopy -n -i "$work/disk.img@@1M" ::ldlinux.c32 "$work/ldlinux.c32"
+  same "$work/ldlinux.c32" /usr/lib/syslinux/modules/bios/ldlinux.c32
+  rm "$work/ldlinux.c32"
+  sha256sum <"$work/disk.img" >"$work/first"
+  start_server "$work/stick" --fs=$fs --table=mbr --boot=syslinux --append=quiet --boot-timeout=3 \
+    -U "$work/sock"
+  equal "$(nbdcopy "$uri" - | sha256sum)" "$(cat "$work/first")" "what is served"
+  stop_server
+done
+contains "$("$MKVIRTFS" inspect "$work/stick" --fs=fat32 --table=mbr --boot=syslinux --map)" \
+  'boot code \(mbr.bin\)'
+contains "$("$MKVIRTFS" inspect "$work/stick" --fs=fat32 --table=mbr --boot=syslinux --map)" \
+  "partition 1 .*: patch: SYSLINUX's boot code"
+
+# A GPT: its code boots what is legacy BIOS bootable. The kernel is in another partition, so the one that
+# boots shows it, too; the root is the partition of that type.
+dump --partition "$work/empty,fs=fat32,type=esp" --partition "$work/rootfs,fs=ext4,type=root-x86-64" \
+  --boot=syslinux
+head -c 440 "$work/disk.img" >"$work/code"
+same "$work/code" /usr/lib/syslinux/mbr/gptmbr.bin
+contains "$(sfdisk --json "$work/disk.img")" 'LegacyBIOSBootable'
+id=$(sfdisk --part-uuid "$work/disk.img" 2)
+contains "$(file_in "$work/disk.img" 1M syslinux.cfg)" "root=PARTUUID=${id,,}"
+contains "$(file_in "$work/disk.img" 1M syslinux.cfg)" '^  LINUX /boot/vmlinuz-6.1.0-10-amd64$'
+equal "$(file_in "$work/disk.img" 1M boot/vmlinuz-6.1.0-10-amd64)" 'kernel 6.1.0-10-amd64'
+contains "$(sgdisk -v "$work/disk.img")" '^No problems found'
+
+# Without a table the root is the file system by its own id, which the configuration in it does not change.
+dump "$work/stick" --fs=fat32 --boot=syslinux
+id=$(blkid -p -s UUID -o value "$work/disk.img")
+contains "$(file_in "$work/disk.img" 0 syslinux.cfg)" "root=UUID=$id "
+bare=$("$MKVIRTFS" inspect "$work/stick" --fs=fat32 --json |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["volume_id"])')
+equal "$id" "$bare" "the volume's id"
+rm "$work/stick/boot/"initrd*
+fails 2 'the root is yours to name \(try --append=root=/dev/vda or --table=mbr\)' \
+  "$MKVIRTFS" dump "$work/stick" --fs=fat32 --boot=syslinux -o "$work/no.img"
+dump "$work/stick" --fs=fat32 --boot=syslinux --append='root=/dev/vda console=ttyS1'
+contains "$(file_in "$work/disk.img" 0 syslinux.cfg)" 'APPEND root=/dev/vda console=ttyS1$'
+
+# A configuration in the source counts, whatever its case; the options that say otherwise are reported.
+mkdir "$work/stick/Boot-config" && mkdir -p "$work/stick/boot/SYSLINUX"
+printf 'DEFAULT mine\n' >"$work/stick/boot/SYSLINUX/syslinux.CFG"
+dump "$work/stick" --fs=fat32 --boot=syslinux
+[[ ! -s $work/err ]] || fail "dump said: $(cat "$work/err")"
+! mtype -i "$work/disk.img" ::syslinux.cfg 2>/dev/null || fail "two configurations"
+dump "$work/stick" --fs=fat32 --boot=syslinux --append=quiet
+contains "$(cat "$work/err")" 'has a configuration, boot/SYSLINUX/syslinux.CFG: .*--boot-config=ours'
+dump "$work/stick" --fs=fat32 --boot=syslinux --append='root=/dev/vda' --boot-config=ours
+contains "$(file_in "$work/disk.img" 0 boot/syslinux/syslinux.cfg)" 'root=/dev/vda'
+
+# A file that names what the disk does not have is reported, with the option that would help.
+echo 'UUID=11111111-2222-4333-8444-555555555555 / ext4 defaults 0 1' >"$work/rootfs/etc/fstab"
+dump --partition "$work/rootfs,fs=ext4"
+contains "$(cat "$work/err")" \
+  '/etc/fstab names UUID=11111111-.*, and nothing here has that: partition 1 has .*--uuid=11111111-'
+dump --partition "$work/rootfs,fs=ext4,uuid=11111111-2222-4333-8444-555555555555"
+[[ ! -s $work/err ]] || fail "dump said: $(cat "$work/err")"
+
+# Pieces: which are there, and what is said of one that is not.
+"$MKVIRTFS" inspect --boot-pieces >"$work/pieces"
+equal "$(awk '$1 == "mbr.bin" {print $2, $3, $4}' "$work/pieces")" \
+  "syslinux-common $(dpkg-query -W -f '${Version}' syslinux-common) /usr/lib/syslinux/mbr/mbr.bin"
+mkdir "$work/pieces.d"
+cp /usr/bin/syslinux /usr/lib/syslinux/modules/bios/ldlinux.c32 "$work/pieces.d"
+dump "$work/rootfs" --fs=fat32 --boot=syslinux --append=root=/dev/vda --boot-files="$work/pieces.d"
+fails 1 "mbr.bin.*\(try Debian's package syslinux-common or --boot-files\)" "$MKVIRTFS" dump "$work/rootfs" \
+  --fs=fat32 --table=mbr --boot=syslinux --boot-files="$work/pieces.d" -o "$work/no.img"
+head -c 100000 /dev/zero >"$work/pieces.d/syslinux"
+fails 1 'not an installer of SYSLINUX' "$MKVIRTFS" dump "$work/rootfs" --fs=fat32 --boot=syslinux \
+  --append=root=/dev/vda --boot-files="$work/pieces.d" -o "$work/no.img"
+
+# Mistakes.
+no() { "$MKVIRTFS" dump -o "$work/no.img" "$@"; }
+fails 1 '--boot=syslinux: SYSLINUX boots from FAT, not from ext4 \(try --fs=fat\)' \
+  no "$work/rootfs" --fs=ext4 --boot=syslinux
+fails 1 'SYSLINUX boots from disks with sectors of 512 bytes' \
+  no "$work/rootfs" --fs=fat32 --table=gpt --sector-size=4096 --boot=syslinux
+fails 2 '--boot=lilo: none of syslinux' no "$work/rootfs" --fs=fat --boot=lilo
+fails 2 'one loader boots an image' no "$work/rootfs" --fs=fat --boot=syslinux,syslinux
+fails 2 '--kernel=vmlinuz: nothing boots without a loader' no "$work/rootfs" --fs=fat --kernel=vmlinuz
+fails 2 '--kernel=boot/none: no file of the sources' \
+  no "$work/rootfs" --fs=fat --boot=syslinux --kernel=boot/none
+fails 2 '--initrd=/etc/passwd: no file of the sources' no "$work/rootfs" --fs=fat --boot=syslinux \
+  --kernel=boot/vmlinuz-6.1.0-10-amd64 --initrd=/etc/passwd
+fails 1 'no source has a kernel .*--kernel' no "$work/empty" --fs=fat --boot=syslinux
+fails 1 'the smallest|needs|does not fit|too small' no "$work/rootfs" --fs=fat12 --size=64K --boot=syslinux \
+  --append=root=/dev/fd0

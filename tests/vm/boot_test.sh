@@ -1,0 +1,100 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# boot_test.sh KERNEL-DIR WHAT: a BIOS boots what mkvirtfs serves, with nothing written: QEMU reads the
+# export, and a line comes out of the serial port that only the booted system prints.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/../interop/lib.sh"
+source "$here/../vm/vm.sh"
+
+# boot_from PATTERN SECONDS QEMU-ARGUMENT...: the console has a line that matches, in time.
+boot_from() {
+  local pattern=$1 seconds=$2 status=0
+  shift 2
+  timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg -cpu max -m 512 -nodefaults \
+    -no-user-config -display none -no-reboot -serial "file:$work/console" -net none -vga std \
+    -device isa-debug-exit,iobase=0xf4,iosize=4 "$@" </dev/null || status=$?
+  tr -d '\r\0' <"$work/console" | sed 's/\x1b\[[0-9;=]*[a-zA-Z]//g' >"$work/text"
+  grep -qE -- "$pattern" "$work/text" || fail "no '$pattern' (QEMU's status: $status) on the console:
+$(tail -n 60 "$work/text")"
+}
+
+# make_booting_initrd FILE KERNEL_ROOT: an initrd that mounts the partition which root=PARTUUID= names, by the ids
+# that the disk's own table has, prints a line of a file in it, and powers off.
+make_booting_initrd() {
+  local out=$1 kernel_root=$2 root
+  root=$(mktemp -d "$out.XXXXXX")
+  mkdir -p "$root"/{bin,modules,dev,proc,root}
+  cp "$(command -v busybox)" "$root/bin/busybox"
+  add_modules "$root" "$kernel_root" virtio_pci virtio_blk vfat nls_cp437 nls_ascii nls_utf8 ext4
+  cat >"$root/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+while read -r module; do insmod "/modules/$module"; done </modules/order
+for word in $(cat /proc/cmdline); do
+  case $word in root=PARTUUID=*) wanted=${word#root=PARTUUID=} ;; esac
+done
+bytes() { dd if=/dev/vda bs=1 skip="$1" count="$2" 2>/dev/null | od -An -v -tx1 | tr -d ' \n'; }
+# Fields that are little-endian, as they are printed.
+turned() {
+  text=$1 out=
+  while [ "$text" ]; do out=${text%"${text#??}"}$out; text=${text#??}; done
+  echo "$out"
+}
+for number in 1 2 3 4; do
+  if [ "$(bytes 512 8)" = 4546492050415254 ]; then
+    at=$((1024 + 128 * (number - 1) + 16))
+    id=$(turned "$(bytes $at 4)")-$(turned "$(bytes $((at + 4)) 2)")-$(turned "$(bytes $((at + 6)) 2)")
+    id=$id-$(bytes $((at + 8)) 2)-$(bytes $((at + 10)) 6)
+  else
+    id=$(turned "$(bytes 440 4)")-0$number
+  fi
+  [ "$id" = "$wanted" ] || continue
+  for type in vfat ext4; do mount -t $type -o ro "/dev/vda$number" /root 2>/dev/null && break; done
+  echo "BOOTED: $(cat /root/marker) $type $wanted" >/dev/console
+done
+sleep 1
+poweroff -f
+END
+  chmod 755 "$root/init"
+  pack_initrd "$root" "$out"
+}
+
+# make_tree: a source with Debian's kernel, that initrd and a marker, and no configuration.
+make_tree() {
+  local kernel_root version
+  kernel_root=$("$here/../vm/fetch-kernel" "$1")
+  version=$(basename "$kernel_root"/lib/modules/*)
+  mkdir -p "$work/tree/boot"
+  cp "$kernel_root/boot/vmlinuz-$version" "$work/tree/boot/"
+  make_booting_initrd "$work/tree/boot/initrd.img-$version" "$kernel_root"
+  echo "marker-$RANDOM$RANDOM" >"$work/tree/marker"
+}
+
+case $2 in
+  floppy)
+    mkdir "$work/floppy"
+    as --32 -o "$work/payload.o" "$here/../vm/boot_payload.s"
+    ld -m elf_i386 -Ttext 0x7c00 --oformat binary -o "$work/floppy/payload.bin" "$work/payload.o"
+    truncate -s 512 "$work/floppy/payload.bin"
+    printf 'SERIAL 0 115200\nDEFAULT go\nLABEL go\n  BOOT payload.bin\n' >"$work/floppy/syslinux.cfg"
+    start_server "$work/floppy" --fs=fat12 --size=1440K --boot=syslinux -U "$work/sock"
+    boot_from '^BOOTED: payload' 60 -drive "file=$uri,format=raw,if=floppy,readonly=on" -boot a
+    ;;
+  fat16 | fat32 | gpt)
+    make_tree "$1"
+    table=mbr fs=$2
+    [[ $2 != gpt ]] || table=gpt fs=fat32
+    start_server "$work/tree" --fs="$fs" --table="$table" --boot=syslinux \
+      --append='no_timer_check loglevel=4 panic=-1' -U "$work/sock"
+    nbdcopy "$uri" "$work/disk.img"
+    id=$(sfdisk --disk-id "$work/disk.img")-01
+    id=${id#0x}
+    [[ $table == mbr ]] || id=$(sfdisk --part-uuid "$work/disk.img" 1)
+    boot_from "^BOOTED: $(cat "$work/tree/marker") vfat ${id,,}$" 120 \
+      -drive "file=$uri,format=raw,if=virtio,readonly=on"
+    ;;
+  *) fail "no such boot: $2" ;;
+esac
