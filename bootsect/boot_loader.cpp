@@ -5,12 +5,16 @@
 #include <array>
 #include <cassert>
 
+#include "bootsect/extlinux.h"
+#include "bootsect/grub.h"
+#include "bootsect/isolinux.h"
 #include "bootsect/syslinux.h"
 
 namespace mkvirtfs::bootsect {
 
 std::span<const BootLoader> boot_loaders() noexcept {
-  static const std::array loaders{syslinux_loader()};
+  static const std::array loaders{syslinux_loader(), extlinux_loader(), isolinux_loader(),
+                                  grub_loader()};
   return loaders;
 }
 

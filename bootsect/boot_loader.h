@@ -27,6 +27,7 @@ struct BootPlace {
   std::uint32_t sector_bytes = kUsualSectorBytes;
   std::uint32_t partition = 0;    ///< its number; 0: not in a partition
   std::uint64_t start_bytes = 0;  ///< of the partition; known when the volume has been planned
+  std::uint32_t disk_id = 0;      ///< for a table that is the loader's own
 };
 
 /// A piece that a loader needs: a file of a package (bootsect/boot_pieces.h), or what a program of
@@ -70,6 +71,12 @@ struct BootLoader {
   /// The files that the volume needs, beside a configuration.
   Result<std::vector<BootFile>> (*files)(const PieceBytes& pieces,
                                          const BootPlace& place) = nullptr;
+  /// What it wants of the volume's plan, as PlanRequest has it: the file that firmware loads, and
+  /// a multiple for the length.
+  std::string_view boot_file{};
+  std::uint64_t align_bytes = 0;
+  /// In a GPT it wants a partition of the type "bios-boot", whose bytes are its own.
+  bool wants_bios_boot = false;
   /// Patches of the planned volume, in bytes of it.
   Result<std::vector<Patch>> (*volume_patches)(const PieceBytes& pieces, const BootPlace& place,
                                                const PlannedImage& image) = nullptr;

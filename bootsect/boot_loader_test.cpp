@@ -103,3 +103,33 @@ TEST_CASE("a made configuration of SYSLINUX names what it boots") {
   CHECK(loader->config({.kernel = "vmlinuz"}) ==
         "SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n  LINUX /vmlinuz\n");
 }
+
+TEST_CASE("a made configuration of GRUB quotes what it names") {
+  const BootLoader* const loader = find_boot_loader("grub");
+  REQUIRE(loader != nullptr);
+  CHECK(loader->config({.kernel = "boot/vmlinuz-6.1",
+                        .initrds = {"ucode.img", "it's.img"},
+                        .append = "root=PARTUUID=cafe0001-01  dyndbg=\"file a.c +p\" x;y",
+                        .timeout_s = 5}) ==
+        "if serial --unit=0 --speed=115200; then\n"
+        "  terminal_input console serial\n"
+        "  terminal_output console serial\n"
+        "fi\n"
+        "set default=0\n"
+        "set timeout=5\n"
+        "menuentry 'linux' {\n"
+        "  linux '/boot/vmlinuz-6.1' 'root=PARTUUID=cafe0001-01' 'dyndbg=file a.c +p' 'x;y'\n"
+        "  initrd '/ucode.img' '/it'\\''s.img'\n"
+        "}\n");
+  CHECK(loader->config({.kernel = "vmlinuz"})
+            .ends_with("set timeout=0\nmenuentry 'linux' {\n  linux '/vmlinuz'\n}\n"));
+}
+
+TEST_CASE("GRUB asks for a core.img that finds its configuration in its partition") {
+  const BootLoader* const loader = find_boot_loader("grub");
+  REQUIRE(loader != nullptr);
+  CHECK(loader->pieces({.format = "ext4", .table = TableKind::gpt, .partition = 3}) ==
+        std::vector<PieceRequest>{{"boot.img", ""}, {"core.img", "(,gpt3)/boot/grub"}});
+  CHECK(loader->pieces({.format = "ext4", .table = TableKind::mbr, .partition = 5}) ==
+        std::vector<PieceRequest>{{"boot.img", ""}, {"core.img", "(,msdos5)/boot/grub"}});
+}

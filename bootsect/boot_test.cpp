@@ -7,14 +7,15 @@
 
 #include <array>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <vector>
 
+#include "bootsect/boot_loader.h"
 #include "bootsect/disk.h"
 #include "bootsect/extlinux.h"
 #include "bootsect/gpt.h"
-#include "bootsect/grub.h"
 #include "bootsect/isolinux.h"
 #include "bootsect/made_pieces.h"
 #include "bootsect/testing/image_file.h"
@@ -127,16 +128,14 @@ void write_disk(const std::string& path, TableKind table,
   if (table == TableKind::gpt) {
     Part& bios = parts.emplace_back();
     bios.make = [](std::uint64_t) -> Result<PartContents> { return blank_contents(1u << 20); };
-    bios.type = *find_partition_type("21686148-6449-6E6F-744E-656564454649", "");
+    bios.type = *find_partition_type("bios-boot", "");
   }
+  options.boot_code = [&](std::span<const PlacedPart> placed) {
+    return Result<std::vector<Patch>>(code(placed));
+  };
   const auto disk = plan_disk(parts, options);
   if (!disk) FAIL(hinted_text(disk.error()));
   dumped(disk->image, disk->store, path);
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  for (const Patch& patch : code(disk->parts)) {
-    file.seekp(static_cast<std::streamoff>(patch.offset));
-    file << text_of(patch.bytes);
-  }
 }
 
 void boot_extlinux_in_partition(TableKind table) {
@@ -160,7 +159,7 @@ void boot_extlinux_in_partition(TableKind table) {
   REQUIRE(boots);
   const std::string path = (work / "disk").string();
   const char* const code = table == TableKind::gpt ? "gptmbr.bin" : "mbr.bin";
-  write_disk(path, table, *boots, built.store, [&](const std::vector<PlacedPart>& parts) {
+  write_disk(path, table, *boots, built.store, [&](std::span<const PlacedPart> parts) {
     REQUIRE(parts[0].range.offset == kFirstSector * kSector);
     return std::vector<Patch>{{0, piece(code), "code"}};
   });
@@ -189,39 +188,49 @@ void boot_isolinux(const std::string& drive) {
   boot(drive + (work / "image").string(), word);
 }
 
-void boot_grub(TableKind table, bool fat) {
+using Plan =
+    std::function<Result<std::shared_ptr<const PlannedImage>>(std::shared_ptr<const SourceTree>)>;
+
+/// By the row of the loaders, with the configuration that it makes.
+void boot_grub(TableKind table, const Plan& plan) {
   const TempDir work;
+  const BootLoader* const loader = find_boot_loader("grub");
+  REQUIRE(loader != nullptr);
+  const BootPlace place{.format = "any", .table = table, .partition = 1};
   MadePieces made("");
-  const auto core = made.grub_core(grub_prefix(table, 1), "");
-  if (!core) FAIL(hinted_text(core.error()));
-  const auto from = check_grub(piece("boot.img"), *core);
-  REQUIRE(from);
+  PieceBytes pieces;
+  for (const PieceRequest& request : loader->pieces(place)) {
+    auto core = made.grub_core(request.parameter, "");
+    if (!core) FAIL(hinted_text(core.error()));
+    pieces[std::string(request.name)] =
+        request.parameter.empty() ? piece(request.name) : *std::move(core);
+  }
   const std::string word = "word=grub";
-  const BuiltTree built =
-      TreeBuilder{}
-          .file("boot/payload", payload(work))
-          .file("boot/initrd", kInitrd)
-          .file("boot/grub/grub.cfg",
-                fmt::format("set timeout=0\nmenuentry p {{\n  linux /boot/payload {}\n"
-                            "  initrd /boot/initrd\n}}\n",
-                            word))
-          .build();
-  const auto plan = [&]() -> Result<std::shared_ptr<const PlannedImage>> {
-    if (fat) return fat32::plan(built.tree, {});
+  const BuiltTree built = TreeBuilder{}
+                              .file("boot/payload", payload(work))
+                              .file("boot/initrd", kInitrd)
+                              .file(loader->made_config, loader->config({.kernel = "boot/payload",
+                                                                         .initrds = {"boot/initrd"},
+                                                                         .append = word}))
+                              .build();
+  const auto image = plan(built.tree);
+  if (!image) FAIL(hinted_text(image.error()));
+  const std::string path = (work / "disk").string();
+  write_disk(path, table, *image, built.store, [&](std::span<const PlacedPart> parts) {
+    const auto patches = loader->disk_patches(pieces, place, parts);
+    if (!patches) FAIL(hinted_text(patches.error()));
+    return *patches;
+  });
+  boot(as_disk(path), word);
+}
+
+Plan ext4_plan() {
+  return [](std::shared_ptr<const SourceTree> tree) {
     ext2::Options options;
     options.variant = ext2::Variant::ext4;
     options.size_bytes = 32u << 20;
-    return ext2::plan(built.tree, options);
+    return ext2::plan(std::move(tree), options);
   };
-  const auto image = plan();
-  REQUIRE(image);
-  const std::string path = (work / "disk").string();
-  write_disk(path, table, *image, built.store, [&](const std::vector<PlacedPart>& parts) {
-    const std::uint64_t first_sector =
-        table == TableKind::gpt ? parts[1].range.offset / kSector : 1;
-    return grub_patches(*from, first_sector);
-  });
-  boot(as_disk(path), word);
 }
 
 }  // namespace
@@ -257,13 +266,21 @@ TEST_CASE("a PC boots ISOLINUX from a CD") { boot_isolinux("if=ide,media=cdrom,f
 TEST_CASE("a PC boots ISOLINUX from a disk") { boot_isolinux(as_disk("")); }
 
 TEST_CASE("a PC boots GRUB from the gap behind an MBR, and ext4") {
-  boot_grub(TableKind::mbr, false);
+  boot_grub(TableKind::mbr, ext4_plan());
 }
 
 TEST_CASE("a PC boots GRUB from a BIOS-boot partition of a GPT, and ext4") {
-  boot_grub(TableKind::gpt, false);
+  boot_grub(TableKind::gpt, ext4_plan());
 }
 
 TEST_CASE("a PC boots GRUB from the gap behind an MBR, and FAT") {
-  boot_grub(TableKind::mbr, true);
+  boot_grub(TableKind::mbr, [](std::shared_ptr<const SourceTree> tree) {
+    return fat32::plan(std::move(tree), {});
+  });
+}
+
+TEST_CASE("a PC boots GRUB from the gap behind an MBR, and ISO 9660") {
+  boot_grub(TableKind::mbr, [](std::shared_ptr<const SourceTree> tree) {
+    return iso9660::plan(std::move(tree), {});
+  });
 }

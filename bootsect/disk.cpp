@@ -74,7 +74,8 @@ class DiskPlan {
   Result<void> choose_size();
   Result<void> check_type(const Part& part, const PartitionType& type) const;
   Result<void> check_overlaps();
-  Result<void> add_boot_code(std::vector<Patch>& tables) const;
+  bool put_in_blank_part(const Patch& code);
+  Result<void> add_boot_code(std::vector<Patch>& tables);
   Result<std::vector<Patch>> make_gpt() const;
   Result<std::vector<Patch>> make_mbr() const;
   Disk finish(std::vector<Patch> tables);
@@ -180,6 +181,7 @@ Result<void> DiskPlan::place(const Part& part) {
     return fail(Errc::does_not_fit, fmt::format("{} ends too far behind", made.what));
   }
   made.placed.range = {*start, *size};
+  if (part.in_table) made.placed.type = made.contents.type.name;
   made.first_content = next_content_;
   const auto next = checked_add(next_content_, made.contents.content_count);
   if (!next) return fail(Errc::does_not_fit, "all parts together have too many files");
@@ -241,13 +243,34 @@ Result<void> DiskPlan::check_overlaps() {
   return {};
 }
 
-Result<void> DiskPlan::add_boot_code(std::vector<Patch>& tables) const {
+/// False when it does not lie wholly in a blank part.
+bool DiskPlan::put_in_blank_part(const Patch& code) {
+  for (DiskPart& part : made_) {
+    const Range& range = part.placed.range;
+    const std::uint64_t size_bytes = part.contents.image->size_bytes();
+    if (!part.contents.is_blank || code.offset < range.offset ||
+        code.offset - range.offset > size_bytes ||
+        code.bytes.size() > size_bytes - (code.offset - range.offset)) {
+      continue;
+    }
+    Patch inside = code;
+    inside.offset -= range.offset;
+    PartContents made = code_contents(size_bytes, inside);
+    made.type = part.contents.type;
+    part.contents = std::move(made);
+    return true;
+  }
+  return false;
+}
+
+Result<void> DiskPlan::add_boot_code(std::vector<Patch>& tables) {
   if (!options_.boot_code) return {};
   std::vector<PlacedPart> placed;
   for (const DiskPart& made : made_) placed.push_back(made.placed);
   auto patches = options_.boot_code(placed);
   if (!patches) return propagate(patches);
   for (Patch& patch : *patches) {
+    if (patch.bytes.empty() || put_in_blank_part(patch)) continue;
     const Range range{patch.offset, patch.bytes.size()};
     for (const Taken& each : taken_) {
       if (range.offset >= each.range.end() || each.range.offset >= range.end()) continue;
@@ -342,7 +365,6 @@ Disk DiskPlan::finish(std::vector<Patch> tables) {
   for (std::size_t at = 0; at < made_.size(); ++at) {
     PlacedPart& placed = made_[at].placed;
     if (placed.number != 0) {
-      placed.type = made_[at].contents.type.name;
       placed.partuuid = partuuid(options_.table, options_.ids, placed.number);
     }
     disk.parts.push_back(placed);

@@ -27,6 +27,7 @@ struct PartContents {
   std::uint32_t content_count = 0;  ///< the map names contents below this
   /// What it is to a table where Part::type says nothing.
   PartitionType type{};
+  bool is_blank = false;  ///< zeroes: boot code may stand there
 };
 
 PartContents planned_contents(std::shared_ptr<const PlannedImage> image,
@@ -36,6 +37,8 @@ PartContents raw_contents(std::shared_ptr<ContentStore> store, ContentNo content
                           std::uint64_t size_bytes, std::string name);
 /// Zeroes; more than 0.
 PartContents blank_contents(std::uint64_t size_bytes);
+/// Zeroes with boot code among them, whose offset is that in the part.
+PartContents code_contents(std::uint64_t size_bytes, const Patch& code);
 /// Swap space with a header as mkswap(8) makes it, in pages of 4096 bytes. Errors: Errc::usage for
 /// a label of more than 16 bytes, Errc::does_not_fit for less than ten pages.
 Result<PartContents> swap_contents(std::uint64_t size_bytes, const Uuid& uuid,
@@ -97,8 +100,8 @@ struct DiskOptions {
   /// Exactly this size; unset: what is needed, in whole MiB.
   std::optional<std::uint64_t> size_bytes;
   DiskIds ids;
-  /// Boot code: patches in the first 440 bytes of the disk, or between the table and the first
-  /// part. Called once everything is placed; may be unset.
+  /// Boot code: patches in the first 440 bytes of the disk, between the table and the first part,
+  /// or one in a blank part. Called once everything is placed; may be unset.
   std::function<Result<std::vector<Patch>>(std::span<const PlacedPart> parts)> boot_code{};
 };
 

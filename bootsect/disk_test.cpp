@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -278,4 +279,54 @@ TEST_CASE("a file is a partition as it is") {
   CHECK(disk.image->describe(kMiB + 5) == "partition 1: file disk.img at 5");
   CHECK(disk.image->describe(kMiB + 1010) == "partition 1: behind its image, at 1010");
   CHECK(disk.image->describe(1000) == "outside the partitions");
+}
+
+TEST_CASE("boot code stands before the table, behind it, or in a blank part") {
+  const TempDir directory;
+  const auto code_of = [](std::uint64_t offset, std::size_t size) {
+    return Patch{offset, std::vector<std::byte>(size, std::byte{0x77}), "some code"};
+  };
+  const std::vector<Part> parts = {blank(kMiB), blank(kMiB, "bios-boot")};
+  DiskOptions options = options_of(TableKind::gpt, 2);
+  const auto with = [&](const Patch& code) {
+    options.boot_code = [=](std::span<const PlacedPart> placed) -> Result<std::vector<Patch>> {
+      CHECK(placed.size() == 2);
+      CHECK(placed[1].type == "bios-boot");
+      return std::vector<Patch>{code};
+    };
+  };
+  for (const auto& [offset, size] : {std::pair<std::uint64_t, std::size_t>(0, 440),
+                                     std::pair<std::uint64_t, std::size_t>(34 * 512, 100'000),
+                                     std::pair<std::uint64_t, std::size_t>(2 * kMiB, kMiB),
+                                     std::pair<std::uint64_t, std::size_t>(2 * kMiB + 512, 9)}) {
+    CAPTURE(offset);
+    with(code_of(offset, size));
+    const Disk disk = planned(parts, options);
+    const std::string path = dumped(disk, directory);
+    std::string expected = testing::bytes_at(path, 0, disk.image->size_bytes());
+    CHECK(std::ranges::count(expected, char{0x77}) >= static_cast<std::ptrdiff_t>(size));
+    CHECK(expected.substr(offset, size) == std::string(size, char{0x77}));
+    // All else is as it is without code.
+    options.boot_code = {};
+    const std::string plain =
+        testing::bytes_at(dumped(planned(parts, options), directory), 0, disk.image->size_bytes());
+    expected.replace(offset, size, plain, offset, size);
+    CHECK((expected == plain));
+    if (offset >= 2 * kMiB) {
+      CHECK(disk.image->describe(offset).find("some code") != std::string::npos);
+    }
+  }
+  // Not over the table, not beyond a part, not over bytes of one.
+  with(code_of(0, 441));
+  CHECK(refused(parts, options)
+            .starts_with("some code, bytes 0 to 440, does not fit before the GPT"));
+  with(code_of(34 * 512, kMiB));
+  CHECK(refused(parts, options).find("does not fit before partition 1 at 1048576") !=
+        std::string::npos);
+  with(code_of(2 * kMiB, kMiB + 1));
+  CHECK(refused(parts, options).starts_with("some code, bytes 2097152 to 3145728, does not fit"));
+  const BuiltTree built = some_tree("x");
+  with(code_of(kMiB, 512));
+  CHECK(refused({fat_part(built), blank(kMiB, "bios-boot")}, options).find("does not fit") !=
+        std::string::npos);
 }

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bootsect/boot_loader.h"
 #include "bootsect/syslinux.h"
 #include "fsgen/image/patched_image.h"
 #include "fsgen/image/planned_image.h"
@@ -30,5 +31,8 @@ std::vector<std::byte> extlinux_boot_sector(std::span<const std::byte> boot_sect
 Result<std::vector<Patch>> extlinux_patches(const SyslinuxTemplate& from, const PlannedImage& image,
                                             std::string_view path, std::uint64_t first_sector,
                                             const SyslinuxSettings& settings);
+
+/// The row of the loaders.
+BootLoader extlinux_loader() noexcept;
 
 }  // namespace mkvirtfs::bootsect

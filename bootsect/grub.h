@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bootsect/boot_loader.h"
 #include "bootsect/disk.h"
 #include "fsgen/image/patched_image.h"
 #include "support/error.h"
@@ -36,5 +37,8 @@ std::string grub_prefix(TableKind table, std::uint32_t partition);
 /// What core.img has in it. Modules of the tree are not needed, and not loaded: they may be of
 /// another version.
 std::span<const std::string_view> grub_modules() noexcept;
+
+/// The row of the loaders.
+BootLoader grub_loader() noexcept;
 
 }  // namespace mkvirtfs::bootsect

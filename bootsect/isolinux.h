@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bootsect/boot_loader.h"
 #include "fsgen/image/patched_image.h"
 #include "fsgen/image/planned_image.h"
 #include "support/error.h"
@@ -45,5 +46,8 @@ Result<std::vector<std::byte>> isohybrid_sector(std::span<const std::byte> hybri
 /// for what is no ISO image.
 Result<std::vector<Patch>> isolinux_patches(const IsolinuxTemplate& from, const PlannedImage& image,
                                             std::string_view path, std::uint32_t disk_id);
+
+/// The row of the loaders.
+BootLoader isolinux_loader() noexcept;
 
 }  // namespace mkvirtfs::bootsect

@@ -73,7 +73,18 @@ PartContents raw_contents(std::shared_ptr<ContentStore> store, ContentNo content
 }
 
 PartContents blank_contents(std::uint64_t size_bytes) {
-  return one_content({"zeroes", {ContentPiece::zeroes(size_bytes)}}, "zeroes", "");
+  PartContents made = one_content({"zeroes", {ContentPiece::zeroes(size_bytes)}}, "zeroes", "");
+  made.is_blank = true;
+  return made;
+}
+
+PartContents code_contents(std::uint64_t size_bytes, const Patch& code) {
+  JoinedContent content{code.what, {}};
+  const std::uint64_t end = code.offset + code.bytes.size();
+  if (code.offset != 0) content.pieces.push_back(ContentPiece::zeroes(code.offset));
+  content.pieces.push_back(ContentPiece::memory(code.bytes));
+  if (end != size_bytes) content.pieces.push_back(ContentPiece::zeroes(size_bytes - end));
+  return one_content(std::move(content), code.what, "");
 }
 
 Result<PartContents> swap_contents(std::uint64_t size_bytes, const Uuid& uuid,

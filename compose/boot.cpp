@@ -182,8 +182,14 @@ Result<std::size_t> Boot::choose(const std::vector<BootVolume>& volumes) {
   return std::unexpected(std::move(error));
 }
 
-Result<void> Boot::read_pieces() {
+Result<void> Boot::read_pieces(bootsect::MadePieces& made_pieces) {
   for (const bootsect::PieceRequest& request : loader_->pieces(place_)) {
+    if (!request.parameter.empty()) {
+      auto made = made_pieces.grub_core(request.parameter, settings_.files_directory);
+      if (!made) return propagate(made);
+      pieces_.insert_or_assign(std::string(request.name), *std::move(made));
+      continue;
+    }
     Result<bootsect::BootPiece> read =
         bootsect::read_boot_piece(request.name, settings_.files_directory);
     if (!read) return propagate(read);
@@ -297,10 +303,12 @@ Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes,
   return {};
 }
 
-Result<void> Boot::add_files(const std::vector<BootVolume>& volumes,
+Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
+                             const std::vector<BootVolume>& volumes,
                              const std::function<Result<std::string>()>& bare_volume_id,
                              Remarks& remarks) {
-  if (Result<void> good = read_pieces(); !good) return good;
+  if (Result<void> good = read_pieces(made_pieces); !good) return good;
+  place_.disk_id = bootsect::DiskIds::derived(volumes[chosen_].read->tree->id(), 0).mbr;
   Files files;
   if (Result<void> good = add_configuration(volumes, bare_volume_id, files, remarks); !good) {
     return good;
@@ -310,6 +318,15 @@ Result<void> Boot::add_files(const std::vector<BootVolume>& volumes,
   for (bootsect::BootFile& file : *own) files.add(std::move(file.path), std::move(file.bytes));
   ReadSources& read = *volumes[chosen_].read;
   return read.add(files.layer(read.tree->newest_mtime()), std::string(loader_->name));
+}
+
+void Boot::add_wishes(PlanRequest& request) const {
+  request.boot_file = loader_->boot_file;
+  request.align_bytes = loader_->align_bytes;
+}
+
+bool Boot::wants_bios_boot() const noexcept {
+  return loader_->wants_bios_boot && place_.table == bootsect::TableKind::gpt;
 }
 
 Result<std::shared_ptr<const PlannedImage>> Boot::patch(std::shared_ptr<const PlannedImage> image,

@@ -11,9 +11,11 @@
 
 #include "bootsect/boot_loader.h"
 #include "bootsect/disk.h"
+#include "bootsect/made_pieces.h"
 #include "compose/disk_options.h"
 #include "compose/read_sources.h"
 #include "compose/source_loader.h"
+#include "fsgen/image/format.h"
 #include "fsgen/image/planned_image.h"
 #include "support/error.h"
 
@@ -44,11 +46,16 @@ class Boot {
   /// that volume as it would be without them, where a configuration has to name it.
   ///
   /// Errors: Errc::unreadable for pieces, kernels and initrds that are not there; Errc::usage.
-  Result<void> add_files(const std::vector<BootVolume>& volumes,
+  Result<void> add_files(bootsect::MadePieces& made_pieces, const std::vector<BootVolume>& volumes,
                          const std::function<Result<std::string>()>& bare_volume_id,
                          Remarks& remarks);
   /// Whether add_files() has used the volume's id: it is to keep it.
   const std::optional<std::string>& named_volume_id() const noexcept { return named_volume_id_; }
+
+  /// Adds what the loader wants of the volume's plan.
+  void add_wishes(PlanRequest& request) const;
+  /// Whether the disk has to have a BIOS-boot partition.
+  bool wants_bios_boot() const noexcept;
 
   /// The planned volume with the loader's patches. `start_bytes` is where its partition begins.
   Result<std::shared_ptr<const PlannedImage>> patch(std::shared_ptr<const PlannedImage> image,
@@ -62,7 +69,7 @@ class Boot {
   Boot(const BootSettings& settings, const bootsect::BootLoader& loader,
        const bootsect::BootPlace& place)
       : settings_(settings), loader_(&loader), place_(place) {}
-  Result<void> read_pieces();
+  Result<void> read_pieces(bootsect::MadePieces& made_pieces);
   Result<void> add_configuration(const std::vector<BootVolume>& volumes,
                                  const std::function<Result<std::string>()>& bare_volume_id,
                                  Files& files, Remarks& remarks);

@@ -78,11 +78,14 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
     {.name = "boot",
      .kind = OptionKind::list,
      .value_name = "LOADER",
-     .help = "Have it boot: syslinux (FAT)",
+     .help = "Have it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub",
      .manual =
-         "Make the image boot on a PC with a BIOS: `syslinux` boots FAT, as a floppy, a stick or a "
-         "disk. Its files are added to the root of the file system, and with `--table` its code to "
-         "the MBR. Of several partitions the one that is `bootable` boots, or the first one that "
+         "Make the image boot on a PC with a BIOS. `syslinux` boots FAT, as a floppy, a stick or a "
+         "disk; `extlinux` ext2, ext3 and ext4; `isolinux` an ISO image, as a CD and as a disk; "
+         "`grub` any of them in a disk with a table. The loader's files are added to the file "
+         "system, and with `--table` its code to the MBR. With `grub` and `gpt` a partition of 1 "
+         "MiB for its code is made, unless one has the type `bios-boot`. Of several partitions the "
+         "one that is `bootable` boots, or the first one that "
          "can. The loader is that of the installed packages; see `--boot-files`. "
          "`docs/booting.md` has what boots from what.\n"
          "A configuration in the source counts. Where there is none, one is made for the newest "
@@ -121,9 +124,12 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
     {.name = "boot-files",
      .value_name = "DIR",
      .help = "Where the loader's files are (default: where the packages put them)",
-     .manual = "The directory that has the files of the loader: for `syslinux` the program "
-               "_syslinux_ 6.04, _ldlinux.c32_, and for a table _mbr.bin_ or _gptmbr.bin_. By "
-               "default they are looked for where Debian's packages put them."},
+     .manual =
+         "The directory that has the files of the loader: for `syslinux` and "
+         "`extlinux` the program of that name, 6.04, _ldlinux.c32_, and for a table _mbr.bin_ "
+         "or _gptmbr.bin_; for `isolinux` _isolinux.bin_, _isohdpfx.bin_ and _ldlinux.c32_; "
+         "for `grub` _boot.img_, _grub-mkimage_, _kernel.img_ and the modules. By default "
+         "they are looked for where Debian's packages put them."},
 });
 
 constexpr std::array kPartitionOptions = std::to_array<OptionRow>({

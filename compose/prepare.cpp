@@ -73,6 +73,7 @@ class Preparation {
   Result<void> check_sources(std::span<const SourceSpec> sources);
   Result<void> check_canceled() const;
   Result<void> draft_disk();
+  Result<void> add_bios_boot();
   ReadSettings settings_of(std::string_view format, const std::optional<AttributeOverride>& root,
                            bool follows_symlinks) const;
   Result<void> read_sources();
@@ -182,6 +183,26 @@ Result<void> Preparation::draft_disk() {
     if (!draft) return propagate(fmt::format("partition {}", number), draft);
     drafts_.push_back(*std::move(draft));
   }
+  return add_bios_boot();
+}
+
+/// One behind all others, unless there is one.
+Result<void> Preparation::add_bios_boot() {
+  if (!boot_ || !boot_->wants_bios_boot()) return {};
+  const Result<bootsect::PartitionType> type = bootsect::find_partition_type("bios-boot", "");
+  if (!type) return propagate(type);
+  const bool has_one = std::ranges::any_of(drafts_, [&](const PartitionDraft& draft) {
+    const auto given = bootsect::find_partition_type(draft.spec.type, "");
+    return draft.spec.in_table && given && given->guid == type->guid;
+  });
+  if (has_one) return {};
+  PartitionSpec spec;
+  spec.holds = PartitionSpec::Holds::blank;
+  spec.size_bytes = std::uint64_t{1} << 20;
+  spec.type = type->name;
+  Result<PartitionDraft> draft = draft_partition(std::move(spec), disk_, formats());
+  if (!draft) return propagate(draft);
+  drafts_.push_back(*std::move(draft));
   return {};
 }
 
@@ -283,7 +304,8 @@ Result<void> Preparation::add_boot() {
   const Result<std::size_t> chosen = boot_->choose(volumes);
   if (!chosen) return propagate(chosen);
   boot_read_ = volumes[*chosen].read;
-  Result<void> added = boot_->add_files(volumes, [this] { return bare_volume_id(); }, remarks_);
+  Result<void> added = boot_->add_files(
+      resources_.made_pieces(), volumes, [this] { return bare_volume_id(); }, remarks_);
   if (!added) return added;
   if (boot_->named_volume_id()) return keep_volume_id(*boot_->named_volume_id());
   return {};
@@ -347,11 +369,13 @@ Result<void> Preparation::plan() {
   } else {
     prepared_.tree = read_.tree;
     contents_ = read_.contents;
-    auto planned = planner_({.tree = prepared_.tree,
-                             .contents = contents_,
-                             .made_at_s = spec_.source_date_epoch_s,
-                             .threads = threads_.value(resources_),
-                             .remark = seed_remarks()});
+    PlanRequest request{.tree = prepared_.tree,
+                        .contents = contents_,
+                        .made_at_s = spec_.source_date_epoch_s,
+                        .threads = threads_.value(resources_),
+                        .remark = seed_remarks()};
+    if (boot_) boot_->add_wishes(request);
+    auto planned = planner_(request);
     if (planned && boot_) planned = boot_->patch(*std::move(planned), 0);
     if (!planned) return propagate(planned);
     remark_on_plan(**planned, options_, spec_.sources);

@@ -5,7 +5,8 @@ namespace mkvirtfs {
 
 std::string installed_reader_path() { return MKVIRTFS_INSTALLED_READER; }
 
-Resources::Resources(ResourceOptions options) : options_(std::move(options)) {}
+Resources::Resources(ResourceOptions options)
+    : options_(std::move(options)), made_pieces_(options_.index_directory) {}
 
 bool Resources::is_canceled() const noexcept {
   return options_.cancel != nullptr && options_.cancel->load(std::memory_order_relaxed);

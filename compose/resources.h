@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "bootsect/made_pieces.h"
 #include "compose/formats.h"
 #include "compose/remark.h"
 #include "compose/run_outputs.h"
@@ -73,6 +74,9 @@ class Resources {
   RunOutputs& outputs() noexcept { return outputs_; }
   const RunOutputs& outputs() const noexcept { return outputs_; }
 
+  /// Pieces of boot loaders that take a program to be made; kept beside the indexes.
+  bootsect::MadePieces& made_pieces() noexcept { return made_pieces_; }
+
   /// One for each capacity, as long as something uses it.
   std::shared_ptr<ChunkCache> cache(std::uint64_t capacity_bytes) EXCLUDES(mutex_);
   /// One for each directory and limit, as long as something uses it.
@@ -82,6 +86,7 @@ class Resources {
  private:
   const ResourceOptions options_;
   RunOutputs outputs_;
+  bootsect::MadePieces made_pieces_;
   Mutex mutex_;
   std::map<std::uint64_t, std::weak_ptr<ChunkCache>> caches_ GUARDED_BY(mutex_);
   std::map<std::pair<std::string, std::uint64_t>, std::weak_ptr<SpoolSpace>> spools_

@@ -34,6 +34,11 @@ struct PlanRequest {
   std::uint64_t disk_offset_bytes = 0;
   /// The logical sectors of that disk; unset: as the format's options say.
   std::optional<std::uint32_t> disk_sector_bytes{};
+  /// The file that firmware loads by itself, a path of the tree; "": none. Formats with a boot
+  /// catalogue make room for one; others pass it over.
+  std::string boot_file{};
+  /// The same formats: the image is a multiple of so many bytes; 0: as it comes.
+  std::uint64_t align_bytes = 0;
 };
 
 /// A format with its options set: makes the plan. Errors are those of the format's plan().

@@ -119,6 +119,11 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
       if (!duplicates) return propagate(duplicates);
       options.duplicates = std::move(*duplicates);
     }
+    if (!request.boot_file.empty()) {
+      options.boot.files.push_back({.path = request.boot_file});
+      options.boot.catalog = true;
+    }
+    if (request.align_bytes != 0) options.boot.align_bytes = request.align_bytes;
     return plan(request.tree, options);
   };
 }

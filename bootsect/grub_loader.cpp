@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// GRUB for BIOS as a row of the loaders: nothing of it stands in the volume but grub.cfg. Its code
+// is the disk's, in the MBR and behind it, or in a BIOS-boot partition.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "bootsect/boot_loader.h"
+#include "bootsect/gpt.h"
+#include "bootsect/grub.h"
+
+namespace mkvirtfs::bootsect {
+namespace {
+
+constexpr std::string_view kBoot = "boot.img";
+constexpr std::string_view kCore = "core.img";
+constexpr std::array<std::string_view, 1> kConfigPaths{"boot/grub/grub.cfg"};
+constexpr std::string_view kBiosBoot = "bios-boot";
+
+Result<void> check(const BootPlace& place) {
+  if (!place.table) {
+    return fail(Errc::unsupported, "GRUB for BIOS has no place on a disk without a partition table",
+                {{"table", "mbr"}, {"table", "gpt"}});
+  }
+  if (place.sector_bytes == kUsualSectorBytes) return {};
+  return fail(Errc::unsupported,
+              fmt::format("GRUB for BIOS boots from disks with sectors of {} bytes, not {}",
+                          kUsualSectorBytes, place.sector_bytes),
+              {{"sector-size", fmt::format("{}", kUsualSectorBytes)}});
+}
+
+std::vector<PieceRequest> pieces_of(const BootPlace& place) {
+  return {{kBoot, {}}, {kCore, grub_prefix(*place.table, place.partition)}};
+}
+
+Result<std::vector<BootFile>> files_of(const PieceBytes&, const BootPlace&) {
+  return std::vector<BootFile>();
+}
+
+Result<std::vector<Patch>> volume_patches(const PieceBytes&, const BootPlace&,
+                                          const PlannedImage&) {
+  return std::vector<Patch>();
+}
+
+Result<std::vector<Patch>> disk_patches(const PieceBytes& pieces, const BootPlace& place,
+                                        std::span<const PlacedPart> parts) {
+  const Result<GrubTemplate> from = check_grub(piece(pieces, kBoot), piece(pieces, kCore));
+  if (!from) return propagate(from);
+  if (*place.table == TableKind::mbr) return grub_patches(*from, 1);
+  const auto bios_boot = std::ranges::find(parts, kBiosBoot, &PlacedPart::type);
+  if (bios_boot == parts.end()) {
+    return fail(Errc::usage, "GRUB for BIOS needs a BIOS-boot partition in a GPT",
+                {{"partition", "blank,size=1M,type=bios-boot"}});
+  }
+  return grub_patches(*from, bios_boot->range.offset / place.sector_bytes);
+}
+
+/// A word of GRUB's language that means what it says.
+std::string quoted(std::string_view word) {
+  std::string text = "'";
+  for (const char each : word) text += each == '\'' ? std::string("'\\''") : std::string(1, each);
+  return text + "'";
+}
+
+/// The kernel's parameters as words. Double quotes around blanks are the kernel's; GRUB puts its
+/// own around a word that has some.
+std::string parameters(std::string_view append) {
+  std::string text;
+  std::string word;
+  bool is_quoted = false;
+  const auto end = [&] {
+    if (!word.empty()) text += " " + quoted(word);
+    word.clear();
+  };
+  for (const char each : append) {
+    if (each == '"') {
+      is_quoted = !is_quoted;
+    } else if (each == ' ' && !is_quoted) {
+      end();
+    } else {
+      word += each;
+    }
+  }
+  end();
+  return text;
+}
+
+std::string config(const BootEntry& entry) {
+  std::string text =
+      "if serial --unit=0 --speed=115200; then\n"
+      "  terminal_input console serial\n"
+      "  terminal_output console serial\n"
+      "fi\n";
+  text += fmt::format("set default=0\nset timeout={}\n", entry.timeout_s.value_or(0));
+  text += fmt::format("menuentry 'linux' {{\n  linux {}{}\n", quoted("/" + entry.kernel),
+                      parameters(entry.append));
+  std::string initrds;
+  for (const std::string& initrd : entry.initrds) initrds += " " + quoted("/" + initrd);
+  if (!initrds.empty()) text += fmt::format("  initrd{}\n", initrds);
+  return text + "}\n";
+}
+
+}  // namespace
+
+BootLoader grub_loader() noexcept {
+  return {.name = "grub",
+          .check = check,
+          .config_paths = kConfigPaths,
+          .made_config = kConfigPaths.front(),
+          .config = config,
+          .pieces = pieces_of,
+          .files = files_of,
+          .wants_bios_boot = true,
+          .volume_patches = volume_patches,
+          .disk_patches = disk_patches};
+}
+
+}  // namespace mkvirtfs::bootsect
