@@ -73,6 +73,21 @@ make_tree() {
   echo "marker-$RANDOM$RANDOM" >"$work/tree/marker"
 }
 
+# make_payload FILE: what boots as a kernel, and prints its command line and its initrd (bootsect/testing/payload.S).
+make_payload() {
+  as --32 -o "$work/payload.o" "$here/../../bootsect/testing/payload.S"
+  ld -m elf_i386 -Ttext 0 -e 0 --oformat binary -o "$1" "$work/payload.o"
+  python3 - "$1" <<'END'
+import struct
+import sys
+
+with open(sys.argv[1], "r+b") as file:
+    code = file.read()[0x400:]
+    file.seek(-4, 2)
+    file.write(struct.pack("<I", -sum(struct.unpack(f"<{len(code) // 4}I", code)) & 0xFFFFFFFF))
+END
+}
+
 case $2 in
   floppy)
     mkdir "$work/floppy"
@@ -95,6 +110,33 @@ case $2 in
     [[ $table == mbr ]] || id=$(sfdisk --part-uuid "$work/disk.img" 1)
     boot_from "^BOOTED: $(cat "$work/tree/marker") vfat ${id,,}$" 120 \
       -drive "file=$uri,format=raw,if=virtio,readonly=on"
+    ;;
+  extlinux-mbr | extlinux-gpt | grub-mbr | grub-gpt)
+    make_tree "$1"
+    loader=${2%-*} table=${2#*-}
+    start_server "$work/tree" --fs=ext4 --table="$table" --boot="$loader" \
+      --append='no_timer_check loglevel=4 panic=-1' -U "$work/sock"
+    nbdcopy "$uri" "$work/disk.img"
+    contains "$(sfdisk --verify "$work/disk.img" 2>&1)" '^No errors detected'
+    dd if="$work/disk.img" of="$work/part" bs=1M skip=1 conv=sparse status=none
+    e2fsck -fn "$work/part" >"$work/check" 2>&1 || fail "e2fsck: $(cat "$work/check")"
+    id=$(sfdisk --disk-id "$work/disk.img")-01
+    id=${id#0x}
+    [[ $table == mbr ]] || id=$(sfdisk --part-uuid "$work/disk.img" 1)
+    [[ $2 != grub-gpt ]] || contains "$(sfdisk --part-type "$work/disk.img" 2)" '^21686148-6449-6E6F-744E-656564454649$'
+    boot_from "^BOOTED: $(cat "$work/tree/marker") ext4 ${id,,}$" 120 \
+      -drive "file=$uri,format=raw,if=virtio,readonly=on"
+    ;;
+  ext2 | ext3 | ext4 | cd | hybrid)
+    mkdir -p "$work/small/boot"
+    make_payload "$work/small/boot/vmlinuz-1"
+    echo 'an initrd' >"$work/small/boot/initrd.img-1"
+    loader=extlinux fs=$2 drive=if=virtio
+    [[ $2 == ext* ]] || loader=isolinux fs=iso
+    [[ $2 != cd ]] || drive=if=ide,media=cdrom
+    start_server "$work/small" --fs="$fs" --boot="$loader" --append="root=/dev/none word=$2" -U "$work/sock"
+    boot_from "^mkvirtfs booted: .*root=/dev/none word=$2 .* with an initrd$" 60 \
+      -drive "file=$uri,format=raw,readonly=on,$drive"
     ;;
   *) fail "no such boot: $2" ;;
 esac
