@@ -30,6 +30,8 @@ constexpr std::array kNames = std::to_array<BootPieceName>({
     {"isolinux.bin", "/usr/lib/ISOLINUX/isolinux.bin", "isolinux"},
     {"isohdpfx.bin", "/usr/lib/ISOLINUX/isohdpfx.bin", "isolinux"},
     {"boot.img", "/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"},
+    {"kernel.img", "/usr/lib/grub/i386-pc/kernel.img", "grub-pc-bin"},
+    {"grub-mkimage", "/usr/bin/grub-mkimage", "grub-common"},
 });
 
 std::string path_of(const BootPieceName& name, const std::string& directory) {

@@ -23,6 +23,7 @@
 #include <span>
 #include <utility>
 
+#include "bootsect/boot_pieces.h"
 #include "bootsect/grub.h"
 #include "support/sha256.h"
 #include "support/text.h"
@@ -221,21 +222,25 @@ Result<std::vector<std::byte>> output_of(const std::vector<std::string>& words) 
 }
 
 Result<Recipe> core_recipe(std::string_view prefix, const std::string& pieces_directory) {
-  const bool installed = pieces_directory.empty();
-  const std::string directory = installed ? "/usr/lib/grub/i386-pc" : pieces_directory;
-  const std::string program = fmt::format("{}/grub-mkimage", installed ? "/usr/bin" : directory);
-  const auto check = [](const std::string& path, int mode, std::string_view package) {
-    if (::access(path.c_str(), mode) == 0) return Result<void>();
-    return Result<void>(fail_missing(errno, path, package));
+  std::string_view package;  // of what was looked for last
+  const auto find = [&](std::string_view name, int mode) -> Result<std::string> {
+    const auto known = std::ranges::find(boot_piece_names(), name, &BootPieceName::name);
+    package = known->package;
+    std::string path = pieces_directory.empty()
+                                 ? std::string(known->path)
+                                 : fmt::format("{}/{}", pieces_directory, name);
+    if (::access(path.c_str(), mode) == 0) return path;
+    return fail_missing(errno, path, package);
   };
-  if (auto done = check(program, X_OK, "grub-common"); !done) return propagate(done);
-  if (auto done = check(directory + "/kernel.img", R_OK, "grub-pc-bin"); !done) {
-    return propagate(done);
-  }
+  const Result<std::string> program = find("grub-mkimage", X_OK);
+  if (!program) return propagate(program);
+  const Result<std::string> kernel = find("kernel.img", R_OK);
+  if (!kernel) return propagate(kernel);
+  const std::string directory = std::filesystem::path(*kernel).parent_path();
   Recipe recipe;
-  recipe.words = {program, "-O", "i386-pc", "-d", directory, "-p", std::string(prefix)};
+  recipe.words = {*program, "-O", "i386-pc", "-d", directory, "-p", std::string(prefix)};
   for (const std::string_view module : grub_modules()) recipe.words.emplace_back(module);
-  recipe.inputs.push_back(program);
+  recipe.inputs.push_back(*program);
   // Modules need others, by a list that is among the files.
   std::error_code error;
   for (const auto& each : std::filesystem::directory_iterator(directory, error)) {
@@ -244,7 +249,7 @@ Result<Recipe> core_recipe(std::string_view prefix, const std::string& pieces_di
       recipe.inputs.push_back(each.path());
     }
   }
-  if (error) return fail_missing(error.value(), directory, "grub-pc-bin");
+  if (error) return fail_missing(error.value(), directory, package);
   std::ranges::sort(recipe.inputs);
   return recipe;
 }

@@ -90,6 +90,70 @@ contains "$(cat "$work/err")" 'has a configuration, boot/SYSLINUX/syslinux.CFG: 
 dump "$work/stick" --fs=fat32 --boot=syslinux --append='root=/dev/vda' --boot-config=ours
 contains "$(file_in "$work/disk.img" 0 boot/syslinux/syslinux.cfg)" 'root=/dev/vda'
 
+# EXTLINUX, with its code in the MBR, and without a table.
+dump "$work/rootfs" --fs=ext4 --table=mbr --boot=extlinux --append=quiet
+id=$(sfdisk --disk-id "$work/disk.img")
+head -c 440 "$work/disk.img" >"$work/code"
+same "$work/code" /usr/lib/syslinux/mbr/mbr.bin
+dd if="$work/disk.img" of="$work/part" bs=1M skip=1 conv=sparse status=none
+e2fsck -fn "$work/part" >"$work/check" 2>&1 || fail "e2fsck: $(cat "$work/check")"
+contains "$(debugfs -R 'cat boot/extlinux/extlinux.conf' "$work/part" 2>/dev/null)" \
+  "APPEND root=PARTUUID=${id#0x}-01 quiet console=tty0"
+debugfs -R "dump boot/extlinux/ldlinux.c32 $work/ldlinux.c32" "$work/part" 2>/dev/null
+same "$work/ldlinux.c32" /usr/lib/syslinux/modules/bios/ldlinux.c32
+rm "$work/ldlinux.c32"
+# What boots is the sector at which the partition begins.
+equal "$(od -An -tu4 -j28 -N4 "$work/part" | tr -d ' ')" 2048 "the volume's first sector"
+dump "$work/rootfs" --fs=ext2 --boot=extlinux --append=root=/dev/vda
+equal "$(od -An -tu4 -j28 -N4 "$work/disk.img" | tr -d ' ')" 0 "the volume's first sector"
+mkdir -p "$work/rootfs/boot/extlinux"
+printf 'DEFAULT mine\n' >"$work/rootfs/boot/extlinux/extlinux.conf"
+dump "$work/rootfs" --fs=ext4 --boot=extlinux
+equal "$(debugfs -R 'cat boot/extlinux/extlinux.conf' "$work/disk.img" 2>/dev/null)" 'DEFAULT mine'
+rm -r "$work/rootfs/boot/extlinux"
+
+# ISOLINUX: a CD that is a disk, too; isohybrid finds nothing to do but its id.
+dump "$work/rootfs" --fs=iso --boot=isolinux --append=root=/dev/sr0
+report=$(xorriso -abort_on SORRY -indev "stdio:$work/disk.img" -check_media -- -report_el_torito plain \
+  -report_system_area plain 2>/dev/null) || fail "xorriso: $report"
+contains "$report" 'El Torito img path :   1  /isolinux/isolinux.bin'
+contains "$report" 'El Torito img opts :   1  boot-info-table isohybrid-suitable'
+contains "$(sfdisk --json "$work/disk.img")" '"type": "17"'
+equal "$(($(stat -c %s "$work/disk.img") % 1048576))" 0 "bytes beyond a cylinder"
+contains "$(isoinfo -R -i "$work/disk.img" -x /isolinux/isolinux.cfg)" '^  APPEND root=/dev/sr0 console=tty0'
+id=$(sfdisk --disk-id "$work/disk.img")
+cp "$work/disk.img" "$work/hybrid.img"
+isohybrid --id "$id" "$work/hybrid.img" >"$work/out" 2>&1 || fail "isohybrid: $(cat "$work/out")"
+same "$work/hybrid.img" "$work/disk.img"
+contains "$("$MKVIRTFS" inspect "$work/rootfs" --fs=iso --boot=isolinux --append=root=/dev/sr0 --map 0)" \
+  "isohybrid's code"
+
+# GRUB: its own partition in a GPT, the last one, unless there is one.
+export XDG_CACHE_HOME=$work/cache
+dump "$work/rootfs" --fs=ext4 --table=gpt --boot=grub --append=quiet
+[[ ! -s $work/err ]] || fail "dump said: $(cat "$work/err")"
+contains "$(sgdisk -v "$work/disk.img")" '^No problems found'
+equal "$(sfdisk --part-type "$work/disk.img" 2)" 21686148-6449-6E6F-744E-656564454649
+id=$(sfdisk --part-uuid "$work/disk.img" 1)
+dd if="$work/disk.img" of="$work/part" bs=1M skip=1 conv=sparse status=none
+contains "$(debugfs -R 'cat boot/grub/grub.cfg' "$work/part" 2>/dev/null)" \
+  "^  linux '/boot/vmlinuz-6.1.0-10-amd64' 'root=PARTUUID=${id,,}' 'quiet' 'console=tty0'"
+first=$(sfdisk --json "$work/disk.img" | python3 -c 'import json, sys
+print(json.load(sys.stdin)["partitiontable"]["partitions"][1]["start"])')
+equal "$(od -An -tu8 -j92 -N8 "$work/disk.img" | tr -d ' ')" "$first" "the first sector of core.img"
+equal "$(find "$work/cache" -name '*.piece' | wc -l)" 1 "kept pieces"
+find "$work/cache" -name '*.piece' -exec cat {} + >"$work/piece"
+dump "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --append=quiet
+# Behind an MBR core.img is as grub-mkimage makes it.
+grub-mkimage -O i386-pc -p '(,msdos1)/boot/grub' -o "$work/core.img" biosdisk part_msdos part_gpt ext2 fat iso9660 \
+  normal linux search search_fs_uuid search_label configfile test echo serial gzio
+cmp -n "$(stat -c %s "$work/core.img")" "$work/core.img" "$work/disk.img" 0 512 || fail "another core.img"
+contains "$("$MKVIRTFS" inspect "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --append=quiet --map 512)" \
+  "GRUB's core.img"
+dump --partition blank,size=1M,type=bios-boot --partition "$work/rootfs,fs=ext4" --boot=grub
+equal "$(sfdisk --json "$work/disk.img" | grep -c '"start"')" 2 "partitions"
+equal "$(od -An -tu8 -j92 -N8 "$work/disk.img" | tr -d ' ')" 2048 "the first sector of core.img"
+
 # A file that names what the disk does not have is reported, with the option that would help.
 echo 'UUID=11111111-2222-4333-8444-555555555555 / ext4 defaults 0 1' >"$work/rootfs/etc/fstab"
 dump --partition "$work/rootfs,fs=ext4"
@@ -117,6 +181,19 @@ fails 1 '--boot=syslinux: SYSLINUX boots from FAT, not from ext4 \(try --fs=fat\
   no "$work/rootfs" --fs=ext4 --boot=syslinux
 fails 1 'SYSLINUX boots from disks with sectors of 512 bytes' \
   no "$work/rootfs" --fs=fat32 --table=gpt --sector-size=4096 --boot=syslinux
+fails 1 '--boot=extlinux: EXTLINUX boots from ext2, ext3 and ext4, not from fat16 \(try --fs=ext4\)' \
+  no "$work/rootfs" --fs=fat16 --boot=extlinux
+fails 1 '--boot=isolinux: ISOLINUX boots from ISO 9660, not from ext4 \(try --fs=iso\)' \
+  no "$work/rootfs" --fs=ext4 --boot=isolinux
+fails 1 'ISOLINUX boots an image that has a partition table of its own' \
+  no "$work/rootfs" --fs=iso --table=mbr --boot=isolinux
+fails 1 '--boot=grub: GRUB for BIOS has no place on a disk without a partition table \(try --table=mbr or --table=gpt\)' \
+  no "$work/rootfs" --fs=ext4 --boot=grub
+fails 1 "GRUB's core.img, bytes 512 to .*, does not fit before partition 1" \
+  no --table=mbr --partition "$work/rootfs,fs=ext4,offset=64K" --boot=grub
+cp /usr/lib/grub/i386-pc/boot.img "$work/pieces.d"
+fails 1 "grub-mkimage.*\(try Debian's package grub-common or --boot-files\)" \
+  no "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --boot-files="$work/pieces.d"
 fails 2 '--boot=lilo: none of syslinux' no "$work/rootfs" --fs=fat --boot=lilo
 fails 2 'one loader boots an image' no "$work/rootfs" --fs=fat --boot=syslinux,syslinux
 fails 2 '--kernel=vmlinuz: nothing boots without a loader' no "$work/rootfs" --fs=fat --kernel=vmlinuz
