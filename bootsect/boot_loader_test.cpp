@@ -111,7 +111,7 @@ TEST_CASE("a made configuration of GRUB quotes what it names") {
                         .initrds = {"ucode.img", "it's.img"},
                         .append = "root=PARTUUID=cafe0001-01  dyndbg=\"file a.c +p\" x;y",
                         .timeout_s = 5}) ==
-        "if serial --unit=0 --speed=115200; then\n"
+        "if serial -u 0 -s 115200; then\n"
         "  terminal_input console serial\n"
         "  terminal_output console serial\n"
         "fi\n"

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -92,7 +93,12 @@ Result<BootPiece> read_boot_piece(std::string_view name, const std::string& dire
     error.hints.push_back({"boot-files"});
     return std::unexpected(std::move(error));
   }
-  piece.bytes.resize(kMostBytes + 1);
+  struct stat status{};
+  if (::fstat(file->get(), &status) != 0) {
+    return fail_errno(Errc::unreadable, errno, "read " + piece.path);
+  }
+  // Of what is too big, one byte more than is allowed says so.
+  piece.bytes.resize(std::min(static_cast<std::size_t>(status.st_size), kMostBytes) + 1);
   std::size_t done = 0;
   while (done < piece.bytes.size()) {
     const ssize_t got = ::read(file->get(), piece.bytes.data() + done, piece.bytes.size() - done);

@@ -90,7 +90,7 @@ std::string parameters(std::string_view append) {
 
 std::string config(const BootEntry& entry) {
   std::string text =
-      "if serial --unit=0 --speed=115200; then\n"
+      "if serial -u 0 -s 115200; then\n"
       "  terminal_input console serial\n"
       "  terminal_output console serial\n"
       "fi\n";
