@@ -226,9 +226,8 @@ Result<Recipe> core_recipe(std::string_view prefix, const std::string& pieces_di
   const auto find = [&](std::string_view name, int mode) -> Result<std::string> {
     const auto known = std::ranges::find(boot_piece_names(), name, &BootPieceName::name);
     package = known->package;
-    std::string path = pieces_directory.empty()
-                                 ? std::string(known->path)
-                                 : fmt::format("{}/{}", pieces_directory, name);
+    std::string path = pieces_directory.empty() ? std::string(known->path)
+                                                : fmt::format("{}/{}", pieces_directory, name);
     if (::access(path.c_str(), mode) == 0) return path;
     return fail_missing(errno, path, package);
   };

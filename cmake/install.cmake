@@ -23,6 +23,18 @@ function(install_room room package export_name)
           FILE_SET HEADERS DESTINATION ${headers_dir} COMPONENT development)
 endfunction()
 
+# What pkg-config links: rooms are listed behind those that they use, so a linker wants them backwards.
+function(linked_rooms out)
+  set(libraries ${ARGN})
+  list(REMOVE_ITEM libraries nbd)  # headers alone
+  list(REVERSE libraries)
+  list(TRANSFORM libraries PREPEND -lmkvirtfs_)
+  list(JOIN libraries " " libraries)
+  set(${out} "${libraries}" PARENT_SCOPE)
+endfunction()
+linked_rooms(nbd_libraries ${nbd_rooms})
+linked_rooms(image_libraries ${image_rooms})
+
 # What find_package() and pkg-config want of a package. The .pc file finds its prefix from where it
 # stands, so that the whole may be moved.
 file(RELATIVE_PATH prefix_from_pc /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)

@@ -38,6 +38,7 @@ check_part() {
   "$@" "$work/part" >"$work/check" 2>&1 || fail "$* partition $number: $(cat "$work/check")"
 }
 
+# shellcheck disable=SC2054  # the commas are those of the words
 four=(--partition "$work/boot,fs=fat32,type=esp,name=EFI,label=ESP,size=64M,attribute=required"
   --partition "$work/rootfs,fs=ext4,type=root-x86-64,name=root,label=root,size=+16M"
   --partition "$work/raw,fs=raw,type=linux,bootable"
@@ -61,11 +62,11 @@ sizes = [each["size"] for each in table["partitions"]]
 assert sizes[0] == 64 << 11 and sizes[2] == 3 << 11 and sizes[3] == 8 << 11, sizes
 assert all(each["start"] % 2048 == 0 for each in table["partitions"]), table'
 parted -sm "$work/gpt.img" unit s print >"$work/parted" 2>&1
-equal "$(sed -nE 's/^([0-9]+):[^:]*:[^:]*:[^:]*:([^:]*):([^:]*):.*/\1 \2 \3/p' "$work/parted")" \
+equal "$(sed -nE 's/^([0-9]+):[^:]*:[^:]*:[^:]*:([^:]*):([^:]*):.*/\1 \2 \3/p' "$work/parted" | sed 's/ *$//')" \
   "1 fat32 EFI
 2 ext4 root
-3  
-4 linux-swap(v1) " "parted's list"
+3
+4 linux-swap(v1)" "parted's list"
 sgdisk -p "$work/gpt.img" >"$work/sgdisk"
 equal "$(awk '$1 ~ /^[1-4]$/ {print $1, $6}' "$work/sgdisk")" "1 EF00
 2 8304
@@ -119,6 +120,7 @@ contains "$("$MKVIRTFS" inspect "${four[@]}" --map 1M)" 'partition 1 .*: boot se
 contains "$("$MKVIRTFS" inspect "${four[@]}" --map)" 'partition 2 .*: file /etc/noise'
 
 # An MBR of six, by letter and byte and alias; parts outside the table; logical ones.
+# shellcheck disable=SC2054
 six=(--table=mbr --disk-id=cafe0001 --partition "$work/boot,fs=fat16,size=32M,bootable"
   --partition "$work/rootfs,fs=ext2,size=16M" --partition blank,size=1M,type=0xda
   --partition blank,size=1M,type=L --partition swap,size=1M

@@ -49,6 +49,12 @@ check_of() {
     *'serve ./tree owners.mtree') echo serves_ext hello ;;
     *'dump ./esp --fs=fat32'*) echo dumps_esp ;;
     *'serve ./seed --preset=cidata'*) echo serves_seed ;;
+    *'serve stick '*--boot=syslinux) echo serves_stick ;;
+    *'dump floppy '*--boot=syslinux*) echo dumps_floppy ;;
+    *'serve rootfs.tar '*--boot=extlinux) echo serves_bootable ;;
+    *'dump live '*--boot=isolinux*) echo dumps_live ;;
+    *'dump ./bootable '*--boot=grub*) echo dumps_bootable ;;
+    *'serve --partition ./esp,'*'--partition swap,'*) echo serves_partitions ;;
     *--tls-psk=keys.psk*) echo serves_with_key ;;
     *'serve ./export '*127.0.0.1:10809) echo serves_ext hello ;;
     *'serve ./site '*192.0.2.1:10809) echo serves_ext hello ;;
@@ -100,6 +106,15 @@ cat >rootfs/sbin/init <<'INIT'
 INIT
 chmod 755 rootfs/sbin/init
 tar -czf rootfs.tar.gz -C rootfs etc
+for name in stick live bootable; do
+  mkdir -p $name/boot
+  cp rootfs/vmlinuz $name/boot/vmlinuz-1
+  cp rootfs/initrd.img $name/boot/initrd.img-1
+done
+tar -cf rootfs.tar -C bootable boot
+mkdir floppy
+printf 'DEFAULT go\nLABEL go\n  BOOT payload.bin\n' >floppy/syslinux.cfg
+head -c 512 /dev/zero >floppy/payload.bin
 echo base | tee base/etc/name >base/etc/kept
 echo overrides >overrides/etc/name
 echo extra | tee etc/extra >etc-extra/extra
@@ -204,6 +219,59 @@ serves_seed() {
   fetch copy
   contains "$(isoinfo -d -i copy)" '^Volume id: cidata$'
   equal "$(isoinfo -R -i copy -x /user-data)" '#cloud-config' user-data
+  stop_recipe
+}
+
+# has_partitions FILE EXPECTED: type and boot flag of each, as sfdisk prints them.
+has_partitions() {
+  equal "$(sfdisk --json "$1" | python3 -c 'import json, sys
+for each in json.load(sys.stdin)["partitiontable"]["partitions"]:
+    print(each["type"], each.get("bootable", False))')" "$2" "partitions of $1"
+}
+
+serves_stick() {
+  start_recipe
+  fetch copy
+  has_partitions copy 'c True'
+  contains "$(mdir -b -i copy@@1M ::)" 'ldlinux\.sys'
+  contains "$(mtype -i copy@@1M ::/syslinux.cfg)" 'vmlinuz-1'
+  stop_recipe
+}
+
+dumps_floppy() {
+  run_to_end
+  quietly fsck.fat -n floppy.img
+  contains "$(mdir -b -i floppy.img ::)" 'ldlinux\.sys'
+}
+
+serves_bootable() {
+  start_recipe
+  fetch copy
+  has_partitions copy '83 True'
+  quietly dd if=copy of=part bs=1M skip=1
+  contains "$(debugfs -R 'cat /boot/extlinux/extlinux.conf' part 2>/dev/null)" 'root=PARTUUID='
+  stop_recipe
+}
+
+dumps_live() {
+  run_to_end
+  contains "$(xorriso -indev live.iso -report_el_torito plain 2>/dev/null)" 'isolinux\.bin'
+  contains "$(isoinfo -R -i live.iso -x /isolinux/isolinux.cfg)" 'vmlinuz-1'
+}
+
+dumps_bootable() {
+  run_to_end
+  has_partitions boot.img '0FC63DAF-8483-4772-8E79-3D69D8477DE4 False
+21686148-6449-6E6F-744E-656564454649 False'
+  quietly sgdisk -v boot.img
+}
+
+serves_partitions() {
+  start_recipe
+  fetch copy
+  has_partitions copy 'C12A7328-F81F-11D2-BA4B-00A0C93EC93B False
+4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709 False
+0657FD6D-A4AB-43C4-84E5-0933C84B4F4F False'
   stop_recipe
 }
 
