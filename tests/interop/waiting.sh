@@ -61,6 +61,7 @@ wait_for() {
 waits() {
   local pattern=$1 begun status=0
   shift
+  : >"$work/stderr"  # what the command before said must not be taken for what this one says
   "$@" >"$work/stdout" 2>"$work/stderr" </dev/null &
   local pid=$!
   server_pids+=("$pid")
