@@ -7,8 +7,11 @@
 
 #include <tuple>
 
+#include "fsgen/fat32/layout.h"
 #include "fsgen/fat32/plan.h"
 #include "fsgen/fat32/testing/read_back.h"
+#include "fsgen/image/size_search.h"
+#include "fsgen/tree/tree_builder.h"
 #include "tests/support/data_order.h"
 #include "tests/support/property.h"
 #include "tests/support/random_tree.h"
@@ -83,5 +86,34 @@ TEST_CASE("random trees are clean and whole as FAT") {
 TEST_CASE("random trees come out of mtools as they went in") {
   check_trees(60, 80, [](const auto& image, const BuiltTree& built) {
     return fat32::testing::differences_by_mtools(image, built);
+  });
+}
+
+TEST_CASE("no default makes a size too small that 0.1 could have") {
+  testing::check_property(100, [] {
+    TreeBuilder builder;
+    const auto crowd = *rc::gen::inRange(0, 3000).as("files in the root");
+    for (int i = 0; i < crowd; ++i) builder.file(fmt::format("f{}", i), i % 8 == 0 ? "x" : "");
+    const BuiltTree built = builder.build();
+    Options options = *random_options().as("options");
+    options.free.reset();
+    const auto fits = [&](Defaults defaults, std::uint64_t sectors) {
+      Options sized = options;
+      sized.defaults = defaults;
+      sized.size_bytes = sectors * options.sector_bytes;
+      return fat32::plan(built.tree, sized);
+    };
+    // The smallest size of 0.1, and one not far from it.
+    std::uint64_t sectors = smallest_that_holds(
+        std::uint64_t{1}, (std::uint64_t{64} << 20) / options.sector_bytes,
+        [&](std::uint64_t count) { return fits(Defaults::v0_1, count).has_value(); });
+    sectors += *rc::gen::inRange<std::uint64_t>(0, 200).as("more sectors");
+    const auto before = fits(Defaults::v0_1, sectors);
+    // Some sizes between those of two widths are none's; those of diskettes are theirs alone.
+    if (!before || fat32::floppy_layout((*before)->size_bytes())) return;
+    const auto now = fits(Defaults::current, sectors);
+    if (!now) RC_FAIL(now.error().what);
+    const std::string objections = fat32::testing::remarks_of_fsck(*now, built);
+    if (!objections.empty()) RC_FAIL(objections);
   });
 }
