@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
+#include <utility>
 
 namespace mkvirtfs {
 
@@ -45,7 +47,13 @@ FormatRegistry::FormatRegistry(std::span<const Format* const> formats,
   const auto kind = [&](const Option& option) {
     return is_of_disk(option.row.name) ? 2 : option.formats.size() > 1 ? 0 : 1;
   };
-  std::ranges::stable_sort(options_, {}, kind);
+  std::vector<Option> ordered;
+  ordered.reserve(options_.size());
+  for (const int wanted : {0, 1, 2}) {
+    std::ranges::copy_if(options_, std::back_inserter(ordered),
+                         [&](const Option& option) { return kind(option) == wanted; });
+  }
+  options_ = std::move(ordered);
 }
 
 bool FormatRegistry::is_of_disk(std::string_view name) const {
