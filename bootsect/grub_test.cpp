@@ -135,7 +135,7 @@ TEST_CASE("what is no piece of GRUB is refused") {
       "not a piece of GRUB for BIOS: boot.img is another version's, or none";
   CHECK(error_of({}, made_core(5000)) == no_boot);
   CHECK(error_of(piece("mbr.bin"), made_core(5000)) == no_boot);
-  for (const std::size_t at : {0x5C, 0x64, 0x66, 0x180, 0x1FE}) {
+  for (const std::size_t at : {0x5Cu, 0x64u, 0x66u, 0x180u, 0x1FEu}) {
     CAPTURE(at);
     std::vector<std::byte> boot = made_boot();
     boot[at] ^= std::byte{1};
@@ -144,7 +144,7 @@ TEST_CASE("what is no piece of GRUB is refused") {
   CHECK(error_of(made_boot(), {}) == "not a piece of GRUB for BIOS: core.img of 0 bytes");
   CHECK(error_of(made_boot(), made_core(0x78001)) ==
         "not a piece of GRUB for BIOS: core.img of 491521 bytes");
-  for (const std::size_t at : {0x1F0, 0x1F4, 0x1FC, 0x1FE}) {
+  for (const std::size_t at : {0x1F0u, 0x1F4u, 0x1FCu, 0x1FEu}) {
     CAPTURE(at);
     std::vector<std::byte> core = made_core(5000);
     core[at] ^= std::byte{1};

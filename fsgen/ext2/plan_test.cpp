@@ -465,7 +465,9 @@ TEST_CASE("values of attributes that have no room otherwise are files in ext4") 
   TreeBuilder builder;
   const std::string shared(9000, 's');
   builder.file("b/many", "x").owner(7, 8);
-  for (int i = 0; i < 30; ++i) builder.xattr(fmt::format("user.{}", i), std::string(3000 + i, 'v'));
+  for (std::size_t i = 0; i < 30; ++i) {
+    builder.xattr(fmt::format("user.{}", i), std::string(3000 + i, 'v'));
+  }
   builder.file("a", "x").xattr("user.first", shared).xattr("user.small", "s");
   builder.file("c", "x").xattr("user.other", shared).xattr("user.empty", "");
   builder.directory("d").xattr("trusted.d", std::string(65536, 'd'));

@@ -101,7 +101,7 @@ TEST_CASE("what is left to applications is blank in all descriptors, or zero as 
   const BuiltTree built = TreeBuilder{}.file("a", "1").build();
   Options options;
   for (const std::byte unused : {std::byte{' '}, std::byte{0}}) {
-    for (const std::uint64_t block : {16, 17}) {
+    for (const std::uint64_t block : {16u, 17u}) {
       const auto bytes = read(planned(built, options), built, block * kBlock + 882, 514);
       CHECK(bytes.front() == std::byte{0});
       CHECK(bytes.back() == std::byte{0});
