@@ -266,7 +266,7 @@ Result<bootsect::BootEntry> Boot::make_entry(
   }
   const auto path_of = [&](const VolumeFile& file) {
     const ReadSources& read = *volumes[file.volume].read;
-    const std::string path = read.tree->path(file.node);
+    std::string path = read.tree->path(file.node);
     if (file.volume == chosen_) return path;
     return files.add(join_path(kCopiedTo, path.substr(path.rfind('/') + 1)), read, file.node);
   };

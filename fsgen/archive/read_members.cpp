@@ -267,9 +267,9 @@ std::uint64_t ReadOptions::reading() const noexcept {
 }
 
 bool is_known_charset(const std::string& name) {
-  const iconv_t conversion = ::iconv_open("UTF-8", name.c_str());
+  iconv_t conversion = ::iconv_open("UTF-8", name.c_str());
   // -1 is what iconv(3) returns for "none".
-  if (conversion == reinterpret_cast<iconv_t>(-1)) return false;
+  if (reinterpret_cast<std::intptr_t>(conversion) == -1) return false;
   ::iconv_close(conversion);
   return true;
 }
