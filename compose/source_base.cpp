@@ -13,6 +13,7 @@
 
 #include "compose/source_name.h"
 #include "fsgen/oci/image_name.h"
+#include "fsgen/tree/tree_path.h"
 #include "support/path.h"
 #include "support/sha256.h"
 
@@ -55,8 +56,7 @@ void SourceBase::add(std::vector<Source> of_volume, Volume volume) {
   volume.first_source = sources.size();
   volume.source_count = of_volume.size();
   for (Source& source : of_volume) {
-    std::string& at = source.place.at;
-    if (!volume.prefix.empty()) at = at.empty() ? volume.prefix : volume.prefix + '/' + at;
+    source.place.at = join_path(volume.prefix, source.place.at);
     sources.push_back(std::move(source));
   }
   volumes.push_back(std::move(volume));
