@@ -42,7 +42,8 @@ constexpr std::string_view kInitrd = "an initrd";
 std::string payload(const TempDir& work) {
   const std::string object = (work / "payload.o").string();
   const std::string path = (work / "payload").string();
-  const Ran as = run_tool({"as", "--32", "-o", object, MKVIRTFS_BOOTSECT_TESTING_DIR "/payload.S"});
+  const std::string source = MKVIRTFS_BOOTSECT_TESTING_DIR "/payload.S";
+  const Ran as = run_tool({"as", "--32", "-o", object, source});
   INFO(as.output);
   REQUIRE(as.status == 0);
   const Ran ld = run_tool(
