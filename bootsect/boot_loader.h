@@ -66,6 +66,8 @@ struct BootLoader {
   std::span<const std::string_view> config_paths{};
   std::string_view made_config{};
   std::string (*config)(const BootEntry& entry) = nullptr;
+  /// Paths in it may have blanks and commas.
+  bool quotes_paths = false;
   /// What the other functions want in `pieces`.
   std::vector<PieceRequest> (*pieces)(const BootPlace& place) = nullptr;
   /// The files that the volume needs, beside a configuration.

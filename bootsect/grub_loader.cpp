@@ -111,6 +111,7 @@ BootLoader grub_loader() noexcept {
           .config_paths = kConfigPaths,
           .made_config = kConfigPaths.front(),
           .config = config,
+          .quotes_paths = true,
           .pieces = pieces_of,
           .files = files_of,
           .wants_bios_boot = true,

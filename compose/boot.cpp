@@ -83,6 +83,25 @@ bool has_init(const SourceTree& tree) {
       [&](std::string_view path) { return bootsect::find_file(tree, path).has_value(); });
 }
 
+/// Whether a configuration can name that path.
+bool is_nameable(std::string_view path, bool quoted) noexcept {
+  return path.find_first_of(quoted ? "\r\n" : " \t\r\n,") == path.npos;
+}
+
+/// A kernel that can be read, and is none for another machine; what is no kernel at all may be
+/// something else that starts by itself.
+Result<void> check_kernel(const ReadSources& read, NodeNo node) {
+  std::array<std::byte, bootsect::kKernelHeadBytes> head{};
+  if (read.tree->node(node).size_bytes < head.size()) return {};
+  if (Result<void> good = read.contents->read(content_no(node), 0, head); !good) return good;
+  const auto architecture = bootsect::kernel_architecture(head);
+  if (!architecture || architecture->starts_with("x86")) return {};
+  return fail(Errc::unsupported,
+              fmt::format("{} is a kernel for {}, and a PC with a BIOS starts those for x86",
+                          read.tree->path(node), *architecture),
+              {{"kernel"}});
+}
+
 /// The file at a path of any volume.
 std::optional<VolumeFile> find_in(const std::vector<BootVolume>& volumes, std::size_t first,
                                   std::string_view path) {
@@ -264,14 +283,29 @@ Result<bootsect::BootEntry> Boot::make_entry(
     if (!initrd) return fail_option({"initrd", path}, "no file of the sources");
     initrds.push_back(*initrd);
   }
-  const auto path_of = [&](const VolumeFile& file) {
+  if (Result<void> good = check_kernel(*volumes[kernel->volume].read, kernel->node); !good) {
+    return propagate(good);
+  }
+  const auto path_of = [&](const VolumeFile& file) -> Result<std::string> {
     const ReadSources& read = *volumes[file.volume].read;
     std::string path = read.tree->path(file.node);
+    if (!is_nameable(path, loader_->quotes_paths)) {
+      return fail(Errc::unsupported,
+                  fmt::format("{}: a configuration of {} names no such path: it has a blank or a "
+                              "comma",
+                              path, loader_->name));
+    }
     if (file.volume == chosen_) return path;
     return files.add(join_path(kCopiedTo, path.substr(path.rfind('/') + 1)), read, file.node);
   };
-  entry.kernel = path_of(*kernel);
-  for (const VolumeFile& initrd : initrds) entry.initrds.push_back(path_of(initrd));
+  Result<std::string> kernel_path = path_of(*kernel);
+  if (!kernel_path) return propagate(kernel_path);
+  entry.kernel = *std::move(kernel_path);
+  for (const VolumeFile& initrd : initrds) {
+    Result<std::string> path = path_of(initrd);
+    if (!path) return propagate(path);
+    entry.initrds.push_back(*std::move(path));
+  }
   Result<std::string> append = append_of(volumes, kernel->volume, !initrds.empty(), bare_volume_id);
   if (!append) return propagate(append);
   entry.append = *std::move(append);

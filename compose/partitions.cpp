@@ -333,6 +333,11 @@ PartitionSpec whole_disk_partition(const ImageSpec& spec, const DiskSettings& di
 Result<void> check_options(const ImageSpec& spec, const FormatRegistry& formats) {
   const Result<DiskSettings> disk = read_disk_options(spec.options, !spec.partitions.empty());
   if (!disk) return propagate(disk);
+  const Result<std::optional<BootSettings>> boot = read_boot_options(spec.options);
+  if (!boot) return propagate(boot);
+  if (*boot) {
+    if (const Result<Boot> made = Boot::make(**boot, *disk); !made) return propagate(made);
+  }
   if (disk->table) {
     const auto draft = draft_partition(whole_disk_partition(spec, *disk, formats), *disk, formats);
     if (!draft) return propagate(draft);

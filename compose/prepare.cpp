@@ -43,6 +43,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+constexpr std::uint64_t kBiosBootBytes = std::uint64_t{1} << 20;
+
 /// The smallest number of threads that a source asks for.
 class ThreadLimit {
  public:
@@ -158,7 +160,11 @@ Result<void> Preparation::check() {
 Result<void> Preparation::draft_disk() {
   std::vector<PartitionSpec> partitions = spec_.partitions;
   if (partitions.empty()) {
-    partitions.push_back(whole_disk_partition(spec_, disk_, formats()));
+    DiskSettings left = disk_;
+    if (left.size_bytes && boot_ && boot_->wants_bios_boot()) {
+      *left.size_bytes -= std::min(*left.size_bytes, kBiosBootBytes);
+    }
+    partitions.push_back(whole_disk_partition(spec_, left, formats()));
   } else if (!spec_.sources.empty() || !spec_.format.empty()) {
     return fail(Errc::usage, "beside partitions there is no source and no file system",
                 {{"partition"}});
@@ -198,7 +204,7 @@ Result<void> Preparation::add_bios_boot() {
   if (has_one) return {};
   PartitionSpec spec;
   spec.holds = PartitionSpec::Holds::blank;
-  spec.size_bytes = std::uint64_t{1} << 20;
+  spec.size_bytes = kBiosBootBytes;
   spec.type = type->name;
   Result<PartitionDraft> draft = draft_partition(std::move(spec), disk_, formats());
   if (!draft) return propagate(draft);

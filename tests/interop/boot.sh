@@ -143,6 +143,9 @@ print(json.load(sys.stdin)["partitiontable"]["partitions"][1]["start"])')
 equal "$(od -An -tu8 -j92 -N8 "$work/disk.img" | tr -d ' ')" "$first" "the first sector of core.img"
 equal "$(find "$work/cache" -name '*.piece' | wc -l)" 1 "kept pieces"
 find "$work/cache" -name '*.piece' -exec cat {} + >"$work/piece"
+dump "$work/rootfs" --fs=ext4 --table=gpt --size=64M --boot=grub --append=quiet
+equal "$(stat -c %s "$work/disk.img")" $((64 << 20)) "the disk with a BIOS-boot partition"
+contains "$(sfdisk --verify "$work/disk.img" 2>&1)" '^No errors detected'
 dump "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --append=quiet
 # Behind an MBR core.img is as grub-mkimage makes it.
 grub-mkimage -O i386-pc -p '(,msdos1)/boot/grub' -o "$work/core.img" biosdisk part_msdos part_gpt ext2 fat iso9660 \
@@ -201,6 +204,13 @@ fails 2 '--kernel=boot/none: no file of the sources' \
   no "$work/rootfs" --fs=fat --boot=syslinux --kernel=boot/none
 fails 2 '--initrd=/etc/passwd: no file of the sources' no "$work/rootfs" --fs=fat --boot=syslinux \
   --kernel=boot/vmlinuz-6.1.0-10-amd64 --initrd=/etc/passwd
+fails 2 'a=.*--boot=lilo: none of' "$MKVIRTFS" serve "a=$work/rootfs,fs=fat,boot=lilo" -U "$work/sock"
+mkdir -p "$work/arm/boot" "$work/blank/boot"
+{ head -c 56 /dev/zero && printf 'ARM\x64' && head -c 4000 /dev/zero; } >"$work/arm/boot/vmlinuz-6.1"
+fails 1 'boot/vmlinuz-6.1 is a kernel for arm64, and a PC with a BIOS starts those for x86' \
+  no "$work/arm" --fs=fat --boot=syslinux --append=root=/dev/vda
+echo kernel >"$work/blank/boot/vmlinuz-6.1 my own"
+fails 1 'names no such path: it has a blank' no "$work/blank" --fs=fat --boot=syslinux --append=root=/dev/vda
 fails 1 'no source has a kernel .*--kernel' no "$work/empty" --fs=fat --boot=syslinux
 fails 1 'the smallest|needs|does not fit|too small' no "$work/rootfs" --fs=fat12 --size=64K --boot=syslinux \
   --append=root=/dev/fd0
