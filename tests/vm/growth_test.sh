@@ -59,7 +59,11 @@ try:
     machine.stdin.write(b"\n\n")  # ends the countdown
     machine.stdin.flush()
     until(rb"=> $")
-    print(command("ext4load ide 0 0x1000000 /last"))
+    loaded = command("ext4load ide 0 0x1000000 /last")
+    while "Bad device specification" in loaded:  # on a busy host U-Boot gives up the disk too early, and looks again
+        command("ide reset")
+        loaded = command("ext4load ide 0 0x1000000 /last")
+    print(loaded)
     print(command(f"crc32 0x1000000 {int(size):x}"))
 finally:
     machine.kill()
