@@ -14,7 +14,6 @@ namespace mkvirtfs::bootsect {
 namespace {
 
 constexpr std::string_view kInstaller = "extlinux";
-constexpr std::string_view kModule = "ldlinux.c32";
 constexpr std::string_view kLoaderFile = "boot/extlinux/ldlinux.sys";
 constexpr std::string_view kModuleFile = "boot/extlinux/ldlinux.c32";
 
@@ -38,16 +37,14 @@ Result<void> check(const BootPlace& place) {
 }
 
 std::vector<PieceRequest> pieces_of(const BootPlace& place) {
-  std::vector<PieceRequest> pieces{{kInstaller, {}}, {kModule, {}}};
-  if (place.table) pieces.push_back({syslinux_mbr_name(*place.table), {}});
-  return pieces;
+  return syslinux_pieces(kInstaller, place);
 }
 
 Result<std::vector<BootFile>> files_of(const PieceBytes& pieces, const BootPlace&) {
   const Result<SyslinuxTemplate> from = find_syslinux(piece(pieces, kInstaller));
   if (!from) return propagate(from);
   return std::vector<BootFile>{{std::string(kLoaderFile), syslinux_file(*from)},
-                               {std::string(kModuleFile), piece(pieces, kModule)}};
+                               {std::string(kModuleFile), piece(pieces, kSyslinuxModule)}};
 }
 
 Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPlace& place,
@@ -55,11 +52,6 @@ Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPl
   const Result<SyslinuxTemplate> from = find_syslinux(piece(pieces, kInstaller));
   if (!from) return propagate(from);
   return extlinux_patches(*from, image, kLoaderFile, place.start_bytes / place.sector_bytes, {});
-}
-
-Result<std::vector<Patch>> disk_patches(const PieceBytes& pieces, const BootPlace& place,
-                                        std::span<const PlacedPart>) {
-  return syslinux_mbr(pieces, *place.table);
 }
 
 }  // namespace
@@ -73,7 +65,7 @@ BootLoader extlinux_loader() noexcept {
           .pieces = pieces_of,
           .files = files_of,
           .volume_patches = volume_patches,
-          .disk_patches = disk_patches};
+          .disk_patches = syslinux_disk_patches};
 }
 
 }  // namespace mkvirtfs::bootsect

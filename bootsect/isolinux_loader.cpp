@@ -14,7 +14,6 @@ namespace mkvirtfs::bootsect {
 namespace {
 
 constexpr std::string_view kLoader = "isolinux.bin";
-constexpr std::string_view kModule = "ldlinux.c32";
 constexpr std::string_view kHybridCode = "isohdpfx.bin";
 constexpr std::string_view kLoaderFile = "isolinux/isolinux.bin";
 constexpr std::string_view kModuleFile = "isolinux/ldlinux.c32";
@@ -46,7 +45,7 @@ Result<void> check(const BootPlace& place) {
 }
 
 std::vector<PieceRequest> pieces_of(const BootPlace&) {
-  return {{kLoader, {}}, {kModule, {}}, {kHybridCode, {}}};
+  return {{kLoader, {}}, {kSyslinuxModule, {}}, {kHybridCode, {}}};
 }
 
 Result<IsolinuxTemplate> template_of(const PieceBytes& pieces) {
@@ -57,7 +56,7 @@ Result<std::vector<BootFile>> files_of(const PieceBytes& pieces, const BootPlace
   Result<IsolinuxTemplate> from = template_of(pieces);
   if (!from) return propagate(from);
   return std::vector<BootFile>{{std::string(kLoaderFile), std::move(from->loader)},
-                               {std::string(kModuleFile), piece(pieces, kModule)}};
+                               {std::string(kModuleFile), piece(pieces, kSyslinuxModule)}};
 }
 
 Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPlace& place,

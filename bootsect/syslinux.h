@@ -80,9 +80,13 @@ Result<std::vector<Patch>> syslinux_patches(const SyslinuxTemplate& from, const 
 BootLoader syslinux_loader() noexcept;
 /// Errc::unsupported for sectors of other than 512 bytes; `loader` is for the message.
 Result<void> check_syslinux_sectors(std::string_view loader, const BootPlace& place);
-/// The piece that is the code of the MBR, and the patch that puts it there.
-std::string_view syslinux_mbr_name(TableKind table) noexcept;
-Result<std::vector<Patch>> syslinux_mbr(const PieceBytes& pieces, TableKind table);
+/// The module without which a loader of version 6 starts nothing.
+inline constexpr std::string_view kSyslinuxModule = "ldlinux.c32";
+/// An installer, the module and, with a table, the code of the MBR.
+std::vector<PieceRequest> syslinux_pieces(std::string_view installer, const BootPlace& place);
+/// The code of the MBR: BootLoader::disk_patches.
+Result<std::vector<Patch>> syslinux_disk_patches(const PieceBytes& pieces, const BootPlace& place,
+                                                 std::span<const PlacedPart> parts);
 /// A configuration for SYSLINUX, EXTLINUX and ISOLINUX.
 std::string syslinux_config(const BootEntry& entry);
 

@@ -15,7 +15,6 @@ namespace mkvirtfs::bootsect {
 namespace {
 
 constexpr std::string_view kInstaller = "syslinux";
-constexpr std::string_view kModule = "ldlinux.c32";
 constexpr std::string_view kLoaderFile = "ldlinux.sys";
 
 /// The directory of the loader comes first, here the root.
@@ -26,6 +25,10 @@ constexpr std::array<std::string_view, 6> kConfigPaths{"extlinux.conf",
                                                        "syslinux/extlinux.conf",
                                                        "syslinux/syslinux.cfg"};
 
+std::string_view mbr_name(TableKind table) noexcept {
+  return table == TableKind::gpt ? "gptmbr.bin" : "mbr.bin";
+}
+
 Result<void> check(const BootPlace& place) {
   if (!place.format.starts_with("fat")) {
     return fail(Errc::unsupported,
@@ -35,16 +38,14 @@ Result<void> check(const BootPlace& place) {
 }
 
 std::vector<PieceRequest> pieces_of(const BootPlace& place) {
-  std::vector<PieceRequest> pieces{{kInstaller, {}}, {kModule, {}}};
-  if (place.table) pieces.push_back({syslinux_mbr_name(*place.table), {}});
-  return pieces;
+  return syslinux_pieces(kInstaller, place);
 }
 
 Result<std::vector<BootFile>> files_of(const PieceBytes& pieces, const BootPlace&) {
   const Result<SyslinuxTemplate> from = find_syslinux(piece(pieces, kInstaller));
   if (!from) return propagate(from);
   return std::vector<BootFile>{{std::string(kLoaderFile), syslinux_file(*from)},
-                               {std::string(kModule), piece(pieces, kModule)}};
+                               {std::string(kSyslinuxModule), piece(pieces, kSyslinuxModule)}};
 }
 
 Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPlace&,
@@ -52,11 +53,6 @@ Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPl
   const Result<SyslinuxTemplate> from = find_syslinux(piece(pieces, kInstaller));
   if (!from) return propagate(from);
   return syslinux_patches(*from, image, kLoaderFile, {});
-}
-
-Result<std::vector<Patch>> disk_patches(const PieceBytes& pieces, const BootPlace& place,
-                                        std::span<const PlacedPart>) {
-  return syslinux_mbr(pieces, *place.table);
 }
 
 }  // namespace
@@ -69,12 +65,15 @@ Result<void> check_syslinux_sectors(std::string_view loader, const BootPlace& pl
               {{"sector-size", fmt::format("{}", kUsualSectorBytes)}});
 }
 
-std::string_view syslinux_mbr_name(TableKind table) noexcept {
-  return table == TableKind::gpt ? "gptmbr.bin" : "mbr.bin";
+std::vector<PieceRequest> syslinux_pieces(std::string_view installer, const BootPlace& place) {
+  std::vector<PieceRequest> pieces{{installer, {}}, {kSyslinuxModule, {}}};
+  if (place.table) pieces.push_back({mbr_name(*place.table), {}});
+  return pieces;
 }
 
-Result<std::vector<Patch>> syslinux_mbr(const PieceBytes& pieces, TableKind table) {
-  const std::string_view name = syslinux_mbr_name(table);
+Result<std::vector<Patch>> syslinux_disk_patches(const PieceBytes& pieces, const BootPlace& place,
+                                                 std::span<const PlacedPart>) {
+  const std::string_view name = mbr_name(*place.table);
   const std::vector<std::byte>& code = piece(pieces, name);
   if (code.empty() || code.size() > kMbrCodeBytes) {
     return fail(Errc::unsupported, fmt::format("{} has {} bytes, and an MBR has room for {}", name,
@@ -106,7 +105,7 @@ BootLoader syslinux_loader() noexcept {
           .pieces = pieces_of,
           .files = files_of,
           .volume_patches = volume_patches,
-          .disk_patches = disk_patches};
+          .disk_patches = syslinux_disk_patches};
 }
 
 }  // namespace mkvirtfs::bootsect
