@@ -25,6 +25,7 @@
 
 #include "bootsect/boot_pieces.h"
 #include "bootsect/grub.h"
+#include "support/file_bytes.h"
 #include "support/sha256.h"
 #include "support/text.h"
 #include "support/unique_fd.h"
@@ -37,7 +38,7 @@ constexpr std::string_view kSuffix = ".piece";
 constexpr std::size_t kDigestBytes = 32;
 constexpr std::size_t kMostBytes = 4u << 20;
 constexpr std::size_t kMostKept = 32;
-constexpr int kMostMilliseconds = 60'000;
+constexpr int kMostSeconds = 60;
 
 /// A program with its arguments, and all files that it reads.
 struct Recipe {
@@ -86,40 +87,13 @@ UniqueFd open_cache(const std::string& path) {
   return directory;
 }
 
-/// nullopt for what is no regular file, too big, or cannot be read.
-std::optional<std::vector<std::byte>> read_all(int fd) {
-  struct stat status{};
-  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
-      static_cast<std::uint64_t>(status.st_size) > kMostBytes) {
-    return std::nullopt;
-  }
-  std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
-  for (std::size_t at = 0; at < bytes.size();) {
-    const ssize_t got = ::pread(fd, bytes.data() + at, bytes.size() - at, static_cast<off_t>(at));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return std::nullopt;
-    at += static_cast<std::size_t>(got);
-  }
-  return bytes;
-}
-
-bool write_all(int fd, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t done = ::write(fd, bytes.data(), bytes.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(done));
-  }
-  return true;
-}
-
 std::optional<std::vector<std::byte>> find_kept(const std::string& path, const std::string& name) {
   const UniqueFd directory = open_cache(path);
   if (!directory) return std::nullopt;
   const UniqueFd file(
       ::openat(directory.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!file) return std::nullopt;
-  auto bytes = read_all(file.get());
+  auto bytes = read_all(file.get(), kMostBytes);
   if (!bytes || bytes->size() <= kDigestBytes) return std::nullopt;
   const auto piece = std::span(*bytes).first(bytes->size() - kDigestBytes);
   if (!std::ranges::equal(digest_of(piece), std::span(*bytes).last(kDigestBytes))) {
@@ -206,16 +180,25 @@ Result<std::vector<std::byte>> output_of(const std::vector<std::string>& words) 
   }
   const UniqueFd handle(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   pollfd ended{handle.get(), POLLIN, 0};
-  if (handle) ::poll(&ended, 1, kMostMilliseconds);
-  if (handle && ended.revents == 0) ::kill(pid, SIGKILL);
+  int answers = 1;
+  if (handle) {
+    do {
+      answers = ::poll(&ended, 1, kMostSeconds * 1000);
+    } while (answers < 0 && errno == EINTR);
+  }
+  if (answers < 1) ::kill(pid, SIGKILL);
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
-  auto bytes = read_all(output.get());
+  if (answers < 1) {
+    return fail(Errc::unsupported, fmt::format("{} did not end in {} s", words[0], kMostSeconds));
+  }
+  auto bytes = read_all(output.get(), kMostBytes);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && bytes && !bytes->empty()) {
     return *std::move(bytes);
   }
-  const std::vector<std::byte> said = read_all(messages.get()).value_or(std::vector<std::byte>());
+  const std::vector<std::byte> said =
+      read_all(messages.get(), kMostBytes).value_or(std::vector<std::byte>());
   const std::string_view text = as_text(said);
   return fail(Errc::unsupported,
               fmt::format("{} failed: {}", words[0], text.substr(0, text.find('\n'))));

@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "fsgen/stream/packing.h"
+#include "support/file_bytes.h"
 #include "support/sha256.h"
 #include "support/text.h"
 #include "support/unique_fd.h"
@@ -92,32 +93,6 @@ void make_directories(const std::string& path) {
     ::mkdir(path.substr(0, slash).c_str(), 0700);
   }
   ::mkdir(path.c_str(), 0700);  // if none of it can be made, opening it fails
-}
-
-std::optional<std::vector<std::byte>> read_all(int fd, std::uint64_t most_bytes) {
-  struct stat status{};
-  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size < 0 ||
-      static_cast<std::uint64_t>(status.st_size) > most_bytes) {
-    return std::nullopt;
-  }
-  std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
-  for (std::size_t at = 0; at < bytes.size();) {
-    const ssize_t got = ::read(fd, bytes.data() + at, bytes.size() - at);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return std::nullopt;
-    at += static_cast<std::size_t>(got);
-  }
-  return bytes;
-}
-
-bool write_all(int fd, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t done = ::write(fd, bytes.data(), bytes.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(done));
-  }
-  return true;
 }
 
 std::vector<std::byte> as_bytes(std::string_view text) {
