@@ -106,15 +106,16 @@ std::string_view value_of(const NamedVolume& volume, std::string_view kind) {
   return kind == "LABEL" ? volume.label : volume.name;
 }
 
-/// The option that gives a volume this id.
-Setting setting_of(const NamedId& id) {
-  if (id.kind == "UUID") return {"uuid", id.value};
-  if (id.kind == "LABEL") return {"label", id.value};
-  if (id.kind == "PARTLABEL") return {"name", id.value};
+/// The option that gives a volume this id; none for a UUID that no format takes.
+std::vector<Setting> hints_for(const NamedId& id) {
+  if (id.kind == "UUID" && !is_uuid(id.value)) return {};
+  if (id.kind == "UUID") return {{"uuid", id.value}};
+  if (id.kind == "LABEL") return {{"label", id.value}};
+  if (id.kind == "PARTLABEL") return {{"name", id.value}};
   constexpr std::size_t kMbrIdDigits = 8;
   const bool is_mbr = id.value.size() == kMbrIdDigits + 3;
-  return is_mbr ? Setting{"disk-id", id.value.substr(0, kMbrIdDigits)}
-                : Setting{"partuuid", id.value};
+  if (is_mbr) return {{"disk-id", id.value.substr(0, kMbrIdDigits)}};
+  return {{"partuuid", id.value}};
 }
 
 }  // namespace
@@ -156,7 +157,7 @@ void remark_on_named_ids(const std::vector<NamedVolume>& volumes, Remarks& remar
         remarks.add(Remark::About::named_id, LogLevel::warning,
                     fmt::format("/{} names {}={}, and nothing here has that{}", path, id.kind,
                                 id.value, known.empty() ? "" : ": " + known),
-                    {}, {setting_of(id)});
+                    {}, hints_for(id));
       }
     }
   }

@@ -26,11 +26,12 @@ TEST_CASE("ids are found in what names file systems, comments and variables asid
 }
 
 TEST_CASE("a file that names what no volume has is remarked on once, with what is there") {
-  const BuiltTree root = TreeBuilder()
-                             .file("etc/fstab", "UUID=aaaa / ext4\nLABEL=data /data ext4\n")
-                             .file("loader/entries/a.conf", "options root=PARTUUID=CAFE0001-02\n")
-                             .file("boot/grub/grub.cfg", "linux /k root=UUID=aaaa\n")
-                             .build();
+  const BuiltTree root =
+      TreeBuilder()
+          .file("etc/fstab", "UUID=aaaa-bbbb / ext4\nLABEL=data /data ext4\nUUID=12 /x ext4\n")
+          .file("loader/entries/a.conf", "options root=PARTUUID=CAFE0001-02\n")
+          .file("boot/grub/grub.cfg", "linux /k root=UUID=aaaa-bbbb\n")
+          .build();
   Resources resources;
   Remarks remarks(resources);
   remark_on_named_ids({{.what = "partition 1", .uuid = "bbbb", .partuuid = "cafe0001-01"},
@@ -41,11 +42,14 @@ TEST_CASE("a file that names what no volume has is remarked on once, with what i
                         .partuuid = "cafe0001-02"}},
                       remarks);
   const std::vector<Remark> said = remarks.take();
-  REQUIRE(said.size() == 2);
+  REQUIRE(said.size() == 3);
   CHECK(said[0].what ==
-        "/etc/fstab names UUID=aaaa, and nothing here has that: partition 1 has bbbb, partition 2 "
+        "/etc/fstab names UUID=aaaa-bbbb, and nothing here has that: partition 1 has bbbb, "
+        "partition 2 "
         "has cccc");
   REQUIRE(said[0].hints.size() == 1);
   CHECK(said[0].hints.front().option == "uuid");
+  CHECK(said[0].hints.front().value == "aaaa-bbbb");
   CHECK(said[1].what == "/etc/fstab names LABEL=data, and nothing here has that");
+  CHECK(said[2].hints.empty());  // no format takes 12
 }
