@@ -57,7 +57,7 @@ struct Contents {
   Xattrs xattrs;
   Sequence sequence;               ///< of the nodes, as their data is placed
   std::vector<OwnFile> own_files;  ///< by inode
-  /// With quota: who has something, sorted. Projects: only 0.
+  /// With quota: the owners of the nodes, by id. The only project is 0.
   std::vector<std::uint32_t> users;
   std::vector<std::uint32_t> groups;
   std::uint64_t data_blocks = 0;  ///< of files, symlinks and directories, without mapping blocks

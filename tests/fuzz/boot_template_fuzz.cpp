@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What is said to be a piece of a boot loader, by the first byte: of ISOLINUX (432 bytes of code,
-// then the loader) or of GRUB (512 bytes of boot.img, then core.img). What is taken can be filled
-// in, and keeps its length; what is refused is reported on one line.
+// Pieces of a boot loader. The first byte chooses the loader: ISOLINUX (432 bytes of code, then the
+// loader) or GRUB (512 bytes of boot.img, then core.img). An accepted piece can be patched and
+// keeps its length. A refused one gives an error of one line.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
