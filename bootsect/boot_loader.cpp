@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "bootsect/boot_loader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cassert>
@@ -22,6 +24,16 @@ const BootLoader* find_boot_loader(std::string_view name) noexcept {
   const auto loaders = boot_loaders();
   const auto found = std::ranges::find(loaders, name, &BootLoader::name);
   return found == loaders.end() ? nullptr : &*found;
+}
+
+Result<void> check_pair(const BootLoader& one, const BootLoader& other) {
+  if (one.name == other.name) {
+    return fail(Errc::unsupported, fmt::format("{} is there twice", one.title));
+  }
+  if (one.mbr_code.empty() || other.mbr_code.empty() || one.mbr_code == other.mbr_code) return {};
+  return fail(Errc::unsupported,
+              fmt::format("the first sector has room for the code of one, {}'s or {}'s", one.title,
+                          other.title));
 }
 
 const std::vector<std::byte>& piece(const PieceBytes& pieces, std::string_view name) {

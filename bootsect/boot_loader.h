@@ -57,7 +57,11 @@ struct BootFile {
 };
 
 struct BootLoader {
-  std::string_view name{};  ///< as --boot has it
+  std::string_view name{};   ///< as --boot has it
+  std::string_view title{};  ///< for messages: "SYSLINUX"
+  /// Whose code the first sector of the disk has; loaders of which this is the same go together.
+  /// "": that sector is none of its business, because other firmware than a BIOS starts it.
+  std::string_view mbr_code{};
   /// Whether it starts from there. Errc::unsupported with the reason, and the option that would
   /// help as a hint.
   Result<void> (*check)(const BootPlace& place) = nullptr;
@@ -92,6 +96,9 @@ struct BootLoader {
 std::span<const BootLoader> boot_loaders() noexcept;
 /// nullptr when there is none of that name.
 const BootLoader* find_boot_loader(std::string_view name) noexcept;
+
+/// Whether two loaders go together on one disk. Errc::unsupported with the reason.
+Result<void> check_pair(const BootLoader& one, const BootLoader& other);
 
 /// A piece that was asked for.
 const std::vector<std::byte>& piece(const PieceBytes& pieces, std::string_view name);

@@ -2,6 +2,10 @@
 #include "bootsect/boot_loader.h"
 
 #include <catch2/catch.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <string>
@@ -30,22 +34,41 @@ std::optional<TableKind> table_of(const std::string& name) {
   return name == "mbr" ? TableKind::mbr : TableKind::gpt;
 }
 
-/// What docs/booting.md says of each loader, format and table: "works", or "refused: why".
-std::map<std::string, std::string> documented() {
-  std::map<std::string, std::string> rows;
+/// The cells of the table of docs/booting.md that has this head, row by row.
+std::vector<std::vector<std::string>> documented_table(const std::string& head) {
+  std::vector<std::vector<std::string>> rows;
   std::ifstream file(MKVIRTFS_BOOTING_DOCUMENT);
   REQUIRE(file);
   bool is_table = false;
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("| loader | format |")) is_table = true;
     if (!line.starts_with("|")) is_table = false;
-    if (!is_table || line.starts_with("| loader") || line.starts_with("|---")) continue;
-    const std::vector<std::string> cells = split(line.substr(2, line.size() - 4), " | ");
+    if (is_table && !line.starts_with("|---")) {
+      rows.push_back(split(line.substr(2, line.size() - 4), " | "));
+    }
+    if (line.starts_with(head)) is_table = true;
+  }
+  return rows;
+}
+
+/// A row says "works", or "refused: " and what the error says.
+void check_documented(const std::string& row, const Result<void>& checked) {
+  if (checked) {
+    CHECK(row == "works");
+    return;
+  }
+  REQUIRE(row.starts_with("refused: "));
+  CHECK(checked.error().what.find(row.substr(9)) != std::string::npos);
+}
+
+/// What docs/booting.md says of each loader, format and table.
+std::map<std::string, std::string> documented() {
+  std::map<std::string, std::string> rows;
+  for (const std::vector<std::string>& cells : documented_table("| loader | format |")) {
     REQUIRE(cells.size() == 4);
     for (const std::string& format : split(cells[1], ", ")) {
       for (const std::string& table : split(cells[2], ", ")) {
         const bool is_new = rows.emplace(cells[0] + " " + format + " " + table, cells[3]).second;
-        INFO(line);
+        INFO(cells[0]);
         CHECK(is_new);
       }
     }
@@ -65,16 +88,30 @@ TEST_CASE("each pair of loader, format and table is documented, and as it is") {
         INFO(key);
         const auto row = rows.find(key);
         REQUIRE(row != rows.end());
-        const Result<void> checked = loader.check({.format = format, .table = table_of(table)});
-        if (checked) {
-          CHECK(row->second == "works");
-        } else {
-          REQUIRE(row->second.starts_with("refused: "));
-          CHECK(checked.error().what.find(row->second.substr(9)) != std::string::npos);
-        }
+        check_documented(row->second, loader.check({.format = format, .table = table_of(table)}));
       }
     }
   }
+}
+
+TEST_CASE("each pair of loaders is documented, and as it is") {
+  auto rows = documented_table("| loaders | |");
+  const auto loaders = boot_loaders();
+  for (std::size_t one = 0; one < loaders.size(); ++one) {
+    for (std::size_t other = one + 1; other < loaders.size(); ++other) {
+      const std::string pair = fmt::format("{}, {}", loaders[one].name, loaders[other].name);
+      INFO(pair);
+      const auto row = std::ranges::find(rows, pair, [](const auto& cells) { return cells[0]; });
+      REQUIRE(row != rows.end());
+      REQUIRE(row->size() == 2);
+      check_documented((*row)[1], check_pair(loaders[one], loaders[other]));
+      CHECK(check_pair(loaders[one], loaders[other]).has_value() ==
+            check_pair(loaders[other], loaders[one]).has_value());
+      rows.erase(row);
+    }
+    CHECK(!check_pair(loaders[one], loaders[one]));
+  }
+  CHECK(rows.empty());
 }
 
 TEST_CASE("no loader starts from sectors of 4096 bytes") {

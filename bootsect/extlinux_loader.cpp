@@ -58,6 +58,8 @@ Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPl
 
 BootLoader extlinux_loader() noexcept {
   return {.name = "extlinux",
+          .title = "EXTLINUX",
+          .mbr_code = "SYSLINUX",
           .check = check,
           .config_paths = kConfigPaths,
           .made_config = kConfigPaths.front(),

@@ -107,6 +107,8 @@ std::string config(const BootEntry& entry) {
 
 BootLoader grub_loader() noexcept {
   return {.name = "grub",
+          .title = "GRUB",
+          .mbr_code = "GRUB",
           .check = check,
           .config_paths = kConfigPaths,
           .made_config = kConfigPaths.front(),

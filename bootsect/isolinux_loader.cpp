@@ -70,6 +70,8 @@ Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPl
 
 BootLoader isolinux_loader() noexcept {
   return {.name = "isolinux",
+          .title = "ISOLINUX",
+          .mbr_code = "ISOLINUX",
           .check = check,
           .config_paths = kConfigPaths,
           .made_config = "isolinux/isolinux.cfg",

@@ -98,6 +98,8 @@ std::string syslinux_config(const BootEntry& entry) {
 
 BootLoader syslinux_loader() noexcept {
   return {.name = "syslinux",
+          .title = "SYSLINUX",
+          .mbr_code = "SYSLINUX",
           .check = check,
           .config_paths = kConfigPaths,
           .made_config = "syslinux.cfg",

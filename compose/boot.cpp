@@ -166,73 +166,110 @@ struct Boot::Files {
 };
 
 Result<Boot> Boot::make(const BootSettings& settings, const DiskSettings& disk) {
-  if (settings.loaders.size() != 1) {
-    return fail_option({"boot", fmt::format("{}", fmt::join(settings.loaders, ","))},
-                       "one loader boots an image");
+  Boot boot(settings);
+  for (const std::string& name : settings.loaders) {
+    const bootsect::BootLoader* const loader = bootsect::find_boot_loader(name);
+    if (loader == nullptr) {
+      std::vector<std::string_view> known;
+      for (const bootsect::BootLoader& each : bootsect::boot_loaders()) known.push_back(each.name);
+      return fail_option({"boot", name}, fmt::format("none of {}", fmt::join(known, ", ")));
+    }
+    for (const Start& before : boot.starts_) {
+      Result<void> good = bootsect::check_pair(*before.loader, *loader);
+      if (good) continue;
+      return fail_option({"boot", fmt::format("{}", fmt::join(settings.loaders, ","))},
+                         std::move(good).error().what);
+    }
+    boot.starts_.push_back(
+        {.loader = loader, .place = {.table = disk.table, .sector_bytes = disk.sector_bytes}});
   }
-  const std::string& name = settings.loaders.front();
-  const bootsect::BootLoader* const loader = bootsect::find_boot_loader(name);
-  if (loader == nullptr) {
-    std::vector<std::string_view> known;
-    for (const bootsect::BootLoader& each : bootsect::boot_loaders()) known.push_back(each.name);
-    return fail_option({"boot", name}, fmt::format("none of {}", fmt::join(known, ", ")));
-  }
-  return Boot(settings, *loader, {.table = disk.table, .sector_bytes = disk.sector_bytes});
+  return boot;
 }
 
-Result<std::size_t> Boot::choose(const std::vector<BootVolume>& volumes) {
-  Result<void> good = fail(Errc::unsupported, "there is no file system to boot from");
-  const bool is_chosen = std::ranges::any_of(volumes, &BootVolume::is_chosen);
-  for (std::size_t at = 0; at < volumes.size(); ++at) {
-    if (is_chosen && !volumes[at].is_chosen) continue;
-    bootsect::BootPlace place = place_;
+/// The first of `order` from which the loader starts; of several refusals, the first one counts.
+Result<void> Boot::find_volume(const std::vector<BootVolume>& volumes,
+                               std::span<const std::size_t> order, Start& start) {
+  Result<void> refused;
+  for (const std::size_t at : order) {
+    bootsect::BootPlace place = start.place;
     place.format = volumes[at].format;
     place.partition = volumes[at].partition;
-    Result<void> tried = loader_->check(place);
-    if (tried) {
-      place_ = place;
-      chosen_ = at;
-      return at;
+    Result<void> good = start.loader->check(place);
+    if (good) {
+      start.place = place;
+      start.volume = at;
+      start.read = volumes[at].read;
+      return {};
     }
-    good = std::move(tried);
+    if (refused) refused = std::move(good);
   }
-  Error error = std::move(good).error();
-  error.at_fault = {"boot", std::string(loader_->name)};
+  if (refused) refused = fail(Errc::unsupported, "there is no file system to boot from");
+  Error error = std::move(refused).error();
+  error.at_fault = {"boot", std::string(start.loader->name)};
   return std::unexpected(std::move(error));
 }
 
-Result<void> Boot::read_pieces(bootsect::MadePieces& made_pieces) {
-  for (const bootsect::PieceRequest& request : loader_->pieces(place_)) {
+Result<void> Boot::choose(const std::vector<BootVolume>& volumes) {
+  std::vector<std::size_t> order;  // what is chosen comes first
+  for (const bool is_chosen : {true, false}) {
+    for (std::size_t at = 0; at < volumes.size(); ++at) {
+      if (volumes[at].is_chosen == is_chosen) order.push_back(at);
+    }
+  }
+  const auto chosen_count = std::ranges::count_if(volumes, &BootVolume::is_chosen);
+  const auto chosen = std::span(order).first(static_cast<std::size_t>(chosen_count));
+  for (Start& start : starts_) {
+    Result<void> good = find_volume(volumes, order, start);
+    if (good) continue;
+    // Another format would suit this loader, and not the others.
+    if (starts_.size() > 1 && volumes.size() == 1) good.error().hints = {{"partition"}};
+    return good;
+  }
+  const auto is_bios = [](const Start& start) { return !start.loader->mbr_code.empty(); };
+  const auto is_active = [&](const Start& start) {
+    return is_bios(start) && (chosen.empty() || volumes[start.volume].is_chosen);
+  };
+  const auto first = std::ranges::find_if(starts_, is_bios);
+  const auto active = std::ranges::find_if(starts_, is_active);
+  if (active != starts_.end()) active_ = active->read;
+  if (active != starts_.end() || first == starts_.end()) return {};
+  return find_volume(volumes, chosen, *first);
+}
+
+Result<void> Boot::read_pieces(bootsect::MadePieces& made_pieces, Start& start) const {
+  for (const bootsect::PieceRequest& request : start.loader->pieces(start.place)) {
     if (!request.parameter.empty()) {
       auto made = made_pieces.grub_core(request.parameter, settings_.files_directory);
       if (!made) return propagate(made);
-      pieces_.insert_or_assign(std::string(request.name), *std::move(made));
+      start.pieces.insert_or_assign(std::string(request.name), *std::move(made));
       continue;
     }
     Result<bootsect::BootPiece> read =
         bootsect::read_boot_piece(request.name, settings_.files_directory);
     if (!read) return propagate(read);
-    pieces_.insert_or_assign(std::string(request.name), std::move(read->bytes));
+    start.pieces.insert_or_assign(std::string(request.name), std::move(read->bytes));
   }
   return {};
 }
 
-Result<std::string> Boot::append_of(const std::vector<BootVolume>& volumes,
+Result<std::string> Boot::append_of(const std::vector<BootVolume>& volumes, std::size_t boot_volume,
                                     std::size_t kernel_volume, bool has_initrd,
                                     const std::function<Result<std::string>()>& bare_volume_id) {
   std::string append;
   if (!has_word(settings_.append, "root")) {
-    std::size_t root = has_init(*volumes[kernel_volume].read->tree) ? kernel_volume : chosen_;
+    std::size_t root = has_init(*volumes[kernel_volume].read->tree) ? kernel_volume : boot_volume;
     for (std::size_t at = 0; at < volumes.size(); ++at) {
       if (volumes[at].is_root) root = at;
     }
     if (!volumes[root].partuuid.empty()) {
       append = fmt::format("root=PARTUUID={}", volumes[root].partuuid);
     } else if (has_initrd) {
-      Result<std::string> id = bare_volume_id();
-      if (!id) return propagate(id);
-      named_volume_id_ = *id;
-      append = fmt::format("root=UUID={}", *id);
+      if (!named_volume_id_) {
+        Result<std::string> id = bare_volume_id();
+        if (!id) return propagate(id);
+        named_volume_id_ = *std::move(id);
+      }
+      append = fmt::format("root=UUID={}", *named_volume_id_);
     } else {
       return fail(Errc::usage,
                   "a kernel by itself finds no file system by its UUID: without a partition table "
@@ -251,20 +288,20 @@ Result<std::string> Boot::append_of(const std::vector<BootVolume>& volumes,
 }
 
 Result<bootsect::BootEntry> Boot::make_entry(
-    const std::vector<BootVolume>& volumes,
+    const std::vector<BootVolume>& volumes, const Start& start,
     const std::function<Result<std::string>()>& bare_volume_id, Files& files) {
   bootsect::BootEntry entry;
   entry.timeout_s = settings_.timeout_s;
   std::optional<VolumeFile> kernel;
   std::vector<VolumeFile> initrds;
   if (!settings_.kernel.empty()) {
-    kernel = find_in(volumes, chosen_, settings_.kernel);
+    kernel = find_in(volumes, start.volume, settings_.kernel);
     if (!kernel) {
       return fail_option({"kernel", settings_.kernel}, "no file of the sources");
     }
   } else {
     for (std::size_t at = 0; at < volumes.size() && !kernel; ++at) {
-      const std::size_t volume = at == 0 ? chosen_ : at <= chosen_ ? at - 1 : at;
+      const std::size_t volume = at == 0 ? start.volume : at <= start.volume ? at - 1 : at;
       const auto found = bootsect::find_kernel(*volumes[volume].read->tree);
       if (!found) continue;
       kernel = VolumeFile{volume, found->kernel};
@@ -279,7 +316,7 @@ Result<bootsect::BootEntry> Boot::make_entry(
     }
   }
   for (const std::string& path : settings_.initrds) {
-    const auto initrd = find_in(volumes, chosen_, path);
+    const auto initrd = find_in(volumes, start.volume, path);
     if (!initrd) return fail_option({"initrd", path}, "no file of the sources");
     initrds.push_back(*initrd);
   }
@@ -289,13 +326,13 @@ Result<bootsect::BootEntry> Boot::make_entry(
   const auto path_of = [&](const VolumeFile& file) -> Result<std::string> {
     const ReadSources& read = *volumes[file.volume].read;
     std::string path = read.tree->path(file.node);
-    if (!is_nameable(path, loader_->quotes_paths)) {
+    if (!is_nameable(path, start.loader->quotes_paths)) {
       return fail(Errc::unsupported,
                   fmt::format("{}: a configuration of {} names no such path: it has a blank or a "
                               "comma",
-                              path, loader_->name));
+                              path, start.loader->name));
     }
-    if (file.volume == chosen_) return path;
+    if (file.volume == start.volume) return path;
     return files.add(join_path(kCopiedTo, path.substr(path.rfind('/') + 1)), read, file.node);
   };
   Result<std::string> kernel_path = path_of(*kernel);
@@ -306,17 +343,18 @@ Result<bootsect::BootEntry> Boot::make_entry(
     if (!path) return propagate(path);
     entry.initrds.push_back(*std::move(path));
   }
-  Result<std::string> append = append_of(volumes, kernel->volume, !initrds.empty(), bare_volume_id);
+  Result<std::string> append =
+      append_of(volumes, start.volume, kernel->volume, !initrds.empty(), bare_volume_id);
   if (!append) return propagate(append);
   entry.append = *std::move(append);
   return entry;
 }
 
-Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes,
+Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes, const Start& start,
                                      const std::function<Result<std::string>()>& bare_volume_id,
                                      Files& files, Remarks& remarks) {
-  const SourceTree& tree = *volumes[chosen_].read->tree;
-  const auto known = find_config(tree, *loader_, place_.format.starts_with("fat"));
+  const SourceTree& tree = *volumes[start.volume].read->tree;
+  const auto known = find_config(tree, *start.loader, start.place.format.starts_with("fat"));
   const bool makes_one = !settings_.kernel.empty() || !settings_.initrds.empty() ||
                          !settings_.append.empty() || settings_.timeout_s;
   if (known && !settings_.replaces_config) {
@@ -329,52 +367,88 @@ Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes,
     }
     return {};
   }
-  Result<bootsect::BootEntry> entry = make_entry(volumes, bare_volume_id, files);
+  Result<bootsect::BootEntry> entry = make_entry(volumes, start, bare_volume_id, files);
   if (!entry) return propagate(entry);
-  const std::string text = loader_->config(*entry);
+  const std::string text = start.loader->config(*entry);
   const auto bytes = std::as_bytes(std::span(text));
-  files.add(known.value_or(std::string(loader_->made_config)), {bytes.begin(), bytes.end()});
+  files.add(known.value_or(std::string(start.loader->made_config)), {bytes.begin(), bytes.end()});
   return {};
 }
 
+/// All files are known before the first is added: no loader takes another's for the user's.
 Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
                              const std::vector<BootVolume>& volumes,
+                             std::span<const std::byte> seed,
                              const std::function<Result<std::string>()>& bare_volume_id,
                              Remarks& remarks) {
-  if (Result<void> good = read_pieces(made_pieces); !good) return good;
-  place_.disk_id = bootsect::DiskIds::derived(volumes[chosen_].read->tree->id(), 0).mbr;
-  Files files;
-  if (Result<void> good = add_configuration(volumes, bare_volume_id, files, remarks); !good) {
-    return good;
+  struct Added {
+    Files files;
+    std::string loaders;
+  };
+  std::map<std::size_t, Added> added;  // by volume
+  for (Start& start : starts_) {
+    if (Result<void> good = read_pieces(made_pieces, start); !good) return good;
+    start.place.disk_id = bootsect::DiskIds::derived(seed, 0).mbr;
+    Added& to = added[start.volume];
+    if (Result<void> good = add_configuration(volumes, start, bare_volume_id, to.files, remarks);
+        !good) {
+      return good;
+    }
+    Result<std::vector<bootsect::BootFile>> own = start.loader->files(start.pieces, start.place);
+    if (!own) return propagate(own);
+    for (bootsect::BootFile& file : *own) to.files.add(std::move(file.path), std::move(file.bytes));
+    to.loaders += fmt::format("{}{}", to.loaders.empty() ? "" : ",", start.loader->name);
   }
-  Result<std::vector<bootsect::BootFile>> own = loader_->files(pieces_, place_);
-  if (!own) return propagate(own);
-  for (bootsect::BootFile& file : *own) files.add(std::move(file.path), std::move(file.bytes));
-  ReadSources& read = *volumes[chosen_].read;
-  return read.add(files.layer(read.tree->newest_mtime()), std::string(loader_->name));
+  for (const auto& [volume, to] : added) {
+    ReadSources& read = *volumes[volume].read;
+    if (Result<void> good = read.add(to.files.layer(read.tree->newest_mtime()), to.loaders);
+        !good) {
+      return good;
+    }
+  }
+  return {};
 }
 
-void Boot::add_wishes(PlanRequest& request) const {
-  request.boot_file = loader_->boot_file;
-  request.align_bytes = loader_->align_bytes;
+void Boot::add_wishes(const ReadSources& volume, PlanRequest& request) const {
+  for (const Start& start : starts_) {
+    if (start.read != &volume) continue;
+    if (!start.loader->boot_file.empty()) request.boot_file = start.loader->boot_file;
+    request.align_bytes = std::max(request.align_bytes, start.loader->align_bytes);
+  }
 }
 
 bool Boot::wants_bios_boot() const noexcept {
-  return loader_->wants_bios_boot && place_.table == bootsect::TableKind::gpt;
+  return std::ranges::any_of(starts_, [](const Start& start) {
+    return start.loader->wants_bios_boot && start.place.table == bootsect::TableKind::gpt;
+  });
 }
 
-Result<std::shared_ptr<const PlannedImage>> Boot::patch(std::shared_ptr<const PlannedImage> image,
+bool Boot::is_active(const ReadSources& volume) const noexcept { return &volume == active_; }
+
+Result<std::shared_ptr<const PlannedImage>> Boot::patch(const ReadSources& volume,
+                                                        std::shared_ptr<const PlannedImage> image,
                                                         std::uint64_t start_bytes) const {
-  bootsect::BootPlace place = place_;
-  place.start_bytes = start_bytes;
-  Result<std::vector<Patch>> patches = loader_->volume_patches(pieces_, place, *image);
-  if (!patches) return propagate(patches);
-  return patched(std::move(image), *std::move(patches));
+  for (const Start& start : starts_) {
+    if (start.read != &volume) continue;
+    bootsect::BootPlace place = start.place;
+    place.start_bytes = start_bytes;
+    Result<std::vector<Patch>> patches = start.loader->volume_patches(start.pieces, place, *image);
+    if (!patches) return propagate(patches);
+    auto with_patches = patched(std::move(image), *std::move(patches));
+    if (!with_patches) return with_patches;
+    image = *std::move(with_patches);
+  }
+  return image;
 }
 
+/// The code of the first sector comes from the first loader: check_pair() has seen to it that the
+/// others, if they have any, have the same.
 Result<std::vector<Patch>> Boot::disk_patches(std::span<const bootsect::PlacedPart> parts) const {
-  if (loader_->disk_patches == nullptr) return std::vector<Patch>();
-  return loader_->disk_patches(pieces_, place_, parts);
+  for (const Start& start : starts_) {
+    if (start.loader->disk_patches == nullptr) continue;
+    return start.loader->disk_patches(start.pieces, start.place, parts);
+  }
+  return std::vector<Patch>();
 }
 
 }  // namespace mkvirtfs

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,60 +32,74 @@ struct BootVolume {
   std::string partuuid{};       ///< "" without a table
 };
 
-/// A boot, before and after the volume is planned: adds a loader and, where the volume has none, a
-/// configuration to its tree, and knows the patches. What it refers to outlives it.
+/// A boot, before and after volumes are planned: adds loaders and, where their volumes have none,
+/// configurations to the trees, and knows the patches. A disk may have several loaders; the first
+/// of them that a BIOS starts is the one whose partition is active. What it refers to outlives it.
 class Boot {
  public:
   /// Errors: Errc::unsupported and Errc::usage for what cannot boot, before a source is read.
   static Result<Boot> make(const BootSettings& settings, const DiskSettings& disk);
 
-  /// Which of the volumes boots: the one that is chosen, or the first from which the loader starts.
-  /// Errors: Errc::unsupported when there is none.
-  Result<std::size_t> choose(const std::vector<BootVolume>& volumes);
+  /// Finds the volume of each loader: one that is chosen, or else the first from which the loader
+  /// starts. Errors: Errc::unsupported when there is none, or when a BIOS is to start the disk and
+  /// none of its loaders starts from what is chosen.
+  Result<void> choose(const std::vector<BootVolume>& volumes);
 
-  /// Adds files to the tree of the volume that was chosen. `bare_volume_id` is asked for the id of
-  /// that volume as it would be without them, where a configuration has to name it.
+  /// Adds files to the trees of the volumes that boot. `seed` stands for the sources and options;
+  /// ids derive from it. `bare_volume_id` is asked for the id of the one volume there is without a
+  /// table, as it would be without these files, where a configuration has to name it.
   ///
   /// Errors: Errc::unreadable for pieces, kernels and initrds that are not there; Errc::usage.
   Result<void> add_files(bootsect::MadePieces& made_pieces, const std::vector<BootVolume>& volumes,
+                         std::span<const std::byte> seed,
                          const std::function<Result<std::string>()>& bare_volume_id,
                          Remarks& remarks);
   /// Whether add_files() has used the volume's id: it is to keep it.
   const std::optional<std::string>& named_volume_id() const noexcept { return named_volume_id_; }
 
-  /// Adds what the loader wants of the volume's plan.
-  void add_wishes(PlanRequest& request) const;
+  /// Adds what the loaders want of the volume's plan.
+  void add_wishes(const ReadSources& volume, PlanRequest& request) const;
   /// Whether the disk has to have a BIOS-boot partition.
   bool wants_bios_boot() const noexcept;
+  /// Whether it is the partition of the volume that a BIOS boots.
+  bool is_active(const ReadSources& volume) const noexcept;
 
-  /// The planned volume with the loader's patches. `start_bytes` is where its partition begins.
-  Result<std::shared_ptr<const PlannedImage>> patch(std::shared_ptr<const PlannedImage> image,
+  /// The planned volume with the patches of the loaders that start from it; as it is when none
+  /// does. `start_bytes` is where its partition begins.
+  Result<std::shared_ptr<const PlannedImage>> patch(const ReadSources& volume,
+                                                    std::shared_ptr<const PlannedImage> image,
                                                     std::uint64_t start_bytes) const;
   /// DiskOptions::boot_code.
   Result<std::vector<Patch>> disk_patches(std::span<const bootsect::PlacedPart> parts) const;
 
  private:
   struct Files;
+  /// A loader in its volume.
+  struct Start {
+    const bootsect::BootLoader* loader = nullptr;
+    bootsect::BootPlace place{};
+    std::size_t volume = 0;             // among those of choose(), as what follows
+    const ReadSources* read = nullptr;  // of that volume
+    bootsect::PieceBytes pieces{};
+  };
 
-  Boot(const BootSettings& settings, const bootsect::BootLoader& loader,
-       const bootsect::BootPlace& place)
-      : settings_(settings), loader_(&loader), place_(place) {}
-  Result<void> read_pieces(bootsect::MadePieces& made_pieces);
-  Result<void> add_configuration(const std::vector<BootVolume>& volumes,
+  explicit Boot(const BootSettings& settings) : settings_(settings) {}
+  static Result<void> find_volume(const std::vector<BootVolume>& volumes,
+                                  std::span<const std::size_t> order, Start& start);
+  Result<void> read_pieces(bootsect::MadePieces& made_pieces, Start& start) const;
+  Result<void> add_configuration(const std::vector<BootVolume>& volumes, const Start& start,
                                  const std::function<Result<std::string>()>& bare_volume_id,
                                  Files& files, Remarks& remarks);
-  Result<bootsect::BootEntry> make_entry(const std::vector<BootVolume>& volumes,
+  Result<bootsect::BootEntry> make_entry(const std::vector<BootVolume>& volumes, const Start& start,
                                          const std::function<Result<std::string>()>& bare_volume_id,
                                          Files& files);
-  Result<std::string> append_of(const std::vector<BootVolume>& volumes, std::size_t kernel_volume,
-                                bool has_initrd,
+  Result<std::string> append_of(const std::vector<BootVolume>& volumes, std::size_t boot_volume,
+                                std::size_t kernel_volume, bool has_initrd,
                                 const std::function<Result<std::string>()>& bare_volume_id);
 
   BootSettings settings_;
-  const bootsect::BootLoader* loader_;
-  bootsect::BootPlace place_;
-  std::size_t chosen_ = 0;
-  bootsect::PieceBytes pieces_;
+  std::vector<Start> starts_;
+  const ReadSources* active_ = nullptr;
   std::optional<std::string> named_volume_id_;
 };
 

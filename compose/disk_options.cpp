@@ -77,7 +77,7 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
                "`PARTUUID` of a partition of an MBR is that and the partition's number."},
     {.name = "boot",
      .kind = OptionKind::list,
-     .value_name = "LOADER",
+     .value_name = "LOADER[,LOADER]...",
      .help = "Have it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub",
      .manual =
          "Make the image boot on a PC with a BIOS. `syslinux` boots FAT, as a floppy, a stick or a "
@@ -86,7 +86,9 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
          "system, and with `--table` its code to the MBR. With `grub` and `gpt` a partition of 1 "
          "MiB for its code is made, unless one has the type `bios-boot`. Of several partitions the "
          "one that is `bootable` boots, or the first one that "
-         "can. The loader is that of the installed packages; see `--boot-files`. "
+         "can. `syslinux` and `extlinux` go together, each in a partition of its own: the first "
+         "one named boots, unless the other's is `bootable`. The loader is that of the installed "
+         "packages; see `--boot-files`. "
          "`docs/booting.md` has what boots from what.\n"
          "A configuration in the source counts. Where there is none, one is made for the newest "
          "kernel of the sources, which is _usr/lib/modules/VERSION/vmlinuz_, "

@@ -131,9 +131,6 @@ class PartitionPlanner {
   Result<bootsect::PartContents> make_file_system(const PartitionDraft& draft,
                                                   std::uint64_t start_bytes);
   Result<bootsect::PartContents> make_swap(const PartitionDraft& draft) const;
-  bool is_boot(const PartitionDraft& draft) const noexcept {
-    return request_.boot != nullptr && &draft == &drafts_[request_.boot_draft];
-  }
 
   const std::vector<PartitionDraft>& drafts_;
   const DiskSettings& disk_;
@@ -151,7 +148,9 @@ Result<bootsect::PartContents> PartitionPlanner::make_file_system(const Partitio
                               .remark = request_.remark,
                               .disk_offset_bytes = start_bytes,
                               .disk_sector_bytes = disk_.sector_bytes});
-  if (image && is_boot(draft)) image = request_.boot->patch(*std::move(image), start_bytes);
+  if (image && request_.boot != nullptr) {
+    image = request_.boot->patch(draft.read, *std::move(image), start_bytes);
+  }
   if (!image) return propagate(image);
   planned_ = *image;
   return bootsect::planned_contents(*std::move(image), draft.read.contents);
@@ -222,7 +221,7 @@ Result<bootsect::Part> PartitionPlanner::part_of(const PartitionDraft& draft) {
     part.type = *std::move(type);
   }
   part.name = spec.name;
-  part.active = spec.boots || is_boot(draft);
+  part.active = spec.boots || (request_.boot != nullptr && request_.boot->is_active(draft.read));
   if (part.active) part.attributes |= bootsect::gpt_attributes::kLegacyBootable;
   for (const std::string& attribute : spec.attributes) {
     part.attributes |= bootsect::find_gpt_attribute(attribute).value_or(0);

@@ -59,7 +59,6 @@ std::uint32_t number_of(const std::vector<PartitionDraft>& drafts, const DiskSet
 struct DiskRequest {
   DiskIdentity identity{};
   const Boot* boot = nullptr;  ///< null: nothing boots
-  std::size_t boot_draft = 0;  ///< the one that does
   std::optional<std::int64_t> source_date_epoch_s{};
   unsigned threads = 0;                       ///< as PlanRequest has it
   std::function<void(std::string)> remark{};  ///< the same

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cerrno>
 #include <chrono>
@@ -29,6 +30,7 @@
 #include "compose/source_name.h"
 #include "compose/source_options.h"
 #include "support/message.h"
+#include "support/sha256.h"
 
 namespace mkvirtfs {
 namespace {
@@ -81,6 +83,7 @@ class Preparation {
   Result<void> read_sources();
   Result<void> add_boot();
   std::vector<BootVolume> boot_volumes();
+  std::array<std::byte, 32> image_seed() const;
   Result<std::string> bare_volume_id() const;
   Result<void> keep_volume_id(const std::string& id);
   Result<void> plan();
@@ -102,8 +105,7 @@ class Preparation {
   ThreadLimit threads_;
   DiskSettings disk_;
   std::optional<Boot> boot_;
-  const ReadSources* boot_read_ = nullptr;  // of the volume that boots
-  std::vector<PartitionDraft> drafts_;      // of a disk, as what follows
+  std::vector<PartitionDraft> drafts_;  // of a disk, as what follows
   DiskIdentity identity_;
   std::string format_;    // of what is no disk, as what follows
   OptionValues options_;  // of the format
@@ -276,6 +278,22 @@ std::vector<BootVolume> Preparation::boot_volumes() {
   return volumes;
 }
 
+/// A digest of what an image without a table is made of.
+std::array<std::byte, 32> Preparation::image_seed() const {
+  Sha256 digest;
+  digest.update(read_.tree->id());
+  const auto add = [&](std::string_view text) {
+    digest.update(std::as_bytes(std::span(text)));
+    digest.update(std::as_bytes(std::span("\n", 1)));
+  };
+  add(format_);
+  for (const auto& [name, values] : options_) {
+    add(name);
+    for (const std::string& value : values) add(value);
+  }
+  return digest.finish();
+}
+
 /// The id that the volume would have without what is added to it for booting. It derives from the
 /// tree, so a plan is made for nothing else.
 Result<std::string> Preparation::bare_volume_id() const {
@@ -307,22 +325,18 @@ Result<void> Preparation::add_boot() {
   }
   if (!boot_) return {};
   const std::vector<BootVolume> volumes = boot_volumes();
-  const Result<std::size_t> chosen = boot_->choose(volumes);
-  if (!chosen) return propagate(chosen);
-  boot_read_ = volumes[*chosen].read;
+  if (Result<void> good = boot_->choose(volumes); !good) return good;
+  const auto seed = drafts_.empty() ? image_seed() : identity_.seed;
   Result<void> added = boot_->add_files(
-      resources_.made_pieces(), volumes, [this] { return bare_volume_id(); }, remarks_);
+      resources_.made_pieces(), volumes, seed, [this] { return bare_volume_id(); }, remarks_);
   if (!added) return added;
   if (boot_->named_volume_id()) return keep_volume_id(*boot_->named_volume_id());
   return {};
 }
 
 Result<void> Preparation::plan_disk() {
-  const auto boots = std::ranges::find_if(
-      drafts_, [&](const PartitionDraft& draft) { return &draft.read == boot_read_; });
   const DiskRequest request{.identity = identity_,
-                            .boot = boots == drafts_.end() ? nullptr : &*boot_,
-                            .boot_draft = static_cast<std::size_t>(boots - drafts_.begin()),
+                            .boot = boot_ ? &*boot_ : nullptr,
                             .source_date_epoch_s = spec_.source_date_epoch_s,
                             .threads = threads_.value(resources_),
                             .remark = seed_remarks()};
@@ -380,9 +394,9 @@ Result<void> Preparation::plan() {
                         .made_at_s = spec_.source_date_epoch_s,
                         .threads = threads_.value(resources_),
                         .remark = seed_remarks()};
-    if (boot_) boot_->add_wishes(request);
+    if (boot_) boot_->add_wishes(read_, request);
     auto planned = planner_(request);
-    if (planned && boot_) planned = boot_->patch(*std::move(planned), 0);
+    if (planned && boot_) planned = boot_->patch(read_, *std::move(planned), 0);
     if (!planned) return propagate(planned);
     remark_on_plan(**planned, options_, spec_.sources);
     prepared_.image = std::move(*planned);

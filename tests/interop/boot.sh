@@ -157,6 +157,41 @@ dump --partition blank,size=1M,type=bios-boot --partition "$work/rootfs,fs=ext4"
 equal "$(sfdisk --json "$work/disk.img" | grep -c '"start"')" 2 "partitions"
 equal "$(od -An -tu8 -j92 -N8 "$work/disk.img" | tr -d ' ')" 2048 "the first sector of core.img"
 
+# Two loaders, each in its own partition, and each with a configuration. The first one named boots, unless a partition
+# is chosen.
+pair() {
+  dump --partition "$work/rootfs,fs=fat32$1" --partition "$work/rootfs,fs=ext4$2" "${@:3}"
+  [[ ! -s $work/err ]] || fail "dump said: $(cat "$work/err")"
+  sfdisk --json "$work/disk.img" >"$work/table"
+  # The second partition starts where the first one ends.
+  first=$(python3 -c 'import json, sys
+print(json.load(sys.stdin)["partitiontable"]["partitions"][1]["start"])' <"$work/table")
+  dd if="$work/disk.img" of="$work/part" bs=512 skip="$first" conv=sparse status=none
+  contains "$(file_in "$work/disk.img" 1M syslinux.cfg)" '^  LINUX /boot/vmlinuz-6.1.0-10-amd64$'
+  contains "$(debugfs -R 'cat boot/extlinux/extlinux.conf' "$work/part" 2>/dev/null)" \
+    '^  LINUX /boot/vmlinuz-6.1.0-10-amd64$'
+  contains "$(debugfs -R 'stat boot/extlinux/ldlinux.sys' "$work/part" 2>/dev/null)" 'Type: regular'
+  ! debugfs -R 'stat ldlinux.sys' "$work/part" 2>/dev/null | grep -q 'Type: regular' || fail "two loaders in one"
+  e2fsck -fn "$work/part" >"$work/check" 2>&1 || fail "e2fsck: $(cat "$work/check")"
+}
+# The numbers of the partitions that a BIOS boots.
+active() {
+  python3 -c 'import json, sys
+parts = json.load(sys.stdin)["partitiontable"]["partitions"]
+print(*(n for n, part in enumerate(parts, 1) if part.get("bootable") or "LegacyBIOSBootable" in part.get("attrs", "")))
+' <"$work/table"
+}
+pair '' '' --table=mbr --boot=syslinux,extlinux
+equal "$(active)" 1 "the active partition"
+head -c 440 "$work/disk.img" >"$work/code"
+same "$work/code" /usr/lib/syslinux/mbr/mbr.bin
+pair '' '' --table=mbr --boot=extlinux --boot=syslinux
+equal "$(active)" 2 "the active partition"
+pair '' ,bootable --table=gpt --boot=syslinux,extlinux
+equal "$(active)" 2 "the bootable partition"
+head -c 440 "$work/disk.img" >"$work/code"
+same "$work/code" /usr/lib/syslinux/mbr/gptmbr.bin
+
 # A file that names what the disk does not have is reported, with the option that would help.
 echo 'UUID=11111111-2222-4333-8444-555555555555 / ext4 defaults 0 1' >"$work/rootfs/etc/fstab"
 dump --partition "$work/rootfs,fs=ext4"
@@ -198,7 +233,15 @@ cp /usr/lib/grub/i386-pc/boot.img "$work/pieces.d"
 fails 1 "grub-mkimage.*\(try Debian's package grub-common or --boot-files\)" \
   no "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --boot-files="$work/pieces.d"
 fails 2 '--boot=lilo: none of syslinux' no "$work/rootfs" --fs=fat --boot=lilo
-fails 2 'one loader boots an image' no "$work/rootfs" --fs=fat --boot=syslinux,syslinux
+fails 2 '--boot=syslinux,syslinux: SYSLINUX is there twice$' no "$work/rootfs" --fs=fat --boot=syslinux,syslinux
+fails 2 "--boot=isolinux,grub: the first sector has room for the code of one, ISOLINUX's or GRUB's$" \
+  no "$work/rootfs" --fs=iso --boot=isolinux,grub
+fails 1 '--boot=extlinux: EXTLINUX boots from ext2, ext3 and ext4, not from fat16 \(try --partition\)$' \
+  no "$work/rootfs" --fs=fat16 --boot=syslinux,extlinux
+fails 1 '--boot=syslinux: SYSLINUX boots from FAT, not from ext4' no --partition "$work/stick,fs=fat16" \
+  --partition "$work/rootfs,fs=ext4,bootable" --boot=syslinux
+fails 1 '--boot=syslinux: SYSLINUX boots from FAT, not from iso' no --partition "$work/stick,fs=fat16" \
+  --partition "$work/rootfs,fs=ext4" --partition "$work/empty,fs=iso,bootable" --boot=syslinux,extlinux
 fails 2 '--kernel=vmlinuz: nothing boots without a loader' no "$work/rootfs" --fs=fat --kernel=vmlinuz
 fails 2 '--kernel=boot/none: no file of the sources' \
   no "$work/rootfs" --fs=fat --boot=syslinux --kernel=boot/none

@@ -135,6 +135,21 @@ case $2 in
     boot_from "^BOOTED: $(cat "$work/tree/marker") ext4 ${id,,}$" \
       -drive "file=$uri,format=raw,if=virtio,readonly=on"
     ;;
+  two)
+    # Of two loaders on one disk the first one named boots.
+    for fs in fat16 ext4; do
+      mkdir -p "$work/$fs/boot"
+      make_payload "$work/$fs/boot/vmlinuz-on-$fs"
+    done
+    for pair in "fat16 syslinux,extlinux" "ext4 extlinux,syslinux"; do
+      read -r fs loaders <<<"$pair"
+      start_server --table=mbr --partition "$work/fat16,fs=fat16" --partition "$work/ext4,fs=ext4" --boot="$loaders" \
+        --append=root=/dev/none -U "$work/sock"
+      boot_from "^mkvirtfs booted: BOOT_IMAGE=/boot/vmlinuz-on-$fs root=/dev/none" \
+        -drive "file=$uri,format=raw,readonly=on,if=virtio"
+      stop_server
+    done
+    ;;
   ext2 | ext3 | ext4 | cd | hybrid)
     mkdir -p "$work/small/boot"
     make_payload "$work/small/boot/vmlinuz-1"
