@@ -20,7 +20,7 @@
 namespace mkvirtfs::bootsect {
 namespace {
 
-constexpr std::size_t kMostBytes = 4u << 20;
+constexpr std::size_t kMostBytes = 16u << 20;
 
 constexpr std::array kNames = std::to_array<BootPieceName>({
     {"syslinux", "/usr/bin/syslinux", "syslinux"},
@@ -33,6 +33,12 @@ constexpr std::array kNames = std::to_array<BootPieceName>({
     {"boot.img", "/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"},
     {"kernel.img", "/usr/lib/grub/i386-pc/kernel.img", "grub-pc-bin"},
     {"grub-mkimage", "/usr/bin/grub-mkimage", "grub-common"},
+    {"systemd-bootx64.efi", "/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi"},
+    {"linuxx64.efi.stub", "/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi"},
+    {"shimx64.efi.signed", "/usr/lib/shim/shimx64.efi.signed", "shim-signed"},
+    {"mmx64.efi.signed", "/usr/lib/shim/mmx64.efi.signed", "shim-helpers-amd64-signed"},
+    {"grubx64.efi.signed", "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+     "grub-efi-amd64-signed"},
 });
 
 std::string path_of(const BootPieceName& name, const std::string& directory) {
