@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Plans every recipe of this folder and compares what it became with what the recipe says.
-// README.md describes the format.
+// README.md describes the format. A recipe with options is for the planner of a format, whose tree
+// is that of the recipe; one with a command makes directories of it and goes all the way of the
+// program, up to the device.
 #include <catch2/catch.hpp>
 
 #include <fmt/format.h>
@@ -9,6 +11,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -16,12 +19,16 @@
 #include <vector>
 
 #include "block/image.h"
+#include "bootsect/boot_pieces.h"
+#include "cli/command_image.h"
 #include "cli/error_text.h"
 #include "compose/formats.h"
+#include "compose/prepare.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/sha256.h"
 #include "support/text.h"
 #include "tests/support/foreign_tools.h"
+#include "tests/support/materialise.h"
 #include "tests/support/temp_dir.h"
 
 using namespace mkvirtfs;
@@ -77,7 +84,7 @@ struct DifferenceLines final : DifferenceSink {
 
 /// Facts, differences from the source, then what lies where: data as the map has it, one line a
 /// thing.
-std::string describe(const Image& image) {
+std::string describe(const Image& image, bool is_disk = false) {
   std::string text;
   for (const ImageFact& fact : image.facts()) {
     const std::string value =
@@ -99,13 +106,21 @@ std::string describe(const Image& image) {
       line(extent.offset, extent.length, "content", printable(image.describe(extent.offset)));
     } else {
       const std::string_view kind = extent.kind == ExtentKind::derived ? "derived" : "computed";
-      for (std::uint64_t at = extent.offset; at < extent.end(); at += block_bytes) {
-        line(at, std::min(block_bytes, extent.end() - at), kind, printable(image.describe(at)));
+      for (std::uint64_t at = extent.offset; at < extent.end();) {
+        const std::uint64_t end =
+            std::min(is_disk ? image.described_end(at) : at + block_bytes, extent.end());
+        line(at, end - at, kind, printable(image.describe(at)));
+        at = end;
       }
     }
     return true;
   });
   return text;
+}
+
+std::string hex_digest(Sha256& digest) {
+  const auto sum = digest.finish();
+  return hex({reinterpret_cast<const char*>(sum.data()), sum.size()});
 }
 
 std::string digest_of(BlockDevice& device) {
@@ -118,8 +133,7 @@ std::string digest_of(BlockDevice& device) {
     if (!read) FAIL(read.error().what);
     digest.update(bytes);
   }
-  const auto sum = digest.finish();
-  return hex({reinterpret_cast<const char*>(sum.data()), sum.size()}) + "\n";
+  return hex_digest(digest) + "\n";
 }
 
 /// Compares with a recipe's file, line by line so that a change shows itself; or writes it, when
@@ -145,16 +159,149 @@ void compare(const fs::path& file, const std::string& now) {
   CHECK(report == "");
 }
 
+bool is_failure(const fs::path& recipe) {
+  return recipe.filename().string().starts_with("should-fail-");
+}
+
+/// The image as a file, and what a judge says of it, who may be silent.
+void judge(BlockDevice& device, const std::function<std::vector<std::string>(std::string)>& words,
+           const std::function<void(const std::string& output)>& check = {}) {
+  const UniqueFd file(::memfd_create("image", MFD_CLOEXEC));
+  write_image(device, file);
+  const Ran ran = run_tool(words(fmt::format("/proc/{}/fd/{}", ::getpid(), file.get())));
+  CAPTURE(ran.output);
+  CHECK(ran.status == 0);
+  if (check) check(ran.output);
+}
+
+/// The words of a command are lines of a file.
+std::vector<std::string> parse_command(const std::string& text) {
+  std::vector<std::string> words;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty() && !line.starts_with('#')) words.push_back(line);
+  }
+  return words;
+}
+
+Result<ImageSpec> parse_spec(const std::vector<std::string>& words) {
+  cli::OptionSet options;
+  cli::SourceOptions source;
+  cli::ImageOptions image(all_formats());
+  source.add_to(options);
+  image.add_to(options);
+  if (const auto parsed = options.parse(words); !parsed) return propagate(parsed);
+  const Result<std::vector<cli::PlacedSource>> sources = source.words();
+  if (!sources) return propagate(sources);
+  Result<ImageSpec> spec = cli::command_image(source, *sources, image);
+  if (spec) spec->source_date_epoch_s.reset();
+  return spec;
+}
+
+/// The installed files of loaders that the recipe names, with their digests.
+std::string describe_pieces(const std::string& names) {
+  std::string text;
+  std::istringstream lines(names);
+  for (std::string line; std::getline(lines, line);) {
+    const std::string name = line.substr(0, line.find(' '));
+    const auto piece = bootsect::read_boot_piece(name, "");
+    if (!piece) FAIL(piece.error().what);
+    Sha256 digest;
+    digest.update(piece->bytes);
+    text += fmt::format("{} {}\n", name, hex_digest(digest));
+  }
+  return text;
+}
+
+/// fdisk lists as many partitions as there are.
+void judge_disk(BlockDevice& device, const PreparedImage& prepared) {
+  const auto count = std::ranges::count_if(
+      prepared.partitions, [](const PreparedPartition& each) { return each.placed.number != 0; });
+  std::string path;
+  const auto words = [&](const std::string& image) {
+    path = image;
+    return std::vector<std::string>{"fdisk", "-b", fmt::format("{}", prepared.image->block_bytes()),
+                                    "-l", image};
+  };
+  judge(device, words, [&](const std::string& output) {
+    std::istringstream lines(output);
+    std::ptrdiff_t listed = 0;
+    // "Device" of an MBR with logical partitions has the extended one, too.
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with(path) && line.find("Ext'd") == line.npos) ++listed;
+    }
+    CHECK(listed == count);
+  });
+}
+
+std::string describe(const PreparedImage& prepared) {
+  std::string text;
+  for (const Remark& remark : prepared.report.remarks) {
+    text += fmt::format("remark {}{}\n", printable(remark.what), cli::hints_text(remark.hints));
+  }
+  for (const PreparedPartition& each : prepared.partitions) {
+    text +=
+        fmt::format("partition {} {} {} {} {} {}\n", each.placed.number, each.placed.range.offset,
+                    each.placed.range.length, each.placed.type, each.placed.partuuid, each.format);
+  }
+  return text + describe(*prepared.image, !prepared.partitions.empty());
+}
+
+/// A place with the recipe's tree, which becomes the working directory for so long.
+class RecipePlace {
+ public:
+  explicit RecipePlace(const BuiltTree& built) : before_(fs::current_path()) {
+    testing::materialise(built, place_.path());
+    fs::current_path(place_.path());
+  }
+  RecipePlace(const RecipePlace&) = delete;
+  RecipePlace& operator=(const RecipePlace&) = delete;
+  ~RecipePlace() { fs::current_path(before_); }
+
+ private:
+  TempDir place_;
+  fs::path before_;
+};
+
+void run_command(const fs::path& recipe, const BuiltTree& built) {
+  if (!testing::may_materialise(built)) return;
+  if (fs::exists(recipe / "pieces")) {
+    // Another version of the package makes another image: a new one takes a new recipe.
+    const std::string known = read_file(recipe / "pieces");
+    const std::string now = describe_pieces(known);
+    compare(recipe / "pieces", now);
+    if (std::getenv("MKVIRTFS_UPDATE_GOLDEN") == nullptr && known != now) return;
+  }
+  const RecipePlace place(built);
+  Resources resources({.spool_directory = ""});
+  auto spec = parse_spec(parse_command(read_file(recipe / "command")));
+  auto prepared = spec ? prepare(*spec, resources) : Result<PreparedImage>(propagate(spec));
+  if (is_failure(recipe)) {
+    if (prepared) FAIL("an image was made");
+    compare(recipe / "expect", printable(cli::error_text(prepared.error())) + "\n");
+    return;
+  }
+  if (!prepared) FAIL(cli::error_text(prepared.error()));
+  compare(recipe / "expect", describe(*prepared));
+  compare(recipe / "sha256", digest_of(*prepared->device));
+  if (!prepared->partitions.empty()) {
+    judge_disk(*prepared->device, *prepared);
+    return;
+  }
+  judge(*prepared->device, [&](const std::string& image) { return judge_of(spec->format, image); });
+}
+
 void run_recipe(const fs::path& recipe) {
   const auto builder = TreeBuilder::parse(read_file(recipe / "tree"));
   if (!builder) FAIL(builder.error().what);
   const BuiltTree built = builder->build();
+  if (fs::exists(recipe / "command")) return run_command(recipe, built);
   const Recipe options = parse_options(read_file(recipe / "options"));
   const Result<Planner> planner = all_formats().configure(options.format, options.values);
   if (!planner) FAIL(planner.error().what);
   const auto image =
       (*planner)({.tree = built.tree, .contents = built.store, .made_at_s = options.made_at_s});
-  if (recipe.filename().string().starts_with("should-fail-")) {
+  if (is_failure(recipe)) {
     if (image) FAIL("a plan was made");
     compare(recipe / "expect", printable(cli::error_text(image.error())) + "\n");
     return;
@@ -163,13 +310,7 @@ void run_recipe(const fs::path& recipe) {
   ImageDevice device(*image, built.store);
   compare(recipe / "expect", describe(**image));
   compare(recipe / "sha256", digest_of(device));
-
-  const UniqueFd file(::memfd_create("image", MFD_CLOEXEC));
-  write_image(device, file);
-  const Ran fsck =
-      run_tool(judge_of(options.format, fmt::format("/proc/{}/fd/{}", ::getpid(), file.get())));
-  CAPTURE(fsck.output);
-  CHECK(fsck.status == 0);
+  judge(device, [&](const std::string& path) { return judge_of(options.format, path); });
 }
 
 }  // namespace
@@ -179,7 +320,7 @@ TEST_CASE("every recipe gives the image it says") {
   const char* others = std::getenv("MKVIRTFS_IMAGES_DIR");
   std::vector<fs::path> recipes;
   for (const auto& entry :
-       fs::directory_iterator(others != nullptr ? others : MKVIRTFS_IMAGES_DIR)) {
+       fs::directory_iterator(fs::absolute(others != nullptr ? others : MKVIRTFS_IMAGES_DIR))) {
     if (entry.is_directory()) recipes.push_back(entry.path());
   }
   std::ranges::sort(recipes);

@@ -29,10 +29,21 @@ for options in "fs=ext4 free=1M" "fs=ext2 block-size=1K size=8M label=x"; do
   equal "$(cat "$images/$name/sha256")" "$(grep -oE '[0-9a-f]{64}' "$work/sum")" "digest of $options"
 done
 
+# A recipe with a command goes the whole way, and a disk comes out.
+new_golden --piece=mbr.bin of-command "$work/tree" -- . --fs=ext4 --table=mbr >"$work/out" 2>&1 || fail "a disk: $(cat "$work/out")"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 --table=mbr -o "$work/image" --force --sha256 >"$work/sum"
+equal "$(cat "$images/of-command/sha256")" "$(grep -oE '[0-9a-f]{64}' "$work/sum")" "digest of a disk"
+equal "$(cat "$images/of-command/pieces")" "mbr.bin $(sha256sum </usr/lib/syslinux/mbr/mbr.bin | cut -c1-64)" "its piece"
+
 # What is made passes, and notices a change.
 MKVIRTFS_IMAGES_DIR=$images "$golden_test" >"$work/out" 2>&1 || fail "the new recipes: $(cat "$work/out")"
 sed -i 's/size=1048576/size=1048577/' "$images/of-ext4/tree"
 ! MKVIRTFS_IMAGES_DIR=$images "$golden_test" >"$work/out" 2>&1 || fail "a changed recipe passes"
+
+sed -i 's/size=1048577/size=1048576/' "$images/of-ext4/tree"
+echo "mbr.bin of another version" >"$images/of-command/pieces"
+! MKVIRTFS_IMAGES_DIR=$images "$golden_test" >"$work/out" 2>&1 || fail "another version of a loader passes"
+contains "$(cat "$work/out")" 'expected mbr.bin of another version'
 
 # Content beyond 256 bytes becomes a pattern of the same size; what is refused keeps its message, or nothing.
 head -c 300 /dev/zero >"$work/tree/larger"
