@@ -27,39 +27,9 @@ namespace mkvirtfs::archive {
 
 namespace {
 
-/// The bytes that members of a log say are theirs must be there, and not too many.
-Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
-  Member member;
-  std::uint64_t count = 0;
-  std::uint64_t total_bytes = 0;
-  for (MemberLog::Position at = 0; at < archive.members.end();) {
-    at = archive.members.read(at, member);
-    if (++count > limits.most_members) {
-      return fail(Errc::does_not_fit,
-                  fmt::format("{} has more than {} members", archive.name, limits.most_members),
-                  {{"max-entries"}});
-    }
-    const auto total = checked_add(total_bytes, member.size_bytes);
-    if (!total || *total > limits.most_bytes) {
-      return fail(
-          Errc::does_not_fit,
-          fmt::format("{}: its members have more than {} bytes", archive.name, limits.most_bytes),
-          {{"max-size"}});
-    }
-    total_bytes = *total;
-    if (member.place == MemberPlace::nowhere || member.place == MemberPlace::host) continue;
-    const std::uint64_t length =
-        member.place == MemberPlace::deflated ? member.packed_bytes : member.stored_bytes();
-    const ByteSource* const source =
-        member.place == MemberPlace::spooled ? archive.spool.get() : archive.stream.get();
-    const std::uint64_t size = source == nullptr ? 0 : source->size_bytes();
-    if (member.data_offset > size || length > size - member.data_offset) {
-      return fail(Errc::unreadable,
-                  fmt::format("{}: member {}: has {} bytes from {} on, but the archive ends at {}",
-                              archive.name, member.path, length, member.data_offset, size));
-    }
-  }
-  return {};
+bool lies_in_archive(MemberPlace place) {
+  return place != MemberPlace::nowhere && place != MemberPlace::host &&
+         place != MemberPlace::unreadable;
 }
 
 /// Passes on the messages while an archive is read, and remembers the warnings: they come again
@@ -193,6 +163,50 @@ Result<std::shared_ptr<ByteSource>> spool_all(PipeReader& input,
 }
 
 }  // namespace
+
+Result<void> check_places(const Archive& archive, const ReadLimits& limits) {
+  Member member;
+  std::uint64_t count = 0;
+  std::uint64_t total_bytes = 0;
+  for (MemberLog::Position at = 0; at < archive.members.end();) {
+    at = archive.members.read(at, member);
+    if (++count > limits.most_members) {
+      return fail(Errc::does_not_fit,
+                  fmt::format("{} has more than {} members", archive.name, limits.most_members),
+                  {{"max-entries"}});
+    }
+    const auto total = checked_add(total_bytes, member.size_bytes);
+    if (!total || *total > limits.most_bytes) {
+      return fail(
+          Errc::does_not_fit,
+          fmt::format("{}: its members have more than {} bytes", archive.name, limits.most_bytes),
+          {{"max-size"}});
+    }
+    total_bytes = *total;
+    if (!lies_in_archive(member.place)) continue;
+    if (member.place == MemberPlace::in_pieces) {
+      const std::uint64_t end = archive.stream->size_bytes();
+      for (const Range& piece : member.pieces) {
+        if (piece.offset <= end && piece.length <= end - piece.offset) continue;
+        return fail(Errc::unreadable,
+                    fmt::format("{}: member {}: has {} bytes at {}, but the archive ends at {}",
+                                archive.name, member.path, piece.length, piece.offset, end));
+      }
+      continue;
+    }
+    const std::uint64_t length =
+        member.place == MemberPlace::deflated ? member.packed_bytes : member.stored_bytes();
+    const ByteSource* const source =
+        member.place == MemberPlace::spooled ? archive.spool.get() : archive.stream.get();
+    const std::uint64_t size = source == nullptr ? 0 : source->size_bytes();
+    if (member.data_offset > size || length > size - member.data_offset) {
+      return fail(Errc::unreadable,
+                  fmt::format("{}: member {}: has {} bytes from {} on, but the archive ends at {}",
+                              archive.name, member.path, length, member.data_offset, size));
+    }
+  }
+  return {};
+}
 
 Result<std::shared_ptr<ByteSource>> open_archive_file(const std::string& path,
                                                       const StreamOptions& options, LogSink& log) {

@@ -59,6 +59,10 @@ Result<Archive> read_archive(std::shared_ptr<ByteSource> packed, const ReadOptio
                              const StreamOptions& stream_options, const IndexCache* cache,
                              LogSink& log, std::optional<DigestAlgorithm> digest_of_unpacked = {});
 
+/// That the bytes of all members are there, and not more of either than the limits allow:
+/// Errc::unreadable, Errc::does_not_fit. read_archive() has done that.
+Result<void> check_places(const Archive& archive, const ReadLimits& limits);
+
 struct ArchiveLayer {
   Layer layer;
   std::uint64_t excluded_count = 0;

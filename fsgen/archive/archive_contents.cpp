@@ -37,13 +37,15 @@ std::unexpected<Error> ArchiveContents::named(NodeNo no, Error error) const {
 Result<ArchiveContents::Bytes> ArchiveContents::bytes_of(NodeNo no) {
   switch (places_.place(no)) {
     case MemberPlace::stored:
-      return Bytes{sources_.stream, places_.lies_at(no)};
+      return Bytes{sources_.stream, places_.lies_at(no), {}};
+    case MemberPlace::in_pieces:
+      return Bytes{sources_.stream, 0, places_.pieces(no)};
     case MemberPlace::spooled:
-      return Bytes{sources_.spool, places_.lies_at(no)};
+      return Bytes{sources_.spool, places_.lies_at(no), {}};
     case MemberPlace::deflated: {
       Result<std::shared_ptr<ByteSource>> source = deflated(no);
       if (!source) return propagate(source);
-      return Bytes{std::move(*source), 0};
+      return Bytes{std::move(*source), 0, {}};
     }
     default:
       assert(false);
@@ -107,6 +109,35 @@ Result<void> ArchiveContents::for_each_run(NodeNo no, std::uint64_t offset,
   return {};
 }
 
+template <class Visit>
+Result<void> ArchiveContents::for_each_piece(const Bytes& bytes, Range range, Visit visit) {
+  if (bytes.pieces.empty()) return visit(bytes.offset + range.offset, Range{0, range.length});
+  auto piece =
+      std::ranges::upper_bound(bytes.pieces, range.offset, {}, &ContentPlaces::Piece::begins_at) -
+      1;
+  for (std::uint64_t done = 0; done < range.length; ++piece) {
+    const std::uint64_t skipped = range.offset + done - piece->begins_at;
+    const std::uint64_t length = std::min(range.length - done, piece->range.length - skipped);
+    if (Result<void> good = visit(piece->range.offset + skipped, Range{done, length}); !good) {
+      return good;
+    }
+    done += length;
+  }
+  return {};
+}
+
+bool ArchiveContents::lies_somewhere(NodeNo no) const noexcept {
+  return places_.place(no) != MemberPlace::nowhere && places_.place(no) != MemberPlace::unreadable;
+}
+
+Result<void> ArchiveContents::read_nothing(NodeNo no, std::span<std::byte> out) const {
+  if (places_.place(no) == MemberPlace::unreadable) {
+    return named(no, {Errc::unreadable, 0, places_.contents(no)});
+  }
+  std::ranges::fill(out, std::byte{0});  // nothing but a hole
+  return {};
+}
+
 Result<void> ArchiveContents::read(ContentNo content, std::uint64_t offset,
                                    std::span<std::byte> out) {
   const NodeNo no = node_of(content);
@@ -114,20 +145,16 @@ Result<void> ArchiveContents::read(ContentNo content, std::uint64_t offset,
   assert(offset <= tree_->node(no).size_bytes && out.size() <= tree_->node(no).size_bytes - offset);
   if (out.empty()) return {};
   if (places_.place(no) == MemberPlace::host) return sources_.hosts->read(content, offset, out);
-  if (places_.place(no) == MemberPlace::nowhere) {  // nothing but a hole
-    std::ranges::fill(out, std::byte{0});
-    return {};
-  }
+  if (!lies_somewhere(no)) return read_nothing(no, out);
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return named(no, bytes.error());
-  Result<void> done;
-  if (places_.is_sparse(no)) {
-    done = for_each_run(no, offset, out, [&](std::uint64_t at, std::span<std::byte> part) {
-      return bytes->source->read(bytes->offset + at, part);
+  const auto read_part = [&](std::uint64_t at, std::span<std::byte> part) {
+    return for_each_piece(*bytes, {at, part.size()}, [&](std::uint64_t from, Range piece) {
+      return bytes->source->read(from, part.subspan(piece.offset, piece.length));
     });
-  } else {
-    done = bytes->source->read(bytes->offset + offset, out);
-  }
+  };
+  Result<void> done =
+      places_.is_sparse(no) ? for_each_run(no, offset, out, read_part) : read_part(offset, out);
   if (!done) return named(no, std::move(done.error()));
   return done;
 }
@@ -138,19 +165,23 @@ Result<bool> ArchiveContents::read_at_once(ContentNo content, std::uint64_t offs
   if (out.empty()) return true;
   if (places_.place(no) == MemberPlace::host)
     return sources_.hosts->read_at_once(content, offset, out);
-  if (places_.place(no) == MemberPlace::nowhere) {
-    std::ranges::fill(out, std::byte{0});
+  if (!lies_somewhere(no)) {
+    if (Result<void> good = read_nothing(no, out); !good) return propagate(good);
     return true;
   }
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return named(no, bytes.error());
   bool all = true;
-  const auto read_part = [&](std::uint64_t at, std::span<std::byte> part) -> Result<void> {
-    if (!all) return {};
-    const Result<bool> done = bytes->source->read_at_once(bytes->offset + at, part);
-    if (!done) return propagate(done);
-    all = *done;
-    return {};
+  const auto read_part = [&](std::uint64_t at, std::span<std::byte> part) {
+    return for_each_piece(
+        *bytes, {at, part.size()}, [&](std::uint64_t from, Range piece) -> Result<void> {
+          if (!all) return {};
+          const Result<bool> done =
+              bytes->source->read_at_once(from, part.subspan(piece.offset, piece.length));
+          if (!done) return propagate(done);
+          all = *done;
+          return {};
+        });
   };
   const Result<void> done =
       places_.is_sparse(no) ? for_each_run(no, offset, out, read_part) : read_part(offset, out);
@@ -164,7 +195,9 @@ bool ArchiveContents::is_at_hand(ContentNo content, std::uint64_t offset, std::u
     return sources_.hosts->is_at_hand(content, offset, length);
   }
   // Only what can be pinned is asked for.
-  if (places_.place(no) == MemberPlace::nowhere || places_.is_sparse(no)) return false;
+  if (!lies_somewhere(no) || places_.is_sparse(no) || places_.place(no) == MemberPlace::in_pieces) {
+    return false;
+  }
   const Result<Bytes> bytes = bytes_of(no);
   return bytes && bytes->source->is_at_hand({bytes->offset + offset, length});
 }
@@ -172,13 +205,16 @@ bool ArchiveContents::is_at_hand(ContentNo content, std::uint64_t offset, std::u
 void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64_t length) {
   const NodeNo no = node_of(content);
   if (places_.place(no) == MemberPlace::host) return sources_.hosts->fetch(content, offset, length);
-  if (places_.place(no) == MemberPlace::nowhere || length == 0) return;
+  if (!lies_somewhere(no) || length == 0) return;
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return;
-  if (!places_.is_sparse(no)) {
-    bytes->source->fetch({bytes->offset + offset, length});
-    return;
-  }
+  const auto fetch_part = [&](Range range) {
+    static_cast<void>(for_each_piece(*bytes, range, [&](std::uint64_t from, Range piece) {
+      bytes->source->fetch({from, piece.length});
+      return Result<void>();
+    }));
+  };
+  if (!places_.is_sparse(no)) return fetch_part({offset, length});
   Range dense;
   const std::span<const Range> runs = tree_->data_runs(no, dense);
   const std::uint64_t end = offset + length;
@@ -187,14 +223,14 @@ void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64
     const std::uint64_t from = std::max(run->offset, offset);
     const std::uint64_t skipped =
         places_.sparse(no).skipped[static_cast<std::size_t>(run - runs.begin())];
-    bytes->source->fetch(
-        {bytes->offset + skipped + (from - run->offset), std::min(run->end(), end) - from});
+    fetch_part({skipped + (from - run->offset), std::min(run->end(), end) - from});
   }
 }
 
 bool ArchiveContents::keeps_fetched(ContentNo content) {
   const NodeNo no = node_of(content);
   if (places_.place(no) == MemberPlace::host) return sources_.hosts->keeps_fetched(content);
+  if (!lies_somewhere(no)) return true;
   const Result<Bytes> bytes = bytes_of(no);
   return !bytes || bytes->source->keeps_fetched();
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "block/content.h"
@@ -48,7 +49,17 @@ class ArchiveContents final : public ContentStore {
   struct Bytes {
     std::shared_ptr<ByteSource> source;
     std::uint64_t offset = 0;
+    /// When there are any: byte n is the n-th of all of them.
+    std::span<const ContentPlaces::Piece> pieces;
   };
+  /// Calls `visit(source offset, part of the range, counted from its start)` for each piece.
+  template <class Visit>
+  static Result<void> for_each_piece(const Bytes& bytes, Range range, Visit visit);
+  /// Whether its bytes lie somewhere, so that bytes_of() is for it: neither holes alone nor
+  /// unreadable.
+  bool lies_somewhere(NodeNo no) const noexcept;
+  /// Zeroes for what lies nowhere; the error of what is unreadable.
+  Result<void> read_nothing(NodeNo no, std::span<std::byte> out) const;
   Result<Bytes> bytes_of(NodeNo no);
   Result<std::shared_ptr<ByteSource>> deflated(NodeNo no) EXCLUDES(mutex_);
   /// Calls `visit(source offset, part of out)` for what is data; zeroes the rest.

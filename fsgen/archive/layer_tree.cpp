@@ -268,7 +268,10 @@ std::vector<NodeNo> Numbering::data_order() const {
   std::vector<Lies> files;
   for (NodeNo no; no < made_.places.size(); ++no) {
     const MemberPlace place = made_.places.place(no);
-    if (place == MemberPlace::nowhere || place == MemberPlace::host) continue;
+    if (place == MemberPlace::nowhere || place == MemberPlace::host ||
+        place == MemberPlace::unreadable) {
+      continue;
+    }
     files.push_back({place != MemberPlace::spooled, made_.places.lies_at(no), no});
   }
   std::ranges::sort(files, {}, [](const Lies& lies) {

@@ -33,6 +33,11 @@ constexpr std::uint64_t kMostSize = std::numeric_limits<std::int64_t>::max();
 bool has_target(const Member& member) { return member.is_hard_link || S_ISLNK(member.mode); }
 bool is_device(const Member& member) { return S_ISCHR(member.mode) || S_ISBLK(member.mode); }
 
+/// What `contents` is of.
+bool has_text(MemberPlace place) {
+  return place == MemberPlace::host || place == MemberPlace::unreadable;
+}
+
 void put(Packer& out, const Member& member) {
   std::uint64_t flags = 0;
   if (member.is_hard_link) flags |= kHardLink;
@@ -77,8 +82,14 @@ void put(Packer& out, const Member& member) {
     }
   }
   out.number(static_cast<std::uint64_t>(member.place));
-  if (member.place == MemberPlace::host) {
+  if (has_text(member.place)) {
     out.text(member.contents);
+  } else if (member.place == MemberPlace::in_pieces) {
+    out.number(member.pieces.size());
+    for (const Range& piece : member.pieces) {
+      out.number(piece.offset);
+      out.number(piece.length);
+    }
   } else if (member.place != MemberPlace::nowhere) {
     out.number(member.data_offset);
   }
@@ -101,6 +112,20 @@ void take_runs(Unpacker& in, Member& member) {
     member.stored_runs.push_back({from + gap, length});
     from += gap + length;
   }
+}
+
+void take_pieces(Unpacker& in, Member& member) {
+  const std::uint64_t count = in.number();
+  std::uint64_t missing = member.stored_bytes();
+  for (std::uint64_t i = 0; i < count && in.good(); ++i) {
+    // At most 2^63 each, so that no sum overflows.
+    const std::uint64_t offset = in.number_up_to(kMostSize);
+    const std::uint64_t length = in.number_up_to(missing);
+    if (length == 0) in.spoil();
+    member.pieces.push_back({offset, length});
+    missing -= length;
+  }
+  if (missing != 0 || member.pieces.empty()) in.spoil();
 }
 
 void take(Unpacker& in, Member& member) {
@@ -139,12 +164,15 @@ void take(Unpacker& in, Member& member) {
       member.xattrs.emplace_back(name, in.text());
     }
   }
-  member.place =
-      static_cast<MemberPlace>(in.number_up_to(static_cast<std::uint64_t>(MemberPlace::host)));
+  member.place = static_cast<MemberPlace>(
+      in.number_up_to(static_cast<std::uint64_t>(MemberPlace::unreadable)));
   member.contents = {};
   member.data_offset = 0;
-  if (member.place == MemberPlace::host) {
+  member.pieces.clear();
+  if (has_text(member.place)) {
     member.contents = in.text();
+  } else if (member.place == MemberPlace::in_pieces) {
+    take_pieces(in, member);
   } else if (member.place != MemberPlace::nowhere) {
     member.data_offset = in.number_up_to(kMostSize);
   }

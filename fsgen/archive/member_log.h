@@ -16,11 +16,13 @@ namespace mkvirtfs::archive {
 
 /// Where the bytes of a member lie.
 enum class MemberPlace : std::uint8_t {
-  nowhere,   ///< it has none: a directory, a link, an empty file
-  stored,    ///< one behind the other in the archive's stream: the data runs, or all of it
-  spooled,   ///< as stored, but in a spool beside the archive
-  deflated,  ///< as one raw deflate stream (RFC 1951), in a zip archive
-  host,      ///< in a file beside an mtree manifest: `contents` names it
+  nowhere,     ///< it has none: a directory, a link, an empty file
+  stored,      ///< one behind the other in the archive's stream: the data runs, or all of it
+  spooled,     ///< as stored, but in a spool beside the archive
+  deflated,    ///< as one raw deflate stream (RFC 1951), in a zip archive
+  host,        ///< in a file beside an mtree manifest: `contents` names it
+  in_pieces,   ///< as stored, but in several ranges of the stream: `pieces`
+  unreadable,  ///< it has some, and `contents` says why they cannot be had
 };
 
 /// One entry of an archive with all that its format keeps, before any option is applied. Texts
@@ -61,6 +63,9 @@ struct Member {
   std::uint64_t packed_bytes = 0;  ///< deflated
   std::uint32_t crc32 = 0;         ///< deflated: of the unpacked bytes
   std::string_view contents;       ///< host: the path below the manifest's directory
+  /// in_pieces: ranges of the stream that, one behind the other, are what would be stored in one.
+  /// None is empty, and they have stored_bytes() together.
+  std::vector<Range> pieces;
 
   /// How many bytes of it lie in the archive as they are: all, or those of the data runs.
   std::uint64_t stored_bytes() const noexcept {
