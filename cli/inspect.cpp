@@ -134,6 +134,10 @@ Json describe(const std::vector<SourceFacts>& sources) {
       row.set("kept_index", facts.kept_index);
       row.set("index_bytes", facts.index_bytes);
       row.set("spool_bytes", facts.spool_bytes);
+    } else if (facts.kind == "disk image") {
+      row.set("disk_format", facts.format);
+      row.set("access", facts.access);
+      row.set("spool_bytes", facts.spool_bytes);
     } else if (facts.kind == "container image") {
       row.set("image_id", facts.image_id);
       row.set("platform", facts.platform);

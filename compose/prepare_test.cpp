@@ -477,6 +477,86 @@ TEST_CASE("an archive is read as its spec says") {
   CHECK_FALSE(prepare(spec, resources)->report.sources[0].kept_index);
 }
 
+TEST_CASE("an image of a file system is a source, known by its magic numbers") {
+  Bench bench;
+  const PreparedImage old = bench.made(bench.spec());
+  write_file(bench.root / "old.img", all_bytes(*old.device));
+  const PreparedImage again = bench.made(bench.spec("old.img"));
+  CHECK(again.report.sources[0].kind == "disk image");
+  CHECK(again.report.sources[0].format == "ext4");
+  CHECK(again.report.sources[0].access == "direct");
+  const auto link = static_cast<std::uint32_t>(&node(again, "link") - again.tree->nodes().data());
+  CHECK(again.tree->symlink_target(NodeNo{link}) == "file");
+  CHECK(read_at(again, place_of(again, "file"), 8).value() == "contents");
+  CHECK(read_at(again, place_of(again, "sub/inner"), 5000).value() == std::string(5000, 'i'));
+
+  // As another format, and a directory of it alone.
+  ImageSpec fat = bench.spec("old.img");
+  fat.format = "fat32";
+  fat.options = {{"symlinks", "skip"}};
+  CHECK(has(bench.made(fat), "sub/inner"));
+  const PreparedImage part = bench.made(bench.spec("old.img//sub"));
+  CHECK(has(part, "inner"));
+  CHECK_FALSE(has(part, "file"));
+
+  // Under and over other layers.
+  fs::create_directory(bench.root / "over");
+  write_file(bench.root / "over/file", "over");
+  ImageSpec layers = bench.spec("old.img");
+  layers.sources.push_back({.path = bench.at("over")});
+  const PreparedImage merged = bench.made(layers);
+  CHECK(read_at(merged, place_of(merged, "file"), 4).value() == "over");
+  CHECK(has(merged, "sub/inner"));
+
+  // What the spec says wins over the magic numbers.
+  ImageSpec other = bench.spec("old.img");
+  other.sources[0].format = SourceFormat::fat;
+  CHECK(bench.refused(other).code == Errc::unreadable);
+  other.sources[0].format = SourceFormat::ext;
+  CHECK(has(bench.made(other), "sub/inner"));
+  other.sources[0].format = SourceFormat::archive;
+  CHECK(archive::is_no_archive(bench.refused(other)));
+}
+
+TEST_CASE("a FAT image is a source") {
+  Bench bench;
+  fs::remove(bench.root / "source/link");
+  ImageSpec spec = bench.spec();
+  spec.format = "fat";
+  spec.options = {};
+  const PreparedImage old = bench.made(spec);
+  write_file(bench.root / "old.img", all_bytes(*old.device));
+  const PreparedImage again = bench.made(bench.spec("old.img"));
+  CHECK(again.report.sources[0].kind == "disk image");
+  CHECK(read_at(again, place_of(again, "sub/inner"), 5000).value() == std::string(5000, 'i'));
+}
+
+TEST_CASE("a damaged image is an error that names the place, or what it concerns is left out") {
+  Bench bench;
+  const PreparedImage old = bench.made(bench.spec());
+  write_file(bench.root / "old.img", all_bytes(*old.device));
+  // Its first block lies far behind the image.
+  bench.run({"debugfs", "-w", "-R", "set_inode_field /sub/inner flags 0", "old.img"});
+  bench.run({"debugfs", "-w", "-R", "set_inode_field /sub/inner block[0] 0x7fffffff", "old.img"});
+
+  const ImageSpec strict = bench.spec("old.img");
+  const Error error = bench.refused(strict);
+  CHECK(error.code == Errc::unreadable);
+  INFO(error.what);
+  CHECK(error.what.find("old.img: byte ") != std::string::npos);
+  CHECK(error.what.find("inode ") != std::string::npos);
+  CHECK(hinted_text(error).find("skip-unreadable") != std::string::npos);
+
+  ImageSpec lax = strict;
+  lax.sources[0].skip_unreadable = true;
+  const PreparedImage skipped = bench.made(lax);
+  CHECK(has(skipped, "file"));
+  CHECK(has(skipped, "sub"));
+  CHECK_FALSE(has(skipped, "sub/inner"));
+  CHECK(skipped.report.passed_over.unreadable_count == 1);
+  CHECK(has_remark(skipped, Remark::About::unreadable));
+}
+
 TEST_CASE("the order of an archive's data is its own, or that of the names") {
   Bench bench;
   bench.run({"tar", "-C", "source", "-cf", "source.tar", "sub/inner", "file"});

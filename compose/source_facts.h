@@ -8,9 +8,9 @@ namespace mkvirtfs {
 
 /// What a source turned out to be.
 struct SourceFacts {
-  std::string kind = "directory";  ///< or "archive", "container image", "file"
-  // Of an archive:
-  std::string format{};           ///< "POSIX pax interchange format"
+  std::string kind = "directory";  ///< or "archive", "disk image", "container image", "file"
+  // Of an archive; of a disk image `format`, `access` and `spool_bytes`:
+  std::string format{};           ///< "POSIX pax interchange format", "ext4"
   std::string compression{};      ///< "gzip", "none"
   std::string access{};           ///< how members are read: "direct", "indexed", "spooled"
   bool kept_index = false;        ///< found in the directory of kept indexes

@@ -11,6 +11,7 @@
 
 #include "block/host_files.h"
 #include "compose/archive_settings.h"
+#include "compose/disk_source.h"
 #include "compose/file_source.h"
 #include "compose/source_name.h"
 #include "fsgen/archive/archive.h"
@@ -107,10 +108,6 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   if (!file) return propagate(file);
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
   std::vector<ContainerFile> containers = {{leaf_of(source.file), *file, is_regular}};
-  const Result<archive::Archive> read =
-      archive::read_archive(std::move(*file), settings->read, settings->stream,
-                            is_regular ? settings->index_cache.get() : nullptr, log);
-  if (!read) return propagate(read);
   archive::LayerOptions layer_options = settings->layer;
   layer_options.entries = scan.entries;
   // Whether something below has what they name, merging finds out.
@@ -118,6 +115,23 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   layer_options.below = below;
   layer_options.at = spec.at;
   layer_options.subtree = source.subtree;
+  const Result<std::optional<disk::DiskFormat>> format = disk_format_of(spec, **file);
+  if (!format) return propagate(format);
+  if (*format) {
+    layer_options.outward_links = false;
+    Result<LoadedSource> loaded =
+        load_disk(*file, **format, spec, *settings, layer_options, log, remarks);
+    if (!loaded) return loaded;
+    loaded->facts.spool_bytes = spooled_source_bytes;
+    loaded->facts.access = is_regular ? "direct" : "spooled";
+    loaded->containers = std::move(containers);
+    remark_on_spool((*file)->name(), loaded->facts, *settings, remarks);
+    return loaded;
+  }
+  const Result<archive::Archive> read =
+      archive::read_archive(std::move(*file), settings->read, settings->stream,
+                            is_regular ? settings->index_cache.get() : nullptr, log);
+  if (!read) return propagate(read);
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, settings->stream, log);
   if (!made) return propagate(made);

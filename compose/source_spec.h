@@ -53,10 +53,18 @@ struct ArchiveSpec {
   std::optional<std::uint64_t> spool_limit_bytes{};
 };
 
+/// What a source that is a file is taken for.
+enum class SourceFormat : std::uint8_t {
+  by_magic,  ///< an image of a file system where it has the magic numbers of one, else an archive
+  archive,
+  ext,  ///< an image of ext2, ext3 or ext4
+  fat,  ///< an image of FAT12, FAT16 or FAT32
+};
+
 /// One source of an image, and where in the image it stands.
 struct SourceSpec {
-  /// A host directory, an archive ("-" is one on standard input), a directory of an archive
-  /// ("x.tar.gz//rootfs"), or a container image
+  /// A host directory, an archive ("-" is one on standard input), an image of a file system, a
+  /// directory of either ("x.tar.gz//rootfs"), or a container image
   /// ("oci:PATH[:REF]", "oci-archive:PATH[:REF]", "docker-archive:PATH[:REF]").
   std::string path{};
   /// The directory of the image at which its root stands; "" is the image's root.
@@ -64,6 +72,7 @@ struct SourceSpec {
   /// `path` is a file that stands at the path `at`, whatever it holds; "-", pipes and devices are
   /// read to their end first. Without this, so is a file that is no archive where `at` is set.
   bool is_file = false;
+  SourceFormat format = SourceFormat::by_magic;
 
   std::vector<PathRule> rules{};             ///< the first one that matches decides
   std::optional<std::uint32_t> owner_uid{};  ///< wins over the mappings

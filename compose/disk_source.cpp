@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// An image of a file system is read as an archive is: its members make a layer, with all the rules
+// that the options give, and their bytes are ranges of the image.
+#include "compose/disk_source.h"
+
+#include <fmt/format.h>
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "fsgen/archive/archive.h"
+#include "fsgen/disk/disk_job.h"
+
+namespace mkvirtfs {
+namespace {
+
+constexpr std::size_t kMostPaths = 100;
+
+/// The members without those whose bytes cannot be had, under all of their names.
+Result<archive::MemberLog> without_unreadable(const archive::MemberLog& members,
+                                              ScanReport& report) {
+  archive::MemberLog kept;
+  archive::Member member;
+  std::set<std::string, std::less<>> left_out;
+  for (archive::MemberLog::Position at = 0; at < members.end();) {
+    at = members.read(at, member);
+    const bool is_unreadable = member.place == archive::MemberPlace::unreadable;
+    if (!is_unreadable && !(member.is_hard_link && left_out.contains(member.link_target))) {
+      if (Result<void> good = kept.append(member); !good) return propagate(good);
+      continue;
+    }
+    ++report.unreadable_count;
+    if (is_unreadable) left_out.emplace(member.path);
+    if (report.unreadable_paths.size() < kMostPaths) {
+      report.unreadable_paths.push_back(is_unreadable
+                                            ? fmt::format("{}: {}", member.path, member.contents)
+                                            : std::string(member.path));
+    }
+  }
+  return kept;
+}
+
+}  // namespace
+
+Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source) {
+  switch (spec.format) {
+    case SourceFormat::by_magic:
+      return disk::detect(source);
+    case SourceFormat::archive:
+      return std::nullopt;
+    case SourceFormat::ext:
+      return disk::DiskFormat::ext;
+    case SourceFormat::fat:
+      return disk::DiskFormat::fat;
+  }
+  return std::nullopt;
+}
+
+Result<LoadedSource> load_disk(const std::shared_ptr<ByteSource>& source, disk::DiskFormat format,
+                               const SourceSpec& spec, const ArchiveSettings& settings,
+                               const archive::LayerOptions& layer_options, LogSink& log,
+                               Remarks& remarks) {
+  Result<disk::ReadDisk> read =
+      disk::read_disk(source, format, settings.read.limits, settings.read.helper, log);
+  if (!read) return propagate(read);
+  LoadedSource loaded;
+  if (read->problem_count != 0) {
+    const std::string what =
+        read->problem_count == 1
+            ? read->first_problem
+            : fmt::format("{} ({} problems in all)", read->first_problem, read->problem_count);
+    if (!spec.skip_unreadable) return fail(Errc::unreadable, what, {{"skip-unreadable"}});
+    remarks.add(Remark::About::unreadable, LogLevel::warning,
+                fmt::format("what this concerns is left out: {}", what));
+    Result<archive::MemberLog> kept = without_unreadable(read->members, loaded.report);
+    if (!kept) return propagate(kept);
+    read->members = std::move(*kept);
+  }
+  archive::Archive archive;
+  archive.name = source->name();
+  archive.format = read->format;
+  archive.members = std::move(read->members);
+  archive.stream = source;
+  if (Result<void> good = archive::check_places(archive, settings.read.limits); !good) {
+    return propagate(good);
+  }
+  Result<archive::ArchiveLayer> made =
+      archive::make_layer(archive, layer_options, settings.stream, log);
+  if (!made) return propagate(made);
+  loaded.layer = std::move(made->layer);
+  loaded.report.excluded_count = made->excluded_count;
+  loaded.facts.kind = "disk image";
+  loaded.facts.format = archive.format;
+  return loaded;
+}
+
+}  // namespace mkvirtfs
