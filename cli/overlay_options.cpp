@@ -64,6 +64,11 @@ void OverlayOptions::add_to(OptionSet& options, const char* group) {
                  "any image")
       .one_of({"accept", "any"})
       .group(group);
+  options
+      .add_flag(
+          "--write-through", write_through_,
+          "Answer each write when it is stored, for clients\nthat go on after this server ended")
+      .group(group);
   options.add_value("--clone-max", most_clones_, "N", "The most clones; more are refused")
       .group(group);
 }
@@ -103,6 +108,11 @@ Result<void> OverlayOptions::check(std::size_t exports) const {
                                            "--overlay=DIR/",
                                            option, *value));
     }
+  }
+  if (write_through_ && !is_persistent()) {
+    return fail(Errc::usage,
+                "--write-through is for overlays that stay: --overlay=FILE or "
+                "--overlay=DIR/; nothing of a temporary one is left behind a server");
   }
   if (!most_clones_.empty() && clones_.empty()) {
     return fail(Errc::usage, "--clone-max is for exports of --clone");
@@ -172,6 +182,7 @@ Result<std::shared_ptr<OverlayExports>> OverlayOptions::make_exports(
   if (!most_clones_.empty()) {
     options.most_clones = static_cast<std::size_t>(*parse_size(most_clones_));
   }
+  options.write_through = write_through_;
   // Without --rw only clones are written.
   options.only_clones = !writable_ && where_.empty();
   return std::make_shared<OverlayExports>(std::move(below), std::move(options));

@@ -49,6 +49,7 @@ class OverlayOptions {
   std::string most_clones_;
   std::string base_check_;
   std::string other_base_;
+  bool write_through_ = false;
 };
 
 }  // namespace mkvirtfs::cli

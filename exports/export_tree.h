@@ -29,6 +29,8 @@ struct Export {
   /// One line for people; may be empty.
   std::string description = {};
   std::shared_ptr<BlockDevice> device = nullptr;
+  /// Writes, zeroes and trims are answered when they are on stable storage.
+  bool write_through = false;
 };
 
 /// One name directly below a directory of an ExportTree.

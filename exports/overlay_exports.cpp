@@ -139,7 +139,8 @@ std::optional<Export> OverlayExports::find_kept(std::string_view name) const {
   const MutexLock lock(mutex_);
   const auto place = kept_.find(name);
   if (place == kept_.end()) return std::nullopt;
-  return Export{place->first, place->second.description, place->second.overlay};
+  return Export{place->first, place->second.description, place->second.overlay,
+                options_.write_through};
 }
 
 /// A clone that exists, or a directory of such.
@@ -195,6 +196,7 @@ std::optional<Result<Export>> OverlayExports::open_at_once(std::string_view name
 
 /// The overlay of an export over the device that it has in the other tree.
 Result<Export> OverlayExports::over(Export below, bool is_clone, std::string origin) {
+  below.write_through = options_.write_through;
   std::optional<Reservation> reservation;
   bool is_new_clone = false;
   {

@@ -58,6 +58,8 @@ class OverlayExports final : public ExportTree {
     std::function<bool(std::string_view name)> is_clone;
     /// The exports of the other tree stay as they are.
     bool only_clones = false;
+    /// See Export::write_through; of the exports that have overlays.
+    bool write_through = false;
     /// When there are so many, a new clone is refused.
     std::size_t most_clones = std::numeric_limits<std::size_t>::max();
   };

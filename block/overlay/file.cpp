@@ -349,8 +349,13 @@ Result<void> OverlayFile::sync() {
 }
 
 Result<void> OverlayFile::flush(const BlockStates& states) {
+  // What the caller wrote stands before its ticket.
+  const std::uint64_t ticket = flushes_asked_.fetch_add(1) + 1;
   const MutexLock lock(flushing_);
-  return flush_locked(states);
+  if (ticket <= flushes_covered_) return last_flush_;
+  flushes_covered_ = flushes_asked_.load();
+  last_flush_ = flush_locked(states);
+  return last_flush_;
 }
 
 Result<void> OverlayFile::flush_locked(const BlockStates& states) {

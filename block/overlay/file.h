@@ -85,7 +85,7 @@ class OverlayFile {
   /// The states of these blocks were changed: the next flush() writes them.
   void changed(OverlayBlocks blocks) noexcept;
   /// See the class comment. After a failure the disk cannot be trusted any more, and all later
-  /// calls fail, too.
+  /// calls fail, too. Calls that wait for another's flush to end share the next one.
   Result<void> flush(const BlockStates& states);
 
  private:
@@ -117,7 +117,11 @@ class OverlayFile {
   std::map<MapPageNo, Page> loaded_;                 // between open() and load()
   std::vector<std::atomic<bool>> changed_;           // by page of the map
 
+  std::atomic<std::uint64_t> flushes_asked_ = 0;
   mutable Mutex flushing_;
+  /// How many of those asked for the last flush has answered: all that had come when it began.
+  std::uint64_t flushes_covered_ GUARDED_BY(flushing_) = 0;
+  Result<void> last_flush_ GUARDED_BY(flushing_);
   std::uint64_t sequence_ GUARDED_BY(flushing_) = 0;
   bool failed_ GUARDED_BY(flushing_) = false;
   bool frozen_ GUARDED_BY(flushing_) = false;

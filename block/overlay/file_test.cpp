@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -1238,6 +1240,84 @@ class HookedOperations final : public FileOperations {
 };
 
 }  // namespace
+
+TEST_CASE("flushes that wait for another share the next one") {
+  const TempDir dir(fast_place());
+  HookedOperations operations;
+  const std::string path = (dir / "disk").string();
+  const auto overlay = open_overlay(path, 1 << 20, operations);
+  REQUIRE(overlay);
+  constexpr int kOthers = 8;
+  std::vector<std::thread> others;
+  std::atomic<int> begun = 0;
+  std::atomic<int> succeeded = 0;
+  int syncs = 0;
+  operations.before_sync = [&] {
+    if (++syncs != 1) return;
+    for (int i = 0; i < kOthers; ++i) {
+      others.emplace_back([&, i] {
+        const bool written =
+            (*overlay)
+                ->write(static_cast<std::uint64_t>(i + 1) * kBlock, filled(kBlock, i + 1))
+                .has_value();
+        ++begun;
+        if (written && (*overlay)->flush()) ++succeeded;
+      });
+    }
+    // They are about to wait. One that is late has a flush of its own: two syncs more, no failure.
+    while (begun < kOthers) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  };
+  REQUIRE((*overlay)->write(0, filled(kBlock, 0xee)));
+  REQUIRE((*overlay)->flush());
+  for (std::thread& other : others) other.join();
+  CHECK(succeeded == kOthers);
+  CHECK(syncs < 2 * (1 + kOthers));
+  operations.before_sync = nullptr;
+
+  // What was flushed is in the file as another program finds it.
+  std::filesystem::copy_file(path, dir / "copy");
+  const auto again = open_overlay((dir / "copy").string(), 1 << 20);
+  REQUIRE(again);
+  for (int i = 0; i < kOthers; ++i) {
+    Bytes block(kBlock);
+    REQUIRE((*again)->read(static_cast<std::uint64_t>(i + 1) * kBlock, block));
+    CHECK(block == filled(kBlock, i + 1));
+  }
+}
+
+TEST_CASE("a flush that others share fails for all of them") {
+  const TempDir dir(fast_place());
+  class Failing final : public FileOperations {
+   public:
+    std::function<int(int fd)> sync;
+    int fdatasync(int fd) override { return sync ? sync(fd) : FileOperations::fdatasync(fd); }
+  } operations;
+  const auto overlay = open_overlay((dir / "disk").string(), 1 << 20, operations);
+  REQUIRE(overlay);
+  std::vector<std::thread> others;
+  std::atomic<int> begun = 0;
+  std::atomic<int> failed = 0;
+  bool is_first = true;
+  operations.sync = [&](int fd) {
+    if (!std::exchange(is_first, false)) {
+      errno = EIO;
+      return -1;
+    }
+    for (int i = 0; i < 4; ++i) {
+      others.emplace_back([&] {
+        ++begun;
+        if (!(*overlay)->flush()) ++failed;
+      });
+    }
+    while (begun < 4) std::this_thread::yield();
+    return ::fdatasync(fd);
+  };
+  REQUIRE((*overlay)->flush());
+  for (std::thread& other : others) other.join();
+  CHECK(failed == 4);
+  operations.sync = nullptr;
+}
 
 TEST_CASE("while a snapshot holds up writers they are known to wait", "[point6]") {
   const TempDir dir(fast_place());

@@ -342,7 +342,7 @@ void Transmission::finish_change(const Request& request, const Asked& asked,
                                  const Result<void>& result) {
   if (!result) {
     fail_request(asked, result.error());
-  } else if ((request.flags & kFua) != 0) {
+  } else if ((request.flags & kFua) != 0 || agreed_.exported.write_through) {
     start_flush(asked);
   } else {
     succeed(asked);

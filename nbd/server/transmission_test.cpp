@@ -52,6 +52,26 @@ Bytes bytes_of_pattern(std::size_t size) {
   return {bytes.begin(), bytes.end()};
 }
 
+/// The exports of another tree, with write-through.
+class WrittenThrough final : public ExportTree {
+ public:
+  explicit WrittenThrough(std::shared_ptr<ExportTree> below) : below_(std::move(below)) {}
+  Result<std::vector<ExportEntry>> list(std::string_view directory,
+                                        std::optional<std::string_view> after,
+                                        std::size_t most) override {
+    return below_->list(directory, after, most);
+  }
+  Result<ExportEntry> find(std::string_view name) override { return below_->find(name); }
+  Result<Export> open(std::string_view name) override {
+    Result<Export> opened = below_->open(name);
+    if (opened) opened->write_through = true;
+    return opened;
+  }
+
+ private:
+  const std::shared_ptr<ExportTree> below_;
+};
+
 /// A session whose handshake is done, and a client that reads its answers.
 class Client {
  public:
@@ -61,7 +81,11 @@ class Client {
                step) {}
   Client(std::shared_ptr<BlockDevice> device, ReplyStyle style, TransmissionTuning tuning = {},
          std::size_t step = SIZE_MAX)
-      : tree_(*make_single_export(std::move(device), "disk")),
+      : Client(*make_single_export(std::move(device), "disk"), style, tuning, step) {}
+  /// `tree` has an export "disk".
+  Client(std::shared_ptr<ExportTree> tree, ReplyStyle style, TransmissionTuning tuning = {},
+         std::size_t step = SIZE_MAX)
+      : tree_(std::move(tree)),
         session_(*tree_, tuning),
         driver(session_, step),
         structured_(style != ReplyStyle::simple),
@@ -369,6 +393,20 @@ TEST_CASE("writes reach the device whole, however their payload comes", "[transm
   CHECK(client.ask({0, Command::flush, 2, 0, 0}).is(WireError::io));
   CHECK(client.ask({kFua, Command::write_zeroes, 2, 0, 512}).is(WireError::io));
   CHECK(client.read(1000, 10).is(WireError::ok));
+}
+
+TEST_CASE("changes of an export with write-through are answered behind a flush", "[transmission]") {
+  const auto device = std::make_shared<WritableDevice>(1 << 20);
+  Client client(std::make_shared<WrittenThrough>(*make_single_export(device, "disk")),
+                ReplyStyle::structured);
+  CHECK(client.ask({0, Command::write, 1, 0, 4096}, pattern_bytes(4096)).is(WireError::ok));
+  CHECK(device->flushes == 1);
+  CHECK(client.ask({0, Command::write_zeroes, 2, 0, 4096}).is(WireError::ok));
+  CHECK(device->flushes == 2);
+  CHECK(client.ask({0, Command::trim, 3, 0, 4096}).is(WireError::ok));
+  CHECK(device->flushes == 3);
+  CHECK(client.read(0, 4096).data == Bytes(4096));
+  CHECK(device->flushes == 3);
 }
 
 TEST_CASE("a write that is cut off leaves no torn block", "[transmission][A7]") {

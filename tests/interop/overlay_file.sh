@@ -56,6 +56,36 @@ info=$("$MKVIRTFS" overlay info --json "$overlay")
 equal "$(python3 -c 'import json, sys; print(json.loads(sys.argv[1])["zero_bytes"])' "$info")" $((1 << 20))
 contains "$("$MKVIRTFS" overlay info "$overlay")" '^written +[1-9][0-9]* bytes'
 
+# With --write-through every answered write, zero and trim is there after kill -9, without a flush.
+rm -f "$overlay"*
+start_server "$work/tree" --fs=ext4 --overlay="$overlay" --write-through -U "$work/sock"
+python3 - "$uri" "$server_pid" <<'END'
+import os, signal, sys, threading, nbd
+def write(thread):
+    handle = nbd.NBD()
+    handle.connect_uri(sys.argv[1])
+    for number in range(thread, 400, 4):
+        handle.pwrite(bytes([number % 255 + 1]) * 4096, (8 << 20) + number * 8192)
+    handle.zero(4096, (8 << 20) + thread * 8192)
+threads = [threading.Thread(target=write, args=(each,)) for each in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+END
+wait "$server_pid" 2>/dev/null || true
+serve
+python3 - "$uri" <<'END'
+import sys, nbd
+handle = nbd.NBD()
+handle.connect_uri(sys.argv[1])
+for number in range(400):
+    expected = 0 if number < 4 else number % 255 + 1
+    assert handle.pread(4096, (8 << 20) + number * 8192) == bytes([expected]) * 4096, number
+handle.shutdown()
+END
+stop_server
+fails 2 'overlays that stay' "$MKVIRTFS" serve --rw --write-through "$work/tree"
+
 # Killed at random points, again and again: each block is what it was when the last flush was answered,
 # or what was written to it since.
 cat >"$work/killed.py" <<'END'
