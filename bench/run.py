@@ -790,9 +790,46 @@ def bench_archive_reads(tar, packed):
         "the archive", size, "", "< 100 MB", memory_of_four < 100e6)
 
 
+def make_booting(path):
+    """A kernel and an initrd of usual sizes, which no loader has to read."""
+    (path / "boot").mkdir()
+    (path / "boot/vmlinuz-6.1.0-1-amd64").write_bytes(random.randbytes(8 << 20))
+    (path / "boot/initrd.img-6.1.0-1-amd64").write_bytes(random.randbytes(32 << 20))
+
+
+def bench_boot():
+    """Each loader beside the same image without it: what the pieces, the files and the patches cost."""
+    tree = made("booting", make_booting)
+    kinds = [("syslinux", "--fs=fat32"), ("syslinux", "--fs=fat32", "--table=mbr"),
+             ("syslinux", "--fs=fat32", "--table=gpt"), ("extlinux", "--fs=ext4"),
+             ("extlinux", "--fs=ext4", "--table=mbr"), ("isolinux", "--fs=iso"),
+             ("grub", "--fs=ext4", "--table=mbr"), ("grub", "--fs=ext4", "--table=gpt")]
+    with scratch() as place:
+        for loader, *image in kinds:
+            def serve(socket, *boot, cache=f"{place}/kept"):
+                return ["env", f"XDG_CACHE_HOME={cache}", MKVIRTFS, "serve", tree, *image, *boot, "-U", socket]
+
+            def first(socket):
+                return serve(socket, f"--boot={loader}", cache=tempfile.mkdtemp(dir=place))
+
+            what = f"ready, {loader} {' '.join(word.split('=')[1] for word in image)}"
+            ready(lambda socket: serve(socket, f"--boot={loader}"))
+            with_it, without, unmade = paired(
+                4 * RUNS + 1, lambda: ready(lambda socket: serve(socket, f"--boot={loader}"))[0],
+                lambda: ready(serve)[0], lambda: ready(first)[0])
+            # Only what is made costs more the first time.
+            for name, ours, most in [(what, with_it, 0.015), (f"{what}, first use", unmade, 0.300)]:
+                if most > 0.015 and loader != "grub":
+                    continue
+                row(name, f"{ours * 1000:.1f} ms", "without a loader", f"{without * 1000:.1f} ms",
+                    f"{(ours - without) * 1000:.1f} ms more", f"<= {most * 1000:.0f} ms more",
+                    ours - without <= most)
+
+
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
            "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump,
-           "fat": bench_fat, "iso": bench_iso, "overlay": bench_overlay, "archive": bench_archive}
+           "fat": bench_fat, "iso": bench_iso, "overlay": bench_overlay, "archive": bench_archive,
+           "boot": bench_boot}
 
 
 def main():
