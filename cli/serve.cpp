@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/background.h"
 #include "cli/child.h"
 #include "cli/client_options.h"
 #include "cli/command.h"
@@ -75,6 +76,11 @@ Result<std::chrono::milliseconds> parse_grace(const std::string& text) {
 /// How long the rest of the program may take after a second signal.
 constexpr std::chrono::milliseconds kHurry{500};
 
+bool reads_input(const ExportSpec& spec) {
+  const std::vector<SourceSpec> sources = all_sources(spec.image);
+  return std::ranges::find(sources, "-", &SourceSpec::path) != sources.end();
+}
+
 class Serve final : public Command {
  public:
   Serve(OptionSet& options, const FormatRegistry& formats);
@@ -93,6 +99,7 @@ class Serve final : public Command {
     nbd::ServerOptions options;
     std::vector<ExportSpec> exports;
     std::vector<std::string> names;  // of the exports, the default one's first
+    bool reads_input = false;        // standard input is a source
   };
 
   /// `log` must outlive the server.
@@ -110,6 +117,8 @@ class Serve final : public Command {
   Result<int> run_server(const Exports& exports, const CommandLine& line, Resources& resources,
                          Stopper& stopper, const BlockedSignals& signals,
                          const Streams& streams) const;
+  /// run() in the process that serves.
+  Result<int> run_here(const Streams& streams);
   Result<void> open_doors(nbd::Server& server, const std::vector<Address>& addresses,
                           Listening& listening, Resources& resources) const;
   /// Nothing without --pidfile.
@@ -117,10 +126,13 @@ class Serve final : public Command {
   /// Nothing without --ctl. `server` must outlive it.
   Result<std::optional<ControlServer>> start_control(
       const std::shared_ptr<OverlayExports>& writable, const nbd::Server& server) const;
-  /// Starts the command of --run, or prints the URIs.
-  Result<std::optional<Child>> announce(const nbd::Server& server, const Listening& listening,
-                                        const std::vector<std::string>& names,
-                                        const Streams& streams) const;
+  /// Nothing without --run.
+  Result<std::optional<Child>> start_command(const nbd::Server& server, const Listening& listening,
+                                             const std::vector<std::string>& names) const;
+  /// Prints the URIs, unless the command of --run has them; with --fork the command that waits
+  /// does.
+  Result<void> announce(const nbd::Server& server, const CommandLine& line,
+                        const Streams& streams) const;
   Result<Child> start_child(const nbd::Server& server, const Listening& listening,
                             const std::string& name) const;
   /// Serves until the server is stopped; the exit status.
@@ -149,6 +161,8 @@ class Serve final : public Command {
   std::string exit_on_last_;
   std::string statistics_;
   bool single_client_ = false;
+  bool forks_ = false;
+  std::optional<Background> background_;  // in the process that --fork made
   bool read_only_ = false;
   bool exit_with_parent_ = false;
   bool verbose_ = false;
@@ -175,6 +189,11 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
                  "its status")
       .group(kGroup);
   options.add_value("-P,--pidfile", pid_file_, "FILE", "Write the process id when ready")
+      .group(kGroup);
+  options
+      .add_flag("--fork", forks_,
+                "Return when clients can connect, and serve in\nthe background; print URIs and "
+                "process id")
       .group(kGroup);
   options.add_flag("-s,--single", single_client_, "Serve one client, on standard input")
       .group(kGroup);
@@ -298,6 +317,11 @@ Result<void> Serve::check(const std::vector<Address>& addresses) const {
   if (single_client_ && !(listen_.unix_path().empty() && addresses.empty() && command_.empty())) {
     return fail(Errc::usage, "--single serves standard input alone: no -U, -p, --listen or --run");
   }
+  if (forks_ && (single_client_ || exit_with_parent_ || !command_.empty())) {
+    return fail(Errc::usage,
+                "--fork leaves the command that started it: no --single, --run or "
+                "--exit-with-parent");
+  }
   if (!statistics_.empty() && statistics_ != "true" && statistics_ != "text" &&
       statistics_ != "json") {
     return fail(Errc::usage, fmt::format("--stats={} is neither text nor json", statistics_));
@@ -345,12 +369,8 @@ Result<std::vector<ExportSpec>> Serve::parse_exports() const {
   Result<std::vector<ExportSpec>> exports =
       cli::parse_exports(export_name_, source_, image_, overlay_.is_persistent());
   if (!exports) return exports;
-  if (single_client_) {
-    for (const ExportSpec& each : *exports) {
-      const std::vector<SourceSpec> sources = all_sources(each.image);
-      if (std::ranges::find(sources, "-", &SourceSpec::path) == sources.end()) continue;
-      return fail(Errc::usage, "--single and the source - both want standard input");
-    }
+  if (single_client_ && std::ranges::any_of(*exports, reads_input)) {
+    return fail(Errc::usage, "--single and the source - both want standard input");
   }
   if (Result<void> checked = overlay_.check(exports->size()); !checked) {
     return propagate(checked);
@@ -397,20 +417,28 @@ Result<std::optional<ControlServer>> Serve::start_control(
   return std::move(*started);
 }
 
-Result<std::optional<Child>> Serve::announce(const nbd::Server& server, const Listening& listening,
-                                             const std::vector<std::string>& names,
-                                             const Streams& streams) const {
-  if (!command_.empty()) {
-    // The command of --run has the URI; its output shall be its own.
-    Result<Child> started = start_child(server, listening, names.front());
-    if (!started) return propagate(started);
-    return std::move(*started);
+Result<std::optional<Child>> Serve::start_command(const nbd::Server& server,
+                                                  const Listening& listening,
+                                                  const std::vector<std::string>& names) const {
+  if (command_.empty()) return std::nullopt;
+  Result<Child> started = start_child(server, listening, names.front());
+  if (!started) return propagate(started);
+  return std::move(*started);
+}
+
+Result<void> Serve::announce(const nbd::Server& server, const CommandLine& line,
+                             const Streams& streams) const {
+  // The command of --run has the URI; its output shall be its own.
+  if (single_client_ || !command_.empty()) return {};
+  std::string text;
+  for (const std::string& name : line.names) {
+    for (const std::string& uri : server.uris(name)) text += uri + "\n";
   }
-  if (single_client_) return std::nullopt;
-  for (const std::string& name : names) {
-    for (const std::string& uri : server.uris(name)) print(streams.out, uri + "\n");
+  if (!background_) {
+    print(streams.out, text);
+    return {};
   }
-  return std::nullopt;
+  return background_->ready(text, !line.reads_input);
 }
 
 Result<Serve::CommandLine> Serve::read_command_line(LogSink& log) const {
@@ -423,8 +451,9 @@ Result<Serve::CommandLine> Serve::read_command_line(LogSink& log) const {
   if (!specs) return propagate(specs);
   std::vector<std::string> names;
   for (const ExportSpec& each : *specs) names.push_back(each.name);
+  const bool with_input = std::ranges::any_of(*specs, reads_input);
   return CommandLine{std::move(*addresses), std::move(*options), std::move(*specs),
-                     std::move(names)};
+                     std::move(names), with_input};
 }
 
 Result<void> Serve::open_doors(nbd::Server& server, const std::vector<Address>& addresses,
@@ -461,7 +490,7 @@ Result<int> Serve::run_server(const Exports& exports, const CommandLine& line, R
   if (!control) return propagate(control);
   const Result<std::optional<PidFile>> pid_file = make_pid_file();
   if (!pid_file) return propagate(pid_file);
-  Result<std::optional<Child>> child = announce(**server, listening, line.names, streams);
+  Result<std::optional<Child>> child = start_command(**server, listening, line.names);
   if (!child) return propagate(child);
   notify_service_manager("READY=1");
   const Stopper::Attachment attachment(stopper, **server, *child ? &**child : nullptr);
@@ -470,6 +499,9 @@ Result<int> Serve::run_server(const Exports& exports, const CommandLine& line, R
       reactions(stopper, listening.directory ? listening.directory->path() : "", streams));
   if (!started) return propagate(started);
   watcher.emplace(std::move(*started));
+  if (Result<void> announced = announce(**server, line, streams); !announced) {
+    return propagate(announced);
+  }
   Result<int> status = serve(**server, stopper, *child, streams);
   control->reset();  // what it does is for a server that goes on
   if (status && exports.writable) {
@@ -481,6 +513,15 @@ Result<int> Serve::run_server(const Exports& exports, const CommandLine& line, R
 }
 
 Result<int> Serve::run(const Streams& streams) {
+  if (!forks_) return run_here(streams);
+  Result<Background::Side> side = Background::divide(streams);
+  if (!side) return propagate(side);
+  if (side->status) return *side->status;
+  background_ = std::move(side->background);
+  return run_here(streams);
+}
+
+Result<int> Serve::run_here(const Streams& streams) {
   const pid_t parent = ::getppid();
   WordedLog log(streams.err, log_level());
   Result<CommandLine> line = read_command_line(log);

@@ -18,6 +18,27 @@ socket=$(socket_of "$(cat "$work/uri")")
 [[ ! -e $socket ]] || fail "the private socket was left behind: $socket"
 [[ ! -d $(dirname "$socket") || $(dirname "$socket") == /tmp ]] || fail "its directory was left behind"
 
+# --fork: returns when clients can connect, prints where and who, and holds no pipe of the caller's.
+said=$(timeout 60 "${serve[@]}" --fork -U - -P "$work/pid" 2>&1)
+equal "$(sed -n '$p' <<<"$said")" "pid $(cat "$work/pid")"
+uri=$(sed -n 1p <<<"$said")
+pid=$(cat "$work/pid")
+server_pids+=("$pid")
+nbdinfo --size "$uri" >/dev/null
+[[ $(ps -o sid= -p "$pid") -eq $pid ]] || fail "in the session of the caller"
+equal "$(readlink /proc/"$pid"/fd/0 /proc/"$pid"/fd/1 /proc/"$pid"/fd/2 | sort -u)" /dev/null
+kill -TERM "$pid"
+for ((i = 0; i < 200; ++i)); do
+  [[ -e $work/pid ]] || break
+  sleep 0.05
+done
+[[ ! -e $work/pid && ! -e $(dirname "$(socket_of "$uri")") ]] || fail "left something behind"
+tar -C "$work/tree" -c . | "$MKVIRTFS" serve - --fork --exit-on-last -U "$work/sock" >"$work/said" 2>"$work/kept"
+nbdcopy "nbd+unix:///?socket=$work/sock" "$work/forked"
+rm "$work/forked"
+fails 1 'no-such does not exist' "$MKVIRTFS" serve "$work/no-such" --fork
+fails 2 'no --single, --run' "${serve[@]}" --fork --run true
+
 # -U -: a private socket that only we may enter.
 start_server "$work/tree" -U -
 socket=$(socket_of "$uri")
