@@ -36,7 +36,8 @@ class JournalMap {
   /// The first block from `block` on that has a copy; UINT64_MAX: none.
   std::uint64_t next_from(std::uint64_t block) const noexcept;
 
-  /// Reads the journal, which lies in `runs`: sorted by their logical blocks. A last transaction
+  /// Reads the journal, which lies in `runs`: sorted by their logical blocks. A transaction that
+  /// is not whole ends the log.
   ///
   /// Errors: Errc::unreadable for a journal that cannot be read; Errc::unsupported for features
   /// that are not known, and where fast commits wait to be replayed.

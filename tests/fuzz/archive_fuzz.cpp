@@ -105,6 +105,22 @@ void read_files(const Layer& layer, bool is_manifest) {
   }
 }
 
+/// The log's members, as if they lay in the bytes of the log itself: stored, in pieces, deflated.
+void read_members_of(const MemberLog& log, Bytes stream, const LayerOptions& options) {
+  Archive archive;
+  archive.name = "input";
+  archive.stream = std::make_shared<Packed>(stream);
+  Member member;
+  for (MemberLog::Position at = 0; at < log.end();) {
+    at = log.read(at, member);
+    if (member.place == MemberPlace::host || member.place == MemberPlace::spooled) return;
+    if (!archive.members.append(member)) return;
+  }
+  if (!check_places(archive, {5000, kMostBytes})) return;
+  const Result<ArchiveLayer> layer = make_layer(archive, options, stream_options(), null_log());
+  if (layer) read_files(layer->layer, false);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -120,6 +136,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (!log) return 0;
     const Result<LayerTree> made = make_layer_tree(*log, "input", options, null_log());
     if (made) FUZZ_REQUIRE(made->places.size() == made->layer.tree->node_count());
+    read_members_of(*log, input, options);
     return 0;
   }
 
