@@ -70,6 +70,8 @@ struct BootLoader {
   std::span<const std::string_view> config_paths{};
   std::string_view made_config{};
   std::string (*config)(const BootEntry& entry) = nullptr;
+  /// Whether the kernel receives such a command line as it is. Errc::unsupported. nullptr: each.
+  Result<void> (*check_append)(std::string_view append) = nullptr;
   /// Paths in it may have blanks and commas.
   bool quotes_paths = false;
   /// What the other functions want in `pieces`.

@@ -11,6 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/foreign_tools.h"
+#include "tests/support/temp_dir.h"
+
 using namespace mkvirtfs;
 using namespace mkvirtfs::bootsect;
 
@@ -160,6 +163,32 @@ TEST_CASE("a made configuration of GRUB quotes what it names") {
         "}\n");
   CHECK(loader->config({.kernel = "vmlinuz"})
             .ends_with("set timeout=0\nmenuentry 'linux' {\n  linux '/vmlinuz'\n}\n"));
+}
+
+TEST_CASE(
+    "GRUB's shell takes any word of a made configuration, and what GRUB would change is refused") {
+  const BootLoader* const loader = find_boot_loader("grub");
+  REQUIRE(loader != nullptr);
+  const TempDir work;
+  const auto script_check = [&](const BootEntry& entry) {
+    write_file(work / "grub.cfg", loader->config(entry));
+    const Ran ran = run_tool({"grub-script-check", (work / "grub.cfg").string()});
+    INFO(ran.output);
+    CHECK(ran.status == 0);
+  };
+  script_check({.kernel = "boot/it's \\ a $kernel\"; {}",
+                .initrds = {"'", "a b", "$(x)`y`"},
+                .append = "a=$b c;d {e} #f * & | < > ! g=\"h i\" \"j k\" l=\"\""});
+  CHECK(loader->config({.kernel = "k", .append = "g=\"h i\" \"j k\""})
+            .ends_with("linux '/k' 'g=h i' 'j k'\n}\n"));
+  CHECK(loader->check_append("a=$b c;d  #f g=\"h i\" \"j k\" l=\"\" m=n=o"));
+  for (const char* const changed :
+       {"it's", "a\\b", "a\"b c\"", "x=\"a b\"c", "x=\"y", "\"a\"b\"\"", "x=y=\"z\""}) {
+    INFO(changed);
+    const Result<void> checked = loader->check_append(fmt::format("quiet {} splash", changed));
+    REQUIRE(!checked);
+    CHECK(checked.error().what.find("GRUB would give the kernel") == 0);
+  }
 }
 
 TEST_CASE("GRUB asks for a core.img that finds its configuration in its partition") {

@@ -206,13 +206,13 @@ void boot_grub(TableKind table, const Plan& plan) {
     pieces[std::string(request.name)] =
         request.parameter.empty() ? piece(request.name) : *std::move(core);
   }
-  const std::string word = "word=grub";
+  const std::string append = "word=grub $HOME x;y {z} #h * e=\"f g\"";
   const BuiltTree built = TreeBuilder{}
                               .file("boot/payload", payload(work))
                               .file("boot/initrd", kInitrd)
                               .file(loader->made_config, loader->config({.kernel = "boot/payload",
                                                                          .initrds = {"boot/initrd"},
-                                                                         .append = word}))
+                                                                         .append = append}))
                               .build();
   const auto image = plan(built.tree);
   if (!image) FAIL(hinted_text(image.error()));
@@ -222,7 +222,7 @@ void boot_grub(TableKind table, const Plan& plan) {
     if (!patches) FAIL(hinted_text(patches.error()));
     return *patches;
   });
-  boot(as_disk(path), word);
+  boot(as_disk(path), "word=grub $HOME x;y {z} #h * \"e=f g\"");
 }
 
 Plan ext4_plan() {

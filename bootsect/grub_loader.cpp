@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <vector>
 
 #include "bootsect/boot_loader.h"
 #include "bootsect/gpt.h"
@@ -65,26 +66,46 @@ std::string quoted(std::string_view word) {
   return text + "'";
 }
 
-/// The kernel's parameters as words. Double quotes around blanks are the kernel's; GRUB puts its
-/// own around a word that has some.
-std::string parameters(std::string_view append) {
-  std::string text;
-  std::string word;
+/// The kernel's parameters; blanks between double quotes part nothing.
+std::vector<std::string> words_of(std::string_view append) {
+  std::vector<std::string> words(1);
   bool is_quoted = false;
-  const auto end = [&] {
-    if (!word.empty()) text += " " + quoted(word);
-    word.clear();
-  };
   for (const char each : append) {
-    if (each == '"') {
-      is_quoted = !is_quoted;
-    } else if (each == ' ' && !is_quoted) {
-      end();
+    if (each == '"') is_quoted = !is_quoted;
+    if (each == ' ' && !is_quoted) {
+      words.emplace_back();
     } else {
-      word += each;
+      words.back() += each;
     }
   }
-  end();
+  std::erase(words, "");
+  return words;
+}
+
+/// Of a word and of its value, the kernel takes off the quotes around them. GRUB puts quotes of its
+/// own around a word with blanks, and a backslash before each quote and backslash in a word: what
+/// has others does not arrive.
+Result<void> check_append(std::string_view append) {
+  for (const std::string& word : words_of(append)) {
+    const auto quotes = std::ranges::count(word, '"');
+    const std::size_t first = word.find('"');
+    const bool is_around =
+        quotes == 2 && word.back() == '"' && (first == 0 || first == word.find('=') + 1);
+    if (word.find_first_of("'\\") == word.npos && (quotes == 0 || is_around)) continue;
+    return fail(Errc::unsupported,
+                fmt::format("GRUB would give the kernel {} with a backslash before each quote and "
+                            "backslash: of these, it takes double quotes around a value",
+                            word));
+  }
+  return {};
+}
+
+std::string parameters(std::string_view append) {
+  std::string text;
+  for (std::string& word : words_of(append)) {
+    std::erase(word, '"');
+    text += " " + quoted(word);
+  }
   return text;
 }
 
@@ -113,6 +134,7 @@ BootLoader grub_loader() noexcept {
           .config_paths = kConfigPaths,
           .made_config = kConfigPaths.front(),
           .config = config,
+          .check_append = check_append,
           .quotes_paths = true,
           .pieces = pieces_of,
           .files = files_of,

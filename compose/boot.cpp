@@ -346,6 +346,9 @@ Result<bootsect::BootEntry> Boot::make_entry(
   Result<std::string> append =
       append_of(volumes, start.volume, kernel->volume, !initrds.empty(), bare_volume_id);
   if (!append) return propagate(append);
+  if (start.loader->check_append != nullptr) {
+    if (Result<void> good = start.loader->check_append(*append); !good) return propagate(good);
+  }
   entry.append = *std::move(append);
   return entry;
 }

@@ -232,6 +232,8 @@ fails 1 "GRUB's core.img, bytes 512 to .*, does not fit before partition 1" \
 cp /usr/lib/grub/i386-pc/boot.img "$work/pieces.d"
 fails 1 "grub-mkimage.*\(try Debian's package grub-common or --boot-files\)" \
   no "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --boot-files="$work/pieces.d"
+fails 1 "GRUB would give the kernel it's with a backslash before each quote and backslash" \
+  no "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --append="quiet it's"
 fails 2 '--boot=lilo: none of syslinux' no "$work/rootfs" --fs=fat --boot=lilo
 fails 2 '--boot=syslinux,syslinux: SYSLINUX is there twice$' no "$work/rootfs" --fs=fat --boot=syslinux,syslinux
 fails 2 "--boot=isolinux,grub: the first sector has room for the code of one, ISOLINUX's or GRUB's$" \
