@@ -6,18 +6,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -25,6 +22,7 @@
 
 #include "bootsect/boot_pieces.h"
 #include "bootsect/grub.h"
+#include "support/child_process.h"
 #include "support/file_bytes.h"
 #include "support/sha256.h"
 #include "support/text.h"
@@ -38,7 +36,7 @@ constexpr std::string_view kSuffix = ".piece";
 constexpr std::size_t kDigestBytes = 32;
 constexpr std::size_t kMostBytes = 4u << 20;
 constexpr std::size_t kMostKept = 32;
-constexpr int kMostSeconds = 60;
+constexpr std::chrono::seconds kMostTime{60};
 
 /// A program with its arguments, and all files that it reads.
 struct Recipe {
@@ -139,62 +137,26 @@ void keep(const std::string& path, const std::string& name, std::span<const std:
   give_up_the_oldest(path);
 }
 
-/// Starts a program with files for its output and its messages; an errno or 0.
-int start(const std::vector<std::string>& words, int output, int messages, pid_t& pid) {
-  std::vector<std::string> copy = words;
-  std::vector<char*> arguments;
-  for (std::string& word : copy) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  std::string locale = "LC_ALL=C";
-  std::array<char*, 2> environment = {locale.data(), nullptr};
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  ::posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-  ::posix_spawn_file_actions_adddup2(&actions, messages, STDERR_FILENO);
-  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-  posix_spawnattr_t attributes;
-  ::posix_spawnattr_init(&attributes);
-  sigset_t none;
-  ::sigemptyset(&none);
-  sigset_t all;
-  ::sigfillset(&all);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setsigdefault(&attributes, &all);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  const int failure = ::posix_spawn(&pid, words[0].c_str(), &actions, &attributes, arguments.data(),
-                                    environment.data());
-  ::posix_spawnattr_destroy(&attributes);
-  ::posix_spawn_file_actions_destroy(&actions);
-  return failure;
-}
-
 /// What a program writes to its standard output.
 Result<std::vector<std::byte>> output_of(const std::vector<std::string>& words) {
   const UniqueFd output(::memfd_create("piece", MFD_CLOEXEC));
   const UniqueFd messages(::memfd_create("messages", MFD_CLOEXEC));
   if (!output || !messages) return fail_errno(Errc::io, errno, "get memory for " + words[0]);
-  pid_t pid = -1;
-  if (const int failure = start(words, output.get(), messages.get(), pid); failure != 0) {
+  ChildProcess program;
+  if (const int failure = program.start({.words = words,
+                                         .output = output.get(),
+                                         .messages = messages.get(),
+                                         .environment = {{"LC_ALL=C"}}});
+      failure != 0) {
     return fail_errno(Errc::unsupported, failure, "run " + words[0]);
   }
-  const UniqueFd handle(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  pollfd ended{handle.get(), POLLIN, 0};
-  int answers = 1;
-  if (handle) {
-    do {
-      answers = ::poll(&ended, 1, kMostSeconds * 1000);
-    } while (answers < 0 && errno == EINTR);
-  }
-  if (answers < 1) ::kill(pid, SIGKILL);
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (answers < 1) {
-    return fail(Errc::unsupported, fmt::format("{} did not end in {} s", words[0], kMostSeconds));
+  const std::optional<int> status = program.wait(kMostTime);
+  if (!status) {
+    return fail(Errc::unsupported,
+                fmt::format("{} did not end in {} s", words[0], kMostTime.count()));
   }
   auto bytes = read_all(output.get(), kMostBytes);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && bytes && !bytes->empty()) {
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0 && bytes && !bytes->empty()) {
     return *std::move(bytes);
   }
   const std::vector<std::byte> said =

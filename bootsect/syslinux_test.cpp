@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <cstring>
+#include <memory>
 #include <numeric>
 #include <set>
 #include <string>
@@ -87,15 +87,31 @@ std::string with_boot_code(std::string sector, const SyslinuxBytes& made) {
   return sector;
 }
 
-void judge(const Case& each) {
-  const TempDir directory;
-  const SyslinuxTemplate from = found();
+/// An image of ours, before and after SYSLINUX's patches.
+struct Judged {
+  const Case& of;
+  SyslinuxTemplate from{};
+  std::string file{};    // ldlinux.sys
+  std::string module{};  // ldlinux.c32
+  std::shared_ptr<const PlannedImage> image{};
+  std::string plain_path{};
+  std::string plain{};
+  std::string path{};
+  std::string ours{};
+  std::string theirs{};  // what the installer made of the plain one
+};
+
+Judged make_image(const Case& each, const TempDir& directory) {
   const std::string prefix = each.directory.empty() ? "" : each.directory + "/";
-  const std::string file = prefix + "ldlinux.sys";
-  const std::string module = prefix + "ldlinux.c32";
+  Judged made{.of = each,
+              .from = found(),
+              .file = prefix + "ldlinux.sys",
+              .module = prefix + "ldlinux.c32",
+              .plain_path = (directory / "plain").string(),
+              .path = (directory / "ours").string()};
   const BuiltTree built = TreeBuilder{}
-                              .file(file, text_of(syslinux_file(from)))
-                              .file(module, text_of(piece("ldlinux.c32")))
+                              .file(made.file, text_of(syslinux_file(made.from)))
+                              .file(made.module, text_of(piece("ldlinux.c32")))
                               .file("a.txt", "something before it\n")
                               .patterned_file("z.bin", 100'000)
                               .build();
@@ -104,50 +120,56 @@ void judge(const Case& each) {
   options.size_bytes = each.size_bytes;
   const auto image = fat32::plan(built.tree, options);
   if (!image) FAIL(hinted_text(image.error()));
-  const std::string plain = dumped(*image, built.store, (directory / "plain").string());
-  const auto patches = syslinux_patches(from, **image, file, each.settings);
+  made.image = *image;
+  made.plain = dumped(*image, built.store, made.plain_path);
+  const auto patches = syslinux_patches(made.from, **image, made.file, each.settings);
   if (!patches) FAIL(hinted_text(patches.error()));
   const auto boots = patched(*image, *patches);
   if (!boots) FAIL(boots.error().what);
-  const std::string path = (directory / "ours").string();
-  const std::string ours = dumped(*boots, built.store, path);
-  const Ran fsck = run_tool({"fsck.fat", "-n", path});
+  made.ours = dumped(*boots, built.store, made.path);
+  const Ran fsck = run_tool({"fsck.fat", "-n", made.path});
   INFO(fsck.output);
   CHECK(fsck.status == 0);
   CHECK(fsck.output.find("differences") == std::string::npos);
+  return made;
+}
 
-  // The installer, on the image without boot code.
-  const std::string installed = (directory / "plain").string();
+/// The installer, on the image without boot code.
+void install(Judged& judged) {
   std::vector<std::string> words = {"syslinux"};
-  words.insert(words.end(), each.flags.begin(), each.flags.end());
-  words.insert(words.end(), {"--install", installed});
+  words.insert(words.end(), judged.of.flags.begin(), judged.of.flags.end());
+  words.insert(words.end(), {"--install", judged.plain_path});
   const Ran ran = run_tool(words);
   INFO(ran.output);
   REQUIRE(ran.status == 0);
-  const std::string theirs = testing::bytes_at(installed, 0, ours.size());
+  judged.theirs = testing::bytes_at(judged.plain_path, 0, judged.ours.size());
+}
 
-  // For the places that it chose, our bytes are its bytes.
-  std::vector<std::uint64_t> sectors = sectors_by_mtools(installed, theirs, file);
-  const std::vector<std::uint64_t> all_sectors = sectors;
-  const std::size_t count = from.loader.size() / kSector + 2;
-  REQUIRE(sectors.size() >= count);
-  sectors.resize(count);
-  const std::string where = each.directory.empty() ? "" : "/" + each.directory;
-  const auto made = patch_syslinux(from, sectors, where, each.settings);
+/// For the places that the installer chose, our bytes are its bytes; so is the boot sector for
+/// those that the planner chose.
+void compare_loaders(const Judged& judged, const std::vector<std::uint64_t>& installed,
+                     const std::vector<std::uint64_t>& planned) {
+  const std::size_t count = judged.from.loader.size() / kSector + 2;
+  REQUIRE(installed.size() >= count);
+  const std::string where = judged.of.directory.empty() ? "" : "/" + judged.of.directory;
+  const auto made =
+      patch_syslinux(judged.from, std::span(installed).first(count), where, judged.of.settings);
   REQUIRE(made);
   for (std::size_t i = 0; i < count; ++i) {
     CAPTURE(i);
-    REQUIRE((theirs.substr(sectors[i] * kSector, kSector) ==
+    REQUIRE((judged.theirs.substr(installed[i] * kSector, kSector) ==
              text_of(made->file).substr(i * kSector, kSector)));
   }
-  CHECK((theirs.substr(0, kSector) == with_boot_code(plain.substr(0, kSector), *made)));
-
-  // For the places that the planner chose, too; and nothing else differs but what is explained.
-  const std::vector<std::uint64_t> planned = sectors_by_mtools(path, ours, file);
+  const std::string plain = judged.plain.substr(0, kSector);
+  CHECK((judged.theirs.substr(0, kSector) == with_boot_code(plain, *made)));
   const auto ours_made =
-      patch_syslinux(from, std::span(planned).first(count), where, each.settings);
+      patch_syslinux(judged.from, std::span(planned).first(count), where, judged.of.settings);
   REQUIRE(ours_made);
-  CHECK((ours.substr(0, kSector) == with_boot_code(plain.substr(0, kSector), *ours_made)));
+  CHECK((judged.ours.substr(0, kSector) == with_boot_code(plain, *ours_made)));
+}
+
+/// The sectors, beside those of the loader, in which the two images may differ.
+std::set<std::uint64_t> explained_sectors(const Judged& judged) {
   std::set<std::uint64_t> explained = {0};
   const auto explain = [&](const std::vector<std::uint64_t>& more) {
     explained.insert(more.begin(), more.end());
@@ -157,33 +179,48 @@ void judge(const Case& each) {
       explained.insert(at / kSector);
     }
   };
-  explain(planned);
-  explain(all_sectors);
-  explain(sectors_by_mtools(path, ours, module));
-  explain(sectors_by_mtools(installed, theirs, module));
+  explain(sectors_by_mtools(judged.path, judged.ours, judged.module));
+  explain(sectors_by_mtools(judged.plain_path, judged.theirs, judged.module));
   for (std::uint64_t copy = 0; copy < 2; ++copy) {
     for (const char* name : {"fat", "fsinfo"}) {
-      for (const Range& range : (*image)->structure(name, copy)) explain_range(range);
+      for (const Range& range : judged.image->structure(name, copy)) explain_range(range);
     }
   }
   // Entries of both files: times, attributes, first clusters. With -d the installer makes them in
   // the root and moves them, which leaves an entry that is deleted.
-  for (const std::string& where_entries : {each.directory, std::string()}) {
-    for (const DataPlacement::Run& run : (*image)->data_at(where_entries).runs) {
+  for (const std::string& where_entries : {judged.of.directory, std::string()}) {
+    for (const DataPlacement::Run& run : judged.image->data_at(where_entries).runs) {
       explain_range(run.range);
     }
   }
+  return explained;
+}
+
+void judge(const Case& each) {
+  const TempDir directory;
+  Judged judged = make_image(each, directory);
+  install(judged);
+  const auto installed = sectors_by_mtools(judged.plain_path, judged.theirs, judged.file);
+  const auto planned = sectors_by_mtools(judged.path, judged.ours, judged.file);
+  compare_loaders(judged, installed, planned);
+
+  // Nothing else differs but what is explained.
+  std::set<std::uint64_t> explained = explained_sectors(judged);
+  explained.insert(installed.begin(), installed.end());
+  explained.insert(planned.begin(), planned.end());
+  const auto sector = [](const std::string& image, std::uint64_t number) {
+    return std::string_view(image).substr(number * kSector, kSector);
+  };
   if (each.width == fat32::Width::fat32) {
     // The installer leaves the backup as it was.
-    CHECK((ours.substr(6 * kSector, kSector) == ours.substr(0, kSector)));
-    CHECK((theirs.substr(6 * kSector, kSector) == plain.substr(6 * kSector, kSector)));
+    CHECK((sector(judged.ours, 6) == sector(judged.ours, 0)));
+    CHECK((sector(judged.theirs, 6) == sector(judged.plain, 6)));
     explained.insert(6);
   }
   std::vector<std::uint64_t> unexplained;
-  for (std::uint64_t sector = 0; sector < ours.size() / kSector; ++sector) {
-    const bool same =
-        std::memcmp(ours.data() + sector * kSector, theirs.data() + sector * kSector, kSector) == 0;
-    if (!same && !explained.contains(sector)) unexplained.push_back(sector);
+  for (std::uint64_t at = 0; at < judged.ours.size() / kSector; ++at) {
+    const bool same = sector(judged.ours, at) == sector(judged.theirs, at);
+    if (!same && !explained.contains(at)) unexplained.push_back(at);
   }
   CHECK(unexplained == std::vector<std::uint64_t>{});
 }

@@ -91,12 +91,20 @@ std::vector<std::string> files_of(const SourceTree& tree) {
   return paths;
 }
 
-std::optional<std::string> read_small(const NamedVolume& volume, std::string_view path) {
+/// "" for a file that is not there. Of one that is not read, the error says why.
+Result<std::string> read_small(const NamedVolume& volume, std::string_view path) {
   const auto node = bootsect::find_file(*volume.tree, path);
-  if (!node || volume.tree->node(*node).size_bytes > kMostBytes) return std::nullopt;
-  std::string text(static_cast<std::size_t>(volume.tree->node(*node).size_bytes), '\0');
+  if (!node) return std::string();
+  const std::uint64_t size_bytes = volume.tree->node(*node).size_bytes;
+  if (size_bytes > kMostBytes) {
+    return fail(Errc::unsupported, fmt::format("it has more than {} bytes", kMostBytes));
+  }
+  std::string text(static_cast<std::size_t>(size_bytes), '\0');
   const auto out = std::as_writable_bytes(std::span(text));
-  if (!out.empty() && !volume.contents->read(content_no(*node), 0, out)) return std::nullopt;
+  if (out.empty()) return text;
+  if (Result<void> good = volume.contents->read(content_no(*node), 0, out); !good) {
+    return propagate(good);
+  }
   return text;
 }
 
@@ -107,15 +115,76 @@ std::string_view value_of(const NamedVolume& volume, std::string_view kind) {
 }
 
 /// The option that gives a volume this id; none for a UUID that no format takes.
-std::vector<Setting> hints_for(const NamedId& id) {
+std::vector<Setting> hints_for(const NamedId& id, bool has_partitions) {
+  // What only a partition has is an option of one, in any case.
+  const auto of_partition = [&](std::string_view option) -> std::vector<Setting> {
+    return {{"partition", fmt::format("SOURCE,{}={}", option, id.value)}};
+  };
   if (id.kind == "UUID" && !is_uuid(id.value)) return {};
-  if (id.kind == "UUID") return {{"uuid", id.value}};
-  if (id.kind == "LABEL") return {{"label", id.value}};
-  if (id.kind == "PARTLABEL") return {{"name", id.value}};
+  if (id.kind == "PARTLABEL") return of_partition("name");
+  if (id.kind == "UUID" || id.kind == "LABEL") {
+    const std::string option = ascii_lower(id.kind);
+    if (has_partitions) return of_partition(option);
+    return {{option, id.value}};
+  }
   constexpr std::size_t kMbrIdDigits = 8;
   const bool is_mbr = id.value.size() == kMbrIdDigits + 3;
   if (is_mbr) return {{"disk-id", id.value.substr(0, kMbrIdDigits)}};
-  return {{"partuuid", id.value}};
+  return of_partition("partuuid");
+}
+
+class IdRemarks {
+ public:
+  IdRemarks(const std::vector<NamedVolume>& volumes, const NamedPlace& place, Remarks& remarks)
+      : volumes_(volumes), place_(place), remarks_(remarks) {}
+
+  void look_at(const NamedVolume& volume, const std::string& path);
+
+ private:
+  void look_for(const NamedId& id, const std::string& path);
+
+  const std::vector<NamedVolume>& volumes_;
+  const NamedPlace& place_;
+  Remarks& remarks_;
+  std::set<NamedId> said_;
+};
+
+void IdRemarks::look_at(const NamedVolume& volume, const std::string& path) {
+  const Result<std::string> text = read_small(volume, path);
+  if (!text) {
+    remarks_.add(
+        Remark::About::named_id, LogLevel::info,
+        fmt::format("/{} is not looked at for ids of file systems: {}", path, text.error().what));
+    return;
+  }
+  for (const NamedId& id : ids_in(*text)) look_for(id, path);
+}
+
+void IdRemarks::look_for(const NamedId& id, const std::string& path) {
+  const auto is_it = [&](const NamedVolume& each) {
+    return ascii_lower(value_of(each, id.kind)) == ascii_lower(id.value);
+  };
+  if (std::ranges::any_of(volumes_, is_it) || !said_.insert(id).second) return;
+  std::string known;
+  for (const NamedVolume& each : volumes_) {
+    const std::string_view value = value_of(each, id.kind);
+    if (value.empty()) continue;
+    known += fmt::format("{}{}{}{}", known.empty() ? "" : ", ", each.what,
+                         each.what.empty() ? "" : " has ", value);
+  }
+  if (!known.empty()) known.insert(0, ": ");
+  // It may be right.
+  if (!place_.unknown.empty()) {
+    remarks_.add(Remark::About::named_id, LogLevel::info,
+                 fmt::format("/{} names {}={}, and nothing here has that, unless it is in a ready "
+                             "image, which is not looked at ({}){}",
+                             path, id.kind, id.value, place_.unknown, known));
+    return;
+  }
+  remarks_.add(
+      Remark::About::named_id, LogLevel::warning,
+      fmt::format("/{} names {}={}, and nothing here has that{}", path, id.kind, id.value, known),
+      {}, hints_for(id, place_.has_partitions));
 }
 
 }  // namespace
@@ -135,31 +204,12 @@ std::vector<NamedId> ids_in(std::string_view text) {
   return ids;
 }
 
-void remark_on_named_ids(const std::vector<NamedVolume>& volumes, Remarks& remarks) {
-  std::set<NamedId> said;
+void remark_on_named_ids(const std::vector<NamedVolume>& volumes, const NamedPlace& place,
+                         Remarks& remarks) {
+  IdRemarks of(volumes, place, remarks);
   for (const NamedVolume& volume : volumes) {
     if (!volume.tree) continue;
-    for (const std::string& path : files_of(*volume.tree)) {
-      const std::optional<std::string> text = read_small(volume, path);
-      if (!text) continue;
-      for (const NamedId& id : ids_in(*text)) {
-        std::string known;
-        const auto is_it = [&](const NamedVolume& each) {
-          return ascii_lower(value_of(each, id.kind)) == ascii_lower(id.value);
-        };
-        if (std::ranges::any_of(volumes, is_it) || !said.insert(id).second) continue;
-        for (const NamedVolume& each : volumes) {
-          const std::string_view value = value_of(each, id.kind);
-          if (value.empty()) continue;
-          known += fmt::format("{}{}{}{}", known.empty() ? "" : ", ", each.what,
-                               each.what.empty() ? "" : " has ", value);
-        }
-        remarks.add(Remark::About::named_id, LogLevel::warning,
-                    fmt::format("/{} names {}={}, and nothing here has that{}", path, id.kind,
-                                id.value, known.empty() ? "" : ": " + known),
-                    {}, hints_for(id));
-      }
-    }
+    for (const std::string& path : files_of(*volume.tree)) of.look_at(volume, path);
   }
 }
 

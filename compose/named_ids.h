@@ -34,8 +34,16 @@ struct NamedId {
 /// Those that a configuration of a boot loader, or an fstab, names. Comments do not count.
 std::vector<NamedId> ids_in(std::string_view text);
 
+/// What volumes are part of.
+struct NamedPlace {
+  bool has_partitions = false;  ///< each has options of its own
+  /// Ready images, whose ids are not looked at, for messages: "partition 3"; "": there are none.
+  std::string unknown{};
+};
+
 /// Remarks on each file that says how to boot or what to mount, and names what none of the volumes
-/// has. Reads these files, small ones alone; what cannot be read is passed over here.
-void remark_on_named_ids(const std::vector<NamedVolume>& volumes, Remarks& remarks);
+/// has; and on those that are too large to be read here, or cannot be read.
+void remark_on_named_ids(const std::vector<NamedVolume>& volumes, const NamedPlace& place,
+                         Remarks& remarks);
 
 }  // namespace mkvirtfs

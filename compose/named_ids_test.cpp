@@ -40,7 +40,7 @@ TEST_CASE("a file that names what no volume has is remarked on once, with what i
                         .contents = root.store,
                         .uuid = "cccc",
                         .partuuid = "cafe0001-02"}},
-                      remarks);
+                      {}, remarks);
   const std::vector<Remark> said = remarks.take();
   REQUIRE(said.size() == 3);
   CHECK(said[0].what ==
@@ -52,4 +52,54 @@ TEST_CASE("a file that names what no volume has is remarked on once, with what i
   CHECK(said[0].hints.front().value == "aaaa-bbbb");
   CHECK(said[1].what == "/etc/fstab names LABEL=data, and nothing here has that");
   CHECK(said[2].hints.empty());  // no format takes 12
+}
+
+TEST_CASE("a hint is an option of a partition where there are some, and of what only they have") {
+  const BuiltTree root = TreeBuilder()
+                             .file("etc/fstab",
+                                   "UUID=0a1b2c3d-0000-4000-8000-000000000001 / ext4\n"
+                                   "LABEL=data /data ext4\n"
+                                   "PARTLABEL=home /home ext4\n"
+                                   "PARTUUID=0a1b2c3d-0000-4000-8000-000000000002 /x ext4\n"
+                                   "PARTUUID=cafe0001-02 /y ext4\n")
+                             .build();
+  Resources resources;
+  const auto hints = [&](bool has_partitions) {
+    Remarks remarks(resources);
+    remark_on_named_ids({{.tree = root.tree, .contents = root.store}},
+                        {.has_partitions = has_partitions}, remarks);
+    std::string text;
+    for (const Remark& each : remarks.take()) {
+      for (const Setting& hint : each.hints) text += hint.option + "=" + hint.value + " ";
+    }
+    return text;
+  };
+  const std::string of_partitions =
+      "partition=SOURCE,name=home "
+      "partition=SOURCE,partuuid=0a1b2c3d-0000-4000-8000-000000000002 disk-id=cafe0001 ";
+  CHECK(hints(false) == "uuid=0a1b2c3d-0000-4000-8000-000000000001 label=data " + of_partitions);
+  CHECK(hints(true) ==
+        "partition=SOURCE,uuid=0a1b2c3d-0000-4000-8000-000000000001 "
+        "partition=SOURCE,label=data " +
+            of_partitions);
+}
+
+TEST_CASE("what is not looked at for ids is said") {
+  const BuiltTree root = TreeBuilder()
+                             .file("etc/fstab", "LABEL=data /data ext4\n")
+                             .patterned_file("boot/grub/grub.cfg", (1u << 20) + 1)
+                             .build();
+  Resources resources;
+  Remarks remarks(resources);
+  remark_on_named_ids({{.what = "partition 1", .tree = root.tree, .contents = root.store}},
+                      {.unknown = "partition 2"}, remarks);
+  const std::vector<Remark> said = remarks.take();
+  REQUIRE(said.size() == 2);
+  CHECK(said[0].what ==
+        "/etc/fstab names LABEL=data, and nothing here has that, unless it is in a ready image, "
+        "which is not looked at (partition 2)");
+  CHECK(said[0].level == LogLevel::info);
+  CHECK(said[1].what ==
+        "/boot/grub/grub.cfg is not looked at for ids of file systems: it has more than 1048576 "
+        "bytes");
 }

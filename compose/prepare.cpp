@@ -446,14 +446,13 @@ void Preparation::remark_on_ids() {
       volumes.back().label = *label;
     }
   }
-  // A ready image has ids of its own, which nobody has looked at.
-  if (std::ranges::any_of(drafts_, [](const PartitionDraft& draft) {
-        return draft.spec.holds == PartitionSpec::Holds::raw;
-      })) {
-    return;
+  NamedPlace place{.has_partitions = !spec_.partitions.empty()};
+  for (std::size_t at = 0; at < drafts_.size(); ++at) {
+    if (drafts_[at].spec.holds != PartitionSpec::Holds::raw) continue;
+    place.unknown += (place.unknown.empty() ? "" : ", ") + volumes[at].what;
   }
   doing_ = "look for ids in the sources' configurations";
-  remark_on_named_ids(volumes, remarks_);
+  remark_on_named_ids(volumes, place, remarks_);
 }
 
 void Preparation::make_device() {

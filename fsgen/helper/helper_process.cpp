@@ -4,13 +4,9 @@
 // finding; without it until the deadline the helper is killed.
 #include "fsgen/helper/helper_process.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +18,7 @@
 #include <utility>
 
 #include "fsgen/helper/message.h"
+#include "support/child_process.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::helper {
@@ -35,70 +32,8 @@ constexpr std::uint64_t kMostReadBytes = kMostPayloadBytes;
 // Which parts of the source were read is kept by the block, and there are no more of these.
 constexpr std::uint64_t kLeastBlockBytes = std::uint64_t{64} << 10;
 constexpr std::uint64_t kMostBlocks = std::uint64_t{1} << 20;
-constexpr int kSocketInHelper = STDIN_FILENO;
 // From the end of its socket to its own.
 constexpr std::chrono::milliseconds kGrace{1000};
-
-/// The process itself: killed and waited for when it goes out of scope.
-class Process {
- public:
-  Process() = default;
-  ~Process() {
-    if (pid_ > 0) end(std::chrono::milliseconds::zero());
-  }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  /// Starts `path` with `socket` as its standard input; returns an errno or 0.
-  int start(const std::string& path, int socket);
-  /// Gives it `grace` to end by itself, then kills it; how it ended, as of waitpid().
-  int end(std::chrono::milliseconds grace) noexcept;
-
- private:
-  pid_t pid_ = -1;
-};
-
-int Process::start(const std::string& path, int socket) {
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawnattr_init(&attributes);
-  ::posix_spawn_file_actions_adddup2(&actions, socket, kSocketInHelper);
-  // What its libraries print when they give up is no line of ours; its end is reported.
-  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-  sigset_t none;
-  ::sigemptyset(&none);
-  sigset_t all;
-  ::sigfillset(&all);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setsigdefault(&attributes, &all);
-  // A group of its own: what a terminal's keys mean is for the parent to decide.
-  ::posix_spawnattr_setpgroup(&attributes, 0);
-  ::posix_spawnattr_setflags(
-      &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-  std::string name = path;
-  std::array<char*, 2> arguments = {name.data(), nullptr};
-  const int failure =
-      ::posix_spawn(&pid_, path.c_str(), &actions, &attributes, arguments.data(), environ);
-  ::posix_spawnattr_destroy(&attributes);
-  ::posix_spawn_file_actions_destroy(&actions);
-  if (failure != 0) pid_ = -1;
-  return failure;
-}
-
-int Process::end(std::chrono::milliseconds grace) noexcept {
-  const UniqueFd handle(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
-  pollfd ended{handle.get(), POLLIN, 0};
-  if (handle && grace.count() > 0) ::poll(&ended, 1, static_cast<int>(grace.count()));
-  int status = 0;
-  ::kill(pid_, SIGKILL);
-  while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-  }
-  pid_ = -1;
-  return status;
-}
 
 /// Which bytes of the source were asked for.
 class ReadBlocks {
@@ -152,7 +87,7 @@ class Conversation {
   ByteSource& source_;
   HelperSink& sink_;
   LogSink& log_;
-  Process process_;
+  ChildProcess process_;
   std::optional<MessageSocket> socket_;
   ReadBlocks blocks_;
   std::uint64_t progress_bytes_ = 0;
@@ -171,7 +106,8 @@ Result<void> Conversation::start() {
   }
   UniqueFd ours(ends[0]);
   const UniqueFd theirs(ends[1]);
-  if (const int failure = process_.start(settings_.path, theirs.get()); failure != 0) {
+  if (const int failure = process_.start({.words = {settings_.path}, .input = theirs.get()});
+      failure != 0) {
     return fail_errno(
         Errc::unsupported, failure,
         fmt::format("start {}, which is needed to read {}", settings_.path, source_.name()));

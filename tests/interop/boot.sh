@@ -196,7 +196,11 @@ same "$work/code" /usr/lib/syslinux/mbr/gptmbr.bin
 echo 'UUID=11111111-2222-4333-8444-555555555555 / ext4 defaults 0 1' >"$work/rootfs/etc/fstab"
 dump --partition "$work/rootfs,fs=ext4"
 contains "$(cat "$work/err")" \
-  '/etc/fstab names UUID=11111111-.*, and nothing here has that: partition 1 has .*--uuid=11111111-'
+  '/etc/fstab names UUID=11111111-.*, and nothing here has that: partition 1 has .*\(try --partition=SOURCE,uuid=11111111-'
+dump "$work/rootfs" --fs=ext4 --table=mbr
+contains "$(cat "$work/err")" 'partition 1 has .*\(try --uuid=11111111-'
+dump --partition "$work/rootfs,fs=ext4" --partition "$work/part,fs=raw"
+contains "$(cat "$work/err")" 'names UUID=11111111-.* has that, unless it is in a ready image, .*\(partition 2\)'
 dump --partition "$work/rootfs,fs=ext4,uuid=11111111-2222-4333-8444-555555555555"
 [[ ! -s $work/err ]] || fail "dump said: $(cat "$work/err")"
 
