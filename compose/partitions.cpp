@@ -146,6 +146,7 @@ Result<bootsect::PartContents> PartitionPlanner::make_file_system(const Partitio
                               .made_at_s = request_.source_date_epoch_s,
                               .threads = request_.threads,
                               .remark = request_.remark,
+                              .followed = draft.read.followed,
                               .disk_offset_bytes = start_bytes,
                               .disk_sector_bytes = disk_.sector_bytes});
   if (image && request_.boot != nullptr) {

@@ -393,7 +393,8 @@ Result<void> Preparation::plan() {
                         .contents = contents_,
                         .made_at_s = spec_.source_date_epoch_s,
                         .threads = threads_.value(resources_),
-                        .remark = seed_remarks()};
+                        .remark = seed_remarks(),
+                        .followed = read_.followed};
     if (boot_) boot_->add_wishes(read_, request);
     auto planned = planner_(request);
     if (planned && boot_) planned = boot_->patch(read_, *std::move(planned), 0);

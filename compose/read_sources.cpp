@@ -147,9 +147,10 @@ Result<void> ReadSources::add(Layer layer, std::string name) {
 
 Result<void> ReadSources::take(Layer merged) {
   if (settings.follows_symlinks) {
-    Result<Layer> followed = follow_symlinks(merged);
-    if (!followed) return propagate(followed);
-    merged = *std::move(followed);
+    Result<FollowedTree> result = follow_symlinks(merged);
+    if (!result) return propagate(result);
+    merged = std::move(result->layer);
+    followed = std::move(result->links);
   }
   tree = std::move(merged.tree);
   contents = std::move(merged.contents);

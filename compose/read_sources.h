@@ -38,6 +38,7 @@ struct ReadSources {
   std::vector<PlacedLayer> layers;         ///< of which the tree is made
   std::shared_ptr<const SourceTree> tree;  ///< symlinks followed, where that is asked for
   std::shared_ptr<ContentStore> contents;
+  std::vector<Difference> followed;  ///< what stands in the tree instead of symlinks
   /// What an overlay's base is compared with: the sources, their symlinks included.
   std::shared_ptr<const SourceTree> base_tree;
   std::shared_ptr<ContentStore> base_contents;

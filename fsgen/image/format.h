@@ -8,8 +8,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "block/content.h"
+#include "block/image.h"
 #include "fsgen/image/option_row.h"
 #include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
@@ -30,6 +32,9 @@ struct PlanRequest {
   /// Is given what is worth saying about an image that is made all the same, one line each; may be
   /// empty.
   std::function<void(std::string)> remark{};
+  /// What stands in the tree instead of symlinks, where Format::follows_symlinks asked for that: the
+  /// image lists it among its differences.
+  std::vector<Difference> followed{};
   /// The byte of its disk at which the volume will begin: the start of its partition.
   std::uint64_t disk_offset_bytes = 0;
   /// The logical sectors of that disk; unset: as the format's options say.

@@ -119,6 +119,7 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
       if (!duplicates) return propagate(duplicates);
       options.duplicates = std::move(*duplicates);
     }
+    options.followed = request.followed;
     if (!request.boot_file.empty()) {
       options.boot.files.push_back({.path = request.boot_file});
       options.boot.catalog = true;

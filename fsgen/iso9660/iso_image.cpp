@@ -242,6 +242,9 @@ std::string IsoImage::remark() const {
 }
 
 void IsoImage::differences(DifferenceSink& sink) const {
+  for (const Difference& link : volume_.options.followed) {
+    if (!sink.difference(link)) return;
+  }
   if (volume_.joliet && !volume_.joliet->differences(sink)) return;
   list_source_differences(*volume_.tree, sink);
 }

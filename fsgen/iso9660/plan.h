@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "block/image.h"
 #include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
@@ -93,6 +94,8 @@ struct Options {
   /// Sorted by node; find_duplicates() makes them.
   std::vector<Duplicate> duplicates;
   Boot boot;
+  /// What stands in the tree instead of symlinks, for differences().
+  std::vector<Difference> followed;
 };
 
 /// "2023-11-14-22-13-20-00", as blkid shows a volume's date for a UUID, or the digits alone; the

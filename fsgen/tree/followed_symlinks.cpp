@@ -35,7 +35,7 @@ class Follower {
         new_of_(tree_.node_count(), kNoNode),
         new_sets_(tree_.xattr_set_count(), kNoSet) {}
 
-  Result<Layer> run() &&;
+  Result<FollowedTree> run() &&;
 
  private:
   /// A directory of the result.
@@ -62,6 +62,7 @@ class Follower {
   std::vector<NodeNo> new_of_;        // of files, by node of the source
   std::vector<XattrSetNo> new_sets_;  // by set of the source
   std::vector<Origin> origins_{{}};   // by node of the result
+  std::vector<Difference> links_;
 };
 
 NewNode Follower::node_of(NodeNo no) const {
@@ -121,6 +122,7 @@ Result<void> Follower::fill(DirectoryNo no) {
       const Result<NodeNo> target = target_of(no, path, node);
       if (!target) return propagate(target);
       node = *target;
+      links_.push_back({"followed", path, "is a copy of /" + tree_.path(node)});
     }
     if (origins_.size() >= most) {
       return fail(Errc::does_not_fit,
@@ -150,7 +152,7 @@ std::vector<NodeNo> Follower::data_order() const {
   return order;
 }
 
-Result<Layer> Follower::run() && {
+Result<FollowedTree> Follower::run() && {
   assembler_.reserve(tree_.node_count(), tree_.node_count(), tree_.directories().size(), 0);
   for (DirectoryNo no; no < assembler_.directory_count(); ++no) {
     assembler_.open_directory(no);
@@ -161,12 +163,12 @@ Result<Layer> Follower::run() && {
   followed.tree = std::make_shared<const SourceTree>(std::move(assembler_).finish());
   followed.contents = std::make_shared<MergedContents>(
       std::vector<std::shared_ptr<ContentStore>>{source_.contents}, std::move(origins_));
-  return followed;
+  return FollowedTree{std::move(followed), std::move(links_)};
 }
 
 }  // namespace
 
-Result<Layer> follow_symlinks(const Layer& source) {
+Result<FollowedTree> follow_symlinks(const Layer& source) {
   const SourceTree& tree = *source.tree;
   bool has_symlinks = false;
   for (NodeNo no; no < tree.node_count() && !has_symlinks; ++no) {
@@ -176,7 +178,7 @@ Result<Layer> follow_symlinks(const Layer& source) {
   Layer same;
   same.tree = source.tree;
   same.contents = source.contents;
-  return same;
+  return FollowedTree{std::move(same)};
 }
 
 }  // namespace mkvirtfs

@@ -14,7 +14,7 @@ using namespace mkvirtfs;
 
 namespace {
 
-Result<Layer> followed(const TreeBuilder& builder) {
+Result<FollowedTree> followed(const TreeBuilder& builder) {
   const BuiltTree built = builder.build();
   Layer layer;
   layer.tree = built.tree;
@@ -23,14 +23,14 @@ Result<Layer> followed(const TreeBuilder& builder) {
 }
 
 Layer good(const TreeBuilder& builder) {
-  Result<Layer> made = followed(builder);
+  Result<FollowedTree> made = followed(builder);
   INFO((made ? "" : made.error().what));
   REQUIRE(made);
-  return std::move(*made);
+  return std::move(made->layer);
 }
 
 std::string refusal(const TreeBuilder& builder) {
-  const Result<Layer> made = followed(builder);
+  const Result<FollowedTree> made = followed(builder);
   REQUIRE_FALSE(made);
   return hinted_text(made.error());
 }
@@ -72,6 +72,23 @@ TEST_CASE("what symlinks lead to stands in their place: a file once more, a copy
   CHECK(bytes_at(layer, "copy/deep/er") == "more");
 }
 
+TEST_CASE("each symlink that is followed is listed, those in copies of directories, too") {
+  TreeBuilder builder;
+  builder.file("real/file", "bytes").symlink("real/up", "../other").file("other", "o");
+  builder.symlink("copy", "real").symlink("chain", "copy/up");
+  const Result<FollowedTree> made = followed(builder);
+  REQUIRE(made);
+  std::string text;
+  for (const Difference& link : made->links) {
+    text += link.kind + " " + link.path + " " + link.what + "\n";
+  }
+  CHECK(text ==
+        "followed chain is a copy of /other\n"
+        "followed copy is a copy of /real\n"
+        "followed copy/up is a copy of /other\n"
+        "followed real/up is a copy of /other\n");
+}
+
 TEST_CASE("files stand in the source's order of data, and a tree without symlinks stays itself") {
   TreeBuilder builder;
   builder.file("a", "1").file("b", "2").file("c", "3").data_order({"c", "a"});
@@ -79,7 +96,8 @@ TEST_CASE("files stand in the source's order of data, and a tree without symlink
   Layer layer;
   layer.tree = plain.tree;
   layer.contents = plain.store;
-  CHECK(follow_symlinks(layer)->tree == plain.tree);
+  CHECK(follow_symlinks(layer)->layer.tree == plain.tree);
+  CHECK(follow_symlinks(layer)->links.empty());
   const Layer linked = good(builder.symlink("0", "b"));
   std::string order;
   for (const NodeNo no : linked.tree->data_order()) order += linked.tree->path(no);
