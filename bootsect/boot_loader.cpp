@@ -11,12 +11,14 @@
 #include "bootsect/grub.h"
 #include "bootsect/isolinux.h"
 #include "bootsect/syslinux.h"
+#include "bootsect/uefi.h"
 
 namespace mkvirtfs::bootsect {
 
 std::span<const BootLoader> boot_loaders() noexcept {
-  static const std::array loaders{syslinux_loader(), extlinux_loader(), isolinux_loader(),
-                                  grub_loader()};
+  static const std::array loaders{
+      syslinux_loader(), extlinux_loader(),     isolinux_loader(),       grub_loader(),
+      uefi_loader(),     systemd_boot_loader(), unified_kernel_loader(), uefi_signed_loader()};
   return loaders;
 }
 
@@ -29,6 +31,10 @@ const BootLoader* find_boot_loader(std::string_view name) noexcept {
 Result<void> check_pair(const BootLoader& one, const BootLoader& other) {
   if (one.name == other.name) {
     return fail(Errc::unsupported, fmt::format("{} is there twice", one.title));
+  }
+  if (one.efi != EfiStart::none && other.efi != EfiStart::none) {
+    return fail(Errc::unsupported, fmt::format("UEFI starts one file by its name, {}'s or {}'s",
+                                               one.title, other.title));
   }
   if (one.mbr_code.empty() || other.mbr_code.empty() || one.mbr_code == other.mbr_code) return {};
   return fail(Errc::unsupported,

@@ -45,6 +45,7 @@ using PieceBytes = std::map<std::string, std::vector<std::byte>, std::less<>>;
 /// What a made configuration boots. Paths are those of the volume, without a leading '/'.
 struct BootEntry {
   std::string kernel{};
+  std::string version{};  ///< of the kernel, where it is known
   std::vector<std::string> initrds{};
   std::string append{};                      ///< the kernel's command line
   std::optional<std::uint32_t> timeout_s{};  ///< how long a menu waits; unset: not at all
@@ -56,6 +57,15 @@ struct BootFile {
   std::vector<std::byte> bytes{};
 };
 
+/// What UEFI starts for a loader, at EFI/BOOT in a FAT volume: its firmware knows no other place.
+enum class EfiStart : std::uint8_t {
+  none,           ///< nothing: a BIOS starts the loader
+  given,          ///< an executable of the user
+  menu,           ///< the loader, which starts the kernel that a menu names
+  unified,        ///< the kernel itself, with all that it needs in one file
+  verified_menu,  ///< the same as `menu`, and each file is signed for the one before it
+};
+
 struct BootLoader {
   std::string_view name{};   ///< as --boot has it
   std::string_view title{};  ///< for messages: "SYSLINUX"
@@ -65,8 +75,9 @@ struct BootLoader {
   /// Whether it starts from there. Errc::unsupported with the reason, and the option that would
   /// help as a hint.
   Result<void> (*check)(const BootPlace& place) = nullptr;
-  /// Where it looks for its configuration in the volume, the first one first. A made one stands at
-  /// `made_config`, unless the tree has one of these.
+  /// Where it looks for its configuration in the volume, the first one first; "dir/*.conf" is any
+  /// file of that ending. A made one stands at `made_config`, unless the tree has one of these.
+  /// A loader without one has no configuration.
   std::span<const std::string_view> config_paths{};
   std::string_view made_config{};
   std::string (*config)(const BootEntry& entry) = nullptr;
@@ -74,6 +85,10 @@ struct BootLoader {
   Result<void> (*check_append)(std::string_view append) = nullptr;
   /// Paths in it may have blanks and commas.
   bool quotes_paths = false;
+  /// A second file, which goes with a made configuration. nullptr: none.
+  std::string_view made_settings{};
+  std::string (*settings)(const BootEntry& entry) = nullptr;
+  EfiStart efi = EfiStart::none;
   /// What the other functions want in `pieces`.
   std::vector<PieceRequest> (*pieces)(const BootPlace& place) = nullptr;
   /// The files that the volume needs, beside a configuration.

@@ -117,10 +117,12 @@ TEST_CASE("each pair of loaders is documented, and as it is") {
   CHECK(rows.empty());
 }
 
-TEST_CASE("no loader starts from sectors of 4096 bytes") {
+TEST_CASE("a BIOS starts no loader from sectors of 4096 bytes, and UEFI all") {
   for (const BootLoader& loader : boot_loaders()) {
     for (const std::string& format : kFormats) {
-      CHECK(!loader.check({.format = format, .table = TableKind::gpt, .sector_bytes = 4096}));
+      const bool starts = loader.efi != EfiStart::none && format.starts_with("fat");
+      CHECK(loader.check({.format = format, .table = TableKind::gpt, .sector_bytes = 4096})
+                .has_value() == starts);
     }
   }
 }
@@ -189,6 +191,24 @@ TEST_CASE(
     REQUIRE(!checked);
     CHECK(checked.error().what.find("GRUB would give the kernel") == 0);
   }
+}
+
+TEST_CASE("a made configuration of systemd-boot is an entry, and what starts it") {
+  const BootLoader* const loader = find_boot_loader("systemd-boot");
+  REQUIRE(loader != nullptr);
+  const BootEntry entry{.kernel = "boot/vmlinuz-6.1",
+                        .version = "6.1",
+                        .initrds = {"ucode.img", "boot/initrd.img-6.1"},
+                        .append = "root=PARTUUID=cafe0001-01 quiet",
+                        .timeout_s = 5};
+  CHECK(loader->config(entry) ==
+        "title Linux 6.1\n"
+        "version 6.1\n"
+        "linux /boot/vmlinuz-6.1\n"
+        "initrd /ucode.img\n"
+        "initrd /boot/initrd.img-6.1\n"
+        "options root=PARTUUID=cafe0001-01 quiet\n");
+  CHECK(loader->settings(entry) == "default linux.conf\ntimeout 5\n");
 }
 
 TEST_CASE("GRUB asks for a core.img that finds its configuration in its partition") {

@@ -38,6 +38,11 @@ std::string grub_prefix(TableKind table, std::uint32_t partition);
 /// another version.
 std::span<const std::string_view> grub_modules() noexcept;
 
+/// The part of a configuration that names a kernel, and starts it.
+std::string grub_menu(const BootEntry& entry);
+/// As BootLoader::check_append has it.
+Result<void> check_grub_append(std::string_view append);
+
 /// The row of the loaders.
 BootLoader grub_loader() noexcept;
 

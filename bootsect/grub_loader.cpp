@@ -82,10 +82,30 @@ std::vector<std::string> words_of(std::string_view append) {
   return words;
 }
 
+std::string parameters(std::string_view append) {
+  std::string text;
+  for (std::string& word : words_of(append)) {
+    std::erase(word, '"');
+    text += " " + quoted(word);
+  }
+  return text;
+}
+
+/// What a BIOS shows is no serial port's; UEFI's console goes where the firmware has it.
+std::string config(const BootEntry& entry) {
+  return "if serial -u 0 -s 115200; then\n"
+         "  terminal_input console serial\n"
+         "  terminal_output console serial\n"
+         "fi\n" +
+         grub_menu(entry);
+}
+
+}  // namespace
+
 /// Of a word and of its value, the kernel takes off the quotes around them. GRUB puts quotes of its
 /// own around a word with blanks, and a backslash before each quote and backslash in a word: what
 /// has others does not arrive.
-Result<void> check_append(std::string_view append) {
+Result<void> check_grub_append(std::string_view append) {
   for (const std::string& word : words_of(append)) {
     const auto quotes = std::ranges::count(word, '"');
     const std::size_t first = word.find('"');
@@ -100,22 +120,8 @@ Result<void> check_append(std::string_view append) {
   return {};
 }
 
-std::string parameters(std::string_view append) {
-  std::string text;
-  for (std::string& word : words_of(append)) {
-    std::erase(word, '"');
-    text += " " + quoted(word);
-  }
-  return text;
-}
-
-std::string config(const BootEntry& entry) {
-  std::string text =
-      "if serial -u 0 -s 115200; then\n"
-      "  terminal_input console serial\n"
-      "  terminal_output console serial\n"
-      "fi\n";
-  text += fmt::format("set default=0\nset timeout={}\n", entry.timeout_s.value_or(0));
+std::string grub_menu(const BootEntry& entry) {
+  std::string text = fmt::format("set default=0\nset timeout={}\n", entry.timeout_s.value_or(0));
   text += fmt::format("menuentry 'linux' {{\n  linux {}{}\n", quoted("/" + entry.kernel),
                       parameters(entry.append));
   std::string initrds;
@@ -123,8 +129,6 @@ std::string config(const BootEntry& entry) {
   if (!initrds.empty()) text += fmt::format("  initrd{}\n", initrds);
   return text + "}\n";
 }
-
-}  // namespace
 
 BootLoader grub_loader() noexcept {
   return {.name = "grub",
@@ -134,7 +138,7 @@ BootLoader grub_loader() noexcept {
           .config_paths = kConfigPaths,
           .made_config = kConfigPaths.front(),
           .config = config,
-          .check_append = check_append,
+          .check_append = check_grub_append,
           .quotes_paths = true,
           .pieces = pieces_of,
           .files = files_of,

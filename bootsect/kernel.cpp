@@ -195,4 +195,13 @@ std::optional<std::string_view> kernel_architecture(std::span<const std::byte> h
   return std::nullopt;
 }
 
+std::optional<std::uint32_t> kernel_version_offset(std::span<const std::byte> head) noexcept {
+  if (head.size() < kKernelHeadBytes || std::memcmp(head.data() + 0x202, "HdrS", 4) != 0) {
+    return std::nullopt;
+  }
+  const auto offset = load_le<std::uint16_t>(head, 0x20E);
+  if (offset == 0) return std::nullopt;
+  return offset + 0x200u;
+}
+
 }  // namespace mkvirtfs::bootsect

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -37,5 +38,9 @@ inline constexpr std::size_t kKernelHeadBytes = 0x264;
 /// The architecture for which a Linux kernel is, as find_architecture() knows it, by its first
 /// kKernelHeadBytes bytes; nullopt for what is no kernel, or one that is compressed as a whole.
 std::optional<std::string_view> kernel_architecture(std::span<const std::byte> head) noexcept;
+
+/// Where a kernel for x86 has its version, a text that ends with a blank or a zero; nullopt for any
+/// other.
+std::optional<std::uint32_t> kernel_version_offset(std::span<const std::byte> head) noexcept;
 
 }  // namespace mkvirtfs::bootsect

@@ -21,8 +21,10 @@
 #include "block/joined_contents.h"
 #include "bootsect/boot_pieces.h"
 #include "bootsect/kernel.h"
+#include "bootsect/uefi.h"
+#include "bootsect/uki.h"
+#include "compose/efi_boot.h"
 #include "fsgen/tree/merge.h"
-#include "fsgen/tree/tree_builder.h"
 #include "fsgen/tree/tree_path.h"
 #include "support/ascii_case.h"
 
@@ -31,12 +33,6 @@ namespace {
 
 constexpr std::string_view kConsole = "console=tty0 console=ttyS0,115200";
 constexpr std::string_view kCopiedTo = "boot";  // kernels of other volumes
-
-/// A file of a volume.
-struct VolumeFile {
-  std::size_t volume = 0;
-  NodeNo node{};
-};
 
 /// Whether a command line says a word "name=...".
 bool has_word(std::string_view line, std::string_view name) {
@@ -47,28 +43,29 @@ bool has_word(std::string_view line, std::string_view name) {
   return false;
 }
 
-/// The path of a file that has these names but for case; nullopt when there is none.
-std::optional<std::string> find_any_case(const SourceTree& tree, std::string_view path) {
-  NodeNo at = kRootNode;
-  for (const std::string_view component : components_of(path)) {
-    if (!tree.node(at).is_directory()) return std::nullopt;
-    const Directory& directory = tree.directory(tree.directory_no(at));
-    const auto entries = tree.entries(directory);
-    const auto found = std::ranges::find_if(entries, [&](const Entry& entry) {
-      return ascii_lower(tree.name(directory, entry)) == ascii_lower(component);
-    });
-    if (found == entries.end()) return std::nullopt;
-    at = found->node;
+/// The file at a path, whatever the case of its letters; its last name may be "*" and an ending.
+std::optional<NodeNo> find_matching(const SourceTree& tree, std::string_view path) {
+  const std::size_t star = path.find('*');
+  if (star == path.npos) {
+    const auto node = find_any_case(tree, path);
+    return node && tree.node(*node).is_regular() ? node : std::nullopt;
   }
-  if (!tree.node(at).is_regular()) return std::nullopt;
-  return tree.path(at);
+  const auto node = find_any_case(tree, parent_path(path));
+  if (!node || !tree.node(*node).is_directory()) return std::nullopt;
+  const Directory& directory = tree.directory(tree.directory_no(*node));
+  for (const Entry& entry : tree.entries(directory)) {
+    if (!tree.node(entry.node).is_regular()) continue;
+    if (ascii_lower(tree.name(directory, entry)).ends_with(path.substr(star + 1)))
+      return entry.node;
+  }
+  return std::nullopt;
 }
 
 std::optional<std::string> find_config(const SourceTree& tree, const bootsect::BootLoader& loader,
                                        bool any_case) {
   for (const std::string_view path : loader.config_paths) {
     if (any_case) {
-      if (auto found = find_any_case(tree, path)) return found;
+      if (const auto found = find_matching(tree, path)) return tree.path(*found);
     } else if (bootsect::find_file(tree, path)) {
       return std::string(path);
     }
@@ -81,6 +78,31 @@ bool has_init(const SourceTree& tree) {
       std::array<std::string_view, 4>{"sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd",
                                       "etc/inittab"},
       [&](std::string_view path) { return bootsect::find_file(tree, path).has_value(); });
+}
+
+/// All volumes, the loader's own first.
+std::vector<std::size_t> order_from(std::size_t first, std::size_t count) {
+  std::vector<std::size_t> order{first};
+  for (std::size_t at = 0; at < count; ++at) {
+    if (at != first) order.push_back(at);
+  }
+  return order;
+}
+
+/// The volume that becomes the root: the one that says so, or else one with an init, the kernel's
+/// own first, or else the one that boots, unless that is there for nothing else.
+std::size_t root_of(const std::vector<BootVolume>& volumes, std::size_t boot_volume,
+                    std::size_t kernel_volume) {
+  const auto root = std::ranges::find_if(volumes, &BootVolume::is_root);
+  if (root != volumes.end()) return static_cast<std::size_t>(root - volumes.begin());
+  for (const std::size_t at : order_from(kernel_volume, volumes.size())) {
+    if (has_init(*volumes[at].read->tree)) return at;
+  }
+  if (!volumes[boot_volume].is_esp) return boot_volume;
+  for (const std::size_t at : order_from(kernel_volume, volumes.size())) {
+    if (!volumes[at].is_esp) return at;
+  }
+  return boot_volume;
 }
 
 /// Whether a configuration can name that path.
@@ -102,68 +124,29 @@ Result<void> check_kernel(const ReadSources& read, NodeNo node) {
               {{"kernel"}});
 }
 
+/// What the source has where firmware looks gives way.
+void remark_on_replaced(const SourceTree& tree, const bootsect::BootLoader& loader,
+                        Remarks& remarks) {
+  const auto there = find_any_case(tree, join_path(bootsect::kEfiDirectory, "BOOTX64.EFI"));
+  if (!there) return;
+  remarks.add(Remark::About::boot, LogLevel::warning,
+              fmt::format("the source has {}: in its place stands what {} starts",
+                          tree.path(*there), loader.title),
+              {}, {{"boot", "uefi"}});
+}
+
 /// The file at a path of any volume.
 std::optional<VolumeFile> find_in(const std::vector<BootVolume>& volumes, std::size_t first,
                                   std::string_view path) {
-  std::optional<VolumeFile> found;
-  for (std::size_t at = 0; at < volumes.size() && !found; ++at) {
-    // The loader's own volume comes first.
-    const std::size_t volume = at == 0 ? first : at <= first ? at - 1 : at;
+  for (const std::size_t volume : order_from(first, volumes.size())) {
     if (const auto node = bootsect::find_file(*volumes[volume].read->tree, path)) {
-      found = VolumeFile{volume, *node};
+      return VolumeFile{volume, *node};
     }
   }
-  return found;
+  return std::nullopt;
 }
 
 }  // namespace
-
-/// What is added to a tree.
-struct Boot::Files {
-  struct File {
-    std::uint64_t size_bytes = 0;
-    JoinedContent content;
-  };
-  std::map<std::string, File> by_path;
-
-  void add(std::string path, std::vector<std::byte> bytes) {
-    const std::uint64_t size_bytes = bytes.size();
-    JoinedContent content{path, {}};
-    if (size_bytes != 0) content.pieces.push_back(ContentPiece::memory(std::move(bytes)));
-    by_path.insert_or_assign(std::move(path), File{size_bytes, std::move(content)});
-  }
-  /// The bytes of another volume's file. Returns `path`.
-  std::string add(std::string path, const ReadSources& from, NodeNo node) {
-    const std::uint64_t size_bytes = from.tree->node(node).size_bytes;
-    JoinedContent content{path, {}};
-    if (size_bytes != 0) {
-      content.pieces.push_back(ContentPiece::of(from.contents, content_no(node), {0, size_bytes}));
-    }
-    by_path.insert_or_assign(path, File{size_bytes, std::move(content)});
-    return path;
-  }
-
-  Layer layer(Timestamp time) const {
-    TreeBuilder builder;
-    // Their bytes come from the joined contents; the builder's are never asked for.
-    for (const auto& [path, file] : by_path) {
-      builder.patterned_file(path, file.size_bytes).mode(0644).mtime(time);
-    }
-    Layer layer;
-    layer.tree = builder.build().tree;
-    std::map<ContentNo, JoinedContent> contents;
-    for (const auto& [path, file] : by_path) {
-      const Node* const node = layer.tree->find_path(path);
-      contents.emplace(content_no(layer.tree->number_of(*node)), file.content);
-    }
-    layer.contents = std::make_shared<JoinedContents>(std::move(contents));
-    for (const Directory& directory : layer.tree->directories()) {
-      layer.implied_directories.push_back(directory.node);
-    }
-    std::ranges::sort(layer.implied_directories);
-    return layer;
-  }
-};
 
 Result<Boot> Boot::make(const BootSettings& settings, const DiskSettings& disk) {
   Boot boot(settings);
@@ -218,8 +201,15 @@ Result<void> Boot::choose(const std::vector<BootVolume>& volumes) {
   }
   const auto chosen_count = std::ranges::count_if(volumes, &BootVolume::is_chosen);
   const auto chosen = std::span(order).first(static_cast<std::size_t>(chosen_count));
+  std::vector<std::size_t> efi_order;  // that of UEFI: the partition that is meant for it
+  for (const bool is_esp : {true, false}) {
+    for (std::size_t at = 0; at < volumes.size(); ++at) {
+      if (volumes[at].is_esp == is_esp) efi_order.push_back(at);
+    }
+  }
   for (Start& start : starts_) {
-    Result<void> good = find_volume(volumes, order, start);
+    const bool is_efi = start.loader->efi != bootsect::EfiStart::none;
+    Result<void> good = find_volume(volumes, is_efi ? efi_order : order, start);
     if (good) continue;
     // Another format would suit this loader, and not the others.
     if (starts_.size() > 1 && volumes.size() == 1) good.error().hints = {{"partition"}};
@@ -254,13 +244,10 @@ Result<void> Boot::read_pieces(bootsect::MadePieces& made_pieces, Start& start) 
 
 Result<std::string> Boot::append_of(const std::vector<BootVolume>& volumes, std::size_t boot_volume,
                                     std::size_t kernel_volume, bool has_initrd,
-                                    const std::function<Result<std::string>()>& bare_volume_id) {
+                                    const VolumeId& bare_volume_id) {
   std::string append;
   if (!has_word(settings_.append, "root")) {
-    std::size_t root = has_init(*volumes[kernel_volume].read->tree) ? kernel_volume : boot_volume;
-    for (std::size_t at = 0; at < volumes.size(); ++at) {
-      if (volumes[at].is_root) root = at;
-    }
+    const std::size_t root = root_of(volumes, boot_volume, kernel_volume);
     if (!volumes[root].partuuid.empty()) {
       append = fmt::format("root=PARTUUID={}", volumes[root].partuuid);
     } else if (has_initrd) {
@@ -287,26 +274,23 @@ Result<std::string> Boot::append_of(const std::vector<BootVolume>& volumes, std:
   return append;
 }
 
-Result<bootsect::BootEntry> Boot::make_entry(
-    const std::vector<BootVolume>& volumes, const Start& start,
-    const std::function<Result<std::string>()>& bare_volume_id, Files& files) {
-  bootsect::BootEntry entry;
-  entry.timeout_s = settings_.timeout_s;
+Result<Boot::Found> Boot::find_entry(const std::vector<BootVolume>& volumes, const Start& start) {
+  Found found;
   std::optional<VolumeFile> kernel;
-  std::vector<VolumeFile> initrds;
   if (!settings_.kernel.empty()) {
     kernel = find_in(volumes, start.volume, settings_.kernel);
     if (!kernel) {
       return fail_option({"kernel", settings_.kernel}, "no file of the sources");
     }
   } else {
-    for (std::size_t at = 0; at < volumes.size() && !kernel; ++at) {
-      const std::size_t volume = at == 0 ? start.volume : at <= start.volume ? at - 1 : at;
-      const auto found = bootsect::find_kernel(*volumes[volume].read->tree);
-      if (!found) continue;
-      kernel = VolumeFile{volume, found->kernel};
+    for (const std::size_t volume : order_from(start.volume, volumes.size())) {
+      const auto newest = bootsect::find_kernel(*volumes[volume].read->tree);
+      if (!newest) continue;
+      kernel = VolumeFile{volume, newest->kernel};
+      found.version = newest->version;
       if (!settings_.initrds.empty()) break;
-      for (const NodeNo initrd : found->initrds) initrds.push_back({volume, initrd});
+      for (const NodeNo initrd : newest->initrds) found.initrds.push_back({volume, initrd});
+      break;
     }
     if (!kernel) {
       return fail(Errc::unreadable,
@@ -315,14 +299,31 @@ Result<bootsect::BootEntry> Boot::make_entry(
                   {{"kernel"}});
     }
   }
+  found.kernel = *kernel;
   for (const std::string& path : settings_.initrds) {
     const auto initrd = find_in(volumes, start.volume, path);
     if (!initrd) return fail_option({"initrd", path}, "no file of the sources");
-    initrds.push_back(*initrd);
+    found.initrds.push_back(*initrd);
   }
-  if (Result<void> good = check_kernel(*volumes[kernel->volume].read, kernel->node); !good) {
-    return propagate(good);
+  const ReadSources& read = *volumes[kernel->volume].read;
+  if (start.loader->efi == bootsect::EfiStart::none) {
+    if (Result<void> good = check_kernel(read, kernel->node); !good) return propagate(good);
+    return found;
   }
+  Result<bootsect::PeImage> headers = check_efi_kernel(read, kernel->node, *start.loader);
+  if (!headers) return propagate(headers);
+  found.headers = *std::move(headers);
+  if (found.version.empty()) found.version = version_in_kernel(read, kernel->node);
+  return found;
+}
+
+/// Files of other volumes are shown in the loader's.
+Result<bootsect::BootEntry> Boot::name_entry(const std::vector<BootVolume>& volumes,
+                                             const Start& start, const Found& found,
+                                             BootFiles& files) {
+  bootsect::BootEntry entry;
+  entry.timeout_s = settings_.timeout_s;
+  entry.version = found.version;
   const auto path_of = [&](const VolumeFile& file) -> Result<std::string> {
     const ReadSources& read = *volumes[file.volume].read;
     std::string path = read.tree->path(file.node);
@@ -333,29 +334,91 @@ Result<bootsect::BootEntry> Boot::make_entry(
                               path, start.loader->name));
     }
     if (file.volume == start.volume) return path;
-    return files.add(join_path(kCopiedTo, path.substr(path.rfind('/') + 1)), read, file.node);
+    return files.add(
+        spelled_in(volumes, start, join_path(kCopiedTo, path.substr(path.rfind('/') + 1))), read,
+        file.node);
   };
-  Result<std::string> kernel_path = path_of(*kernel);
+  Result<std::string> kernel_path = path_of(found.kernel);
   if (!kernel_path) return propagate(kernel_path);
   entry.kernel = *std::move(kernel_path);
-  for (const VolumeFile& initrd : initrds) {
+  for (const VolumeFile& initrd : found.initrds) {
     Result<std::string> path = path_of(initrd);
     if (!path) return propagate(path);
     entry.initrds.push_back(*std::move(path));
   }
-  Result<std::string> append =
-      append_of(volumes, start.volume, kernel->volume, !initrds.empty(), bare_volume_id);
-  if (!append) return propagate(append);
-  if (start.loader->check_append != nullptr) {
-    if (Result<void> good = start.loader->check_append(*append); !good) return propagate(good);
-  }
-  entry.append = *std::move(append);
   return entry;
 }
 
+/// FAT has one name for "EFI" and "efi".
+std::string Boot::spelled_in(const std::vector<BootVolume>& volumes, const Start& start,
+                             std::string_view path) {
+  if (!start.place.format.starts_with("fat")) return std::string(path);
+  return spelled_as_in(*volumes[start.volume].read->tree, path);
+}
+
+Result<void> Boot::add_unified_kernel(const std::vector<BootVolume>& volumes, const Start& start,
+                                      const VolumeId& bare_volume_id, BootFiles& files) {
+  const Result<Found> found = find_entry(volumes, start);
+  if (!found) return propagate(found);
+  Result<std::string> append = append_of(volumes, start.volume, found->kernel.volume,
+                                         !found->initrds.empty(), bare_volume_id);
+  if (!append) return propagate(append);
+  const auto piece = [&](const VolumeFile& file) {
+    return piece_of(*volumes[file.volume].read, file.node);
+  };
+  std::vector<const ReadSources*> sources;
+  for (const std::size_t at : order_from(found->kernel.volume, volumes.size())) {
+    sources.push_back(volumes[at].read);
+  }
+  bootsect::UkiParts parts;
+  parts.stub = bootsect::piece(start.pieces, bootsect::kUkiStub);
+  parts.os_release = os_release_of(sources);
+  if (parts.os_release.empty()) parts.os_release = "ID=linux\nPRETTY_NAME=\"Linux\"\n";
+  parts.kernel_version = found->version;
+  parts.command_line = *std::move(append);
+  for (const VolumeFile& initrd : found->initrds) {
+    if (volumes[initrd.volume].read->tree->node(initrd.node).size_bytes == 0) continue;
+    parts.initrds.push_back(piece(initrd));
+  }
+  parts.kernel = piece(found->kernel);
+  parts.kernel_headers = found->headers;
+  std::string path =
+      spelled_in(volumes, start,
+                 join_path(bootsect::kEfiDirectory,
+                           bootsect::find_efi_machine(found->headers.machine)->loader_name));
+  Result<JoinedContent> joined = bootsect::join_uki(parts, path);
+  if (!joined) return propagate(joined);
+  files.add(std::move(path), *std::move(joined));
+  return {};
+}
+
+/// The user's own loader, or one that the sources have where firmware looks for it.
+Result<void> Boot::add_own_loader(const std::vector<BootVolume>& volumes, const Start& start,
+                                  BootFiles& files) {
+  const SourceTree& tree = *volumes[start.volume].read->tree;
+  if (own_loader_ != nullptr) {
+    constexpr NodeNo kOnlyFile{1};
+    return add_given_loader(*own_loader_, kOnlyFile, tree, files);
+  }
+  for (const std::size_t volume : order_from(start.volume, volumes.size())) {
+    const ReadSources& read = *volumes[volume].read;
+    const Result<std::vector<NodeNo>> loaders = find_efi_loaders(read);
+    if (!loaders) return propagate(loaders);
+    if (loaders->empty()) continue;
+    for (const NodeNo each : *loaders) {
+      if (volume == start.volume) continue;  // it is there
+      if (Result<void> good = add_given_loader(read, each, tree, files); !good) return good;
+    }
+    return {};
+  }
+  return fail(Errc::unreadable,
+              "no source has a loader or a unified kernel image at EFI/BOOT/BOOT*.EFI",
+              {{"loader"}, {"boot", "uki"}, {"boot", "systemd-boot"}});
+}
+
 Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes, const Start& start,
-                                     const std::function<Result<std::string>()>& bare_volume_id,
-                                     Files& files, Remarks& remarks) {
+                                     const VolumeId& bare_volume_id, BootFiles& files,
+                                     Remarks& remarks) {
   const SourceTree& tree = *volumes[start.volume].read->tree;
   const auto known = find_config(tree, *start.loader, start.place.format.starts_with("fat"));
   const bool makes_one = !settings_.kernel.empty() || !settings_.initrds.empty() ||
@@ -370,22 +433,56 @@ Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes, con
     }
     return {};
   }
-  Result<bootsect::BootEntry> entry = make_entry(volumes, start, bare_volume_id, files);
+  const Result<Found> found = find_entry(volumes, start);
+  if (!found) return propagate(found);
+  Result<bootsect::BootEntry> entry = name_entry(volumes, start, *found, files);
   if (!entry) return propagate(entry);
-  const std::string text = start.loader->config(*entry);
-  const auto bytes = std::as_bytes(std::span(text));
-  files.add(known.value_or(std::string(start.loader->made_config)), {bytes.begin(), bytes.end()});
+  Result<std::string> append = append_of(volumes, start.volume, found->kernel.volume,
+                                         !found->initrds.empty(), bare_volume_id);
+  if (!append) return propagate(append);
+  if (start.loader->check_append != nullptr) {
+    if (Result<void> good = start.loader->check_append(*append); !good) return propagate(good);
+  }
+  entry->append = *std::move(append);
+  const bootsect::BootLoader& loader = *start.loader;
+  // An entry among others has a name of its own.
+  const bool is_in_place = known && loader.settings == nullptr;
+  files.add(is_in_place ? *known : spelled_in(volumes, start, loader.made_config),
+            loader.config(*entry));
+  if (loader.settings != nullptr) {
+    files.add(spelled_in(volumes, start, loader.made_settings), loader.settings(*entry));
+  }
+  return {};
+}
+
+Result<void> Boot::add_loader(const std::vector<BootVolume>& volumes, const Start& start,
+                              const VolumeId& bare_volume_id, BootFiles& files, Remarks& remarks) {
+  if (start.loader->efi == bootsect::EfiStart::given) return add_own_loader(volumes, start, files);
+  if (start.loader->efi != bootsect::EfiStart::none) {
+    remark_on_replaced(*volumes[start.volume].read->tree, *start.loader, remarks);
+  }
+  if (start.loader->efi == bootsect::EfiStart::unified) {
+    return add_unified_kernel(volumes, start, bare_volume_id, files);
+  }
+  if (Result<void> good = add_configuration(volumes, start, bare_volume_id, files, remarks);
+      !good) {
+    return good;
+  }
+  Result<std::vector<bootsect::BootFile>> own = start.loader->files(start.pieces, start.place);
+  if (!own) return propagate(own);
+  for (bootsect::BootFile& file : *own) {
+    files.add(spelled_in(volumes, start, file.path), std::move(file.bytes));
+  }
   return {};
 }
 
 /// All files are known before the first is added: no loader takes another's for the user's.
 Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
                              const std::vector<BootVolume>& volumes,
-                             std::span<const std::byte> seed,
-                             const std::function<Result<std::string>()>& bare_volume_id,
+                             std::span<const std::byte> seed, const VolumeId& bare_volume_id,
                              Remarks& remarks) {
   struct Added {
-    Files files;
+    BootFiles files;
     std::string loaders;
   };
   std::map<std::size_t, Added> added;  // by volume
@@ -393,19 +490,20 @@ Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
     if (Result<void> good = read_pieces(made_pieces, start); !good) return good;
     start.place.disk_id = bootsect::DiskIds::derived(seed, 0).mbr;
     Added& to = added[start.volume];
-    if (Result<void> good = add_configuration(volumes, start, bare_volume_id, to.files, remarks);
-        !good) {
+    if (Result<void> good = add_loader(volumes, start, bare_volume_id, to.files, remarks); !good) {
       return good;
     }
-    Result<std::vector<bootsect::BootFile>> own = start.loader->files(start.pieces, start.place);
-    if (!own) return propagate(own);
-    for (bootsect::BootFile& file : *own) to.files.add(std::move(file.path), std::move(file.bytes));
     to.loaders += fmt::format("{}{}", to.loaders.empty() ? "" : ",", start.loader->name);
+  }
+  Timestamp newest;
+  for (const BootVolume& volume : volumes) {
+    newest = std::max(newest, volume.read->tree->newest_mtime());
   }
   for (const auto& [volume, to] : added) {
     ReadSources& read = *volumes[volume].read;
-    if (Result<void> good = read.add(to.files.layer(read.tree->newest_mtime()), to.loaders);
-        !good) {
+    const bool is_empty = read.tree->node_count() == 1;
+    const Timestamp time = is_empty ? newest : read.tree->newest_mtime();
+    if (Result<void> good = read.add(to.files.layer(time), to.loaders); !good) {
       return good;
     }
   }
@@ -423,6 +521,12 @@ void Boot::add_wishes(const ReadSources& volume, PlanRequest& request) const {
 bool Boot::wants_bios_boot() const noexcept {
   return std::ranges::any_of(starts_, [](const Start& start) {
     return start.loader->wants_bios_boot && start.place.table == bootsect::TableKind::gpt;
+  });
+}
+
+bool Boot::is_esp(const ReadSources& volume) const noexcept {
+  return std::ranges::any_of(starts_, [&](const Start& start) {
+    return start.loader->efi != bootsect::EfiStart::none && start.read == &volume;
   });
 }
 

@@ -13,6 +13,8 @@
 #include "bootsect/boot_loader.h"
 #include "bootsect/disk.h"
 #include "bootsect/made_pieces.h"
+#include "bootsect/pe.h"
+#include "compose/boot_files.h"
 #include "compose/disk_options.h"
 #include "compose/read_sources.h"
 #include "compose/source_loader.h"
@@ -27,9 +29,16 @@ struct BootVolume {
   std::string_view format{};  ///< a name of the registry
   ReadSources* read = nullptr;
   bool is_root = false;         ///< its partition has the type of a root file system
+  bool is_esp = false;          ///< its partition has the type of an EFI system partition
   bool is_chosen = false;       ///< its partition is marked as the one that boots
   std::uint32_t partition = 0;  ///< as PlacedPart::number
   std::string partuuid{};       ///< "" without a table
+};
+
+/// A file of a volume.
+struct VolumeFile {
+  std::size_t volume = 0;
+  NodeNo node{};
 };
 
 /// A boot, before and after volumes are planned: adds loaders and, where their volumes have none,
@@ -40,9 +49,14 @@ class Boot {
   /// Errors: Errc::unsupported and Errc::usage for what cannot boot, before a source is read.
   static Result<Boot> make(const BootSettings& settings, const DiskSettings& disk);
 
-  /// Finds the volume of each loader: one that is chosen, or else the first from which the loader
-  /// starts. Errors: Errc::unsupported when there is none, or when a BIOS is to start the disk and
-  /// none of its loaders starts from what is chosen.
+  /// The path of the user's own executable for UEFI; "": none. The caller reads it.
+  const std::string& own_loader_path() const noexcept { return settings_.own_loader; }
+  /// As a source of one file.
+  void set_own_loader(const ReadSources& read) noexcept { own_loader_ = &read; }
+
+  /// Finds the volume of each loader: one that is chosen (for UEFI, an EFI system partition), or
+  /// else the first from which the loader starts. Errors: Errc::unsupported when there is none, or
+  /// when a BIOS is to start the disk and none of its loaders starts from what is chosen.
   Result<void> choose(const std::vector<BootVolume>& volumes);
 
   /// Adds files to the trees of the volumes that boot. `seed` stands for the sources and options;
@@ -61,6 +75,8 @@ class Boot {
   void add_wishes(const ReadSources& volume, PlanRequest& request) const;
   /// Whether the disk has to have a BIOS-boot partition.
   bool wants_bios_boot() const noexcept;
+  /// Whether UEFI starts something from the volume.
+  bool is_esp(const ReadSources& volume) const noexcept;
   /// Whether it is the partition of the volume that a BIOS boots.
   bool is_active(const ReadSources& volume) const noexcept;
 
@@ -73,7 +89,14 @@ class Boot {
   Result<std::vector<Patch>> disk_patches(std::span<const bootsect::PlacedPart> parts) const;
 
  private:
-  struct Files;
+  using VolumeId = std::function<Result<std::string>()>;
+  /// What a loader starts.
+  struct Found {
+    VolumeFile kernel;
+    std::vector<VolumeFile> initrds;
+    std::string version;        // "" where it is not known
+    bootsect::PeImage headers;  // of the kernel, for UEFI
+  };
   /// A loader in its volume.
   struct Start {
     const bootsect::BootLoader* loader = nullptr;
@@ -87,18 +110,27 @@ class Boot {
   static Result<void> find_volume(const std::vector<BootVolume>& volumes,
                                   std::span<const std::size_t> order, Start& start);
   Result<void> read_pieces(bootsect::MadePieces& made_pieces, Start& start) const;
+  Result<void> add_loader(const std::vector<BootVolume>& volumes, const Start& start,
+                          const VolumeId& bare_volume_id, BootFiles& files, Remarks& remarks);
   Result<void> add_configuration(const std::vector<BootVolume>& volumes, const Start& start,
-                                 const std::function<Result<std::string>()>& bare_volume_id,
-                                 Files& files, Remarks& remarks);
-  Result<bootsect::BootEntry> make_entry(const std::vector<BootVolume>& volumes, const Start& start,
-                                         const std::function<Result<std::string>()>& bare_volume_id,
-                                         Files& files);
+                                 const VolumeId& bare_volume_id, BootFiles& files,
+                                 Remarks& remarks);
+  Result<void> add_unified_kernel(const std::vector<BootVolume>& volumes, const Start& start,
+                                  const VolumeId& bare_volume_id, BootFiles& files);
+  Result<void> add_own_loader(const std::vector<BootVolume>& volumes, const Start& start,
+                              BootFiles& files);
+  Result<Found> find_entry(const std::vector<BootVolume>& volumes, const Start& start);
+  Result<bootsect::BootEntry> name_entry(const std::vector<BootVolume>& volumes, const Start& start,
+                                         const Found& found, BootFiles& files);
+  static std::string spelled_in(const std::vector<BootVolume>& volumes, const Start& start,
+                                std::string_view path);
   Result<std::string> append_of(const std::vector<BootVolume>& volumes, std::size_t boot_volume,
                                 std::size_t kernel_volume, bool has_initrd,
-                                const std::function<Result<std::string>()>& bare_volume_id);
+                                const VolumeId& bare_volume_id);
 
   BootSettings settings_;
   std::vector<Start> starts_;
+  const ReadSources* own_loader_ = nullptr;
   const ReadSources* active_ = nullptr;
   std::optional<std::string> named_volume_id_;
 };

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <string_view>
@@ -78,9 +79,11 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
     {.name = "boot",
      .kind = OptionKind::list,
      .value_name = "LOADER[,LOADER]...",
-     .help = "Have it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub",
+     .help = "Have it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub; by UEFI, from "
+             "FAT: uefi, systemd-boot, uki, uefi-signed",
      .manual =
-         "Make the image boot on a PC with a BIOS. `syslinux` boots FAT, as a floppy, a stick or a "
+         "Make the image boot. On a PC with a BIOS, `syslinux` boots FAT, as a floppy, a stick or "
+         "a "
          "disk; `extlinux` ext2, ext3 and ext4; `isolinux` an ISO image, as a CD and as a disk; "
          "`grub` any of them in a disk with a table. The loader's files are added to the file "
          "system, and with `--table` its code to the MBR. With `grub` and `gpt` a partition of 1 "
@@ -90,9 +93,31 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
          "one named boots, unless the other's is `bootable`. The loader is that of the installed "
          "packages; see `--boot-files`. "
          "`docs/booting.md` has what boots from what.\n"
+         "UEFI starts what lies in _EFI/BOOT_ of a FAT volume, in a partition of the type `esp` or "
+         "without a table: with `uefi` a loader or a unified kernel image that the source has "
+         "there, or that `--loader` names; with `systemd-boot` that loader; with `uki` a unified "
+         "kernel image, which is made of systemd's stub, the kernel, its initrds and its command "
+         "line; with `uefi-signed` Debian's shim and GRUB, which Secure Boot starts, and a kernel "
+         "that Debian has signed. One of these goes together with one for a BIOS. They are for "
+         "x86-64; a given loader is for any machine.\n"
          "A configuration in the source counts. Where there is none, one is made for the newest "
          "kernel of the sources, which is _usr/lib/modules/VERSION/vmlinuz_, "
          "_boot/vmlinuz-VERSION_ or the link _vmlinuz_, and for its initrd."},
+    {.name = "esp",
+     .value_name = "SIZE",
+     .help = "Add an EFI system partition of that size",
+     .manual =
+         "Add a FAT partition of that size, of the type `esp`, behind the others, for what UEFI "
+         "starts. `--table` is `gpt` then, unless it says otherwise. Kernel and initrd of another "
+         "partition are shown in it, too; nothing is copied.\n"
+         "`mkvirtfs serve rootfs --fs=ext4 --esp=256M --boot=systemd-boot`"},
+    {.name = "loader",
+     .value_name = "FILE",
+     .help = "What --boot=uefi starts: an executable of UEFI on this host",
+     .manual =
+         "With `--boot=uefi`: an executable of UEFI, a file of this host. It gets the name of its "
+         "machine: _EFI/BOOT/BOOTX64.EFI_, _BOOTAA64.EFI_, _BOOTIA32.EFI_ or _BOOTRISCV64.EFI_. So "
+         "an image can be dumped, its kernel signed with a key of one's own, and given back."},
     {.name = "kernel",
      .value_name = "PATH",
      .help = "The kernel to boot, a path in a source",
@@ -130,7 +155,9 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
          "The directory that has the files of the loader: for `syslinux` and "
          "`extlinux` the program of that name, 6.04, _ldlinux.c32_, and for a table _mbr.bin_ "
          "or _gptmbr.bin_; for `isolinux` _isolinux.bin_, _isohdpfx.bin_ and _ldlinux.c32_; "
-         "for `grub` _boot.img_, _grub-mkimage_, _kernel.img_ and the modules. By default "
+         "for `grub` _boot.img_, _grub-mkimage_, _kernel.img_ and the modules; for `systemd-boot` "
+         "_systemd-bootx64.efi_; for `uki` _linuxx64.efi.stub_; for `uefi-signed` "
+         "_shimx64.efi.signed_, _grubx64.efi.signed_ and _mmx64.efi.signed_. By default "
          "they are looked for where Debian's packages put them."},
 });
 
@@ -179,7 +206,8 @@ Result<DiskSettings> read_disk_options(const OptionValues& values, bool has_part
   enum class Table : std::uint8_t { none, mbr, gpt, hybrid };
   DiskSettings settings;
   OptionReader reader(values);
-  Table table = has_partitions ? Table::gpt : Table::none;
+  const bool has_esp = values.has("esp");
+  Table table = has_partitions || has_esp ? Table::gpt : Table::none;
   reader.choice<Table>(
       "table",
       {{"none", Table::none}, {"mbr", Table::mbr}, {"gpt", Table::gpt}, {"hybrid", Table::hybrid}},
@@ -188,7 +216,7 @@ Result<DiskSettings> read_disk_options(const OptionValues& values, bool has_part
   if (table == Table::hybrid) {
     return fail_option({"table", "hybrid"}, "not yet made", {{"table", "gpt"}, {"table", "mbr"}});
   }
-  if (has_partitions && table == Table::none) {
+  if ((has_partitions || has_esp) && table == Table::none) {
     return fail_option({"table", "none"}, "partitions need a table",
                        {{"table", "gpt"}, {"table", "mbr"}});
   }
@@ -198,6 +226,7 @@ Result<DiskSettings> read_disk_options(const OptionValues& values, bool has_part
     constexpr std::uint32_t kLargeSectorBytes = 4096;
     reader.number("sector-size", {}, settings.sector_bytes);
     reader.size("size", settings.size_bytes);
+    reader.size("esp", settings.esp_bytes);
     if (Result<void> good = reader.finish(); !good) return propagate(good);
     if (settings.sector_bytes != bootsect::kUsualSectorBytes &&
         settings.sector_bytes != kLargeSectorBytes) {
@@ -214,7 +243,7 @@ Result<DiskSettings> read_disk_options(const OptionValues& values, bool has_part
 Result<std::optional<BootSettings>> read_boot_options(const OptionValues& values) {
   if (!values.has("boot")) {
     for (const std::string_view name :
-         {"kernel", "initrd", "append", "boot-timeout", "boot-config", "boot-files"}) {
+         {"kernel", "initrd", "append", "boot-timeout", "boot-config", "boot-files", "loader"}) {
       const std::string* const value = values.find(name);
       if (value == nullptr) continue;
       return fail_option({std::string(name), *value}, "nothing boots without a loader", {{"boot"}});
@@ -234,6 +263,11 @@ Result<std::optional<BootSettings>> read_boot_options(const OptionValues& values
   reader.choice<Whose>("boot-config", {{"tree", Whose::tree}, {"ours", Whose::ours}}, whose);
   settings.replaces_config = whose == Whose::ours;
   reader.text("boot-files", settings.files_directory);
+  reader.text("loader", settings.own_loader);
+  if (!settings.own_loader.empty() &&
+      std::ranges::find(settings.loaders, "uefi") == settings.loaders.end()) {
+    reader.refuse("loader", settings.own_loader, "that is for UEFI to start");
+  }
   if (Result<void> good = reader.finish(); !good) return propagate(good);
   // A line of a configuration ends there.
   for (const auto& [name, text] :

@@ -22,8 +22,9 @@ struct DiskSettings {
   std::optional<bootsect::TableKind> table{};  ///< unset: the image is no disk with partitions
   std::uint32_t sector_bytes = bootsect::kUsualSectorBytes;
   std::optional<std::uint64_t> size_bytes{};
-  std::optional<Uuid> gpt_id{};           ///< unset: derived
-  std::optional<std::uint32_t> mbr_id{};  ///< unset: derived
+  std::optional<std::uint64_t> esp_bytes{};  ///< an EFI system partition of its own; unset: none
+  std::optional<Uuid> gpt_id{};              ///< unset: derived
+  std::optional<std::uint32_t> mbr_id{};     ///< unset: derived
 };
 /// Of `values` the ones that are about a disk. `has_partitions`: a table is the default.
 /// Errc::usage for what is malformed or contradicts itself.
@@ -38,6 +39,7 @@ struct BootSettings {
   std::string append{};
   std::optional<std::uint32_t> timeout_s{};
   bool replaces_config = false;   ///< a made one stands instead of the tree's
+  std::string own_loader{};       ///< an executable of UEFI, a path of the host; "": none
   std::string files_directory{};  ///< with the loader's pieces; "": where packages put them
 };
 /// nullopt: it does not. Errc::usage.

@@ -197,7 +197,9 @@ Result<bootsect::PartContents> PartitionPlanner::make(const PartitionDraft& draf
       break;
   }
   if (!made) return made;
-  auto type = bootsect::find_partition_type(type_of(draft.spec.holds, *made->image), "");
+  const bool is_esp = request_.boot != nullptr && request_.boot->is_esp(draft.read);
+  auto type =
+      bootsect::find_partition_type(is_esp ? "esp" : type_of(draft.spec.holds, *made->image), "");
   if (!type) return propagate(type);
   made->type = *std::move(type);
   prepared_.push_back({.placed = {},

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "bootsect/mbr.h"
 #include "compose/boot.h"
 #include "compose/disk_options.h"
 #include "compose/named_ids.h"
@@ -29,6 +30,8 @@
 #include "compose/source_base.h"
 #include "compose/source_name.h"
 #include "compose/source_options.h"
+#include "fsgen/tree/tree_builder.h"
+#include "support/arithmetic.h"
 #include "support/message.h"
 #include "support/sha256.h"
 
@@ -46,6 +49,13 @@ class Stopwatch {
 };
 
 constexpr std::uint64_t kBiosBootBytes = std::uint64_t{1} << 20;
+constexpr std::string_view kEspType = "esp";
+
+bool is_esp(const PartitionDraft& draft) {
+  if (draft.spec.type.empty() || !draft.spec.in_table) return false;
+  const auto type = bootsect::find_partition_type(draft.spec.type, "");
+  return type && type->name == kEspType;
+}
 
 /// The smallest number of threads that a source asks for.
 class ThreadLimit {
@@ -78,6 +88,8 @@ class Preparation {
   Result<void> check_canceled() const;
   Result<void> draft_disk();
   Result<void> add_bios_boot();
+  Result<void> add_esp();
+  Result<void> read_esp(PartitionDraft& draft);
   ReadSettings settings_of(std::string_view format, const std::optional<AttributeOverride>& root,
                            bool follows_symlinks) const;
   Result<void> read_sources();
@@ -105,6 +117,8 @@ class Preparation {
   ThreadLimit threads_;
   DiskSettings disk_;
   std::optional<Boot> boot_;
+  std::optional<SourceSpec> own_loader_;  // what boots, of the user's own
+  ReadSources own_loader_read_;
   std::vector<PartitionDraft> drafts_;  // of a disk, as what follows
   DiskIdentity identity_;
   std::string format_;    // of what is no disk, as what follows
@@ -144,6 +158,10 @@ Result<void> Preparation::check() {
     Result<Boot> made = Boot::make(**boot, disk_);
     if (!made) return propagate(made);
     boot_ = *std::move(made);
+    if (const std::string& path = boot_->own_loader_path(); !path.empty()) {
+      own_loader_ = SourceSpec{.path = path, .at = "loader", .is_file = true};
+      if (Result<void> good = check_sources(std::span(&*own_loader_, 1)); !good) return good;
+    }
   }
   if (disk_.table) return draft_disk();
   options_ = formats().without_disk(spec_.options);
@@ -163,9 +181,9 @@ Result<void> Preparation::draft_disk() {
   std::vector<PartitionSpec> partitions = spec_.partitions;
   if (partitions.empty()) {
     DiskSettings left = disk_;
-    if (left.size_bytes && boot_ && boot_->wants_bios_boot()) {
-      *left.size_bytes -= std::min(*left.size_bytes, kBiosBootBytes);
-    }
+    std::uint64_t others_bytes = boot_ && boot_->wants_bios_boot() ? kBiosBootBytes : 0;
+    if (disk_.esp_bytes) others_bytes += round_up(*disk_.esp_bytes, bootsect::kAlignmentBytes);
+    if (left.size_bytes) *left.size_bytes -= std::min(*left.size_bytes, others_bytes);
     partitions.push_back(whole_disk_partition(spec_, left, formats()));
   } else if (!spec_.sources.empty() || !spec_.format.empty()) {
     return fail(Errc::usage, "beside partitions there is no source and no file system",
@@ -191,7 +209,37 @@ Result<void> Preparation::draft_disk() {
     if (!draft) return propagate(fmt::format("partition {}", number), draft);
     drafts_.push_back(*std::move(draft));
   }
+  if (Result<void> good = add_esp(); !good) return good;
   return add_bios_boot();
+}
+
+/// Behind the partitions that the user has named; what boots puts files into it.
+Result<void> Preparation::add_esp() {
+  if (!disk_.esp_bytes) return {};
+  if (std::ranges::any_of(drafts_, is_esp)) {
+    return fail_option({"esp", fmt::format("{}", *disk_.esp_bytes)},
+                       "a partition has the type esp already");
+  }
+  PartitionSpec spec;
+  spec.format = "fat";
+  spec.size_bytes = disk_.esp_bytes;
+  spec.type = kEspType;
+  Result<PartitionDraft> draft = draft_partition(std::move(spec), disk_, formats());
+  if (!draft) return propagate(draft);
+  drafts_.push_back(*std::move(draft));
+  return {};
+}
+
+/// It has no sources.
+Result<void> Preparation::read_esp(PartitionDraft& draft) {
+  draft.read.settings = settings_of(draft.format, draft.root, draft.follows_symlinks);
+  BuiltTree empty = TreeBuilder{}.build();
+  draft.read.base_tree = empty.tree;
+  draft.read.base_contents = empty.store;
+  Layer layer;
+  layer.tree = std::move(empty.tree);
+  layer.contents = std::move(empty.store);
+  return draft.read.add(std::move(layer), std::string(kEspType));
 }
 
 /// One behind all others, unless there is one.
@@ -242,6 +290,10 @@ Result<void> Preparation::read_sources() {
     return {};
   };
   for (PartitionDraft& draft : drafts_) {
+    if (draft.spec.holds == PartitionSpec::Holds::file_system && draft.spec.sources.empty()) {
+      if (Result<void> good = read_esp(draft); !good) return good;
+      continue;
+    }
     if (draft.spec.sources.empty()) continue;
     if (Result<void> good =
             read(draft.spec.sources, settings_of(draft.format, draft.root, draft.follows_symlinks),
@@ -254,6 +306,12 @@ Result<void> Preparation::read_sources() {
             read(spec_.sources, settings_of(format_, root_, follows_symlinks_), read_);
         !good)
       return good;
+  }
+  if (own_loader_) {
+    Result<ReadSources> loader = reader.read(std::span(&*own_loader_, 1), {.has_xattrs = false});
+    if (!loader) return propagate(loader);
+    own_loader_read_ = *std::move(loader);
+    boot_->set_own_loader(own_loader_read_);
   }
   prepared_.report.passed_over = reader.finish();
   prepared_.report.scan_seconds = time.seconds();
@@ -271,6 +329,7 @@ std::vector<BootVolume> Preparation::boot_volumes() {
     volumes.push_back({.format = draft.format,
                        .read = &draft.read,
                        .is_root = draft.spec.type.starts_with("root"),
+                       .is_esp = is_esp(draft),
                        .is_chosen = draft.spec.boots,
                        .partition = number,
                        .partuuid = bootsect::partuuid(*disk_.table, identity_.ids, number)});

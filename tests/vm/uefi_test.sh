@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# uefi_test.sh KERNEL-DIR WHAT: UEFI boots what mkvirtfs serves, with nothing written: QEMU reads the export, and a
+# line comes out of the serial port that only the booted system prints.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/../interop/lib.sh"
+source "$here/../vm/vm.sh"
+source "$here/../vm/boot_lib.sh"
+
+# start_machine SECONDS PATTERN QEMU-ARGUMENT...: ends once the console has a line that matches. Firmware with
+# Microsoft's keys where $keys is "ms".
+keys=none
+start_machine() {
+  local seconds=$1 pattern=$2 pid deadline code=/usr/share/OVMF/OVMF_CODE_4M.fd vars=/usr/share/OVMF/OVMF_VARS_4M.fd
+  local machine=(-machine q35)
+  shift 2
+  if [[ $keys == ms ]]; then
+    code=/usr/share/OVMF/OVMF_CODE_4M.ms.fd vars=/usr/share/OVMF/OVMF_VARS_4M.ms.fd
+    machine=(-machine q35,smm=on -global driver=cfi.pflash01,property=secure,value=on)
+  fi
+  cp "$vars" "$work/vars.fd"
+  timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg -cpu max -m 768 "${machine[@]}" -nodefaults \
+    -no-user-config -display none -no-reboot -serial "file:$work/console" -net none \
+    -drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$work/vars.fd" \
+    "$@" </dev/null 2>"$work/qemu.err" &
+  pid=$!
+  deadline=$((SECONDS + seconds))
+  while ((SECONDS < deadline)) && kill -0 $pid 2>/dev/null; do
+    ! seen "$pattern" || break
+    sleep 0.5
+  done
+  kill $pid 2>/dev/null || true
+  wait $pid 2>/dev/null || true
+  seen "$pattern" || fail "no '$pattern' ($(cat "$work/qemu.err")) on the console:
+$(tail -n 60 "$work/text")"
+}
+seen() {
+  [[ -e $work/console ]] || return 1
+  tr -d '\r\0' <"$work/console" | sed 's/\x1b\[[0-9;=]*[a-zA-Z]//g' >"$work/text"
+  grep -qE -- "$1" "$work/text"
+}
+
+disk=(-drive "format=raw,if=virtio,readonly=on")
+from_uri() { disk=(-drive "file=$uri,format=raw,if=virtio,readonly=on"); }
+words='no_timer_check loglevel=4 panic=-1'
+
+# two_folders: an ESP and a root. The kernel lies in the root.
+two_folders() {
+  make_tree "$1"
+  mkdir "$work/esp"
+  echo 'text' >"$work/esp/readme.txt"
+}
+
+part_uuid() {
+  nbdcopy "$uri" "$work/disk.img"
+  contains "$(sfdisk --verify "$work/disk.img" 2>&1)" '^No errors detected'
+  sfdisk --part-uuid "$work/disk.img" "$1" | tr '[:upper:]' '[:lower:]'
+}
+
+case $2 in
+  esp)
+    two_folders "$1"
+    start_server --partition "$work/esp,fs=fat32,type=esp,size=128M" --partition "$work/tree,fs=ext4" \
+      --boot=systemd-boot --append="$words" -U "$work/sock"
+    id=$(part_uuid 2)
+    equal "$(sfdisk --part-type "$work/disk.img" 1)" C12A7328-F81F-11D2-BA4B-00A0C93EC93B "type of the ESP"
+    from_uri
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") ext4 $id$" "${disk[@]}"
+    ;;
+  uki)
+    make_tree "$1"
+    start_server "$work/tree" --fs=ext4 --esp=128M --boot=uki --append="$words" -U "$work/sock"
+    id=$(part_uuid 1)
+    from_uri
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") ext4 $id$" "${disk[@]}"
+    ;;
+  signed)
+    keys=ms
+    two_folders "$1"
+    start_server --partition "$work/esp,fs=fat32,type=esp,size=128M" --partition "$work/tree,fs=ext4" \
+      --boot=uefi-signed --append="$words" -U "$work/sock"
+    id=$(part_uuid 2)
+    from_uri
+    start_machine 120 "^BOOTED: $(cat "$work/tree/marker") ext4 $id$" "${disk[@]}"
+    ;;
+  refused)
+    # The control: what nobody has signed does not start there.
+    keys=ms
+    make_tree "$1"
+    start_server "$work/tree" --fs=fat32 --boot=systemd-boot --append="$words" -U "$work/sock"
+    from_uri
+    start_machine 120 'Access Denied' "${disk[@]}"
+    ! grep -q '^BOOTED' "$work/text" || fail "it booted"
+    ;;
+  floppy)
+    make_tree "$1"
+    start_server "$work/tree" --fs=fat32 --boot=systemd-boot --append="$words" -U "$work/sock"
+    from_uri
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") vfat [0-9A-F-]*$" "${disk[@]}"
+    ;;
+  mbr)
+    make_tree "$1"
+    start_server "$work/tree" --fs=fat32 --table=mbr --boot=uki --append="$words" -U "$work/sock"
+    nbdcopy "$uri" "$work/disk.img"
+    equal "$(sfdisk --part-type "$work/disk.img" 1)" ef "type of the ESP"
+    id=$(sfdisk --disk-id "$work/disk.img")-01
+    from_uri
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") vfat ${id#0x}$" "${disk[@]}"
+    ;;
+  4096)
+    make_tree "$1"
+    start_server "$work/tree" --fs=ext4 --esp=128M --sector-size=4096 --boot=systemd-boot --append="$words" \
+      -U "$work/sock"
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") ext4 [0-9a-f-]*$" \
+      -drive "file=$uri,format=raw,if=none,id=disk,readonly=on" \
+      -device virtio-blk-pci,drive=disk,logical_block_size=4096,physical_block_size=4096
+    ;;
+  loader)
+    # The way of one's own keys: what was dumped comes back as the loader.
+    make_tree "$1"
+    "$MKVIRTFS" dump "$work/tree" --fs=fat32 --boot=uki --append="$words root=PARTUUID=cafe0001-01" -o "$work/once"
+    mcopy -i "$work/once" ::EFI/BOOT/BOOTX64.EFI "$work/mine.efi"
+    mkdir "$work/small"
+    cp "$work/tree/marker" "$work/small"
+    start_server "$work/small" --fs=fat32 --size=100M --table=mbr --disk-id=cafe0001 --boot=uefi \
+      --loader="$work/mine.efi" -U "$work/sock"
+    from_uri
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") vfat cafe0001-01$" "${disk[@]}"
+    ;;
+  *) fail "no such boot: $2" ;;
+esac
