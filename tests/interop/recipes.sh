@@ -54,6 +54,11 @@ check_of() {
     *'serve rootfs.tar '*--boot=extlinux) echo serves_bootable ;;
     *'dump live '*--boot=isolinux*) echo dumps_live ;;
     *'dump ./bootable '*--boot=grub*) echo dumps_bootable ;;
+    *'serve --table=mbr '*--boot=syslinux,extlinux) echo serves_two_loaders ;;
+    *'sbsign '*'--loader='*) echo serves_own_loader ;;
+    *'serve rootfs '*--esp=256M*--boot=systemd-boot) echo serves_efi 2 boot/vmlinuz loader/entries/linux.conf ;;
+    *'serve rootfs '*--esp=256M*--boot=uefi-signed) echo serves_efi 2 boot/vmlinuz EFI/debian/grub.cfg ;;
+    *'serve --partition esp,'*--boot=uki) echo serves_efi 1 EFI/BOOT/BOOTX64.EFI ;;
     *'serve --partition ./esp,'*'--partition swap,'*) echo serves_partitions ;;
     *--tls-psk=keys.psk*) echo serves_with_key ;;
     *'serve ./export '*127.0.0.1:10809) echo serves_ext hello ;;
@@ -273,6 +278,35 @@ serves_partitions() {
 4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709 False
 0657FD6D-A4AB-43C4-84E5-0933C84B4F4F False'
   stop_recipe
+}
+
+serves_two_loaders() {
+  start_recipe
+  fetch copy
+  has_partitions copy 'c True
+83 False'
+  stop_recipe
+}
+
+# serves_efi NUMBER FILE...: these lie in the EFI system partition of that number.
+serves_efi() {
+  local start number=$1 file
+  shift
+  start_recipe
+  fetch copy
+  equal "$(sfdisk --part-type copy "$number")" C12A7328-F81F-11D2-BA4B-00A0C93EC93B "the type of partition $number"
+  start=$(sfdisk --json copy | python3 -c "import json, sys
+print(json.load(sys.stdin)['partitiontable']['partitions'][$number - 1]['start'] * 512)")
+  for file in "$@"; do contains "$(mdir -b -i "copy@@$start" "::$file")" "/${file##*/}"; done
+  stop_recipe
+}
+
+serves_own_loader() {
+  certtool --generate-privkey --outfile my.key >log 2>&1 || fail "certtool: $(cat log)"
+  printf 'cn = mine\nexpiration_days = 10\nsigning_key\n' >template
+  quietly certtool --generate-self-signed --load-privkey my.key --template template --outfile my.crt
+  serves_efi 2 EFI/BOOT/BOOTX64.EFI
+  contains "$(sbverify --cert my.crt linux.signed.efi 2>&1)" '^Signature verification OK'
 }
 
 serves_with_key() {
