@@ -176,6 +176,10 @@ Result<Options> read_options(std::string_view name, const OptionValues& values) 
   if (name == "fat12") options.width = Width::fat12;
   if (name == "fat16") options.width = Width::fat16;
   if (name == "fat32") options.width = Width::fat32;
+  if (const std::string* size = values.find("size"); size != nullptr && *size == "min") {
+    return fail_option({"size", *size}, "FAT is as small as it can be when no room is left",
+                       {{"free", "0"}});
+  }
   OptionReader reader(values);
   reader.defaults(options.defaults);
   reader.size("size", options.size_bytes);

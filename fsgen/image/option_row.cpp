@@ -25,7 +25,8 @@ OptionRow size_option() {
 OptionRow size_or_min_option(std::string_view note) {
   static const std::string manual =
       std::string(kSizeManual) +
-      " `min`, of ext only, is the smallest size that holds the source and what was asked for.";
+      " `min`, of ext only, is the smallest size that holds the source and what was asked for. FAT "
+      "is that small with `--free=0`, and an ISO image always is.";
   OptionRow row = size_option();
   row.note = note;
   row.manual = manual;

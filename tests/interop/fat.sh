@@ -95,3 +95,9 @@ TZ=JST-9 "$MKVIRTFS" dump "$work/links/real" --fs=fat12 --time-zone=local --uuid
 "$MKVIRTFS" dump "$work/links/real" --fs=fat12 --time-zone=+09:00 --uuid=0001-0002 \
   -o "$work/fixed.img" >/dev/null
 same "$work/local.img" "$work/fixed.img"
+
+# What ext calls the smallest size is an image without room here.
+fails 2 '--size=min: FAT is as small as it can be when no room is left \(try --free=0\)' \
+  "$MKVIRTFS" dump "$work/links/real" --fs=fat16 --size=min -o "$work/no.img"
+"$MKVIRTFS" dump "$work/links/real" --fs=fat16 --free=0 -o "$work/least.img" >/dev/null
+fsck.fat -n "$work/least.img" >/dev/null || fail "the smallest FAT"
