@@ -139,6 +139,17 @@ class PartitionPlanner {
   std::vector<PreparedPartition> prepared_;
 };
 
+/// What is wrong with a file system, said of the options that were given.
+Error in_given_words(Error error, const PartitionDraft& draft, const DiskSettings& disk,
+                     bool is_whole) {
+  if (!is_whole) return of_partition(std::move(error), word_of(draft.spec));
+  // Its size is what the disk leaves.
+  if (error.at_fault.option == "size" && disk.size_bytes) {
+    error.at_fault.value = fmt::format("{}", *disk.size_bytes);
+  }
+  return error;
+}
+
 Result<bootsect::PartContents> PartitionPlanner::make_file_system(const PartitionDraft& draft,
                                                                   std::uint64_t start_bytes) {
   auto image = draft.planner({.tree = draft.read.tree,
@@ -152,7 +163,10 @@ Result<bootsect::PartContents> PartitionPlanner::make_file_system(const Partitio
   if (image && request_.boot != nullptr) {
     image = request_.boot->patch(draft.read, *std::move(image), start_bytes);
   }
-  if (!image) return propagate(image);
+  if (!image) {
+    return std::unexpected(
+        in_given_words(std::move(image).error(), draft, disk_, request_.is_whole));
+  }
   planned_ = *image;
   return bootsect::planned_contents(*std::move(image), draft.read.contents);
 }
@@ -259,6 +273,25 @@ Result<PlannedPartitions> PartitionPlanner::run() {
 }
 
 }  // namespace
+
+std::string word_of(const PartitionSpec& spec) {
+  if (spec.holds == Holds::swap) return "swap";
+  if (spec.holds == Holds::blank) return "blank";
+  return spec.sources.empty() ? "SOURCE" : spec.sources.front().path;
+}
+
+Error of_partition(Error error, const std::string& word) {
+  const auto say = [&](Setting& setting) {
+    const bool is_of_disk =
+        std::ranges::find(disk_options(), setting.option, &OptionRow::name) != disk_options().end();
+    if (setting.option.empty() || is_of_disk) return;
+    const std::string value = setting.value.empty() ? "" : "=" + setting.value;
+    setting = {"partition", fmt::format("{},{}{}", word, setting.option, value)};
+  };
+  say(error.at_fault);
+  for (Setting& hint : error.hints) say(hint);
+  return error;
+}
 
 Result<void> check_partition_sources(const PartitionSpec& spec) {
   const std::size_t count = spec.sources.size();

@@ -30,6 +30,12 @@ struct PartitionDraft {
   ReadSources read;                       ///< of a file system, and of a raw image as its one file
 };
 
+/// What names a partition in the list of them: its first source, "swap" or "blank".
+std::string word_of(const PartitionSpec& spec);
+/// An error of a partition: the options that it speaks of are those of the partition of that word,
+/// and not of the disk.
+Error of_partition(Error error, const std::string& word);
+
 /// Whether it has as many sources as what it holds is made of. Errc::usage.
 Result<void> check_partition_sources(const PartitionSpec& spec);
 
@@ -59,6 +65,7 @@ std::uint32_t number_of(const std::vector<PartitionDraft>& drafts, const DiskSet
 struct DiskRequest {
   DiskIdentity identity{};
   const Boot* boot = nullptr;  ///< null: nothing boots
+  bool is_whole = false;       ///< the one partition is what the options of the disk say
   std::optional<std::int64_t> source_date_epoch_s{};
   unsigned threads = 0;                       ///< as PlanRequest has it
   std::function<void(std::string)> remark{};  ///< the same

@@ -204,9 +204,10 @@ Result<void> Preparation::draft_disk() {
       if (good) good = check_partition_sources(partition);
       if (!good) return propagate(fmt::format("partition {}", number), good);
     }
+    const std::string word = word_of(partition);
     Result<PartitionDraft> draft = draft_partition(std::move(partition), disk_, formats());
     if (!draft && spec_.partitions.empty()) return propagate(draft);
-    if (!draft) return propagate(fmt::format("partition {}", number), draft);
+    if (!draft) return std::unexpected(of_partition(std::move(draft).error(), word));
     drafts_.push_back(*std::move(draft));
   }
   if (Result<void> good = add_esp(); !good) return good;
@@ -396,6 +397,7 @@ Result<void> Preparation::add_boot() {
 Result<void> Preparation::plan_disk() {
   const DiskRequest request{.identity = identity_,
                             .boot = boot_ ? &*boot_ : nullptr,
+                            .is_whole = spec_.partitions.empty(),
                             .source_date_epoch_s = spec_.source_date_epoch_s,
                             .threads = threads_.value(resources_),
                             .remark = seed_remarks()};

@@ -204,3 +204,12 @@ fails 2 'sectors of 512 or 4096' dump --table=gpt --sector-size=1024 "$work/root
 fails 2 'not eight hexadecimal digits' dump --table=mbr --disk-id=xyz "$work/rootfs"
 "$MKVIRTFS" inspect --partition "$work/rootfs,type=root,platform=linux/arm64" >"$work/facts"
 contains "$(cat "$work/facts")" ' root-arm64 '
+
+# What is wrong with a partition is said of its own options, and what is wrong with the only one of those that were given.
+echo one >"$work/one"
+fails 2 '--partition=.*,label=abcdefghijklmnopqrstuvwxyz: partition 1 .*: ext labels are up to 16 bytes' \
+  "$MKVIRTFS" inspect --partition "$work,fs=ext4,include=/one,exclude=/**,label=abcdefghijklmnopqrstuvwxyz"
+fails 2 '--partition=.*,cluster-size: ext4 has no such option' "$MKVIRTFS" inspect --partition "$work,fs=ext4,cluster-size=3"
+fails 2 'swap space needs a size \(try --partition=swap,size\)' "$MKVIRTFS" inspect --partition swap
+fails 1 '--size=1048576: partition 1 .*: too small' "$MKVIRTFS" inspect "$work" --include=/one --exclude='/**' --fs=ext4 \
+  --table=mbr --size=1M
