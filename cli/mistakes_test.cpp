@@ -143,7 +143,7 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
             "serve --help)"},
            {"serve dir --fs", 2,
             "--fs=FORMAT: the value is missing (one of ext2, ext3, ext4, fat, fat12, fat16, fat32, "
-            "iso) (see mkvirtfs serve --help)"},
+            "iso, erofs) (see mkvirtfs serve --help)"},
            {"serve dir --clone", 2,
             "--clone=GLOB: the value is missing (exports of these names are writable copies of the "
             "default one (repeatable)) (see mkvirtfs serve --help)"},
@@ -186,7 +186,8 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
             "image "
             "go with the first a="},
            {"serve a=dir,fs=ext5", 2,
-            "a=dir,fs=ext5: --fs=ext5: none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso"},
+            "a=dir,fs=ext5: --fs=ext5: none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso, "
+            "erofs"},
            {"serve a=dir,size", 2, "a=dir,size: size needs a value: size=SIZE"},
            {"serve a=dir,journal=yes", 2, "a=dir,journal=yes: journal takes no value"},
            {"serve a=dir,size=1G,free=1G", 2,
@@ -214,10 +215,12 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"dump dir,fs=ext4 -o x", 2,
             "dir,fs=ext4 does not exist (options behind a comma are for serve's NAME=dir,...)"},
            {"inspect dir --fs ext5", 2,
-            "--fs: ext5 is none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso (see mkvirtfs "
+            "--fs: ext5 is none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso, erofs (see "
+            "mkvirtfs "
             "inspect --help)"},
            {"inspect dir --fs EXT4", 2,
-            "--fs: EXT4 is none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso (did you mean "
+            "--fs: EXT4 is none of ext2, ext3, ext4, fat, fat12, fat16, fat32, iso, erofs (did you "
+            "mean "
             "ext4?)"},
            {"inspect dir --fs=", 2, "--fs: the value is empty (see mkvirtfs inspect --help)"},
            {"inspect dir -fs ext4", 2, "inspect has no option -fs (did you mean --fs?)"},
@@ -226,7 +229,8 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"inspect dir --map=abc", 2, "--map=abc is not an offset (65536, 64K, 1GiB)"},
            {"inspect dir --map=9P", 2, "--map=9P lies behind the image's end at 69206016"},
            {"inspect dir --label", 2,
-            "--label=TEXT: the value is missing (volume label: 16 bytes (ext), 11 (FAT), 32 (ISO)) "
+            "--label=TEXT: the value is missing (volume label: 16 bytes (ext), 11 (FAT), 32 (ISO), "
+            "15 (EROFS)) "
             "(see mkvirtfs inspect --help)"},
            {"inspect dir --threads=", 2,
             "--threads: the value is empty (see mkvirtfs inspect --help)"},
@@ -361,7 +365,7 @@ TEST_CASE("a backslash in a name is printed once") {
 
 TEST_CASE("the help names every format and every kind of source") {
   const std::string help = testing::run_here({"--help"}).out;
-  for (const char* word : {"ext2", "ext3", "ext4", "fat", "fat12", "fat16", "fat32", "iso",
+  for (const char* word : {"ext2", "ext3", "ext4", "fat", "fat12", "fat16", "fat32", "iso", "erofs",
                            "directories", "archives", "container images"}) {
     CAPTURE(word);
     CHECK_THAT(help, Catch::Contains(word));

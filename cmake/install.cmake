@@ -6,7 +6,7 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(nbd_rooms support block overlay exports net nbd_wire nbd_server nbd_client nbd)
-set(image_rooms stream helper tree host archive disk oci image ext2 fat32 iso9660 bootsect compose)
+set(image_rooms stream helper tree host archive disk oci image erofs ext2 fat32 iso9660 bootsect compose)
 set(headers_dir ${CMAKE_INSTALL_INCLUDEDIR}/mkvirtfs)
 set(packages_dir ${CMAKE_INSTALL_LIBDIR}/cmake)
 

@@ -2,6 +2,7 @@
 #include "compose/formats.h"
 
 #include "compose/disk_options.h"
+#include "fsgen/erofs/format.h"
 #include "fsgen/ext2/format.h"
 #include "fsgen/fat32/format.h"
 #include "fsgen/iso9660/format.h"
@@ -13,6 +14,7 @@ const FormatRegistry& all_formats() {
       &ext2::format(),
       &fat32::format(),
       &iso9660::format(),
+      &erofs::format(),
   };
   static const FormatRegistry registry(formats, disk_options());
   return registry;

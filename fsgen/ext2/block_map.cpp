@@ -15,7 +15,7 @@
 #include <cassert>
 #include <cstring>
 
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 

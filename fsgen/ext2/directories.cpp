@@ -16,7 +16,7 @@
 #include <cstring>
 #include <vector>
 
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 #include "support/parallel.h"

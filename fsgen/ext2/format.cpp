@@ -50,7 +50,7 @@ std::span<const OptionRow> rows() {
       {.name = "block-size",
        .value_name = "BYTES",
        .help = "1024, 2048 or 4096",
-       .manual = "1024, 2048 or 4096, which is the default for all but small images."},
+       .manual = "In ext 1024, 2048 or 4096, which is the default for all but small images."},
       {.name = "inode-size",
        .value_name = "BYTES",
        .help = "128 or 256",

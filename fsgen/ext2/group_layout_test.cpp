@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 #include "fsgen/ext2/inode_time.h"
 
 using namespace mkvirtfs;

@@ -13,7 +13,7 @@
 #include <cstring>
 #include <utility>
 
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 #include "fsgen/ext2/inode_time.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"

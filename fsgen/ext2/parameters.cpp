@@ -13,7 +13,7 @@
 #include <string_view>
 #include <utility>
 
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 #include "fsgen/image/size_search.h"
 #include "support/byte_order.h"
 #include "support/sha256.h"

@@ -23,7 +23,7 @@
 #include <string_view>
 #include <utility>
 
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 

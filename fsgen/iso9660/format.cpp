@@ -7,7 +7,7 @@
 
 #include "fsgen/image/option_reader.h"
 #include "fsgen/image/seed_preset.h"
-#include "fsgen/iso9660/duplicates.h"
+#include "fsgen/image/duplicates.h"
 
 namespace mkvirtfs::iso9660 {
 namespace {

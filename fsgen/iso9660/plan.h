@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "block/image.h"
+#include "fsgen/image/duplicates.h"
 #include "fsgen/image/planned_image.h"
 #include "fsgen/tree/source_tree.h"
 #include "support/error.h"
@@ -63,12 +64,6 @@ struct Boot {
   std::uint64_t tail_bytes = 0;  ///< behind the volume: appended partitions, a second GPT
   /// The image is a multiple of so many bytes, which is one of 2048: the tail is longer.
   std::uint64_t align_bytes = 2048;
-};
-
-/// Of two nodes with the same bytes: `node` shares the extent of `original`, which is less.
-struct Duplicate {
-  NodeNo node{};
-  NodeNo original{};
 };
 
 struct Options {

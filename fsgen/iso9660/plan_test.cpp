@@ -14,8 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "fsgen/image/duplicates.h"
 #include "fsgen/image/patched_image.h"
-#include "fsgen/iso9660/duplicates.h"
 #include "fsgen/iso9660/testing/judges.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/byte_order.h"
@@ -217,7 +217,7 @@ TEST_CASE("hard links share an extent, and equal files where that is asked for")
                               .build();
   Options options;
   const std::uint64_t plain = planned(built, options)->size_bytes();
-  const auto duplicates = iso9660::find_duplicates(*built.tree, *built.store);
+  const auto duplicates = find_duplicates(*built.tree, *built.store);
   REQUIRE(duplicates);
   REQUIRE(duplicates->size() == 2);
   options.duplicates = *duplicates;

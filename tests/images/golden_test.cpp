@@ -70,6 +70,7 @@ std::vector<std::string> judge_of(const std::string& format, const std::string& 
   if (format == "iso") {
     return {"xorriso", "-abort_on", "SORRY", "-indev", "stdio:" + image, "-check_media", "--"};
   }
+  if (format == "erofs") return {"fsck.erofs", "--extract", image};
   return {"e2fsck", "-fn", image};
 }
 

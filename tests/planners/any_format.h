@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "fsgen/erofs/plan.h"
 #include "fsgen/ext2/plan.h"
 #include "fsgen/fat32/plan.h"
 #include "fsgen/image/planned_image.h"
@@ -93,11 +94,34 @@ inline AnyFormat iso_format() {
               }};
 }
 
+inline AnyFormat erofs_format() {
+  return {
+      .name = "erofs",
+      .plan =
+          [](std::shared_ptr<const SourceTree> tree) { return erofs::plan(std::move(tree), {}); },
+      .judge =
+          [](const std::string& image) {
+            return std::vector<std::string>{"fsck.erofs", "--extract", image};
+          },
+      .cat =
+          [](const std::string& image, const std::string& path) {
+            const std::string extract =
+                "out=$(mktemp -d) && fsck.erofs --extract=\"$out/tree\" \"$0\" >\"$out/said\" "
+                "2>&1 && cat \"$out/tree/$1\"; rm -rf \"$out\"";
+            return std::vector<std::string>{"sh", "-c", extract, image, path};
+          }};
+}
+
 inline std::vector<AnyFormat> all_formats() {
-  return {ext_format(ext2::Variant::ext2, 1024), ext_format(ext2::Variant::ext3, 2048),
-          ext_format(ext2::Variant::ext4, 1024), ext_format(ext2::Variant::ext4, 4096),
-          fat_format(fat32::Width::fat12),       fat_format(fat32::Width::fat16),
-          fat_format(fat32::Width::fat32),       iso_format()};
+  return {ext_format(ext2::Variant::ext2, 1024),
+          ext_format(ext2::Variant::ext3, 2048),
+          ext_format(ext2::Variant::ext4, 1024),
+          ext_format(ext2::Variant::ext4, 4096),
+          fat_format(fat32::Width::fat12),
+          fat_format(fat32::Width::fat16),
+          fat_format(fat32::Width::fat32),
+          iso_format(),
+          erofs_format()};
 }
 
 }  // namespace mkvirtfs::testing

@@ -114,7 +114,7 @@ TEST_CASE("a toy format is documented and completed") {
                          Catch::Contains(".BI \\-\\-toy\\-case \" WHAT\"\n"));
   CHECK(run_tool({TOY_PROGRAM, "__complete", "serve", "--toy-case"}).output == "keep\nupper\n");
   CHECK_THAT(run_tool({TOY_PROGRAM, "__complete", "serve", "--fs"}).output,
-             Catch::Contains("iso\ntoy\n"));
+             Catch::Contains("erofs\ntoy\n"));
 }
 
 TEST_CASE("an option of a toy format is refused with other formats") {

@@ -28,7 +28,7 @@ make_initrd() {
     done
   done
 
-  add_modules "$root" "$kernel_root" virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8 \
+  add_modules "$root" "$kernel_root" virtio_pci virtio_blk virtio_net nbd vfat nls_cp437 nls_ascii isofs nls_utf8 erofs \
     quota_v2
   pack_initrd "$root" "$out"
 }

@@ -6,15 +6,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <stdexcept>
 #include <string_view>
-#include <vector>
 
-#include "block/host_files.h"
-#include "fsgen/host/scan.h"
-#include "support/log.h"
 #include "support/text.h"
+#include "tests/support/extracted.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
 #include "tests/support/temp_dir.h"
@@ -55,34 +51,10 @@ void write_to(const std::shared_ptr<const Image>& image, const BuiltTree& source
   write_image(device, file);
 }
 
-/// Everything in the tree, by path; hard links have one node.
-std::map<std::string, NodeNo> entries_of(const SourceTree& tree) {
-  std::map<std::string, NodeNo> entries = {{"", kRootNode}};
-  std::vector<std::pair<std::string, std::uint32_t>> pending = {{"", 0}};
-  while (!pending.empty()) {
-    const auto [path, directory] = pending.back();
-    pending.pop_back();
-    const Directory& source = tree.directories()[directory];
-    for (const Entry entry : tree.entries(source)) {
-      const std::string below = path + "/" + std::string(tree.name(source, entry));
-      entries.emplace(below, entry.node);
-      if (tree.node(entry.node).is_directory()) {
-        pending.emplace_back(below, tree.directory_no(entry.node));
-      }
-    }
-  }
-  return entries;
-}
-
-std::vector<std::byte> bytes_of(ContentStore& store, NodeNo no, std::uint64_t size) {
-  std::vector<std::byte> bytes(size);
-  const auto read = store.read(content_no(no), 0, bytes);
-  if (!read) throw std::runtime_error(read.error().what);
-  return bytes;
-}
-
-std::string difference(const SourceTree& tree, const Node& want, NodeNo want_no,
-                       const SourceTree& found_tree, const Node& is, NodeNo is_no) {
+std::string difference(const SourceTree& tree, NodeNo want_no, const SourceTree& found_tree,
+                       NodeNo is_no) {
+  const Node& want = tree.node(want_no);
+  const Node& is = found_tree.node(is_no);
   if (S_ISSOCK(want.mode)) return {};
   if (want.mode != is.mode) return fmt::format("mode {:o}, not {:o}", is.mode, want.mode);
   if (want.uid != is.uid || want.gid != is.gid) return "another owner";
@@ -157,42 +129,8 @@ std::string differences_by_bsdtar(const std::shared_ptr<const Image>& image,
   const Ran bsdtar = run_tool({"env", "LC_ALL=C", "bsdtar", "-C", out.string(), "--numeric-owner",
                                "-xpPf", (place / "image").string()});
   if (bsdtar.status != 0) return printable(bsdtar.output);
-  ScanOptions options;
-  options.entries.xattrs = false;
-  const Result<Scan> scan = scan_directory(out.string(), options, null_log());
-  if (!scan) return scan.error().what;
-  const SourceTree& tree = *source.tree;
-  const auto store =
-      make_host_files(scan->files, OnChange::error, null_log(), scan->tree->node_count());
-  std::map<std::string, NodeNo> found = entries_of(*scan->tree);
-  std::string report;
-  std::map<NodeNo, NodeNo> twin;
-  std::map<std::string, NodeNo> expected = entries_of(tree);
-  expected.erase("");  // the directory that it was told to fill
-  found.erase("");
-  for (const auto& [path, no] : expected) {
-    const auto at = found.find(path);
-    if (at == found.end()) {
-      report += printable(path) + " is missing\n";
-      continue;
-    }
-    const NodeNo is_no = at->second;
-    found.erase(at);
-    const Node& want = tree.node(no);
-    const Node& is = scan->tree->node(is_no);
-    const std::string what = difference(tree, want, no, *scan->tree, is, is_no);
-    if (!what.empty()) report += printable(path) + ": " + what + "\n";
-    if (want.is_regular() && want.size_bytes != 0 &&
-        twin.emplace(no, is_no).first->second != is_no) {
-      report += printable(path) + " is no hard link\n";
-    }
-    if (want.is_regular() && is.is_regular() && want.size_bytes == is.size_bytes &&
-        bytes_of(*source.store, no, want.size_bytes) != bytes_of(*store, is_no, is.size_bytes)) {
-      report += printable(path) + " has other bytes\n";
-    }
-  }
-  for (const auto& [path, no] : found) report += printable(path) + " is not in the source\n";
-  return report;
+  return mkvirtfs::testing::extracted_differences(
+      source, out, mkvirtfs::testing::HardLinks::compare, difference);
 }
 
 }  // namespace mkvirtfs::iso9660::testing

@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "fsgen/ext2/crc32c.h"
+#include "fsgen/image/crc32c.h"
 
-#include <ext2fs/ext2fs.h>
-
+#include <array>
 #include <cstring>
 
-namespace mkvirtfs::ext2 {
+namespace mkvirtfs {
 namespace {
 
-std::uint32_t by_library(std::uint32_t crc, std::span<const std::byte> bytes) noexcept {
-  return ext2fs_crc32c_le(crc, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
+/// The remainders of all bytes by Castagnoli's polynomial, its bits reversed.
+constexpr std::array<std::uint32_t, 256> kRemainders = [] {
+  constexpr std::uint32_t kPolynomial = 0x82F63B78;
+  std::array<std::uint32_t, 256> remainders{};
+  for (std::uint32_t byte = 0; byte < remainders.size(); ++byte) {
+    std::uint32_t value = byte;
+    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ ((value & 1) != 0 ? kPolynomial : 0);
+    remainders[byte] = value;
+  }
+  return remainders;
+}();
+
+std::uint32_t by_table(std::uint32_t crc, std::span<const std::byte> bytes) noexcept {
+  for (const std::byte byte : bytes) {
+    crc = crc >> 8 ^ kRemainders[(crc ^ std::to_integer<std::uint32_t>(byte)) & 0xFF];
+  }
+  return crc;
 }
 
 #if defined(__x86_64__)
@@ -36,7 +50,7 @@ Function best() noexcept {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("sse4.2")) return by_instruction;
 #endif
-  return by_library;
+  return by_table;
 }
 
 }  // namespace
@@ -46,4 +60,4 @@ std::uint32_t crc32c(std::uint32_t crc, std::span<const std::byte> bytes) noexce
   return function(crc, bytes);
 }
 
-}  // namespace mkvirtfs::ext2
+}  // namespace mkvirtfs

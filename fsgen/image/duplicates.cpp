@@ -2,7 +2,7 @@
 //
 // Only files of equal size can be equal: those that share their size with another are read and
 // digested, the others are not.
-#include "fsgen/iso9660/duplicates.h"
+#include "fsgen/image/duplicates.h"
 
 #include <algorithm>
 #include <array>
@@ -13,7 +13,7 @@
 
 #include "support/sha256.h"
 
-namespace mkvirtfs::iso9660 {
+namespace mkvirtfs {
 namespace {
 
 constexpr std::size_t kPieceBytes = 1 << 18;
@@ -84,4 +84,4 @@ Result<std::vector<Duplicate>> find_duplicates(const SourceTree& tree, ContentSt
   return duplicates;
 }
 
-}  // namespace mkvirtfs::iso9660
+}  // namespace mkvirtfs
