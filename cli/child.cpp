@@ -63,7 +63,7 @@ Result<Child> Child::start(const std::string& command,
 
   // The id cannot be another process's yet: nobody has waited for it.
   Child child(pid, UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))));
-  if (!child.pid_fd_) return fail_errno(Errc::io, errno, "watch the command that --run started");
+  if (!child.pid_fd_) return fail_errno(Errc::io, errno, "watch the command that was started");
   return child;
 }
 

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "block/dump.h"
 #include "cli/command.h"
 #include "cli/command_image.h"
+#include "cli/converted_dump.h"
 #include "cli/error_text.h"
 #include "cli/image_options.h"
 #include "cli/json_text.h"
@@ -62,6 +64,16 @@ class Interruptible {
   std::array<struct sigaction, 3> before_{};
 };
 
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 class DumpCommand final : public Command {
  public:
   DumpCommand(OptionSet& options, const FormatRegistry& formats);
@@ -72,13 +84,19 @@ class DumpCommand final : public Command {
   /// `log` must outlive the image's device.
   Result<PreparedImage> prepare_image(const ImageSpec& spec, const Streams& streams,
                                       LogSink& log) const;
+  bool is_converted() const { return !format_.empty() && format_ != "raw"; }
+  Result<int> dump_in_format(const PreparedImage& prepared, const Streams& streams,
+                             LogSink& log) const;
+  Result<int> dump_raw(const ImageSpec& spec, const PreparedImage& prepared, const Streams& streams,
+                       LogSink& log) const;
   std::string summary_text(const DumpSummary& summary, double seconds) const;
-  std::string summary_json(const PreparedImage& prepared, const DumpSummary& summary,
-                           double seconds) const;
+  /// What all formats have.
+  Json summary_json(const PreparedImage& prepared, std::uint64_t image_bytes, double seconds) const;
 
   SourceOptions source_;
   ImageOptions image_;
   std::string output_;
+  std::string format_;
   bool force_ = false;
   bool sha256_ = false;
   int progress_fd_ = -1;
@@ -93,6 +111,11 @@ DumpCommand::DumpCommand(OptionSet& options, const FormatRegistry& formats)
       .required()
       .group(kGroup);
   options.add_flag("--force", force_, "Replace FILE, or write to a block device").group(kGroup);
+  options
+      .add_value("--format", format_, "FORMAT",
+                 "raw (default), or qcow2, vmdk, vhdx: qemu-img\nwrites these")
+      .one_of({"raw", "qcow2", "vmdk", "vhdx"})
+      .group(kGroup);
   options.add_flag("--sha256", sha256_, "Print the SHA-256 of the image").group(kGroup);
   options.add_value("--progress", progress_fd_, "FD", "Write N/100 lines to this descriptor")
       .not_negative()
@@ -108,6 +131,15 @@ Result<void> DumpCommand::check() const {
   }
   if (output_ == "-" && force_) {
     return fail(Errc::usage, "--force has nothing to replace with --output=-");
+  }
+  if (is_converted()) {
+    for (const auto& [given, word] : {std::pair{output_ == "-", "--output=-"},
+                                      {sha256_, "--sha256"},
+                                      {progress_fd_ >= 0, "--progress"}}) {
+      if (!given) continue;
+      return fail(Errc::usage,
+                  fmt::format("{} is for raw images, not for --format={}", word, format_));
+    }
   }
   if (progress_fd_ >= 0 && ::fcntl(progress_fd_, F_GETFD) < 0) {
     return fail(Errc::usage, fmt::format("--progress={} is not an open descriptor", progress_fd_));
@@ -133,19 +165,16 @@ std::string DumpCommand::summary_text(const DumpSummary& summary, double seconds
   return text;
 }
 
-std::string DumpCommand::summary_json(const PreparedImage& prepared, const DumpSummary& summary,
-                                      double seconds) const {
+Json DumpCommand::summary_json(const PreparedImage& prepared, std::uint64_t image_bytes,
+                               double seconds) const {
   Json json = Json::object();
   json.set("output", printable(output_));
   json.set("volume_id", prepared.image->volume_id());
-  json.set("image_bytes", summary.image_bytes);
-  json.set("data_bytes", summary.data_bytes);
-  json.set("moved_bytes", summary.moved_bytes);
+  json.set("image_bytes", image_bytes);
   json.set("scan_seconds", prepared.report.scan_seconds);
   json.set("plan_seconds", prepared.report.plan_seconds);
   json.set("dump_seconds", seconds);
-  if (summary.sha256) json.set("sha256", hex_of(*summary.sha256));
-  return json.lines();
+  return json;
 }
 
 Result<PreparedImage> DumpCommand::prepare_image(const ImageSpec& spec, const Streams& streams,
@@ -170,6 +199,33 @@ Result<int> DumpCommand::run(const Streams& streams) {
   const Result<PreparedImage> prepared = prepare_image(*spec, streams, log);
   if (!prepared) return propagate(prepared);
 
+  return is_converted() ? dump_in_format(*prepared, streams, log)
+                        : dump_raw(*spec, *prepared, streams, log);
+}
+
+Result<int> DumpCommand::dump_in_format(const PreparedImage& prepared, const Streams& streams,
+                                        LogSink& log) const {
+  const Interruptible interruptible;
+  const Stopwatch watch;
+  const Result<std::uint64_t> stored =
+      dump_converted(prepared.device, {output_, format_, force_}, *Interruptible::requested(), log);
+  if (!stored) return propagate(stored);
+  const std::uint64_t image_bytes = prepared.device->geometry().size_bytes;
+  if (json_) {
+    Json json = summary_json(prepared, image_bytes, watch.seconds());
+    json.set("format", format_);
+    json.set("stored_bytes", *stored);
+    print(streams.out, json.lines());
+  } else {
+    print(streams.out,
+          fmt::format("{}: {} bytes as {}, {} stored, in {:.2f} s\n", printable(output_),
+                      image_bytes, format_, human_size(*stored), watch.seconds()));
+  }
+  return 0;
+}
+
+Result<int> DumpCommand::dump_raw(const ImageSpec& spec, const PreparedImage& prepared,
+                                  const Streams& streams, LogSink& log) const {
   DumpOptions options;
   if (output_ == "-") {
     options.output = DumpStream{streams.out, "standard output"};
@@ -177,7 +233,7 @@ Result<int> DumpCommand::run(const Streams& streams) {
     options.output = DumpFile{output_, force_};
   }
   options.sha256 = sha256_;
-  const std::vector<SourceSpec> sources = all_sources(*spec);
+  const std::vector<SourceSpec> sources = all_sources(spec);
   if (!sources.empty()) options.threads = sources.front().threads;
   std::optional<ProgressBar> bar;
   std::optional<ProgressLines> lines;
@@ -194,14 +250,21 @@ Result<int> DumpCommand::run(const Streams& streams) {
   options.cancel = Interruptible::requested();
   options.log = &log;
 
-  const auto start = std::chrono::steady_clock::now();
-  const Result<DumpSummary> summary = dump(*prepared->device, options);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const Stopwatch watch;
+  const Result<DumpSummary> summary = dump(*prepared.device, options);
+  const double seconds = watch.seconds();
   bar.reset();
   if (!summary) return propagate(summary);
-  const std::string text =
-      json_ ? summary_json(*prepared, *summary, seconds) : summary_text(*summary, seconds);
+  std::string text;
+  if (json_) {
+    Json json = summary_json(prepared, summary->image_bytes, seconds);
+    json.set("data_bytes", summary->data_bytes);
+    json.set("moved_bytes", summary->moved_bytes);
+    if (summary->sha256) json.set("sha256", hex_of(*summary->sha256));
+    text = json.lines();
+  } else {
+    text = summary_text(*summary, seconds);
+  }
   print(output_ == "-" ? streams.err : streams.out, text);
   return 0;
 }

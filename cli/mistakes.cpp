@@ -89,11 +89,16 @@ std::vector<std::string> subcommands_with(const OptionSet& program, const Option
   return names;
 }
 
+/// The option of `command` that other programs call `name`, or "".
+std::string other_programs_option(const OptionSet& command, const std::string& name) {
+  std::string ours(ours_for(kOtherOptions, name));
+  return ours.empty() || command.find(ours) == nullptr ? "" : ours;
+}
+
 /// The option of `command` that `name` is likely to stand for, or "".
 std::string meant_option(const OptionSet& command, const std::string& name) {
-  const std::string_view other = ours_for(kOtherOptions, name);
-  if (!other.empty() && command.find(std::string(other)) != nullptr) return std::string(other);
-  return nearest_word(name, long_options(command));
+  std::string ours = other_programs_option(command, name);
+  return ours.empty() ? nearest_word(name, long_options(command)) : ours;
 }
 
 std::string unknown_option_text(const OptionSet& program, const OptionSet& command,
@@ -112,7 +117,8 @@ std::string unknown_option_text(const OptionSet& program, const OptionSet& comma
   if (!others.empty()) {
     return is_of_program ? fmt::format("{} belongs behind the subcommand, as in mkvirtfs {} ... {}",
                                        name, others.front(), word)
-                         : fmt::format("{}; it is an option of {}", wrong, joined_with_or(others));
+                         : fmt::format("{}; it is an option of {}{}", wrong, joined_with_or(others),
+                                       did_you_mean(other_programs_option(command, name)));
   }
   const std::string meant = meant_option(command, is_long ? name : "-" + name);
   if (!meant.empty()) return wrong + (is_long || name.size() > 2 ? did_you_mean(meant) : "");

@@ -19,9 +19,13 @@ Result<PrivateDirectory> PrivateDirectory::create() {
   // A socket's path may have 107 bytes: under a long $TMPDIR there is no room for it.
   constexpr std::size_t kLongestParent = 80;
   if (unusable || parent.size() > kLongestParent) parent = "/tmp";
-  std::string path = (parent / "mkvirtfs-XXXXXX").string();
+  return create_in(parent.string());
+}
+
+Result<PrivateDirectory> PrivateDirectory::create_in(const std::string& parent) {
+  std::string path = (fs::path(parent) / "mkvirtfs-XXXXXX").string();
   if (::mkdtemp(path.data()) == nullptr) {
-    return fail_errno(errno, fmt::format("make a private directory in {}", parent.string()));
+    return fail_errno(errno, fmt::format("make a private directory in {}", parent));
   }
   return PrivateDirectory(std::move(path));
 }

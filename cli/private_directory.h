@@ -7,11 +7,13 @@
 
 namespace mkvirtfs::cli {
 
-/// A fresh directory that only this user may enter, below $TMPDIR or /tmp. It and what is directly
-/// in it are removed with the object.
+/// A fresh directory that only this user may enter. It and what is in it are removed with the
+/// object.
 class PrivateDirectory {
  public:
+  /// Below $TMPDIR or /tmp.
   static Result<PrivateDirectory> create();
+  static Result<PrivateDirectory> create_in(const std::string& parent);
   PrivateDirectory(PrivateDirectory&& other) noexcept;
   PrivateDirectory& operator=(PrivateDirectory&&) = delete;
   ~PrivateDirectory();

@@ -42,6 +42,31 @@ else
   echo "skipped: no fallocate(2) in $work"
 fi
 
+# Formats of virtual machines, by qemu-img: the same bytes, whole or not at all, in a directory whose
+# name looks like a protocol. qcow2 is the same each time.
+mkdir "$work/nbd:x"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 --free=50M -o "$work/raw.img"
+for format in qcow2 vmdk vhdx; do
+  converted=$work/nbd:x/disk.$format
+  contains "$("$MKVIRTFS" dump "$work/tree" --fs=ext4 --free=50M --format=$format -o "$converted")" " bytes as $format, .* stored"
+  contains "$(qemu-img compare -f raw -F $format "$work/raw.img" "$converted")" identical
+  (($(stat -c %b "$converted") * 512 < 8 << 20)) || fail "free space is stored in $format"
+done
+qemu-img check -q "$work/nbd:x/disk.qcow2" || fail "qemu-img check"
+fails 1 'exists already.*--force' "$MKVIRTFS" dump "$work/tree" --fs=ext4 --free=50M --format=qcow2 -o "$work/nbd:x/disk.qcow2"
+(cd "$work/nbd:x" && "$MKVIRTFS" dump ../tree --fs=ext4 --free=50M --format=qcow2 -o again --json) >"$work/out"
+equal "$(python3 -c 'import json, sys; print(json.load(sys.stdin)["format"])' <"$work/out")" qcow2
+same "$work/nbd:x/again" "$work/nbd:x/disk.qcow2"
+"$MKVIRTFS" dump "$work/tree" --fs=ext4 --format=qcow2 -o "$work/nbd:x/again" --force >"$work/out"
+contains "$(qemu-img info "$work/nbd:x/again")" 'file format: qcow2'
+fails 2 'output=- is for raw images' "$MKVIRTFS" dump "$work/tree" --format=vmdk -o -
+fails 2 'sha256 is for raw images' "$MKVIRTFS" dump "$work/tree" --format=vmdk --sha256 -o "$work/x"
+fails 1 'not a regular file' "$MKVIRTFS" dump "$work/tree" --format=vmdk -o /dev/null --force
+fails 1 'qemu-img writes qcow2 files, and is not installed .package qemu-utils' \
+  env PATH=/nonexistent "$MKVIRTFS" dump "$work/tree" --format=qcow2 -o "$work/x"
+fails 1 'No such file' "$MKVIRTFS" dump "$work/tree" --format=qcow2 -o "$work/no/such/place"
+equal "$(ls -A "$work/nbd:x")" "$(printf '%s\n' again disk.qcow2 disk.vhdx disk.vmdk)" "left beside the outputs"
+
 # The file that is written is no part of the image, wherever it lies.
 for ((run = 0; run < 2; run++)); do
   (cd "$work/directory" && "$MKVIRTFS" dump . --fs=ext4 -o disk.img --force) >"$work/out" 2>"$work/err"
