@@ -19,7 +19,8 @@ using namespace mkvirtfs::bootsect;
 
 namespace {
 
-const std::vector<std::string> kFormats{"fat12", "fat16", "fat32", "ext2", "ext3", "ext4", "iso"};
+const std::vector<std::string> kFormats{"fat12", "fat16", "fat32", "ext2",
+                                        "ext3",  "ext4",  "iso",   "erofs"};
 const std::vector<std::string> kTables{"none", "mbr", "gpt"};
 
 std::vector<std::string> split(const std::string& text, const std::string& by) {

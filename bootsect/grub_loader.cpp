@@ -26,6 +26,13 @@ Result<void> check(const BootPlace& place) {
     return fail(Errc::unsupported, "GRUB for BIOS has no place on a disk without a partition table",
                 {{"table", "mbr"}, {"table", "gpt"}});
   }
+  const std::string_view format = place.format;
+  if (!format.starts_with("fat") && !format.starts_with("ext") && format != "iso") {
+    return fail(
+        Errc::unsupported,
+        fmt::format("GRUB boots from FAT, ext2, ext3, ext4 and ISO 9660, not from {}", format),
+        {{"fs", "ext4"}});
+  }
   if (place.sector_bytes == kUsualSectorBytes) return {};
   return fail(Errc::unsupported,
               fmt::format("GRUB for BIOS boots from disks with sectors of {} bytes, not {}",
