@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -111,6 +112,7 @@ class Serve final : public Command {
   /// What the run itself writes, which is no part of any image.
   void add_outputs(const Streams& streams, RunOutputs& outputs) const;
   Result<std::vector<ExportSpec>> parse_exports() const;
+  void warn_of_read_only_formats(std::span<const ExportSpec> specs, LogSink& log) const;
   /// `resources` outlive the exports.
   Result<Exports> make_exports(std::vector<ExportSpec> specs, Resources& resources) const;
   /// From listeners to the exit status.
@@ -384,9 +386,25 @@ Result<std::vector<ExportSpec>> Serve::parse_exports() const {
   return exports;
 }
 
+void Serve::warn_of_read_only_formats(std::span<const ExportSpec> specs, LogSink& log) const {
+  const FormatRegistry& formats = image_.formats();
+  for (const ExportSpec& spec : specs) {
+    const std::string_view name = formats.resolve(spec.image.format, spec.image.options);
+    const Format* const format = spec.image.partitions.empty() ? formats.find(name) : nullptr;
+    if (format == nullptr || !format->read_only) continue;
+    log.write(
+        LogLevel::warning,
+        fmt::format("no system writes to {}: a client that is to write wants --fs=ext4, or an "
+                    "overlayfs of its own over {} that is served without --rw",
+                    format->family, name));
+    return;
+  }
+}
+
 Result<Serve::Exports> Serve::make_exports(std::vector<ExportSpec> specs,
                                            Resources& resources) const {
   LogSink& log = resources.log();
+  if (overlay_.wanted()) warn_of_read_only_formats(specs, log);
   Result<std::shared_ptr<ExportTree>> tree = mkvirtfs::make_exports(std::move(specs), resources);
   if (!tree) return propagate(tree);
   Exports exports{.tree = std::move(*tree), .writable = nullptr};

@@ -87,6 +87,7 @@ const Format& format() {
       .names = kNames,
       .holds =
           {.owners = true, .symlinks = true, .hard_links = true, .devices = true, .xattrs = true},
+      .read_only = true,
       .options = rows(),
       .manual = kManual,
       .configure = configure,

@@ -72,6 +72,8 @@ struct Format {
   std::string_view family{};  ///< for headings: "ext2/3/4"
   std::span<const FormatName> names{};
   FormatHolds holds{};
+  /// No system writes to it: an image that may be written is of no use.
+  bool read_only = false;
   std::span<const OptionRow> options{};
   /// Sentences for the manual: what the names mean, and what the format does not hold. Markup as
   /// in OptionRow::manual.

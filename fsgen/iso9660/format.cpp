@@ -136,6 +136,7 @@ const Format& format() {
       .family = "ISO 9660",
       .names = kNames,
       .holds = {.owners = true, .symlinks = true, .hard_links = true, .devices = true},
+      .read_only = true,
       .options = rows(),
       .manual = kManual,
       .configure = configure,

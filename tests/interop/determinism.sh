@@ -45,6 +45,13 @@ first=$(iso_sum "$work/many" --threads=1)
 for threads in 2 16; do
   equal "$(iso_sum "$work/many" --threads=$threads)" "$first" "$threads threads and one, as iso"
 done
+erofs_sum() { "$MKVIRTFS" dump "$@" --fs=erofs -o - | sha256sum; }
+for option in --inode-times=keep --tail-packing --dedupe; do
+  first=$(erofs_sum "$work/many" --threads=1 $option)
+  for threads in 2 16; do
+    equal "$(erofs_sum "$work/many" --threads=$threads $option)" "$first" "$threads threads and one, as erofs $option"
+  done
+done
 tar -C "$work" -cf "$work/many.tar" many
 xz -T0 --block-size=200KiB "$work/many.tar"
 first=$(iso_sum "$work/many.tar.xz" --threads=1)
