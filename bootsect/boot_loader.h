@@ -28,6 +28,7 @@ struct BootPlace {
   std::uint32_t partition = 0;    ///< its number; 0: not in a partition
   std::uint64_t start_bytes = 0;  ///< of the partition; known when the volume has been planned
   std::uint32_t disk_id = 0;      ///< for a table that is the loader's own
+  Range efi_image{};  ///< in the image: what UEFI starts from a CD; without bytes: nothing
 };
 
 /// A piece that a loader needs: a file of a package (bootsect/boot_pieces.h), or what a program of
@@ -49,6 +50,8 @@ struct BootEntry {
   std::vector<std::string> initrds{};
   std::string append{};                      ///< the kernel's command line
   std::optional<std::uint32_t> timeout_s{};  ///< how long a menu waits; unset: not at all
+  /// The paths are not those of the volume from which the loader is started.
+  bool is_elsewhere = false;
 };
 
 /// A file that is added to a tree, over what it has there.

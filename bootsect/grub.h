@@ -38,6 +38,8 @@ std::string grub_prefix(TableKind table, std::uint32_t partition);
 /// another version.
 std::span<const std::string_view> grub_modules() noexcept;
 
+/// A word of GRUB's language that means what it says.
+std::string grub_word(std::string_view word);
 /// The part of a configuration that names a kernel, and starts it.
 std::string grub_menu(const BootEntry& entry);
 /// As BootLoader::check_append has it.

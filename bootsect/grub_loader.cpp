@@ -66,13 +66,6 @@ Result<std::vector<Patch>> disk_patches(const PieceBytes& pieces, const BootPlac
   return grub_patches(*from, bios_boot->range.offset / place.sector_bytes);
 }
 
-/// A word of GRUB's language that means what it says.
-std::string quoted(std::string_view word) {
-  std::string text = "'";
-  for (const char each : word) text += each == '\'' ? std::string("'\\''") : std::string(1, each);
-  return text + "'";
-}
-
 /// The kernel's parameters; blanks between double quotes part nothing.
 std::vector<std::string> words_of(std::string_view append) {
   std::vector<std::string> words(1);
@@ -93,7 +86,7 @@ std::string parameters(std::string_view append) {
   std::string text;
   for (std::string& word : words_of(append)) {
     std::erase(word, '"');
-    text += " " + quoted(word);
+    text += " " + grub_word(word);
   }
   return text;
 }
@@ -127,12 +120,18 @@ Result<void> check_grub_append(std::string_view append) {
   return {};
 }
 
+std::string grub_word(std::string_view word) {
+  std::string text = "'";
+  for (const char each : word) text += each == '\'' ? std::string("'\\''") : std::string(1, each);
+  return text + "'";
+}
+
 std::string grub_menu(const BootEntry& entry) {
   std::string text = fmt::format("set default=0\nset timeout={}\n", entry.timeout_s.value_or(0));
-  text += fmt::format("menuentry 'linux' {{\n  linux {}{}\n", quoted("/" + entry.kernel),
+  text += fmt::format("menuentry 'linux' {{\n  linux {}{}\n", grub_word("/" + entry.kernel),
                       parameters(entry.append));
   std::string initrds;
-  for (const std::string& initrd : entry.initrds) initrds += " " + quoted("/" + initrd);
+  for (const std::string& initrd : entry.initrds) initrds += " " + grub_word("/" + initrd);
   if (!initrds.empty()) text += fmt::format("  initrd{}\n", initrds);
   return text + "}\n";
 }

@@ -33,19 +33,28 @@ Result<IsolinuxTemplate> check_isolinux(std::vector<std::byte> loader,
 
 /// The first sector of an isohybrid: code, and the table of an MBR with one active partition that
 /// is the whole image, `loader_block` where isolinux.bin lies. `image_bytes` is a multiple of
-/// kIsohybridAlignmentBytes. Errors: Errc::does_not_fit for 2 TiB and more.
+/// kIsohybridAlignmentBytes. With an EFI image in it, which has bytes, that is a partition of the
+/// type EF, and the first one has no type: firmware refuses a table with partitions in each other.
+/// Errors: Errc::does_not_fit for 2 TiB and more.
 Result<std::vector<std::byte>> isohybrid_sector(std::span<const std::byte> hybrid_code,
                                                 std::uint32_t loader_block, std::uint32_t disk_id,
-                                                std::uint64_t image_bytes);
+                                                std::uint64_t image_bytes, Range efi_image = {});
 
 /// The patches that make an ISO image boot the loader which lies at `path` of its tree: boot
 /// catalogue, boot information table and system area. The image was planned with a catalogue, that
-/// file as its first boot file, and aligned.
+/// file as its first boot file, and aligned. `efi_image` is where in it the image lies that UEFI
+/// starts; without bytes: none.
 ///
 /// Errors: Errc::usage for an image without that file, or with another one there; Errc::unsupported
 /// for what is no ISO image.
 Result<std::vector<Patch>> isolinux_patches(const IsolinuxTemplate& from, const PlannedImage& image,
-                                            std::string_view path, std::uint32_t disk_id);
+                                            std::string_view path, std::uint32_t disk_id,
+                                            Range efi_image = {});
+
+/// The patches that make an ISO image boot by UEFI alone: boot catalogue and the table of an MBR.
+/// Errors: Errc::does_not_fit for an image that ends behind 2 TiB.
+Result<std::vector<Patch>> efi_iso_patches(const PlannedImage& image, std::uint32_t disk_id,
+                                           Range efi_image);
 
 /// The row of the loaders.
 BootLoader isolinux_loader() noexcept;

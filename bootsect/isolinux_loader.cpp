@@ -63,7 +63,7 @@ Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPl
                                           const PlannedImage& image) {
   const Result<IsolinuxTemplate> from = template_of(pieces);
   if (!from) return propagate(from);
-  return isolinux_patches(*from, image, kLoaderFile, place.disk_id);
+  return isolinux_patches(*from, image, kLoaderFile, place.disk_id, place.efi_image);
 }
 
 }  // namespace

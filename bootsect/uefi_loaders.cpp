@@ -24,6 +24,15 @@ constexpr std::array<std::string_view, 1> kGrubPaths{"EFI/debian/grub.cfg"};
 
 Result<void> check(const BootPlace& place) {
   if (place.format.starts_with("fat")) return {};
+  if (place.format == "iso" && place.table) {
+    return fail(
+        Errc::unsupported,
+        "an ISO image that UEFI starts has a partition table of its own, and no disk around "
+        "it",
+        {{"table", "none"}});
+  }
+  // In it lies a FAT image, from which UEFI starts.
+  if (place.format == "iso") return {};
   return fail(Errc::unsupported,
               fmt::format("UEFI starts what lies on FAT, not on {}", place.format),
               {{"fs", "fat32"}, {"esp", "256M"}});
@@ -64,6 +73,14 @@ std::string entry_text(const BootEntry& entry) {
   text += fmt::format("linux /{}\n", entry.kernel);
   for (const std::string& initrd : entry.initrds) text += fmt::format("initrd /{}\n", initrd);
   return text + fmt::format("options {}\n", entry.append);
+}
+
+/// GRUB's root is where it was started from, which on a CD is not where the kernel lies.
+std::string signed_menu(const BootEntry& entry) {
+  if (!entry.is_elsewhere) return grub_menu(entry);
+  // Options of GRUB's, none of ours.
+  return fmt::format("search {0}no-floppy {0}set=root {0}file {1}\n{2}", "--",
+                     grub_word("/" + entry.kernel), grub_menu(entry));
 }
 
 std::string loader_conf(const BootEntry& entry) {
@@ -114,7 +131,7 @@ BootLoader uefi_signed_loader() noexcept {
           .check = check,
           .config_paths = kGrubPaths,
           .made_config = kGrubPaths.front(),
-          .config = grub_menu,
+          .config = signed_menu,
           .check_append = check_grub_append,
           .quotes_paths = true,
           .efi = EfiStart::verified_menu,

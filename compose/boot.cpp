@@ -20,10 +20,12 @@
 
 #include "block/joined_contents.h"
 #include "bootsect/boot_pieces.h"
+#include "bootsect/isolinux.h"
 #include "bootsect/kernel.h"
 #include "bootsect/uefi.h"
 #include "bootsect/uki.h"
 #include "compose/efi_boot.h"
+#include "compose/efi_image.h"
 #include "fsgen/tree/merge.h"
 #include "fsgen/tree/tree_path.h"
 #include "support/ascii_case.h"
@@ -196,6 +198,7 @@ Result<void> Boot::choose(const std::vector<BootVolume>& volumes) {
   std::vector<std::size_t> order;  // what is chosen comes first
   for (const bool is_chosen : {true, false}) {
     for (std::size_t at = 0; at < volumes.size(); ++at) {
+      if (volumes[at].is_efi_image) continue;
       if (volumes[at].is_chosen == is_chosen) order.push_back(at);
     }
   }
@@ -207,6 +210,7 @@ Result<void> Boot::choose(const std::vector<BootVolume>& volumes) {
       if (volumes[at].is_esp == is_esp) efi_order.push_back(at);
     }
   }
+  if (volumes.back().is_efi_image) efi_iso_ = volumes.front().read;
   for (Start& start : starts_) {
     const bool is_efi = start.loader->efi != bootsect::EfiStart::none;
     Result<void> good = find_volume(volumes, is_efi ? efi_order : order, start);
@@ -324,6 +328,9 @@ Result<bootsect::BootEntry> Boot::name_entry(const std::vector<BootVolume>& volu
   bootsect::BootEntry entry;
   entry.timeout_s = settings_.timeout_s;
   entry.version = found.version;
+  // GRUB reads ISO 9660.
+  entry.is_elsewhere = start.loader->efi == bootsect::EfiStart::verified_menu &&
+                       volumes[start.volume].is_efi_image && found.kernel.volume != start.volume;
   const auto path_of = [&](const VolumeFile& file) -> Result<std::string> {
     const ReadSources& read = *volumes[file.volume].read;
     std::string path = read.tree->path(file.node);
@@ -333,7 +340,7 @@ Result<bootsect::BootEntry> Boot::name_entry(const std::vector<BootVolume>& volu
                               "comma",
                               path, start.loader->name));
     }
-    if (file.volume == start.volume) return path;
+    if (file.volume == start.volume || entry.is_elsewhere) return path;
     return files.add(
         spelled_in(volumes, start, join_path(kCopiedTo, path.substr(path.rfind('/') + 1))), read,
         file.node);
@@ -486,12 +493,18 @@ Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
     std::string loaders;
   };
   std::map<std::size_t, Added> added;  // by volume
+  disk_id_ = bootsect::DiskIds::derived(seed, 0).mbr;
   for (Start& start : starts_) {
     if (Result<void> good = read_pieces(made_pieces, start); !good) return good;
-    start.place.disk_id = bootsect::DiskIds::derived(seed, 0).mbr;
+    start.place.disk_id = disk_id_;
     Added& to = added[start.volume];
     if (Result<void> good = add_loader(volumes, start, bare_volume_id, to.files, remarks); !good) {
       return good;
+    }
+    if (start.loader->efi == bootsect::EfiStart::verified_menu &&
+        volumes[start.volume].is_efi_image) {
+      // Started from a CD, GRUB looks there, and started from a disk, where it lies itself.
+      added[0].files.add_from(to.files, start.loader->made_config);
     }
     to.loaders += fmt::format("{}{}", to.loaders.empty() ? "" : ",", start.loader->name);
   }
@@ -500,6 +513,7 @@ Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
     newest = std::max(newest, volume.read->tree->newest_mtime());
   }
   for (const auto& [volume, to] : added) {
+    if (to.files.empty()) continue;
     ReadSources& read = *volumes[volume].read;
     const bool is_empty = read.tree->node_count() == 1;
     const Timestamp time = is_empty ? newest : read.tree->newest_mtime();
@@ -511,11 +525,18 @@ Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
 }
 
 void Boot::add_wishes(const ReadSources& volume, PlanRequest& request) const {
+  if (&volume == efi_iso_) request.last_file = kEfiImagePath;
   for (const Start& start : starts_) {
     if (start.read != &volume) continue;
     if (!start.loader->boot_file.empty()) request.boot_file = start.loader->boot_file;
     request.align_bytes = std::max(request.align_bytes, start.loader->align_bytes);
   }
+}
+
+bool Boot::wants_efi_image() const noexcept {
+  return std::ranges::any_of(starts_, [](const Start& start) {
+    return start.loader->efi != bootsect::EfiStart::none && !start.place.table;
+  });
 }
 
 bool Boot::wants_bios_boot() const noexcept {
@@ -535,10 +556,23 @@ bool Boot::is_active(const ReadSources& volume) const noexcept { return &volume 
 Result<std::shared_ptr<const PlannedImage>> Boot::patch(const ReadSources& volume,
                                                         std::shared_ptr<const PlannedImage> image,
                                                         std::uint64_t start_bytes) const {
+  Range efi_image;
+  if (&volume == efi_iso_) {
+    const DataPlacement placed = image->data_at(kEfiImagePath);
+    efi_image = {placed.find(0).value_or(0), placed.size_bytes};
+  }
+  const bool has_start =
+      std::ranges::any_of(starts_, [&](const Start& start) { return start.read == &volume; });
+  if (efi_image.length != 0 && !has_start) {
+    Result<std::vector<Patch>> patches = bootsect::efi_iso_patches(*image, disk_id_, efi_image);
+    if (!patches) return propagate(patches);
+    return patched(std::move(image), *std::move(patches));
+  }
   for (const Start& start : starts_) {
     if (start.read != &volume) continue;
     bootsect::BootPlace place = start.place;
     place.start_bytes = start_bytes;
+    place.efi_image = efi_image;
     Result<std::vector<Patch>> patches = start.loader->volume_patches(start.pieces, place, *image);
     if (!patches) return propagate(patches);
     auto with_patches = patched(std::move(image), *std::move(patches));

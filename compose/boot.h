@@ -30,6 +30,7 @@ struct BootVolume {
   ReadSources* read = nullptr;
   bool is_root = false;         ///< its partition has the type of a root file system
   bool is_esp = false;          ///< its partition has the type of an EFI system partition
+  bool is_efi_image = false;    ///< it lies in the first volume, an ISO image, for UEFI
   bool is_chosen = false;       ///< its partition is marked as the one that boots
   std::uint32_t partition = 0;  ///< as PlacedPart::number
   std::string partuuid{};       ///< "" without a table
@@ -53,6 +54,9 @@ class Boot {
   const std::string& own_loader_path() const noexcept { return settings_.own_loader; }
   /// As a source of one file.
   void set_own_loader(const ReadSources& read) noexcept { own_loader_ = &read; }
+
+  /// Whether an ISO image needs a volume in it from which UEFI starts.
+  bool wants_efi_image() const noexcept;
 
   /// Finds the volume of each loader: one that is chosen (for UEFI, an EFI system partition), or
   /// else the first from which the loader starts. Errors: Errc::unsupported when there is none, or
@@ -132,6 +136,8 @@ class Boot {
   std::vector<Start> starts_;
   const ReadSources* own_loader_ = nullptr;
   const ReadSources* active_ = nullptr;
+  const ReadSources* efi_iso_ = nullptr;  // the ISO image with a volume for UEFI in it
+  std::uint32_t disk_id_ = 0;
   std::optional<std::string> named_volume_id_;
 };
 

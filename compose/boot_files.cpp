@@ -48,6 +48,11 @@ void BootFiles::add(std::string path, JoinedContent content) {
   by_path_.insert_or_assign(std::move(path), std::move(content));
 }
 
+void BootFiles::add_from(const BootFiles& other, std::string_view path) {
+  const auto found = other.by_path_.find(path);
+  if (found != other.by_path_.end()) add(found->first, found->second);
+}
+
 Layer BootFiles::layer(Timestamp time) const {
   TreeBuilder builder;
   // Their bytes come from the joined contents; the builder's are never asked for.

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -24,12 +25,15 @@ class BootFiles {
   /// The bytes of another volume's file. Returns `path`.
   std::string add(std::string path, const ReadSources& from, NodeNo node);
   void add(std::string path, JoinedContent content);
+  /// The file of that path that `other` has, if any.
+  void add_from(const BootFiles& other, std::string_view path);
 
+  bool empty() const noexcept { return by_path_.empty(); }
   /// All of them over what a tree has. Directories are not changed.
   Layer layer(Timestamp time) const;
 
  private:
-  std::map<std::string, JoinedContent> by_path_;
+  std::map<std::string, JoinedContent, std::less<>> by_path_;
 };
 
 /// A file of a source as a piece. It has bytes.

@@ -80,7 +80,7 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
      .kind = OptionKind::list,
      .value_name = "LOADER[,LOADER]...",
      .help = "Have it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub; by UEFI, from "
-             "FAT: uefi, systemd-boot, uki, uefi-signed",
+             "FAT and ISO: uefi, systemd-boot, uki, uefi-signed",
      .manual =
          "Make the image boot. On a PC with a BIOS, `syslinux` boots FAT, as a floppy, a stick or "
          "a "
@@ -99,7 +99,9 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
          "kernel image, which is made of systemd's stub, the kernel, its initrds and its command "
          "line; with `uefi-signed` Debian's shim and GRUB, which Secure Boot starts, and a kernel "
          "that Debian has signed. One of these goes together with one for a BIOS. They are for "
-         "x86-64; a given loader is for any machine.\n"
+         "x86-64; a given loader is for any machine. In an ISO image they are in _boot/efi.img_, a "
+         "FAT "
+         "image, from which it starts as a CD and as a disk.\n"
          "A configuration in the source counts. Where there is none, one is made for the newest "
          "kernel of the sources, which is _usr/lib/modules/VERSION/vmlinuz_, "
          "_boot/vmlinuz-VERSION_ or the link _vmlinuz_, and for its initrd."},

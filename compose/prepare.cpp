@@ -23,7 +23,9 @@
 
 #include "bootsect/mbr.h"
 #include "compose/boot.h"
+#include "compose/boot_files.h"
 #include "compose/disk_options.h"
+#include "compose/efi_image.h"
 #include "compose/named_ids.h"
 #include "compose/partitions.h"
 #include "compose/read_sources.h"
@@ -50,6 +52,7 @@ class Stopwatch {
 
 constexpr std::uint64_t kBiosBootBytes = std::uint64_t{1} << 20;
 constexpr std::string_view kEspType = "esp";
+constexpr std::string_view kEfiImageFormat = "fat";
 
 bool is_esp(const PartitionDraft& draft) {
   if (draft.spec.type.empty() || !draft.spec.in_table) return false;
@@ -94,6 +97,7 @@ class Preparation {
                            bool follows_symlinks) const;
   Result<void> read_sources();
   Result<void> add_boot();
+  Result<void> add_efi_image();
   std::vector<BootVolume> boot_volumes();
   std::array<std::byte, 32> image_seed() const;
   Result<std::string> bare_volume_id() const;
@@ -127,6 +131,7 @@ class Preparation {
   bool follows_symlinks_ = false;
   Planner planner_;
   ReadSources read_;
+  ReadSources efi_read_;  // of the volume for UEFI in an ISO image
   std::shared_ptr<ContentStore> contents_;
   PreparedImage prepared_;
 };
@@ -322,6 +327,10 @@ Result<void> Preparation::read_sources() {
 std::vector<BootVolume> Preparation::boot_volumes() {
   std::vector<BootVolume> volumes;
   if (drafts_.empty()) volumes.push_back({.format = format_, .read = &read_});
+  if (efi_read_.tree) {
+    volumes.push_back(
+        {.format = kEfiImageFormat, .read = &efi_read_, .is_esp = true, .is_efi_image = true});
+  }
   for (std::size_t at = 0; at < drafts_.size(); ++at) {
     PartitionDraft& draft = drafts_[at];
     if (draft.spec.holds != PartitionSpec::Holds::file_system) continue;
@@ -384,14 +393,41 @@ Result<void> Preparation::add_boot() {
     identity_ = *std::move(identity);
   }
   if (!boot_) return {};
+  if (drafts_.empty() && format_ == "iso" && boot_->wants_efi_image()) {
+    Result<ReadSources> part = efi_part_of(read_);
+    if (!part) return propagate(part);
+    efi_read_ = *std::move(part);
+  }
   const std::vector<BootVolume> volumes = boot_volumes();
   if (Result<void> good = boot_->choose(volumes); !good) return good;
   const auto seed = drafts_.empty() ? image_seed() : identity_.seed;
   Result<void> added = boot_->add_files(
       resources_.made_pieces(), volumes, seed, [this] { return bare_volume_id(); }, remarks_);
   if (!added) return added;
-  if (boot_->named_volume_id()) return keep_volume_id(*boot_->named_volume_id());
-  return {};
+  if (boot_->named_volume_id()) {
+    if (Result<void> good = keep_volume_id(*boot_->named_volume_id()); !good) return good;
+  }
+  return efi_read_.tree ? add_efi_image() : Result<void>();
+}
+
+/// Into the ISO image, as a file: planned by itself, and without a copy of the files in it.
+Result<void> Preparation::add_efi_image() {
+  OptionValues options;
+  options.add("free", "0");
+  const Result<Planner> planner = formats().configure(std::string(kEfiImageFormat), options);
+  if (!planner) return propagate(planner);
+  auto planned = (*planner)({.tree = efi_read_.tree,
+                             .contents = efi_read_.contents,
+                             .made_at_s = spec_.source_date_epoch_s,
+                             .threads = threads_.value(resources_),
+                             .remark = seed_remarks()});
+  if (!planned) return propagate("the image that UEFI starts", planned);
+  Result<JoinedContent> joined =
+      joined_image(**planned, efi_read_.contents, std::string(kEfiImagePath));
+  if (!joined) return propagate(joined);
+  BootFiles files;
+  files.add(std::string(kEfiImagePath), *std::move(joined));
+  return read_.add(files.layer(read_.tree->newest_mtime()), "the image that UEFI starts");
 }
 
 Result<void> Preparation::plan_disk() {

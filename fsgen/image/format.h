@@ -32,8 +32,8 @@ struct PlanRequest {
   /// Is given what is worth saying about an image that is made all the same, one line each; may be
   /// empty.
   std::function<void(std::string)> remark{};
-  /// What stands in the tree instead of symlinks, where Format::follows_symlinks asked for that: the
-  /// image lists it among its differences.
+  /// What stands in the tree instead of symlinks, where Format::follows_symlinks asked for that:
+  /// the image lists it among its differences.
   std::vector<Difference> followed{};
   /// The byte of its disk at which the volume will begin: the start of its partition.
   std::uint64_t disk_offset_bytes = 0;
@@ -42,6 +42,8 @@ struct PlanRequest {
   /// The file that firmware loads by itself, a path of the tree; "": none. Formats with a boot
   /// catalogue make room for one; others pass it over.
   std::string boot_file{};
+  /// The same formats: a file that stands behind all others, up to the end of the volume; "": none.
+  std::string last_file{};
   /// The same formats: the image is a multiple of so many bytes; 0: as it comes.
   std::uint64_t align_bytes = 0;
 };

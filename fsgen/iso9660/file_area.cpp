@@ -40,13 +40,18 @@ Result<FileArea> FileArea::make(const SourceTree& tree, BlockNo first_block,
   }
 
   std::uint64_t at = first_block.value();
-  for (std::size_t i = 0; i < boot.size(); ++i) {
-    at = round_up<std::uint64_t>(at, std::max(1u, boot_files[i].align_blocks));
-    const std::uint64_t blocks = blocks_for(tree.node(boot[i]).size_bytes);
-    if (blocks > kMostBlocks || at > kMostBlocks - blocks) return too_large(boot[i]);
-    area.boot_.push_back({boot[i], block_no(at), static_cast<std::uint32_t>(blocks)});
-    at += blocks;
-  }
+  const auto place_boot = [&](bool is_last) -> Result<void> {
+    for (std::size_t i = 0; i < boot.size(); ++i) {
+      if (boot_files[i].is_last != is_last) continue;
+      at = round_up<std::uint64_t>(at, std::max(1u, boot_files[i].align_blocks));
+      const std::uint64_t blocks = blocks_for(tree.node(boot[i]).size_bytes);
+      if (blocks > kMostBlocks || at > kMostBlocks - blocks) return too_large(boot[i]);
+      area.boot_.push_back({boot[i], block_no(at), static_cast<std::uint32_t>(blocks)});
+      at += blocks;
+    }
+    return {};
+  };
+  if (Result<void> good = place_boot(false); !good) return propagate(good);
   area.sequence_ = data_sequence(tree);
   area.starts_.reserve(tree.node_count());
   for (std::uint32_t position = 0; position < tree.node_count(); ++position) {
@@ -61,6 +66,7 @@ Result<FileArea> FileArea::make(const SourceTree& tree, BlockNo first_block,
     at += blocks;
   }
   area.starts_.finish(block_no(at));
+  if (Result<void> good = place_boot(true); !good) return propagate(good);
   return area;
 }
 
@@ -80,7 +86,7 @@ BlockNo FileArea::block_of(NodeNo no) const noexcept {
 }
 
 std::optional<FileArea::Run> FileArea::run_at(BlockNo block) const noexcept {
-  if (block < starts_.begin()) {
+  if (block < starts_.begin() || block >= starts_.end()) {
     const auto boot = std::ranges::find_if(
         boot_, [&](const Run& run) { return block >= run.block && block < run.end(); });
     return boot == boot_.end() ? std::nullopt : std::optional(*boot);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -39,7 +40,9 @@ class FileArea {
   std::optional<Run> run_at(BlockNo block) const noexcept;
 
   BlockNo first_block() const noexcept { return first_block_; }
-  BlockNo end_block() const noexcept { return starts_.end(); }
+  BlockNo end_block() const noexcept {
+    return boot_.empty() ? starts_.end() : std::max(starts_.end(), boot_.back().end());
+  }
 
  private:
   const Duplicate* duplicate_of(NodeNo no) const noexcept;  // nullptr: it is none

@@ -124,6 +124,12 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
       options.boot.files.push_back({.path = request.boot_file});
       options.boot.catalog = true;
     }
+    if (!request.last_file.empty()) {
+      constexpr std::uint32_t kPageBlocks = 2;  // so that whole pages of its files can be moved
+      options.boot.files.push_back(
+          {.path = request.last_file, .align_blocks = kPageBlocks, .is_last = true});
+      options.boot.catalog = true;
+    }
     if (request.align_bytes != 0) options.boot.align_bytes = request.align_bytes;
     return plan(request.tree, options);
   };

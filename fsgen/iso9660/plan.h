@@ -58,6 +58,7 @@ struct Boot {
   struct File {
     std::string path;  ///< of a regular file that is not empty, below the root
     std::uint32_t align_blocks = 1;
+    bool is_last = false;  ///< it stands behind all others, not before
   };
   std::vector<File> files;       ///< stand before all others, in this order
   bool catalog = false;          ///< an El Torito boot record, and a block for its catalogue

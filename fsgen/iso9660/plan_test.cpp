@@ -277,6 +277,31 @@ TEST_CASE("padding fills 32 KiB") {
   CHECK(planned(built, options)->size_bytes() - plain < 32768);
 }
 
+TEST_CASE("a boot file can stand last, up to the end of the volume") {
+  const auto built = TreeBuilder{}
+                         .file("a", "1")
+                         .patterned_file("efi.img", 5000)
+                         .patterned_file("z", 3000)
+                         .build();
+  Options options;
+  options.boot.files = {{.path = "efi.img", .align_blocks = 16, .is_last = true}};
+  options.boot.catalog = true;
+  const auto image = plan(built.tree, options);
+  REQUIRE(image);
+  const auto at = (*image)->data_at("efi.img").find(0);
+  REQUIRE(at);
+  CHECK(*at % (16 * 2048) == 0);
+  CHECK(*at > (*image)->data_at("z").find(0));
+  const std::vector<Range> volume = (*image)->structure(structures::kVolume);
+  REQUIRE(volume.size() == 1);
+  CHECK(volume.front().end() == *at + 3 * 2048);
+  const auto bytes = read(*image, built, *at, 5000);
+  std::vector<std::byte> expected(5000);
+  const Node* const node = built.tree->find_path("efi.img");
+  REQUIRE(built.store->read(content_no(built.tree->number_of(*node)), 0, expected));
+  CHECK(std::ranges::equal(bytes, expected));
+}
+
 TEST_CASE("boot files stand first, and boot code has the last word") {
   const BuiltTree built = TreeBuilder{}
                               .patterned_file("a", 10000)

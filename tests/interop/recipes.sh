@@ -52,6 +52,7 @@ check_of() {
     *'serve stick '*--boot=syslinux) echo serves_stick ;;
     *'dump floppy '*--boot=syslinux*) echo dumps_floppy ;;
     *'serve rootfs.tar '*--boot=extlinux) echo serves_bootable ;;
+    *'dump live '*--boot=isolinux,uefi-signed*) echo dumps_for_both ;;
     *'dump live '*--boot=isolinux*) echo dumps_live ;;
     *'dump ./bootable '*--boot=grub*) echo dumps_bootable ;;
     *'serve --table=mbr '*--boot=syslinux,extlinux) echo serves_two_loaders ;;
@@ -262,6 +263,13 @@ dumps_live() {
   run_to_end
   contains "$(xorriso -indev live.iso -report_el_torito plain 2>/dev/null)" 'isolinux\.bin'
   contains "$(isoinfo -R -i live.iso -x /isolinux/isolinux.cfg)" 'vmlinuz-1'
+}
+
+dumps_for_both() {
+  run_to_end
+  xorriso -indev both.iso -report_el_torito plain >report 2>/dev/null
+  contains "$(cat report)" 'isolinux\.bin'
+  contains "$(cat report)" 'UEFI'
 }
 
 dumps_bootable() {

@@ -148,6 +148,37 @@ dump --table=mbr --partition "$work/rootfs,fs=fat32" --boot=syslinux,systemd-boo
 head -c 440 "$work/disk.img" >"$work/code"
 same "$work/code" /usr/lib/syslinux/mbr/mbr.bin
 
+# An ISO image: the image that UEFI starts is a file of it, stands last, and is a partition and an entry of the
+# catalogue, whose count is 0 for one that is too long to say.
+iso_efi() {
+  xorriso -indev "stdio:$work/disk.img" -report_el_torito plain >"$work/report" 2>&1
+  contains "$(cat "$work/report")" "^El Torito boot img : +$1 +UEFI +y +none +0x0000 +0x00 +$3 "
+  contains "$(cat "$work/report")" "^El Torito img path : +$1 +/boot/efi.img"
+  read -r start sectors <<<"$(sfdisk --json "$work/disk.img" | python3 -c "import json, sys
+efi = json.load(sys.stdin)['partitiontable']['partitions'][$2]
+assert efi['type'] == 'ef'
+print(efi['start'], efi['size'])")"
+  dd if="$work/disk.img" of="$work/part" bs=512 skip="$start" count="$sectors" conv=sparse status=none
+  fsck.fat -n "$work/part" >"$work/check" || fail "fsck.fat: $(cat "$work/check")"
+  isoinfo -R -i "$work/disk.img" -x /boot/efi.img | cmp - "$work/part" || fail "/boot/efi.img is not the partition"
+  equal $(((start + sectors) / 4)) "$(isoinfo -d -i "$work/disk.img" | awk '/^Volume size is/ {print $4}')" \
+    "the end of the volume"
+}
+dump "$work/rootfs" --fs=iso --boot=isolinux,systemd-boot --append=root=/dev/sr0
+iso_efi 2 -1 '[1-9][0-9]*'
+contains "$(sfdisk --json "$work/disk.img")" '"bootable": true'
+mcopy -n -i "$work/part" ::boot/vmlinuz-6.1.0-10-amd64 - | cmp - "$work/rootfs/boot/vmlinuz-6.1.0-10-amd64"
+dump "$work/esp" --fs=iso --boot=uefi
+iso_efi 1 0 '[1-9][0-9]*'
+mcopy -n -i "$work/part" ::efi/boot/bootx64.efi - | cmp - "$work/esp/efi/boot/bootx64.efi"
+dump "$work/rootfs" --fs=iso --boot=uki --initrd=boot/big.img --append=root=/dev/sr0
+iso_efi 1 0 0
+dump "$work/rootfs" --fs=iso --boot=uefi-signed --append=root=/dev/sr0
+iso_efi 1 0 '[1-9][0-9]*'
+mcopy -n -i "$work/part" ::EFI/debian/grub.cfg "$work/taken"
+isoinfo -R -i "$work/disk.img" -x /EFI/debian/grub.cfg | cmp - "$work/taken"
+contains "$(cat "$work/taken")" "^search --no-floppy --set=root --file '/boot/vmlinuz-6.1.0-10-amd64'$"
+
 # Mistakes.
 no() { "$MKVIRTFS" dump -o "$work/no.img" "$@"; }
 fails 1 '--boot=uki: UEFI starts what lies on FAT, not on ext4 \(try --fs=fat32 or --esp=256M\)' \

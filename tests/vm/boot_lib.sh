@@ -31,6 +31,7 @@ turned() {
   while [ "$text" ]; do out=${text%"${text#??}"}$out; text=${text#??}; done
   echo "$out"
 }
+[ "$wanted" != none ] || echo 'BOOTED: no root PARTUUID=none' >/dev/console
 sector=512
 [ "$(bytes 4096 8)" != 4546492050415254 ] || sector=4096
 for number in '' 1 2 3 4; do

@@ -8,7 +8,7 @@ source "$here/../vm/vm.sh"
 source "$here/../vm/boot_lib.sh"
 
 # start_machine SECONDS PATTERN QEMU-ARGUMENT...: ends once the console has a line that matches. Firmware with
-# Microsoft's keys where $keys is "ms".
+# Microsoft's keys where $keys is "ms", and a BIOS where it is "bios".
 keys=none
 start_machine() {
   local seconds=$1 pattern=$2 pid deadline code=/usr/share/OVMF/OVMF_CODE_4M.fd vars=/usr/share/OVMF/OVMF_VARS_4M.fd
@@ -19,10 +19,11 @@ start_machine() {
     machine=(-machine q35,smm=on -global driver=cfi.pflash01,property=secure,value=on)
   fi
   cp "$vars" "$work/vars.fd"
+  local firmware=(-drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$work/vars.fd")
+  [[ $keys != bios ]] || firmware=(-vga std)
   timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg -cpu max -m 768 "${machine[@]}" -nodefaults \
     -no-user-config -display none -no-reboot -serial "file:$work/console" -net none \
-    -drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$work/vars.fd" \
-    "$@" </dev/null 2>"$work/qemu.err" &
+    "${firmware[@]}" "$@" </dev/null 2>"$work/qemu.err" &
   pid=$!
   deadline=$((SECONDS + seconds))
   while ((SECONDS < deadline)) && kill -0 $pid 2>/dev/null; do
@@ -126,6 +127,31 @@ case $2 in
       --loader="$work/mine.efi" -U "$work/sock"
     from_uri
     start_machine 60 "^BOOTED: $(cat "$work/tree/marker") vfat cafe0001-01$" "${disk[@]}"
+    ;;
+  cd | cd-signed | stick)
+    # One image for a BIOS and for UEFI, as CD and as stick. What UEFI starts of it is over 32 MiB. Its kernel knows no
+    # CD, so the initrd is what prints.
+    make_tree "$1"
+    noise 20000000 >"$work/tree/boot/more.img"
+    loader=systemd-boot
+    [[ $2 != cd-signed ]] || loader=uefi-signed keys=ms
+    initrds=()
+    for initrd in "$work/tree/boot/"initrd.img-* "$work/tree/boot/more.img"; do
+      initrds+=(--initrd="boot/${initrd##*/}")
+    done
+    start_server "$work/tree" --fs=iso --boot="isolinux,$loader" --append="$words root=PARTUUID=none" \
+      "${initrds[@]}" -U "$work/sock"
+    nbdcopy "$uri" "$work/disk.img"
+    xorriso -indev "stdio:$work/disk.img" -report_el_torito plain >"$work/report" 2>&1
+    contains "$(cat "$work/report")" '^El Torito boot img : +2 +UEFI +y +none'
+    from_uri
+    [[ $2 == stick ]] || disk=(-drive "file=$uri,format=raw,if=none,id=cd,media=cdrom,readonly=on"
+      -device ide-cd,drive=cd)
+    start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
+    [[ $2 == stick ]] || exit 0
+    keys=bios
+    rm "$work/console"
+    start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
     ;;
   *) fail "no such boot: $2" ;;
 esac
