@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "fsgen/image/crc32c.h"
 #include "fsgen/ext2/inode_time.h"
+#include "fsgen/image/crc32c.h"
 
 using namespace mkvirtfs;
 using namespace mkvirtfs::ext2;

@@ -13,8 +13,8 @@
 #include <cstring>
 #include <utility>
 
-#include "fsgen/image/crc32c.h"
 #include "fsgen/ext2/inode_time.h"
+#include "fsgen/image/crc32c.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 

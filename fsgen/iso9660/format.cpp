@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fsgen/image/duplicates.h"
 #include "fsgen/image/option_reader.h"
 #include "fsgen/image/seed_preset.h"
-#include "fsgen/image/duplicates.h"
 
 namespace mkvirtfs::iso9660 {
 namespace {

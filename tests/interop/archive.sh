@@ -258,7 +258,8 @@ fails 1 'zisofs-2.iso: member .*: is stored in a way that cannot be read here' "
 
 # What cannot be is reported in one line.
 fails 1 'reader-memory' "$MKVIRTFS" inspect --reader-memory=8M solid.7z
-fails 1 'neither a directory nor an archive' "$MKVIRTFS" inspect directory.img
+seq 50000 >numbers
+fails 1 'neither a directory nor an archive' "$MKVIRTFS" inspect numbers
 fails 1 'spool' "$MKVIRTFS" inspect --spool-dir=none solid.7z
 fails 1 'max-entries' "$MKVIRTFS" inspect --max-entries=3 full.tar
 fails 1 'max-size' "$MKVIRTFS" inspect --max-size=1M stored.zip

@@ -16,7 +16,7 @@ start_machine() {
   shift 2
   if [[ $keys == ms ]]; then
     code=/usr/share/OVMF/OVMF_CODE_4M.ms.fd vars=/usr/share/OVMF/OVMF_VARS_4M.ms.fd
-    machine=(-machine q35,smm=on -global driver=cfi.pflash01,property=secure,value=on)
+    machine=(-machine "q35,smm=on" -global "driver=cfi.pflash01,property=secure,value=on")
   fi
   cp "$vars" "$work/vars.fd"
   local firmware=(-drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$work/vars.fd")
@@ -146,7 +146,7 @@ case $2 in
     contains "$(cat "$work/report")" '^El Torito boot img : +2 +UEFI +y +none'
     from_uri
     [[ $2 == stick ]] || disk=(-drive "file=$uri,format=raw,if=none,id=cd,media=cdrom,readonly=on"
-      -device ide-cd,drive=cd)
+      -device "ide-cd,drive=cd")
     start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
     [[ $2 == stick ]] || exit 0
     keys=bios
