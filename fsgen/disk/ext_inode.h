@@ -62,7 +62,7 @@ class ExtInode {
   Result<Range> inline_rest() const;
   std::unexpected<Error> failed(const char* what, errcode_t code) const;
 
-  const ext2_filsys file_system_;
+  struct_ext2_filsys* const file_system_;
   ExtDevice& device_;
   const std::uint64_t block_count_;  // of the file system, as far as the disk has them
   ext2_ino_t number_ = 0;

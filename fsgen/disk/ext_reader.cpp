@@ -340,9 +340,12 @@ Result<bool> ExtReader::take_link(const Entry& entry, const std::string& path) {
 }
 
 Result<void> ExtReader::take_entry(const Entry& entry, const std::string& path) {
-  const auto wrong = [&](std::string_view what) {
+  const auto note = [&](std::string_view what) {
     problems_.add(entry.offset,
                   fmt::format("the entry /{} names inode {}, {}", path, entry.inode, what));
+  };
+  const auto wrong = [&](std::string_view what) {
+    note(what);
     return Result<void>();
   };
   const ext2_super_block& super = *file_system_->super;
@@ -364,7 +367,7 @@ Result<void> ExtReader::take_entry(const Entry& entry, const std::string& path) 
     if (!is_new) return wrong("which is a directory with a name already");
     pending_.push_back({entry.inode, path});
   } else if (!is_new) {
-    wrong("which has more names than it counts");
+    note("which has more names than it counts");
   }
   return add_inode(path);
 }
