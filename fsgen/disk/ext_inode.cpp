@@ -250,8 +250,9 @@ Result<std::string> ExtInode::symlink_target() {
     if (!ranges) return propagate(ranges);
     for (const Range& range : *ranges) {
       const auto in = static_cast<std::size_t>(range.offset - offset_);
-      std::ranges::copy(std::span(bytes_).subspan(in, range.length), out.begin() + done);
-      done += range.length;
+      const auto part = std::span(bytes_).subspan(in, static_cast<std::size_t>(range.length));
+      std::ranges::copy(part, out.subspan(done).begin());
+      done += part.size();
     }
   } else if (size < kBlockFieldBytes) {
     std::memcpy(target.data(), inode().i_block, target.size());

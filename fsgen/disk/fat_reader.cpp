@@ -53,6 +53,7 @@ struct Entry {
   std::uint16_t date = 0;
   std::uint16_t time = 0;
   std::uint64_t offset = 0;  // on the disk
+  std::size_t position = 0;  // in its directory
 
   bool is_directory() const noexcept { return (attributes & kDirectory) != 0; }
 };
@@ -221,7 +222,11 @@ Result<void> FatReader::read_directory(const PendingDirectory& directory) {
       take_entries(bytes, at, entries, ended);
     }
   }
-  std::ranges::stable_sort(entries, {}, &Entry::name);
+  // Of two entries with one name the first one counts, as to Linux.
+  for (std::size_t i = 0; i < entries.size(); ++i) entries[i].position = i;
+  std::ranges::sort(entries, {}, [](const Entry& each) {
+    return std::pair<std::string_view, std::size_t>(each.name, each.position);
+  });
   for (std::size_t i = 0; i < entries.size(); ++i) {
     if (i != 0 && entries[i - 1].name == entries[i].name) {
       problem(entries[i].offset,
@@ -240,8 +245,11 @@ Result<void> FatReader::take_entry(const Entry& entry, const std::string& path) 
                 fmt::format("{} has more than {} entries", problems_.disk(), most_entries_),
                 {{"max-entries"}});
   }
-  const auto wrong = [&](std::string_view what) {
+  const auto note = [&](std::string_view what) {
     problem(entry.offset, fmt::format("the entry /{} {}", path, what));
+  };
+  const auto wrong = [&](std::string_view what) {
+    note(what);
     return Result<void>();
   };
   if (is_too_long(path)) return wrong("has a path that is longer than 4095 bytes");
@@ -251,7 +259,7 @@ Result<void> FatReader::take_entry(const Entry& entry, const std::string& path) 
                  : (entry.attributes & kReadOnly) != 0 ? kReadOnlyMode
                                                        : kFileMode;
   const std::optional<Timestamp> mtime = time_of(entry.date, entry.time);
-  if (!mtime) wrong("has a time of change that is none");
+  if (!mtime) note("has a time of change that is none");
   member_.mtime = mtime.value_or(Timestamp{});
   if (entry.is_directory()) {
     if (entry.first_cluster == 0) return wrong("is a directory without a cluster");
