@@ -209,10 +209,11 @@ void ArchiveContents::fetch(ContentNo content, std::uint64_t offset, std::uint64
   const Result<Bytes> bytes = bytes_of(no);
   if (!bytes) return;
   const auto fetch_part = [&](Range range) {
-    static_cast<void>(for_each_piece(*bytes, range, [&](std::uint64_t from, Range piece) {
-      bytes->source->fetch({from, piece.length});
-      return Result<void>();
-    }));
+    [[maybe_unused]] const Result<void> all =
+        for_each_piece(*bytes, range, [&](std::uint64_t from, Range piece) {
+          bytes->source->fetch({from, piece.length});
+          return Result<void>();
+        });
   };
   if (!places_.is_sparse(no)) return fetch_part({offset, length});
   Range dense;

@@ -61,6 +61,7 @@ struct Entry {
   std::string name;
   ext2_ino_t inode = 0;
   std::uint64_t offset = 0;  // of the entry on the disk
+  std::size_t position = 0;  // in its directory: of two with one name the first one counts
 };
 
 struct PendingDirectory {
@@ -310,7 +311,10 @@ Result<void> ExtReader::read_directory(const PendingDirectory& directory) {
   }
   std::vector<Entry> entries;
   take_entries(entries);
-  std::ranges::stable_sort(entries, {}, &Entry::name);
+  for (std::size_t i = 0; i < entries.size(); ++i) entries[i].position = i;
+  std::ranges::sort(entries, {}, [](const Entry& each) {
+    return std::pair<std::string_view, std::size_t>(each.name, each.position);
+  });
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const Entry& entry = entries[i];
     if (i != 0 && entries[i - 1].name == entry.name) {

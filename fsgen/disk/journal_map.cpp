@@ -87,6 +87,7 @@ class JournalReader {
     std::uint64_t block = 0;
     std::uint64_t place = 0;
     std::uint32_t transaction = 0;
+    std::uint32_t order = 0;  // in the journal
   };
   struct Revoked {
     std::uint64_t block = 0;
@@ -265,8 +266,9 @@ Result<bool> JournalReader::take_copy(const Tag& tag) {
     bad_copies_.push_back(place);
     return true;
   }
+  const auto order = static_cast<std::uint32_t>(copied_.size() + new_copied_.size());
   new_copied_.push_back(
-      {tag.block, place * 2 + ((tag.flags & kTagEscaped) != 0 ? 1 : 0), transaction_});
+      {tag.block, place * 2 + ((tag.flags & kTagEscaped) != 0 ? 1 : 0), transaction_, order});
   return true;
 }
 
@@ -395,7 +397,8 @@ JournalMap JournalReader::made() {
     const auto revoked = revoked_.find(copied.block);
     return revoked != revoked_.end() && !is_later(copied.transaction, revoked->second);
   });
-  std::ranges::stable_sort(copied_, {}, &Copied::block);
+  std::ranges::sort(copied_, {},
+                    [](const Copied& each) { return std::pair(each.block, each.order); });
   for (const Copied& copied : copied_) {
     if (!map.entries_.empty() && map.entries_.back().block == copied.block) {
       map.entries_.back().place = copied.place;

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <utility>
@@ -201,7 +202,8 @@ TEST_CASE("attributes that EROFS has no room for are refused") {
 
 TEST_CASE("ends of files are packed behind their inodes, where they fit") {
   TreeBuilder builder;
-  for (const std::uint64_t size : {0, 1, 100, 4000, 4064, 4065, 4095, 4096, 4097, 12'000}) {
+  for (const std::uint64_t size : std::initializer_list<std::uint64_t>{0, 1, 100, 4000, 4064, 4065,
+                                                                       4095, 4096, 4097, 12'000}) {
     builder.patterned_file(fmt::format("{}", size), size);
   }
   builder.sparse_file("sparse", 9000, {{0, 10}, {8500, 20}});

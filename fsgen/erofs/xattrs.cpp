@@ -161,8 +161,11 @@ Result<void> Xattrs::Maker::make_room(XattrSetNo set, NodeNo first_user) {
     if (!is_shared && !each.is_shared) own.push_back(&each);
     bytes += is_shared ? kShareBytes : entry_bytes(xattr);
   }
-  std::ranges::stable_sort(own, std::ranges::greater{},
-                           [](const Attribute* each) { return entry_bytes(*each->xattr); });
+  std::ranges::sort(own, [](const Attribute* a, const Attribute* b) {
+    const std::uint64_t a_bytes = entry_bytes(*a->xattr);
+    const std::uint64_t b_bytes = entry_bytes(*b->xattr);
+    return a_bytes != b_bytes ? a_bytes > b_bytes : a->xattr->name < b->xattr->name;
+  });
   for (Attribute* each : own) {
     if (bytes <= kMostBodyBytes || shared == kMostShared) break;
     each->is_shared = true;
