@@ -35,7 +35,6 @@ using archive::MemberPlace;
 constexpr std::uint64_t kSuperblockAt = 1024;
 constexpr std::size_t kEntryBytes = 8;
 constexpr std::uint64_t kInlineParentBytes = 4;
-constexpr std::uint64_t kBlockFieldBytes = 60;
 // A directory's rec_len of a whole block of 64 KiB does not fit its 16 bits.
 constexpr std::size_t kMostRecordBytes = 65536;
 
