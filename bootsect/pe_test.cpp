@@ -41,10 +41,9 @@ std::string sections_of(const PeImage& image) {
 }
 
 std::string sections_by_objdump(const std::string& path) {
-  const Ran ran = run_tool({"sh", "-c",
-                            "objdump -h \"$1\" | awk '$1 ~ /^[0-9]+$/ && NF == 7 "
-                            "{print (length($2) > 8 ? \"/\" : $2), $3, $4, $6}'",
-                            "sh", path});
+  const std::string script =
+      R"(objdump -h "$1" | awk '$1 ~ /^[0-9]+$/ && NF == 7 {print (length($2) > 8 ? "/" : $2), $3, $4, $6}')";
+  const Ran ran = run_tool({"sh", "-c", script, "sh", path});
   REQUIRE(ran.status == 0);
   return ran.output;
 }
