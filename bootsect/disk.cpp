@@ -44,8 +44,9 @@ class DiskPlan {
 
   Result<Disk> run() {
     for (const Part& part : wanted_) {
-      if (Result<void> done = check(part); !done) return propagate(done);
-      if (Result<void> done = place(part); !done) return propagate(done);
+      Result<void> done = check(part);
+      if (done) done = place(part);
+      if (!done) return of_part(part, std::move(done).error());
     }
     if (Result<void> done = choose_size(); !done) return propagate(done);
     if (Result<void> done = check_overlaps(); !done) return propagate(done);
@@ -67,6 +68,9 @@ class DiskPlan {
     return bytes / options_.sector_bytes;
   }
 
+  static std::unexpected<Error> of_part(const Part& part, Error error) {
+    return std::unexpected(part.in_words ? part.in_words(std::move(error)) : std::move(error));
+  }
   Result<void> check(const Part& part) const;
   Result<std::uint64_t> start_of(const Part& part, std::uint32_t number) const;
   Result<std::uint64_t> size_of(const Part& part, const DiskPart& made) const;
@@ -100,6 +104,7 @@ class DiskPlan {
   struct Taken {
     Range range;
     std::string what;
+    const Part* part = nullptr;  // null: a table
   };
   std::vector<Taken> taken_;  // by tables and parts, in the order in which they lie
 };
@@ -119,7 +124,9 @@ Result<void> DiskPlan::check(const Part& part) const {
     return fail_option({"name", part.name}, "partitions of an MBR have no names",
                        {{"table", "gpt"}});
   }
-  return {};
+  if (!is_gpt()) return {};
+  const Result<std::u16string> name = gpt_name(part.name);
+  return name ? Result<void>() : propagate(name);
 }
 
 Result<void> DiskPlan::check_type(const Part& part, const PartitionType& type) const {
@@ -222,11 +229,13 @@ Result<void> DiskPlan::check_overlaps() {
   } else {
     taken.push_back({{kMbrCodeBytes, kMbrBytes - kMbrCodeBytes}, "the MBR"});
   }
-  for (const DiskPart& part : made_) {
-    taken.push_back({part.placed.range, part.what});
+  for (std::size_t at = 0; at < made_.size(); ++at) {
+    const DiskPart& part = made_[at];
+    taken.push_back({part.placed.range, part.what, &wanted_[at]});
     if (is_logical(part.placed.number)) {
       taken.push_back({{part.placed.range.offset - kAlignmentBytes, sector},
-                       fmt::format("the boot record of {}", part.what)});
+                       fmt::format("the boot record of {}", part.what),
+                       &wanted_[at]});
     }
   }
   std::ranges::sort(taken, {}, [](const Taken& each) { return each.range.offset; });
@@ -234,11 +243,14 @@ Result<void> DiskPlan::check_overlaps() {
     const Taken& before = taken[at - 1];
     const Taken& here = taken[at];
     if (before.range.end() <= here.range.offset) continue;
-    return fail(
+    std::unexpected<Error> overlap = fail(
         Errc::usage,
         fmt::format("{}, bytes {} to {}, overlaps {}, bytes {} to {}", here.what, here.range.offset,
                     here.range.end() - 1, before.what, before.range.offset, before.range.end() - 1),
         {{"offset"}});
+    const Part* const part = here.part != nullptr ? here.part : before.part;
+    if (part == nullptr) return overlap;
+    return of_part(*part, std::move(overlap).error());
   }
   return {};
 }
@@ -339,14 +351,17 @@ Result<std::vector<Patch>> DiskPlan::make_mbr() const {
     table.logicals.push_back({entry, static_cast<std::uint32_t>(sectors(ebr))});
   });
   if (!done) return propagate(done);
-  for (const DiskPart& made : made_) {
+  for (std::size_t at = 0; at < made_.size(); ++at) {
+    const DiskPart& made = made_[at];
     const Range& range = made.placed.range;
     if (is_logical(made.placed.number) || range.offset >= extended_end ||
         range.end() <= extended_start) {
       continue;
     }
-    return fail(Errc::usage, fmt::format("{} lies between logical partitions", made.what),
-                {{"offset"}});
+    return of_part(wanted_[at],
+                   fail(Errc::usage, fmt::format("{} lies between logical partitions", made.what),
+                        {{"offset"}})
+                       .error());
   }
   return mbr_table(table);
 }

@@ -50,6 +50,9 @@ struct Part {
   /// sectors depend on that.
   std::function<Result<PartContents>(std::uint64_t start_bytes)> make;
   std::string source;  ///< for messages, raw bytes; may be empty
+  /// Says an error of this part, whose options are `type`, `name`, `size` and `offset`, in the
+  /// words in which the part was asked for; null: as it is.
+  std::function<Error(Error)> in_words;
   bool in_table = true;
   /// As all that follows up to `attributes`, of what is in the table. Without a name: that of the
   /// contents.

@@ -139,7 +139,7 @@ class PartitionPlanner {
   std::vector<PreparedPartition> prepared_;
 };
 
-/// What is wrong with a file system, said of the options that were given.
+/// What is wrong with a part, said of the options that were given.
 Error in_given_words(Error error, const PartitionDraft& draft, const DiskSettings& disk,
                      bool is_whole) {
   if (!is_whole) return of_partition(std::move(error), word_of(draft.spec));
@@ -163,10 +163,7 @@ Result<bootsect::PartContents> PartitionPlanner::make_file_system(const Partitio
   if (image && request_.boot != nullptr) {
     image = request_.boot->patch(draft.read, *std::move(image), start_bytes);
   }
-  if (!image) {
-    return std::unexpected(
-        in_given_words(std::move(image).error(), draft, disk_, request_.is_whole));
-  }
+  if (!image) return propagate(image);
   planned_ = *image;
   return bootsect::planned_contents(*std::move(image), draft.read.contents);
 }
@@ -230,11 +227,14 @@ Result<bootsect::Part> PartitionPlanner::part_of(const PartitionDraft& draft) {
   const PartitionSpec& spec = draft.spec;
   bootsect::Part part;
   part.make = [this, &draft](std::uint64_t start_bytes) { return make(draft, start_bytes); };
+  part.in_words = [this, &draft](Error error) {
+    return in_given_words(std::move(error), draft, disk_, request_.is_whole);
+  };
   if (!spec.sources.empty()) part.source = spec.sources.front().path;
   part.in_table = spec.in_table;
   if (!spec.type.empty()) {
     auto type = bootsect::find_partition_type(spec.type, architecture_of(draft));
-    if (!type) return propagate(type);
+    if (!type) return std::unexpected(part.in_words(std::move(type).error()));
     part.type = *std::move(type);
   }
   part.name = spec.name;

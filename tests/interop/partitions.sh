@@ -188,9 +188,13 @@ fails 2 'beside --partition there is no SOURCE' dump "$work/rootfs" --partition 
 fails 2 'partitions need a table \(try --table=gpt or --table=mbr\)' \
   dump --table=none --partition "$work/rootfs"
 fails 2 '--table=hybrid: not yet made' dump --table=hybrid "$work/rootfs"
-fails 2 'at most 36 units' \
+fails 2 '^mkvirtfs: --partition=.*/rootfs,name=.*at most 36 units' \
   dump --partition "$work/rootfs,name=0123456789012345678901234567890123456"
-fails 2 'partitions of an MBR have no names' dump --table=mbr --partition "$work/rootfs,name=x"
+fails 2 '^mkvirtfs: --partition=.*/rootfs,name=x: partitions of an MBR have no names' dump --table=mbr --partition "$work/rootfs,name=x"
+fails 2 '^mkvirtfs: --partition=.*/rootfs,type=x: not a type of partitions' dump --partition "$work/rootfs,type=x"
+fails 2 '^mkvirtfs: --partition=.*/rootfs,offset=77: not a multiple' dump --partition "$work/rootfs,offset=77"
+fails 2 'overlaps.*\(try --partition=.*/rootfs,offset\)$' \
+  dump --partition "$work/rootfs,offset=1M" --partition "$work/rootfs,offset=1M"
 fails 2 'swap space needs a size' dump --partition swap
 fails 2 'a partition has no option offsett \(did you mean offset\?\)' dump --partition swap,offsett=1M
 fails 2 'overlaps' dump --partition blank,size=1M --partition "$work/raw,fs=raw,table=no,offset=1M"
