@@ -32,7 +32,7 @@ namespace {
 /// sh's exit status for a program that is not there.
 constexpr int kNotFound = 127;
 constexpr std::chrono::milliseconds kCancelCheckInterval{100};
-/// How long qemu-img may take to end when it was told to.
+/// How long qemu-img may take to end after SIGTERM.
 constexpr std::chrono::seconds kChildGrace{5};
 
 /// A server that runs on a thread of its own while this lives.
@@ -90,10 +90,14 @@ Result<void> check_output(const ConvertedDump& to) {
 /// Until the child has ended or was cancelled; its exit status.
 Result<int> wait_for(Child& child, const std::atomic<bool>& cancel) {
   while (true) {
-    if (const std::optional<int> status = child.wait(kCancelCheckInterval)) return *status;
-    if (!cancel) continue;
-    child.send(SIGTERM);
-    child.wait(kChildGrace);
+    const std::optional<int> status = child.wait(kCancelCheckInterval);
+    if (status && !cancel) return *status;
+    if (!status && !cancel) continue;
+    // A terminal sends its signal to both, and qemu-img may be the first to end.
+    if (!status) {
+      child.send(SIGTERM);
+      child.wait(kChildGrace);
+    }
     return fail_errno(Errc::io, ECANCELED, "dump");
   }
 }
