@@ -41,12 +41,12 @@ int wait_for(pid_t pid) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-bool is_regular_file(int fd) {
-  struct stat status{};
-  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-}
-
 }  // namespace
+
+bool Background::keeps(int standard_error) {
+  struct stat status{};
+  return ::fstat(standard_error, &status) == 0 && S_ISREG(status.st_mode);
+}
 
 Result<Background::Side> Background::divide(const Streams& streams) {
   std::array<int, 2> ends{};
@@ -81,7 +81,7 @@ Result<void> Background::ready(std::string_view text, bool wants_no_input) const
   if (!nowhere) return fail_errno(Errc::io, errno, "open /dev/null");
   if (wants_no_input) ::dup2(nowhere.get(), STDIN_FILENO);
   ::dup2(nowhere.get(), STDOUT_FILENO);
-  if (!is_regular_file(STDERR_FILENO)) ::dup2(nowhere.get(), STDERR_FILENO);
+  if (!keeps(STDERR_FILENO)) ::dup2(nowhere.get(), STDERR_FILENO);
   ::setsid();
   std::string whole(text);
   whole += '\0';

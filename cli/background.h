@@ -21,6 +21,9 @@ class Background {
   /// the other process is ready or has ended, whose exit status it has then.
   static Result<Side> divide(const Streams& streams);
 
+  /// Whether the process that goes on keeps its standard error.
+  static bool keeps(int standard_error);
+
   /// Lets the command print `text` and "pid N" and end with 0. This process leaves the terminal;
   /// standard output, standard error unless it is a file, and with `wants_no_input` standard input
   /// become /dev/null. Errc::io when the command has ended before: nobody knows of this process.

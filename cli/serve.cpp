@@ -532,6 +532,10 @@ Result<int> Serve::run_server(const Exports& exports, const CommandLine& line, R
 
 Result<int> Serve::run(const Streams& streams) {
   if (!forks_) return run_here(streams);
+  if (!statistics_.empty() && !Background::keeps(streams.err)) {
+    return fail(Errc::usage,
+                "--stats prints to standard error, which --fork keeps only where it is a file");
+  }
   Result<Background::Side> side = Background::divide(streams);
   if (!side) return propagate(side);
   if (side->status) return *side->status;

@@ -38,6 +38,8 @@ nbdcopy "nbd+unix:///?socket=$work/sock" "$work/forked"
 rm "$work/forked"
 fails 1 'no-such does not exist' "$MKVIRTFS" serve "$work/no-such" --fork
 fails 2 'no --single, --run' "${serve[@]}" --fork --run true
+said=$("${serve[@]}" --fork --stats 2>&1) && fail "statistics would be lost"
+contains "$said" 'which --fork keeps only where it is a file$'
 
 # -U -: a private socket that only we may enter.
 start_server "$work/tree" -U -
