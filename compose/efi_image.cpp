@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "compose/efi_image.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -14,33 +17,51 @@
 namespace mkvirtfs {
 namespace {
 
-/// All files below a directory. What is no file or directory, FAT would not have.
+/// What FAT does not have: symlinks, devices and the like.
+struct LeftOut {
+  std::uint64_t count = 0;
+  std::string first;
+};
+
+/// All files below a directory.
 void add_files_below(const ReadSources& from, const Directory& directory, const std::string& path,
-                     BootFiles& files) {
+                     BootFiles& files, LeftOut& left_out) {
   for (const Entry& entry : from.tree->entries(directory)) {
     const Node& node = from.tree->node(entry.node);
     const std::string child = join_path(path, from.tree->name(directory, entry));
     if (node.is_directory()) {
-      add_files_below(from, from.tree->directory(from.tree->directory_no(entry.node)), child,
-                      files);
+      add_files_below(from, from.tree->directory(from.tree->directory_no(entry.node)), child, files,
+                      left_out);
     } else if (node.is_regular()) {
       files.add(child, from, entry.node);
+    } else if (++left_out.count == 1) {
+      left_out.first = child;
     }
   }
 }
 
 }  // namespace
 
-Result<ReadSources> efi_part_of(const ReadSources& sources) {
+Result<ReadSources> efi_part_of(const ReadSources& sources, Remarks& remarks) {
   const SourceTree& tree = *sources.tree;
   BootFiles files;
+  LeftOut left_out;
   const Directory& root = tree.directory(tree.directory_no(kRootNode));
   for (const Entry& entry : tree.entries(root)) {
     const std::string_view name = tree.name(root, entry);
     const bool is_part = ascii_lower(name) == "efi" || ascii_lower(name) == "loader";
     if (!is_part || !tree.node(entry.node).is_directory()) continue;
     add_files_below(sources, tree.directory(tree.directory_no(entry.node)), std::string(name),
-                    files);
+                    files, left_out);
+  }
+  if (left_out.count != 0) {
+    remarks.add(
+        Remark::About::boot, LogLevel::warning,
+        fmt::format("UEFI does not see {} of the ISO image, which {} a file nor a "
+                    "directory: {}{}",
+                    left_out.count == 1 ? "an entry" : fmt::format("{} entries", left_out.count),
+                    left_out.count == 1 ? "is neither" : "are neither", left_out.first,
+                    left_out.count == 1 ? "" : ", ..."));
   }
   ReadSources part;
   part.settings = {.has_xattrs = false,

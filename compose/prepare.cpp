@@ -394,7 +394,7 @@ Result<void> Preparation::add_boot() {
   }
   if (!boot_) return {};
   if (drafts_.empty() && format_ == "iso" && boot_->wants_efi_image()) {
-    Result<ReadSources> part = efi_part_of(read_);
+    Result<ReadSources> part = efi_part_of(read_, remarks_);
     if (!part) return propagate(part);
     efi_read_ = *std::move(part);
   }

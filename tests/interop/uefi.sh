@@ -171,6 +171,11 @@ mcopy -n -i "$work/part" ::boot/vmlinuz-6.1.0-10-amd64 - | cmp - "$work/rootfs/b
 dump "$work/esp" --fs=iso --boot=uefi
 iso_efi 1 0 '[1-9][0-9]*'
 mcopy -n -i "$work/part" ::efi/boot/bootx64.efi - | cmp - "$work/esp/efi/boot/bootx64.efi"
+# What FAT does not have is in the ISO tree, and not in the image that UEFI starts.
+ln -s bootx64.efi "$work/esp/efi/boot/link"
+contains "$("$MKVIRTFS" inspect "$work/esp" --fs=iso --boot=uefi 2>&1)" \
+  'UEFI does not see an entry of the ISO image, which is neither a file nor a directory: efi/boot/link$'
+rm "$work/esp/efi/boot/link"
 dump "$work/rootfs" --fs=iso --boot=uki --initrd=boot/big.img --append=root=/dev/sr0
 iso_efi 1 0 0
 dump "$work/rootfs" --fs=iso --boot=uefi-signed --append=root=/dev/sr0
