@@ -35,6 +35,9 @@ using archive::MemberPlace;
 constexpr std::uint64_t kSuperblockAt = 1024;
 constexpr std::size_t kEntryBytes = 8;
 constexpr std::uint64_t kInlineParentBytes = 4;
+/// What chattr(1) sets, and no image has: the same that scans of directories report.
+constexpr std::uint32_t kChattrFlags =
+    EXT2_IMMUTABLE_FL | EXT2_APPEND_FL | EXT2_NODUMP_FL | EXT2_COMPR_FL;
 // A directory's rec_len of a whole block of 64 KiB does not fit its 16 bits.
 constexpr std::size_t kMostRecordBytes = 65536;
 
@@ -60,7 +63,7 @@ struct Entry {
   std::string name;
   ext2_ino_t inode = 0;
   std::uint64_t offset = 0;  // of the entry on the disk
-  std::size_t position = 0;  // in its directory: of two with one name the first one counts
+  std::size_t position = 0;  // in its directory
 };
 
 struct PendingDirectory {
@@ -114,6 +117,7 @@ class ExtReader {
   std::unique_ptr<ExtInode> inode_;
   std::string path_;  // of inode_
   std::uint64_t directory_bytes_ = 0;
+  std::uint64_t flagged_count_ = 0;  // inodes with kChattrFlags
 
   std::vector<PendingDirectory> pending_;
   InodeSet seen_;
@@ -310,10 +314,7 @@ Result<void> ExtReader::read_directory(const PendingDirectory& directory) {
   }
   std::vector<Entry> entries;
   take_entries(entries);
-  for (std::size_t i = 0; i < entries.size(); ++i) entries[i].position = i;
-  std::ranges::sort(entries, {}, [](const Entry& each) {
-    return std::pair<std::string_view, std::size_t>(each.name, each.position);
-  });
+  sort_by_name(entries);
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const Entry& entry = entries[i];
     if (i != 0 && entries[i - 1].name == entry.name) {
@@ -456,6 +457,7 @@ Result<void> ExtReader::add_inode(const std::string& path) {
   member_ = Member();
   member_.path = path;
   if (!take_attributes(*inode_)) return {};
+  if ((inode_->flags() & kChattrFlags) != 0) ++flagged_count_;
   if (S_ISREG(member_.mode)) take_content();
   const auto at = members_.add(member_);
   if (!at) return propagate(at);
@@ -487,6 +489,10 @@ Result<ReadDisk> ExtReader::run() {
   if (Result<void> good = open(); !good) return propagate(good);
   if (Result<void> good = replay_journal(); !good) return propagate(good);
   if (Result<void> good = walk(); !good) return propagate(good);
+  if (flagged_count_ != 0) {
+    problems_.remark(fmt::format("chattr flags (i, a, d, c) of {} {} are left out", flagged_count_,
+                                 flagged_count_ == 1 ? "entry" : "entries"));
+  }
   ReadDisk made;
   made.format = kind();
   made.problem_count = problems_.count();

@@ -58,22 +58,6 @@ std::string round_trip(const BuiltTree& source, const ext2::Options& options) {
                      [&](const std::string& path) { return !has_own && is_lost_found(path); });
 }
 
-void must_run(const std::vector<std::string>& words) {
-  const Ran ran = run_tool(words);
-  INFO(ran.output);
-  REQUIRE(ran.status == 0);
-}
-
-std::string bytes_of(const ReadBack& back, std::string_view path) {
-  const Node* node = back.layer.tree->find_path(path);
-  REQUIRE(node != nullptr);
-  std::string bytes(node->size_bytes, '\0');
-  const auto read = back.layer.contents->read(content_no(back.layer.tree->number_of(*node)), 0,
-                                              std::as_writable_bytes(std::span(bytes)));
-  if (!read) FAIL(read.error().what);
-  return bytes;
-}
-
 std::string pattern(std::size_t size, char seed) {
   std::string bytes(size, '\0');
   for (std::size_t i = 0; i < size; ++i) {
@@ -197,7 +181,22 @@ TEST_CASE("what the journal still holds counts, as e2fsck would replay it") {
   }
 }
 
-TEST_CASE("what is damaged is named, and all else is read") {
+TEST_CASE("chattr flags are left out, and counted") {
+  const TempDir place(fast_place());
+  make_disk(place, "^metadata_csum");
+  const std::string disk = (place / "disk").string();
+  CHECK(read_back(disk).log == "");
+  must_run({"debugfs", "-w", "-R", "sif /b flags 0x80010", disk});
+  CHECK_THAT(read_back(disk).log,
+             Catch::Contains("chattr flags (i, a, d, c) of 1 entry are left out"));
+  must_run({"debugfs", "-w", "-R", "sif /a flags 0x80040", disk});
+  const ReadBack back = read_back(disk);
+  CHECK_THAT(back.log, Catch::Contains("of 2 entries are left out"));
+  CHECK(back.disk.problem_count == 0);
+  CHECK(bytes_of(back, "b") == pattern(5000, 'b'));
+}
+
+TEST_CASE("damage is reported, and the rest is read") {
   const TempDir place(fast_place());
   make_disk(place, "^metadata_csum");
   const std::string disk = (place / "disk").string();

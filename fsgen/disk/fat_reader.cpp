@@ -103,7 +103,7 @@ class FatReader {
   /// First walk: false for a cluster that is in a chain already.
   bool claim(std::uint32_t cluster);
   Result<void> look_for_lost();
-  /// What is wrong is said once, on the second walk.
+  /// Problems are reported once, on the second walk.
   void problem(std::uint64_t offset, std::string_view what) {
     if (is_second_) problems_.add(offset, what);
   }
@@ -222,11 +222,7 @@ Result<void> FatReader::read_directory(const PendingDirectory& directory) {
       take_entries(bytes, at, entries, ended);
     }
   }
-  // Of two entries with one name the first one counts, as to Linux.
-  for (std::size_t i = 0; i < entries.size(); ++i) entries[i].position = i;
-  std::ranges::sort(entries, {}, [](const Entry& each) {
-    return std::pair<std::string_view, std::size_t>(each.name, each.position);
-  });
+  sort_by_name(entries);
   for (std::size_t i = 0; i < entries.size(); ++i) {
     if (i != 0 && entries[i - 1].name == entries[i].name) {
       problem(entries[i].offset,

@@ -53,22 +53,6 @@ std::string round_trip(const BuiltTree& source, const fat32::Options& options) {
                                 [](const std::string&) { return false; });
 }
 
-void must_run(const std::vector<std::string>& words) {
-  const Ran ran = run_tool(words);
-  INFO(ran.output);
-  REQUIRE(ran.status == 0);
-}
-
-std::string bytes_of(const ReadBack& back, std::string_view path) {
-  const Node* node = back.layer.tree->find_path(path);
-  REQUIRE(node != nullptr);
-  std::string bytes(node->size_bytes, '\0');
-  const auto read = back.layer.contents->read(content_no(back.layer.tree->number_of(*node)), 0,
-                                              std::as_writable_bytes(std::span(bytes)));
-  if (!read) FAIL(read.error().what);
-  return bytes;
-}
-
 }  // namespace
 
 TEST_CASE("random trees come back from every width of FAT") {

@@ -2,6 +2,8 @@
 // Private to this room.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -43,6 +45,16 @@ void settle_place(archive::Member& member);
 /// Why no entry of a directory can have this name, in words that follow it; nullptr when one can.
 /// "." and ".." are no names.
 const char* objection_to_name(std::string_view name) noexcept;
+
+/// Sorts the entries of a directory, which have a `name` and a `position`. Of several with one name
+/// the first of the directory comes first: it is the one that Linux finds.
+template <class Entry>
+void sort_by_name(std::vector<Entry>& entries) {
+  for (std::size_t i = 0; i < entries.size(); ++i) entries[i].position = i;
+  std::ranges::sort(entries, {}, [](const Entry& each) {
+    return std::pair<std::string_view, std::size_t>(each.name, each.position);
+  });
+}
 
 /// The path of an entry: that of a directory ("" is the root), and a name.
 std::string path_below(std::string_view directory, std::string_view name);

@@ -5,12 +5,15 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fsgen/archive/archive.h"
@@ -19,6 +22,7 @@
 #include "fsgen/tree/tree_builder.h"
 #include "support/text.h"
 #include "tests/support/collected_log.h"
+#include "tests/support/foreign_tools.h"
 
 namespace mkvirtfs::disk::testing {
 
@@ -48,6 +52,24 @@ inline ReadBack read_back(const std::filesystem::path& image) {
   auto made = archive::make_layer(archive, {}, {}, log);
   if (!made) throw std::runtime_error(made.error().what);
   return {std::move(*read), std::move(made->layer), log.text()};
+}
+
+/// The bytes of a file.
+inline std::string bytes_of(const ReadBack& back, std::string_view path) {
+  const Node* node = back.layer.tree->find_path(path);
+  REQUIRE(node != nullptr);
+  std::string bytes(node->size_bytes, '\0');
+  const auto read = back.layer.contents->read(content_no(back.layer.tree->number_of(*node)), 0,
+                                              std::as_writable_bytes(std::span(bytes)));
+  if (!read) FAIL(read.error().what);
+  return bytes;
+}
+
+/// Runs a program that must succeed.
+inline void must_run(const std::vector<std::string>& words) {
+  const Ran ran = run_tool(words);
+  INFO(ran.output);
+  REQUIRE(ran.status == 0);
 }
 
 /// What is seen of a node, for comparison.
