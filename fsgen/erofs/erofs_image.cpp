@@ -23,6 +23,18 @@ Range ErofsImage::packed_tail(NodeNo no) const noexcept {
   return {volume_->inodes.offset_of(no) + shape.head_bytes, shape.tail_bytes};
 }
 
+template <class Visit>
+void ErofsImage::for_each_packed(Range range, Visit&& visit) const {
+  for (const NodeNo no : volume_->inodes.nodes_in(range)) {
+    const Range tail = packed_tail(no);
+    const std::uint64_t from = std::max(tail.offset, range.offset);
+    const std::uint64_t to = std::min(tail.end(), range.end());
+    if (tail.length == 0 || from >= to) continue;
+    const std::uint64_t in_file = tree().node(no).size_bytes - tail.length + (from - tail.offset);
+    if (!visit(no, Range{from, to - from}, in_file)) return;
+  }
+}
+
 Region ErofsImage::inodes_at(std::uint64_t offset) const {
   const InodeTable& inodes = volume_->inodes;
   if (!has_derived()) {
@@ -31,13 +43,10 @@ Region ErofsImage::inodes_at(std::uint64_t offset) const {
   const std::uint32_t bytes = volume_->block_bytes();
   const Range block{round_down<std::uint64_t>(offset, bytes), bytes};
   Region region = Region::computed(block);
-  for (const NodeNo no : inodes.nodes_in(block)) {
-    const Range tail = packed_tail(no);
-    if (tail.length != 0 && tail.offset < block.end() && tail.end() > block.offset) {
-      region.kind = Region::Kind::derived;
-      break;
-    }
-  }
+  for_each_packed(block, [&](NodeNo, const Range&, std::uint64_t) {
+    region.kind = Region::Kind::derived;
+    return false;
+  });
   return region;
 }
 
@@ -121,32 +130,22 @@ Result<void> ErofsImage::derive_block(std::uint64_t block, std::span<std::byte> 
                                       ContentStore& contents) const {
   write_block(block, out);
   const Range made{block * block_bytes(), out.size()};
-  for (const NodeNo no : volume_->inodes.nodes_in(made)) {
-    const Range tail = packed_tail(no);
-    const std::uint64_t from = std::max(tail.offset, made.offset);
-    const std::uint64_t to = std::min(tail.end(), made.end());
-    if (tail.length == 0 || from >= to) continue;
-    const std::uint64_t file_offset =
-        tree().node(no).size_bytes - tail.length + (from - tail.offset);
-    Result<void> read =
-        contents.read(content_no(no), file_offset, out.subspan(from - made.offset, to - from));
-    if (!read) return read;
-  }
-  return {};
+  Result<void> read;
+  for_each_packed(made, [&](NodeNo no, const Range& here, std::uint64_t file_offset) {
+    read = contents.read(content_no(no), file_offset,
+                         out.subspan(here.offset - made.offset, here.length));
+    return read.has_value();
+  });
+  return read;
 }
 
 void ErofsImage::derived_from(Range range, ContentRangeSink& sink) const {
   const std::uint64_t begin = round_down<std::uint64_t>(range.offset, block_bytes());
   const std::uint64_t end = round_up<std::uint64_t>(range.end(), block_bytes());
-  for (const NodeNo no : volume_->inodes.nodes_in({begin, end - begin})) {
-    const Range tail = packed_tail(no);
-    const std::uint64_t from = std::max(tail.offset, begin);
-    const std::uint64_t to = std::min(tail.end(), end);
-    if (tail.length == 0 || from >= to) continue;
-    const std::uint64_t file_offset =
-        tree().node(no).size_bytes - tail.length + (from - tail.offset);
-    if (!sink.content_range(content_no(no), {file_offset, to - from})) return;
-  }
+  for_each_packed({begin, end - begin},
+                  [&](NodeNo no, const Range& here, std::uint64_t file_offset) {
+                    return sink.content_range(content_no(no), {file_offset, here.length});
+                  });
 }
 
 std::string ErofsImage::describe_inodes(std::uint64_t offset) const {

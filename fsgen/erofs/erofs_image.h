@@ -21,7 +21,7 @@ class ErofsImage final : public RegionImage {
   std::uint64_t size_bytes() const noexcept override {
     return std::uint64_t{volume_->block_count()} * volume_->block_bytes();
   }
-  /// What is computed is made in such pieces, whatever the blocks of the format are.
+  /// The unit in which bytes are computed: a block of the format, or a part of one.
   std::uint32_t block_bytes() const noexcept override {
     return std::min<std::uint32_t>(volume_->block_bytes(), RegionImage::kMostBlockBytes);
   }
@@ -49,6 +49,10 @@ class ErofsImage final : public RegionImage {
  private:
   /// Where the end of a file stands that is packed behind its inode; empty when it is not.
   Range packed_tail(NodeNo no) const noexcept;
+  /// Calls `visit(node, part of the tail, where it lies in the file)` for each packed end of a file
+  /// in a range of inodes, until it returns false. `range` is whole blocks.
+  template <class Visit>
+  void for_each_packed(Range range, Visit&& visit) const;
   Range bytes_of(BlockNo begin, BlockNo end) const noexcept {
     return {std::uint64_t{begin.value()} * volume_->block_bytes(),
             std::uint64_t{end - begin} * volume_->block_bytes()};
