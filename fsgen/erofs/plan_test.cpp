@@ -14,6 +14,7 @@
 #include "block/image.h"
 #include "fsgen/erofs/testing/judges.h"
 #include "fsgen/erofs/testing/read_back.h"
+#include "fsgen/image/testing/planned.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/byte_order.h"
 #include "tests/support/hinted_text.h"
@@ -23,6 +24,9 @@ using erofs::InodeTimes;
 using erofs::Options;
 
 namespace {
+
+using mkvirtfs::testing::facts_of;
+using mkvirtfs::testing::read;
 
 constexpr std::uint64_t kBlock = 4096;
 
@@ -36,23 +40,6 @@ std::string error_of(const BuiltTree& built, const Options& options = {}) {
   const auto image = erofs::plan(built.tree, options);
   if (image) FAIL("a plan was made");
   return hinted_text(image.error());
-}
-
-std::map<std::string, std::string> facts_of(const Image& image) {
-  std::map<std::string, std::string> facts;
-  for (const ImageFact& fact : image.facts()) {
-    facts[fact.name] =
-        std::visit([](const auto& value) { return fmt::format("{}", value); }, fact.value);
-  }
-  return facts;
-}
-
-std::vector<std::byte> read(const std::shared_ptr<const Image>& image, const BuiltTree& built,
-                            std::uint64_t offset, std::size_t length) {
-  ImageDevice device(image, built.store);
-  std::vector<std::byte> bytes(length);
-  REQUIRE(device.read(offset, bytes));
-  return bytes;
 }
 
 /// By our reader, and by fsck.erofs where it knows the blocks.

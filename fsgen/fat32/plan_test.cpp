@@ -14,6 +14,7 @@
 
 #include "fsgen/fat32/fat_image.h"
 #include "fsgen/fat32/testing/read_back.h"
+#include "fsgen/image/testing/planned.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/byte_order.h"
 #include "tests/support/hinted_text.h"
@@ -24,16 +25,9 @@ using fat32::Width;
 
 namespace {
 
-constexpr std::uint64_t kMi = 1 << 20;
+using mkvirtfs::testing::facts_of;
 
-std::map<std::string, std::string> facts_of(const Image& image) {
-  std::map<std::string, std::string> facts;
-  for (const ImageFact& fact : image.facts()) {
-    facts[fact.name] =
-        std::visit([](const auto& value) { return fmt::format("{}", value); }, fact.value);
-  }
-  return facts;
-}
+constexpr std::uint64_t kMi = 1 << 20;
 
 /// Plans, and has the judges look.
 std::map<std::string, std::string> judged(const BuiltTree& built, const Options& options) {

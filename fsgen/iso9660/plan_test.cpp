@@ -16,6 +16,7 @@
 
 #include "fsgen/image/duplicates.h"
 #include "fsgen/image/patched_image.h"
+#include "fsgen/image/testing/planned.h"
 #include "fsgen/iso9660/testing/judges.h"
 #include "fsgen/tree/tree_builder.h"
 #include "support/byte_order.h"
@@ -27,6 +28,9 @@ using iso9660::Boot;
 using iso9660::Options;
 
 namespace {
+
+using mkvirtfs::testing::facts_of;
+using mkvirtfs::testing::read;
 
 constexpr std::uint64_t kBlock = 2048;
 constexpr std::uint64_t kGi = std::uint64_t{1} << 30;
@@ -41,23 +45,6 @@ std::string error_of(const BuiltTree& built, const Options& options) {
   const auto image = iso9660::plan(built.tree, options);
   if (image) FAIL("a plan was made");
   return hinted_text(image.error());
-}
-
-std::map<std::string, std::string> facts_of(const Image& image) {
-  std::map<std::string, std::string> facts;
-  for (const ImageFact& fact : image.facts()) {
-    facts[fact.name] =
-        std::visit([](const auto& value) { return fmt::format("{}", value); }, fact.value);
-  }
-  return facts;
-}
-
-std::vector<std::byte> read(const std::shared_ptr<const Image>& image, const BuiltTree& built,
-                            std::uint64_t offset, std::size_t length) {
-  ImageDevice device(image, built.store);
-  std::vector<std::byte> bytes(length);
-  REQUIRE(device.read(offset, bytes));
-  return bytes;
 }
 
 std::string text(std::span<const std::byte> bytes) {
