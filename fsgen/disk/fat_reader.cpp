@@ -36,6 +36,8 @@ constexpr std::size_t kBootSectorBytes = 512;
 constexpr std::uint64_t kMostDirectoryBytes = std::uint64_t{65536} * kEntryBytes;
 
 constexpr unsigned kReadOnly = 0x01;
+constexpr unsigned kHidden = 0x02;
+constexpr unsigned kSystem = 0x04;
 constexpr unsigned kVolumeLabel = 0x08;
 constexpr unsigned kDirectory = 0x10;
 constexpr unsigned kLongName = 0x0f;
@@ -124,6 +126,7 @@ class FatReader {
   LongName long_name_;
   std::string why_unreadable_;
   std::uint64_t long_chains_ = 0;
+  std::uint64_t hidden_count_ = 0;  // entries that are hidden or the system's
   Member member_;
 };
 
@@ -254,6 +257,7 @@ Result<void> FatReader::take_entry(const Entry& entry, const std::string& path) 
   member_.mode = entry.is_directory()                  ? kDirectoryMode
                  : (entry.attributes & kReadOnly) != 0 ? kReadOnlyMode
                                                        : kFileMode;
+  if (is_second_ && (entry.attributes & (kHidden | kSystem)) != 0) ++hidden_count_;
   const std::optional<Timestamp> mtime = time_of(entry.date, entry.time);
   if (!mtime) note("has a time of change that is none");
   member_.mtime = mtime.value_or(Timestamp{});
@@ -375,6 +379,10 @@ Result<ReadDisk> FatReader::run() {
   if (const auto added = members_.add(member_); !added) return propagate(added);
   if (Result<void> good = walk(); !good) return propagate(good);
   if (Result<void> good = look_for_lost(); !good) return propagate(good);
+  if (hidden_count_ != 0) {
+    problems_.remark(fmt::format("hidden and system attributes of {} {} are left out",
+                                 hidden_count_, hidden_count_ == 1 ? "entry" : "entries"));
+  }
   ReadDisk made;
   made.format = fmt::format("FAT{}", volume_.width());
   made.problem_count = problems_.count();

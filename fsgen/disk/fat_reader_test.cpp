@@ -128,6 +128,23 @@ TEST_CASE("a disk of mkfs.fat that mtools filled in pieces is read whole") {
   }
 }
 
+TEST_CASE("hidden and system attributes are left out, and counted") {
+  const TempDir place(fast_place());
+  const std::string disk = (place / "disk").string();
+  must_run({"mkfs.fat", "-C", "-F", "16", "-s", "1", disk, "16384"});
+  for (const std::string name : {"plain", "hidden", "system"}) {
+    write_file(place / name, name);
+    must_run({"mcopy", "-i", disk, (place / name).string(), "::" + name});
+  }
+  CHECK(read_back(disk).log == "");
+  must_run({"mattrib", "-i", disk, "+h", "::hidden"});
+  must_run({"mattrib", "-i", disk, "+s", "::system"});
+  const ReadBack back = read_back(disk);
+  CHECK_THAT(back.log, Catch::Contains("hidden and system attributes of 2 entries are left out"));
+  CHECK(back.disk.problem_count == 0);
+  CHECK(bytes_of(back, "hidden") == "hidden");
+}
+
 TEST_CASE("crossed chains make files unreadable, lost ones are a remark") {
   const TempDir place(fast_place());
   const std::string disk = (place / "disk").string();
