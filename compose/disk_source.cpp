@@ -54,6 +54,8 @@ Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, B
       return disk::DiskFormat::ext;
     case SourceFormat::fat:
       return disk::DiskFormat::fat;
+    case SourceFormat::erofs:
+      return disk::DiskFormat::erofs;
   }
   return std::nullopt;
 }

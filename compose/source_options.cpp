@@ -26,7 +26,7 @@ constexpr std::array<std::string_view, 2> kChangeCheckWords{"mtime", "ctime"};
 constexpr std::array<std::string_view, 2> kLayoutWords{"archive", "name"};
 constexpr std::array<std::string_view, 2> kUnsafeNamesWords{"error", "strip"};
 constexpr std::array<std::string_view, 3> kLayerSymlinksWords{"follow", "replace", "error"};
-constexpr std::array<std::string_view, 3> kSourceFormatWords{"archive", "ext", "fat"};
+constexpr std::array<std::string_view, 4> kSourceFormatWords{"archive", "ext", "fat", "erofs"};
 constexpr std::array<std::string_view, 2> kPaxGlobalsWords{"apply", "ignore"};
 
 constexpr std::array kOptions = std::to_array<SourceOption>({
@@ -201,11 +201,12 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
     {.row = {.name = "source-format",
              .kind = OptionKind::choice,
              .value_name = "FORMAT",
-             .help = "Take a file for: archive, ext, fat\n(default: by its magic numbers)",
+             .help = "Take a file for: archive, ext, fat,\nerofs (default: by its magic numbers)",
              .choices = kSourceFormatWords,
              .manual =
                  "What a source that is a file is: `archive`, or an image of `ext` (ext2, ext3, "
-                 "ext4) or of `fat` (FAT12, FAT16, FAT32). Without this option magic numbers "
+                 "ext4), of `fat` (FAT12, FAT16, FAT32) or of `erofs` (compressed files in it "
+                 "cannot be read). Without this option magic numbers "
                  "decide, and what has none of an image is an archive. An image is read by a "
                  "process without rights, and never written; what an ext journal still holds "
                  "counts. Something wrong with the file system is an error that names the place; "
@@ -603,10 +604,12 @@ Result<SourceSpec> read_source_options(const OptionValues& values) {
       return propagate(good);
     }
   }
-  reader.choice<SourceFormat>(
-      "source-format",
-      {{"archive", SourceFormat::archive}, {"ext", SourceFormat::ext}, {"fat", SourceFormat::fat}},
-      spec.format);
+  reader.choice<SourceFormat>("source-format",
+                              {{"archive", SourceFormat::archive},
+                               {"ext", SourceFormat::ext},
+                               {"fat", SourceFormat::fat},
+                               {"erofs", SourceFormat::erofs}},
+                              spec.format);
   spec.rules = read_rules(values);
   spec.one_file_system = !reader.flag("no-one-file-system");
   spec.xattrs = !reader.flag("no-xattrs");

@@ -59,6 +59,7 @@ enum class SourceFormat : std::uint8_t {
   archive,
   ext,  ///< an image of ext2, ext3 or ext4
   fat,  ///< an image of FAT12, FAT16 or FAT32
+  erofs,
 };
 
 /// One source of an image, and where in the image it stands.

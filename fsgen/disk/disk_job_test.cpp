@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <memory>
 #include <random>
@@ -15,6 +16,7 @@
 
 #include "block/image.h"
 #include "fsgen/disk/disk_job.h"
+#include "fsgen/erofs/plan.h"
 #include "fsgen/ext2/plan.h"
 #include "fsgen/fat32/plan.h"
 #include "fsgen/stream/file_source.h"
@@ -27,6 +29,8 @@ using namespace mkvirtfs::disk;
 
 namespace {
 
+constexpr std::array kFormats{DiskFormat::ext, DiskFormat::fat, DiskFormat::erofs};
+
 helper::HelperSettings helper_settings() {
   helper::HelperSettings settings;
   settings.path = MKVIRTFS_READER;
@@ -38,6 +42,7 @@ BuiltTree source() {
   TreeBuilder builder;
   builder.patterned_file("dir/file", 100'000).file("dir/other", "other").hard_link("x", "dir/file");
   builder.file("a", "1").xattr("user.note", "value").symlink("s", "dir/file");
+  builder.sparse_file("holes", 300'000, {{100'352, 4096}, {200'704, 8192}});
   for (int i = 0; i < 400; ++i) builder.file(fmt::format("many/name-{:04}", i), "");
   return builder.build();
 }
@@ -68,6 +73,13 @@ std::string image_of(DiskFormat format) {
     const auto planned = ext2::plan(built.tree, options);
     if (!planned) FAIL(planned.error().what);
     image = *planned;
+  } else if (format == DiskFormat::erofs) {
+    erofs::Options options;
+    options.block_bytes = 1024;
+    options.tail_packing = true;
+    const auto planned = erofs::plan(built.tree, options);
+    if (!planned) FAIL(planned.error().what);
+    image = *planned;
   } else {
     fat32::Options options;
     options.size_bytes = 1 << 20;
@@ -84,7 +96,7 @@ std::string image_of(DiskFormat format) {
 }  // namespace
 
 TEST_CASE("the helper finds what this process would find") {
-  for (const DiskFormat format : {DiskFormat::ext, DiskFormat::fat}) {
+  for (const DiskFormat format : kFormats) {
     const auto disk = std::make_shared<MemoryDisk>(image_of(format));
     const auto found_format = detect(*disk);
     REQUIRE(found_format);
@@ -112,7 +124,7 @@ TEST_CASE("limits hold behind the wall") {
 
 TEST_CASE("mutated images are read or refused, and never hang") {
   std::mt19937_64 random(20261130);
-  for (const DiskFormat format : {DiskFormat::ext, DiskFormat::fat}) {
+  for (const DiskFormat format : kFormats) {
     const std::string good = image_of(format);
     // What is not zero is metadata, and 100,000 bytes of a file.
     std::vector<std::size_t> places;

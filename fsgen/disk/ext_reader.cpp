@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <bitset>
 #include <limits>
 #include <memory>
 #include <string>
@@ -23,6 +22,7 @@
 #include "fsgen/disk/ext_device.h"
 #include "fsgen/disk/ext_inode.h"
 #include "fsgen/disk/member_list.h"
+#include "fsgen/disk/number_set.h"
 #include "fsgen/disk/problems.h"
 #include "support/byte_order.h"
 
@@ -40,24 +40,6 @@ constexpr std::uint32_t kChattrFlags =
     EXT2_IMMUTABLE_FL | EXT2_APPEND_FL | EXT2_NODUMP_FL | EXT2_COMPR_FL;
 // A directory's rec_len of a whole block of 64 KiB does not fit its 16 bits.
 constexpr std::size_t kMostRecordBytes = 65536;
-
-/// Which inodes were seen: an open end of bits, of which only those parts take memory that are
-/// used.
-class InodeSet {
- public:
-  /// False: it is there already.
-  bool insert(std::uint32_t number) {
-    auto& part = parts_[number / kPart];
-    if (!part) part = std::make_unique<std::bitset<kPart>>();
-    if (part->test(number % kPart)) return false;
-    part->set(number % kPart);
-    return true;
-  }
-
- private:
-  static constexpr std::size_t kPart = 32768;
-  std::unordered_map<std::uint32_t, std::unique_ptr<std::bitset<kPart>>> parts_;
-};
 
 struct Entry {
   std::string name;
@@ -120,7 +102,7 @@ class ExtReader {
   std::uint64_t flagged_count_ = 0;  // inodes with kChattrFlags
 
   std::vector<PendingDirectory> pending_;
-  InodeSet seen_;
+  NumberSet seen_;
   std::unordered_map<ext2_ino_t, archive::MemberLog::Position> linked_;  // those with several names
 
   Member member_;

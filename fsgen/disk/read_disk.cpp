@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fsgen/disk/cached_source.h"
+#include "fsgen/disk/erofs_reader.h"
 #include "fsgen/disk/ext_reader.h"
 #include "fsgen/disk/fat_reader.h"
 #include "support/byte_order.h"
@@ -34,23 +35,36 @@ std::string_view to_string(DiskFormat format) noexcept {
       return "ext";
     case DiskFormat::fat:
       return "fat";
+    case DiskFormat::erofs:
+      return "erofs";
   }
   return {};
 }
 
 Result<std::optional<DiskFormat>> detect(ByteSource& disk) {
-  const Result<bool> ext = is_ext(disk);
-  if (!ext) return propagate(ext);
-  const Result<bool> fat = is_fat(disk);
-  if (!fat) return propagate(fat);
-  if (*ext && *fat) {
-    return fail(
-        Errc::unreadable,
-        fmt::format("{} has the superblock of ext and the boot sector of FAT", disk.name()));
+  struct Magic {
+    DiskFormat format;
+    std::string_view what;  // that it has
+    Result<bool> (*is_there)(ByteSource&);
+  };
+  static constexpr std::array kMagics = std::to_array<Magic>({
+      {DiskFormat::ext, "the superblock of ext", is_ext},
+      {DiskFormat::fat, "the boot sector of FAT", is_fat},
+      {DiskFormat::erofs, "the superblock of EROFS", is_erofs},
+  });
+  const Magic* found = nullptr;
+  for (const Magic& magic : kMagics) {
+    const Result<bool> is_there = magic.is_there(disk);
+    if (!is_there) return propagate(is_there);
+    if (!*is_there) continue;
+    if (found != nullptr) {
+      return fail(Errc::unreadable,
+                  fmt::format("{} has {} and {}", disk.name(), found->what, magic.what));
+    }
+    found = &magic;
   }
-  if (*ext) return DiskFormat::ext;
-  if (*fat) return DiskFormat::fat;
-  return std::nullopt;
+  if (found == nullptr) return std::nullopt;
+  return found->format;
 }
 
 Result<ReadDisk> read_disk_here(const std::shared_ptr<ByteSource>& disk, DiskFormat format,
@@ -61,6 +75,8 @@ Result<ReadDisk> read_disk_here(const std::shared_ptr<ByteSource>& disk, DiskFor
       return read_ext(cached, limits, log);
     case DiskFormat::fat:
       return read_fat(cached, limits, log);
+    case DiskFormat::erofs:
+      return read_erofs(cached, limits, log);
   }
   assert(false);
   return ReadDisk();

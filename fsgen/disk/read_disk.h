@@ -21,8 +21,9 @@ namespace mkvirtfs::disk {
 enum class DiskFormat : std::uint8_t {
   ext,  ///< ext2, ext3 and ext4
   fat,  ///< FAT12, FAT16 and FAT32
+  erofs,
 };
-inline constexpr auto kLastDiskFormat = static_cast<std::uint64_t>(DiskFormat::fat);
+inline constexpr auto kLastDiskFormat = static_cast<std::uint64_t>(DiskFormat::erofs);
 
 /// The word for it in options: "ext".
 std::string_view to_string(DiskFormat format) noexcept;
