@@ -652,7 +652,7 @@ TEST_CASE("the manual page and the help name the same options") {
   std::set<std::string> program = sections({"OPTIONS"});
   CHECK(help({"--help"}) == program);
   for (const auto& [command, title] :
-       {std::pair{"serve", "SERVE"}, {"dump", "DUMP"}, {"inspect", "INSPECT"}}) {
+       {std::pair{"serve", "SERVE"}, {"dump", "DUMP"}, {"boot", "BOOT"}, {"inspect", "INSPECT"}}) {
     CAPTURE(command);
     std::set<std::string> expected =
         sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "IMAGE OPTIONS", "DISK OPTIONS", title});

@@ -25,6 +25,9 @@ class Command {
   /// Does the work; returns the program's exit status. The caller reports an error, on one line.
   virtual Result<int> run(const Streams& streams) = 0;
 
+  /// The program's exit status after an error of that kind: of run(), or in its words.
+  virtual int failure_status(Errc code) const noexcept { return code == Errc::usage ? 2 : 1; }
+
   /// Whether it was this one that the command line named.
   bool chosen() const { return options_.is_named(); }
 
@@ -38,6 +41,7 @@ class Command {
 
 std::unique_ptr<Command> make_serve(OptionSet& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_dump(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_boot(OptionSet& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_inspect(OptionSet& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_list(OptionSet& program);
 std::unique_ptr<Command> make_overlay(OptionSet& program);

@@ -16,14 +16,12 @@
 #include <csignal>
 #include <cstdio>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "cli/child.h"
 #include "cli/private_directory.h"
+#include "cli/running_server.h"
 #include "exports/export_tree.h"
-#include "nbd/server/server.h"
-#include "support/thread.h"
 #include "support/unique_fd.h"
 
 namespace mkvirtfs::cli {
@@ -34,42 +32,6 @@ constexpr int kNotFound = 127;
 constexpr std::chrono::milliseconds kCancelCheckInterval{100};
 /// How long qemu-img may take to end after SIGTERM.
 constexpr std::chrono::seconds kChildGrace{5};
-
-/// A server that runs on a thread of its own while this lives.
-class RunningServer {
- public:
-  static Result<std::unique_ptr<RunningServer>> start(std::shared_ptr<BlockDevice> device,
-                                                      const std::string& socket, LogSink& log) {
-    auto exports = make_single_export(std::move(device));
-    if (!exports) return propagate(exports);
-    nbd::ServerOptions options;
-    options.log = &log;
-    auto server = nbd::Server::create(*std::move(exports), std::move(options));
-    if (!server) return propagate(server);
-    if (Result<void> on = (*server)->listen_unix(socket); !on) return propagate(on);
-    std::unique_ptr<RunningServer> running(new RunningServer(*std::move(server)));
-    Result<std::thread> thread = start_thread(
-        "serve the image: start a thread",
-        [&server_of = *running->server_] { [[maybe_unused]] const auto ended = server_of.run(); });
-    if (!thread) return propagate(thread);
-    running->thread_ = *std::move(thread);
-    return running;
-  }
-  ~RunningServer() {
-    if (!thread_.joinable()) return;
-    server_->request_stop_at_once();
-    thread_.join();
-  }
-  std::string uri() const { return server_->uris().front(); }
-  RunningServer(const RunningServer&) = delete;
-  RunningServer& operator=(const RunningServer&) = delete;
-
- private:
-  explicit RunningServer(std::unique_ptr<nbd::Server> server) : server_(std::move(server)) {}
-
-  std::unique_ptr<nbd::Server> server_;
-  std::thread thread_;
-};
 
 /// Whether the output may be written, before anything is done for it.
 Result<void> check_output(const ConvertedDump& to) {
@@ -133,7 +95,9 @@ Result<std::uint64_t> dump_converted(std::shared_ptr<BlockDevice> device, const 
   if (!beside) return propagate(beside);
   const std::string socket = sockets->path_of("socket");
   const std::string unfinished = beside->path_of("image");
-  const auto server = RunningServer::start(std::move(device), socket, log);
+  auto exports = make_single_export(std::move(device));
+  if (!exports) return propagate(exports);
+  const auto server = RunningServer::start(*std::move(exports), socket, log);
   if (!server) return propagate(server);
   // The words go by the environment: none of them is read by the shell.
   Result<Child> child = Child::start(

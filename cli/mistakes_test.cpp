@@ -76,7 +76,8 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"mkfs dir", 2, "there is no subcommand mkfs (did you mean dump?)"},
            {"info dir", 2, "there is no subcommand info (did you mean inspect?)"},
            {"frobnicate", 2,
-            "there is no subcommand frobnicate (those are serve, dump, inspect, list, overlay, "
+            "there is no subcommand frobnicate (those are serve, dump, boot, inspect, list, "
+            "overlay, "
             "ctl) (see mkvirtfs --help)"},
            {"oci:layout", 2,
             "oci:layout is no subcommand: to serve it, mkvirtfs serve oci:layout; to write an "

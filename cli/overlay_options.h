@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/command.h"
@@ -19,6 +20,11 @@ namespace mkvirtfs::cli {
 class OverlayOptions {
  public:
   void add_to(OptionSet& options, const char* group);
+  /// In the place of a command line: as --overlay=`where`, or --rw where that is "".
+  void set_writable(std::string where) {
+    writable_ = true;
+    where_ = std::move(where);
+  }
 
   /// Errc::usage for what is malformed or contradictory; `exports` is how many there will be.
   Result<void> check(std::size_t exports) const;

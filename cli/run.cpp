@@ -32,8 +32,6 @@ constexpr const char* kExamples = R"(Examples:
 
 Exit status: 0 done, 1 failed, 2 wrong usage. More: man mkvirtfs)";
 
-int exit_status(Errc code) { return code == Errc::usage ? kWrongUsage : kFailed; }
-
 int tell_failure(const Streams& streams, int status, std::string_view what) {
   print(streams.err, fmt::format("mkvirtfs: {}\n", printable_message(what)));
   return status;
@@ -81,12 +79,13 @@ std::string leftover_text(const OptionSet& parsed, const FormatRegistry& formats
   return unknown_word_text(program, *command, words.front());
 }
 
-int tell_wrong_usage(const Streams& streams, const OptionSet& program, std::string_view what) {
+int tell_wrong_usage(const Streams& streams, const OptionSet& program, std::string_view what,
+                     int status = kWrongUsage) {
   // What was meant is all that helps.
-  if (what.ends_with("?)")) return tell_failure(streams, kWrongUsage, what);
+  if (what.ends_with("?)")) return tell_failure(streams, status, what);
   std::string about = program.name();
   for (const OptionSet* named : program.named_subcommands()) about += " " + named->name();
-  return tell_failure(streams, kWrongUsage, fmt::format("{} (see {} --help)", what, about));
+  return tell_failure(streams, status, fmt::format("{} (see {} --help)", what, about));
 }
 
 int parse_and_run(int argc, const char* const* argv, const Streams& streams,
@@ -98,13 +97,16 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
   if (!given.empty() && is_unknown_subcommand(program, given.front())) {
     return tell_wrong_usage(streams, program, unknown_subcommand_text(program, given.front()));
   }
+  // The others are there where none was named.
+  const int wrong_usage =
+      commands.size() == 1 ? commands.front()->failure_status(Errc::usage) : kWrongUsage;
   Result<std::vector<std::string>> words = separate_empty_values(program, given);
-  if (!words) return tell_failure(streams, kWrongUsage, error_text(words.error()));
+  if (!words) return tell_failure(streams, wrong_usage, error_text(words.error()));
   const Result<OptionSet::Parsed> parsed = program.parse(std::move(*words));
   if (!parsed) {
     const std::string leftover = leftover_text(program, formats);
     return tell_wrong_usage(streams, program,
-                            leftover.empty() ? error_text(parsed.error()) : leftover);
+                            leftover.empty() ? error_text(parsed.error()) : leftover, wrong_usage);
   }
   if (*parsed == OptionSet::Parsed::help) return print(streams.out, program.help()) ? 0 : kFailed;
   if (*parsed == OptionSet::Parsed::version) {
@@ -114,7 +116,8 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
     if (!command->chosen()) continue;
     const Result<int> status = command->run(streams);
     if (status) return *status;
-    return tell_failure(streams, exit_status(status.error().code), error_text(status.error()));
+    return tell_failure(streams, command->failure_status(status.error().code),
+                        error_text(status.error()));
   }
   print(streams.err, program.help());
   return kWrongUsage;
@@ -133,6 +136,7 @@ std::vector<std::unique_ptr<Command>> make_commands(OptionSet& program,
   static constexpr auto kMakers = std::to_array<Maker>(
       {{"serve", make_serve},
        {"dump", make_dump},
+       {"boot", make_boot},
        {"inspect", make_inspect},
        {"list", [](OptionSet& whole, const FormatRegistry&) { return make_list(whole); }},
        {"overlay", [](OptionSet& whole, const FormatRegistry&) { return make_overlay(whole); }},

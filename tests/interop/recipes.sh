@@ -39,6 +39,7 @@ check_of() {
     ./test) echo counts_tests ;;
     *'docker save'*) echo "not it needs a docker daemon; interop: oci reads what docker saves" ;;
     './run serve examples/hello '*) echo console_block ;;
+    'mkvirtfs boot ./rootfs') echo boots ;;
     *./rootfs*qemu-system-x86_64*) echo boots ;;
     *'dump ./rootfs '*--owner=0:0*--sha256*) echo dumps_with_digest ;;
     *'dump ./rootfs '*) echo dumps disk.img root ;;
@@ -93,7 +94,8 @@ while ((\$#)); do
   fi
   shift
 done
-exec $(command -v qemu-system-x86_64) -accel tcg -no-reboot "\${arguments[@]}"
+[[ " \${arguments[*]} " == *" -accel "* ]] || arguments+=(-accel tcg -no-reboot)
+exec $(command -v qemu-system-x86_64) "\${arguments[@]}"
 SCRIPT
 chmod 755 "$work"/bin/*
 export PATH=$work/bin:$PATH MKVIRTFS XDG_CACHE_HOME=$work/cache
@@ -401,9 +403,16 @@ console_block() {
 }
 
 used=()
+declare -A places
 while IFS=$'\t' read -r number where <&3; do
   check="" arguments=""
-  read -r check arguments < <(check_of "$(grep -v '^#' "$work/recipes/$number")") || true
+  text=$(grep -v '^#' "$work/recipes/$number")
+  if [[ ${places[$text]-} && ! -e $work/recipes/$number.output ]]; then
+    echo "$where: as ${places[$text]}"
+    continue
+  fi
+  places[$text]=$where
+  read -r check arguments < <(check_of "$text") || true
   [[ $check ]] || fail "$where: no check knows this recipe: $(cat "$work/recipes/$number")"
   used+=("$check")
   if [[ $check == not ]]; then

@@ -1,0 +1,172 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# boot_command_test.sh KERNEL-DIR WHAT: `mkvirtfs boot`, from the folder to what the guest says.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/../interop/lib.sh"
+source "$here/../vm/vm.sh"
+
+export XDG_CACHE_HOME=$work/cache
+words='loglevel=4 panic=-1'
+
+# make_root: a folder with Debian's kernel, an initrd that mounts the root, and an init of one script.
+make_root() {
+  local kernel_root version
+  kernel_root=$("$here/../vm/fetch-kernel" "$1")
+  version=$(basename "$kernel_root"/lib/modules/*)
+  mkdir -p "$work/root"/{boot,bin,sbin,etc,dev,proc}
+  cp "$kernel_root/boot/vmlinuz-$version" "$work/root/boot/"
+  make_switching_initrd "$work/root/boot/initrd.img-$version" "$kernel_root"
+  cp "$(command -v busybox)" "$work/root/bin/busybox"
+  cat >"$work/root/sbin/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+[ ! -e /written ] || echo "GUEST: what was written is there"
+/bin/busybox touch /written && echo "GUEST: has a writable root with $(/bin/busybox df -m / | /bin/busybox awk 'END {print ($4 > 900)}')"
+echo "GUEST: $(/bin/busybox nproc) processors $(/bin/busybox awk '/MemTotal/ {print ($2 > 300000)}' /proc/meminfo)"
+[ -e /stay ] || exec /bin/busybox poweroff -f
+echo "GUEST: waits"
+while read -r line; do echo "GUEST: read <$line>"; done
+END
+  chmod 755 "$work/root/sbin/init"
+}
+
+# boot_machine SECONDS STATUS ARGUMENT...: the console is in $work/console, without what terminals are told.
+boot_machine() {
+  local seconds=$1 expected=$2 status=0
+  shift 2
+  timeout --kill-after=5 "$seconds" "$MKVIRTFS" boot "$@" </dev/null >"$work/console.raw" 2>"$work/messages" || status=$?
+  tr -d '\r\0' <"$work/console.raw" >"$work/console"
+  equal "$status" "$expected" "exit status of boot $* ($(cat "$work/messages")): $(tail -n 40 "$work/console")"
+}
+
+case $2 in
+  folder)
+    make_root "$1"
+    boot_machine 120 0 "$work/root" --accel=tcg --cpus=2 --memory=512M --append="$words"
+    contains "$(cat "$work/console")" '^GUEST: has a writable root with 1$'
+    contains "$(cat "$work/console")" '^GUEST: 2 processors 1$'
+    [[ ! -e $work/root/written ]] || fail "the source was written"
+    # What needs no machine.
+    line=$("$MKVIRTFS" boot "$work/root" --accel=kvm --print --memory=2G)
+    contains "$line" '^qemu-system-x86_64 .*-machine q35 -accel kvm .*-m 2048M .*-kernel /.*/kernel -initrd /.*/initrd -append '
+    mkdir -p "$work/empty" "$work/nothing"
+    fails 125 'the source has no kernel' "$MKVIRTFS" boot "$work/empty"
+    fails 125 '^mkvirtfs: --kernel=vmlinuz: the source has no such file$' "$MKVIRTFS" boot "$work/root" --kernel=vmlinuz
+    fails 125 'bin/busybox is no kernel' "$MKVIRTFS" boot "$work/root" --kernel=bin/busybox
+    fails 125 'qemu-system-x86_64 runs the machine, and is not installed \(package qemu-system-x86\)' \
+      env PATH="$work/nothing" "$MKVIRTFS" boot "$work/root"
+    fails 125 '^mkvirtfs: --memory=much is not a size' "$MKVIRTFS" boot "$work/root" --memory=much
+    fails 125 'no option --memry .*--memory' "$MKVIRTFS" boot "$work/root" --memry=1G
+    ;;
+  keep)
+    make_root "$1"
+    for pattern in 'GUEST: has a writable root' '^GUEST: what was written is there$'; do
+      boot_machine 120 0 "$work/root" --accel=tcg --append="$words" --keep="$work/overlay"
+      contains "$(cat "$work/console")" "$pattern"
+    done
+    ;;
+  terminal)
+    # Keys go to the guest, and Ctrl-A X leaves it.
+    make_root "$1"
+    touch "$work/root/stay"
+    python3 - "$MKVIRTFS" boot "$work/root" --accel=tcg --append="$words" <<'END'
+import os, pty, select, sys, time
+
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+seen = b""
+
+def wait_for(text):
+    global seen
+    deadline = time.monotonic() + 120
+    while text not in seen:
+        if time.monotonic() > deadline or not select.select([terminal], [], [], 120)[0]:
+            sys.exit(f"no {text!r} in {seen.decode(errors='replace')}")
+        seen += os.read(terminal, 65536)
+
+wait_for(b"mkvirtfs: Ctrl-A X leaves the machine")
+wait_for(b"GUEST: waits")
+os.write(terminal, b"some words\r")
+wait_for(b"GUEST: read <some words>")
+os.write(terminal, b"\x01")
+os.write(terminal, b"x")
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+if status != 130:
+    sys.exit(f"exit status {status}")
+END
+    ;;
+  stop)
+    make_root "$1"
+    touch "$work/root/stay"
+    "$MKVIRTFS" boot "$work/root" --accel=tcg --append="$words" </dev/null >"$work/console.raw" 2>"$work/messages" &
+    pid=$!
+    server_pids+=("$pid")
+    deadline=$((SECONDS + 120))
+    until grep -q 'GUEST: waits' "$work/console.raw"; do
+      if ! kill -0 $pid 2>/dev/null || ((SECONDS >= deadline)); then
+        fail "no guest: $(cat "$work/messages" "$work/console.raw")"
+      fi
+      sleep 0.2
+    done
+    kill -TERM $pid
+    status=0
+    wait $pid || status=$?
+    equal "$status" 143 "exit status"
+    ;;
+  fallback)
+    # A QEMU that says nothing with KVM, on a host that has no reason to distrust it.
+    make_root "$1"
+    mkdir "$work/bin"
+    cat >"$work/bin/qemu-system-x86_64" <<END
+#!/bin/bash
+echo "\$*" >>"$work/calls"
+case "\$*" in
+  *"-accel tcg"*) echo "emulated"; exit 0 ;;
+esac
+case \$(cat "$work/how") in
+  error) echo "KVM internal error. Suberror: 1" >&2; exec sleep 100 ;;
+  ends) echo "failed to initialize kvm: Device or resource busy" >&2; exit 1 ;;
+  silent) exec sleep 100 ;;
+esac
+END
+    chmod 755 "$work/bin/qemu-system-x86_64"
+    may_mount || exit 0
+    cat >"$work/inside" <<END
+set -e
+mkdir -p "$work/dev"
+mount -t tmpfs none "$work/dev"
+for each in null zero urandom random tty; do touch "$work/dev/\$each"; mount --bind /dev/\$each "$work/dev/\$each"; done
+touch "$work/dev/kvm"
+mount --rbind "$work/dev" /dev
+mount -t tmpfs none /sys/module
+exec "\$@"
+END
+    for how in error ends silent; do
+      echo $how >"$work/how"
+      rm -rf "$work/calls" "$work/cache"
+      status=0
+      PATH=$work/bin:$PATH "${with_own_mounts[@]}" bash "$work/inside" "$MKVIRTFS" boot "$work/root" --keep="$work/overlay-$how" \
+        </dev/null >"$work/console" 2>"$work/messages" || status=$?
+      equal "$status" 0 "exit status where KVM $how ($(cat "$work/messages"))"
+      equal "$(cat "$work/console")" emulated "console"
+      contains "$(cat "$work/messages")" '^mkvirtfs: warning: KVM does not run the guest: it is started again, emulated \(TCG\)$'
+      equal "$(grep -o 'accel [a-z]*' "$work/calls" | tr '\n' ' ')" 'accel kvm accel tcg ' "machines"
+      # It is remembered.
+      PATH=$work/bin:$PATH "${with_own_mounts[@]}" bash "$work/inside" "$MKVIRTFS" boot "$work/root" \
+        </dev/null >"$work/console" 2>"$work/messages"
+      contains "$(cat "$work/messages")" 'emulated \(TCG\): KVM has failed since this host was booted$'
+      equal "$(wc -l <"$work/calls")" 3 "calls of QEMU"
+    done
+    # Who asks for KVM has it.
+    status=0
+    PATH=$work/bin:$PATH "${with_own_mounts[@]}" bash "$work/inside" "$MKVIRTFS" boot "$work/root" --accel=kvm \
+      </dev/null >"$work/console" 2>"$work/messages" &
+    pid=$!
+    sleep 2
+    kill $pid
+    wait $pid || status=$?
+    equal "$status" 143 "exit status"
+    ;;
+  *) fail "no such boot: $2" ;;
+esac

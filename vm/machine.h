@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vm/accelerator.h"
+
+namespace mkvirtfs::vm {
+
+/// A kernel that QEMU loads itself: files of this host, and the kernel's command line.
+struct DirectKernel {
+  std::string kernel;
+  std::string initrd;  ///< "": none
+  std::string command_line;
+};
+
+/// A PC with one disk, a network of its own and a serial console, as QEMU is to make it.
+struct Machine {
+  Accelerator accelerator = Accelerator::tcg;
+  std::uint64_t memory_bytes = std::uint64_t{1} << 30;
+  unsigned cpus = 1;
+
+  std::string disk_socket;         ///< the Unix socket of the NBD server; its default export
+  bool disk_is_read_only = false;  ///< the guest sees a disk that cannot be written
+
+  DirectKernel direct;
+};
+
+/// QEMU's arguments, without its name. The console is its standard input and output.
+std::vector<std::string> qemu_arguments(const Machine& machine);
+
+/// Words as a shell takes them, on one line: those with anything but plain characters are quoted.
+std::string shell_line(const std::vector<std::string>& words);
+
+}  // namespace mkvirtfs::vm
