@@ -20,6 +20,13 @@
 
 namespace mkvirtfs::bootsect {
 
+/// The partition table in an ISO image: isohybrid's MBR, or that of a hybrid.
+struct IsoTable {
+  DiskIds ids{};           ///< of the image; of a hybrid, the one partition's, too
+  Range efi_image{};       ///< in it: what UEFI starts, a partition; without bytes: nothing
+  bool is_hybrid = false;  ///< with an EFI image: a GPT, too, whose one partition is that
+};
+
 /// Where the volume stands from which a loader starts.
 struct BootPlace {
   std::string_view format{};         ///< as the registry of formats has it: "fat16", "ext4", "iso"
@@ -27,8 +34,7 @@ struct BootPlace {
   std::uint32_t sector_bytes = kUsualSectorBytes;
   std::uint32_t partition = 0;    ///< its number; 0: not in a partition
   std::uint64_t start_bytes = 0;  ///< of the partition; known when the volume has been planned
-  std::uint32_t disk_id = 0;      ///< for a table that is the loader's own
-  Range efi_image{};  ///< in the image: what UEFI starts from a CD; without bytes: nothing
+  IsoTable iso{};                 ///< where the image has a table of its own
 };
 
 /// A piece that a loader needs: a file of a package (bootsect/boot_pieces.h), or what a program of

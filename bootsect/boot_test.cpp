@@ -181,7 +181,8 @@ void boot_isolinux(const std::string& drive) {
   options.boot.align_bytes = kIsohybridAlignmentBytes;
   const auto image = iso9660::plan(built.tree, options);
   REQUIRE(image);
-  const auto patches = isolinux_patches(*from, **image, "isolinux/isolinux.bin", 0x12345678);
+  const auto patches =
+      isolinux_patches(*from, **image, "isolinux/isolinux.bin", {.ids = {.mbr = 0x12345678}});
   REQUIRE(patches);
   const auto boots = patched(*image, *patches);
   REQUIRE(boots);

@@ -27,6 +27,7 @@ namespace {
 constexpr std::uint64_t kMostBytes = std::numeric_limits<std::int64_t>::max();  // what off_t has
 constexpr std::size_t kPrimariesBesideLogicals = kMostPrimaries - 1;
 constexpr std::uint32_t kFirstLogical = 5;
+constexpr std::uint64_t kMostMbrSectors = 0xFFFFFFFF;
 
 std::string name_of(const Part& part, std::uint32_t number) {
   std::string what =
@@ -81,6 +82,8 @@ class DiskPlan {
   bool put_in_blank_part(const Patch& code);
   Result<void> add_boot_code(std::vector<Patch>& tables);
   Result<std::vector<Patch>> make_gpt() const;
+  MbrPartition in_mbr(const Part& part, const DiskPart& made) const;
+  Result<std::vector<MbrPartition>> shown_in_mbr() const;
   Result<std::vector<Patch>> make_mbr() const;
   Disk finish(std::vector<Patch> tables);
 
@@ -309,11 +312,44 @@ Result<std::vector<Patch>> DiskPlan::make_gpt() const {
                                 .attributes = part.attributes,
                                 .name = part.name});
   });
+  if (options_.is_hybrid) {
+    auto shown = shown_in_mbr();
+    if (!shown) return propagate(shown);
+    table.in_mbr = *std::move(shown);
+    table.mbr_id = options_.ids.mbr;
+  }
   return gpt_table(table);
 }
 
+/// Of a type and an end that an MBR has.
+MbrPartition DiskPlan::in_mbr(const Part& part, const DiskPart& made) const {
+  const Range& range = made.placed.range;
+  return {.type = *made.contents.type.mbr,
+          .active = part.active,
+          .first_sector = static_cast<std::uint32_t>(sectors(range.offset)),
+          .sector_count = static_cast<std::uint32_t>(sectors(range.length))};
+}
+
+/// The first ones that an MBR has room and words for, in their order; what boots is one of them.
+Result<std::vector<MbrPartition>> DiskPlan::shown_in_mbr() const {
+  std::vector<MbrPartition> shown;
+  for_each_in_table([&](const Part& part, const DiskPart& made) {
+    if (!made.contents.type.mbr || sectors(made.placed.range.end()) > kMostMbrSectors) return;
+    if (shown.size() < kMostInHybrid) {
+      shown.push_back(in_mbr(part, made));
+    } else if (part.active &&
+               std::ranges::none_of(shown, [](const MbrPartition& each) { return each.active; })) {
+      shown.back() = in_mbr(part, made);
+    }
+  });
+  if (!shown.empty()) return shown;
+  return fail(Errc::usage,
+              "an MBR can show none of these partitions: not by their types, or not "
+              "where they end",
+              {{"table", "gpt"}});
+}
+
 Result<std::vector<Patch>> DiskPlan::make_mbr() const {
-  constexpr std::uint64_t kMost = 0xFFFFFFFF;
   MbrTable table{.sector_bytes = options_.sector_bytes,
                  .disk_id = options_.ids.mbr,
                  .primaries = {},
@@ -324,17 +360,14 @@ Result<std::vector<Patch>> DiskPlan::make_mbr() const {
   for_each_in_table([&](const Part& part, const DiskPart& made) {
     if (!done) return;
     const Range& range = made.placed.range;
-    if (sectors(range.end()) > kMost) {
+    if (sectors(range.end()) > kMostMbrSectors) {
       done = fail(Errc::does_not_fit,
                   fmt::format("{} ends at byte {}; an MBR ends at {}", made.what, range.end(),
-                              kMost * options_.sector_bytes),
+                              kMostMbrSectors * options_.sector_bytes),
                   {{"table", "gpt"}});
       return;
     }
-    const MbrPartition entry{.type = *made.contents.type.mbr,
-                             .active = part.active,
-                             .first_sector = static_cast<std::uint32_t>(sectors(range.offset)),
-                             .sector_count = static_cast<std::uint32_t>(sectors(range.length))};
+    const MbrPartition entry = in_mbr(part, made);
     if (!is_logical(made.placed.number)) {
       table.primaries.push_back(entry);
       return;
@@ -372,7 +405,9 @@ Disk DiskPlan::finish(std::vector<Patch> tables) {
   identity.volume_id =
       is_gpt() ? to_string(options_.ids.disk) : fmt::format("{:08x}", options_.ids.mbr);
   identity.facts = {{"size_bytes", size_bytes_},
-                    {"partition_table", std::string(is_gpt() ? "gpt" : "mbr")},
+                    {"partition_table", std::string(options_.is_hybrid ? "hybrid"
+                                                    : is_gpt()         ? "gpt"
+                                                                       : "mbr")},
                     {"disk_id", identity.volume_id},
                     {"sector_bytes", std::uint64_t{options_.sector_bytes}},
                     {"partition_count", std::uint64_t{table_count_}}};

@@ -73,7 +73,7 @@ enum class TableKind : std::uint8_t { mbr, gpt };
 struct DiskIds {
   Uuid disk{};
   std::uint32_t mbr = 0;
-  std::vector<Uuid> partitions;  ///< in the order of those in the table
+  std::vector<Uuid> partitions{};  ///< in the order of those in the table
 
   /// Derived from what the disk is made of, sources and options, before anything is planned: a file
   /// of a partition may name the partition (law 1).
@@ -99,6 +99,8 @@ struct PlacedPart {
 
 struct DiskOptions {
   TableKind table = TableKind::gpt;
+  /// GPT: its MBR shows up to three partitions, too, that which is active before others.
+  bool is_hybrid = false;
   std::uint32_t sector_bytes = kUsualSectorBytes;  ///< or 4096
   /// Exactly this size; unset: what is needed, in whole MiB.
   std::optional<std::uint64_t> size_bytes;
@@ -117,7 +119,8 @@ struct Disk {
 /// Places parts on a disk and makes its table. The disk's map is theirs, shifted.
 ///
 /// Errors: those of `make`; Errc::usage for parts that overlap each other or the table, a name in
-/// an MBR, a type that the table does not have, sizes and offsets that are no whole sectors;
+/// an MBR, a type that the table does not have, sizes and offsets that are no whole sectors, and
+/// when an MBR could show no partition of a hybrid;
 /// Errc::does_not_fit for a part or a disk that is too small, with the size that would do, and for
 /// what a table cannot say, boot code outside its place among that.
 Result<Disk> plan_disk(std::span<const Part> parts, const DiskOptions& options);

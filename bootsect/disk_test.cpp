@@ -178,6 +178,42 @@ TEST_CASE("partitions beyond four are logical ones of an MBR") {
   check_says(listed, "disk7 : start=       18432, size=        2048, type=83");
 }
 
+TEST_CASE("the MBR of a hybrid shows three partitions, and what boots is one of them") {
+  const TempDir directory;
+  DiskOptions options = options_of(TableKind::gpt, 6);
+  options.is_hybrid = true;
+  // An MBR has no type for the first one, and the fourth one ends where it cannot say.
+  std::vector<Part> parts(6, blank(kMiB));
+  parts[0] = blank(kMiB, "bios-boot");
+  parts[3].size_bytes = std::uint64_t{2} << 40;
+  parts[3].offset_bytes = 100 * kMiB;
+  parts[4].offset_bytes = 5 * kMiB;
+  const auto shown = [&] {
+    const std::string path = dumped(planned(parts, options), directory);
+    CHECK(run_tool({"sgdisk", "-v", path}).output.find("No problems found") != std::string::npos);
+    std::string bytes = testing::bytes_at(path, 440, 72);
+    const auto entries = std::as_bytes(std::span(bytes));
+    CHECK(load_le<std::uint32_t>(entries, 0) == options.ids.mbr);
+    std::string text;
+    for (std::size_t at = 6; at < 70; at += 16) {
+      const std::uint32_t first = load_le<std::uint32_t>(entries, at + 8);
+      text += fmt::format("{:02x} {:02x} {}+{}\n", std::to_integer<unsigned>(entries[at]),
+                          std::to_integer<unsigned>(entries[at + 4]), first,
+                          load_le<std::uint32_t>(entries, at + 12));
+    }
+    return text;
+  };
+  CHECK(shown() == "00 ee 1+4095\n00 83 4096+2048\n00 83 6144+2048\n00 83 10240+2048\n");
+  parts[5].active = true;
+  CHECK(shown() == "00 ee 1+4095\n00 83 4096+2048\n00 83 6144+2048\n80 83 12288+2048\n");
+  parts.resize(2);
+  CHECK(shown() == "00 ee 1+4095\n00 83 4096+2048\n00 00 0+0\n00 00 0+0\n");
+  parts.resize(1);
+  CHECK(refused(parts, options) ==
+        "an MBR can show none of these partitions: not by their types, or not where they end "
+        "[table=gpt]");
+}
+
 TEST_CASE("ids derive from the seed alone, and differ") {
   const DiskOptions one = options_of(TableKind::gpt, 2);
   const DiskOptions two = options_of(TableKind::gpt, 3);

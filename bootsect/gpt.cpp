@@ -14,7 +14,6 @@
 #include <span>
 #include <utility>
 
-#include "bootsect/mbr.h"
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
 #include "support/text.h"
@@ -160,7 +159,8 @@ Result<std::vector<Patch>> gpt_table(const GptTable& table) {
   const std::uint64_t last = table.sector_count - 1;
   const std::uint64_t backup = last - entry_sectors(table.sector_bytes);
   const auto place = [&](std::uint64_t sector) { return sector * table.sector_bytes; };
-  std::vector<Patch> patches = protective_mbr(table.sector_count);
+  std::vector<Patch> patches = table.in_mbr.empty() ? protective_mbr(table.sector_count)
+                                                    : hybrid_mbr(table.mbr_id, table.in_mbr);
   patches.push_back({place(1), header(table, entries, 1, 2), "GPT header"});
   patches.push_back({place(2), entries, "GPT entries"});
   patches.push_back({place(backup), entries, "backup GPT entries"});

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bootsect/mbr.h"
 #include "fsgen/image/patched_image.h"
 #include "support/error.h"
 #include "support/uuid.h"
@@ -45,6 +46,9 @@ struct GptTable {
   std::uint64_t sector_count = 0;  ///< of the disk
   Uuid disk_id{};
   std::vector<GptPartition> partitions;  ///< numbered from 1 on; at most 128
+  /// Those of them that its MBR shows, too, and that MBR's id; none: it protects the whole disk.
+  std::vector<MbrPartition> in_mbr{};
+  std::uint32_t mbr_id = 0;
 };
 
 /// Sectors that a table takes at the disk's start, with the protective MBR, and at its end.

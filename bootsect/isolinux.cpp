@@ -2,7 +2,8 @@
 //
 // As a CD, firmware finds the boot catalogue, which leads to isolinux.bin; that finds itself by
 // the table in it. As a disk, firmware runs the code in the first sector, which loads isolinux.bin
-// from a sector that stands behind the code.
+// from a sector that stands behind the code. The table of a hybrid has room in the system area, 64
+// sectors of which a GPT takes the first 34.
 #include "bootsect/isolinux.h"
 
 #include <fmt/format.h>
@@ -14,12 +15,16 @@
 #include <utility>
 
 #include "bootsect/eltorito.h"
+#include "bootsect/gpt.h"
+#include "bootsect/mbr.h"
+#include "bootsect/partition_type.h"
+#include "support/arithmetic.h"
 #include "support/byte_order.h"
 
 namespace mkvirtfs::bootsect {
 namespace {
 
-constexpr std::size_t kSector = 512;
+constexpr std::uint64_t kSector = 512;
 constexpr std::uint32_t kSectorsPerBlock = kCdBlockBytes / kSector;
 
 // In isolinux.bin: behind the boot information table, what says that isohybrid's code can start it.
@@ -38,26 +43,55 @@ constexpr std::uint32_t kSectorsPerTrack = 32;
 constexpr std::uint64_t kMostCylinders = 1024;
 constexpr std::byte kActive{0x80};
 constexpr std::byte kHiddenNtfs{0x17};  // what systems leave alone
-constexpr std::byte kEfiType{0xEF};
+constexpr std::uint8_t kEfiType = 0xEF;
 constexpr std::size_t kEntryBytes = 16;
 
 std::unexpected<Error> fail_unknown(std::string_view what) {
   return fail(Errc::unsupported, fmt::format("not a piece of ISOLINUX: {}", what));
 }
 
-/// A partition that is the image UEFI starts; firmware goes by sectors alone.
+/// The image that UEFI starts, as a partition.
+MbrPartition efi_partition(Range efi_image, bool is_active) {
+  return {.type = kEfiType,
+          .active = is_active,
+          .first_sector = static_cast<std::uint32_t>(efi_image.offset / kSector),
+          .sector_count = static_cast<std::uint32_t>(ceil_div(efi_image.length, kSector))};
+}
+
+/// The same in an MBR that has no GPT; firmware goes by sectors alone.
 void put_efi_entry(std::span<std::byte> entry, Range efi_image) {
   constexpr std::array<std::byte, 3> kBehind{std::byte{0xFE}, std::byte{0xFF}, std::byte{0xFF}};
+  const MbrPartition partition = efi_partition(efi_image, false);
   std::ranges::copy(kBehind, entry.begin() + 1);
-  entry[4] = kEfiType;
+  entry[4] = std::byte{kEfiType};
   std::ranges::copy(kBehind, entry.begin() + 5);
-  store_le(entry, 8, static_cast<std::uint32_t>(efi_image.offset / kSector));
-  store_le(entry, 12, static_cast<std::uint32_t>((efi_image.length + kSector - 1) / kSector));
+  store_le(entry, 8, partition.first_sector);
+  store_le(entry, 12, partition.sector_count);
+}
+
+/// A GPT with that partition alone, and an MBR that shows it. `is_active`: a BIOS starts the image,
+/// and some start no disk without an active partition.
+Result<std::vector<Patch>> hybrid_table(std::uint64_t image_bytes, const IsoTable& table,
+                                        bool is_active) {
+  const Result<PartitionType> type = find_partition_type("esp", "");
+  if (!type) return propagate(type);
+  const MbrPartition partition = efi_partition(table.efi_image, is_active);
+  GptTable gpt;
+  gpt.sector_count = image_bytes / kSector;
+  gpt.disk_id = table.ids.disk;
+  gpt.partitions = {{.type = *type->guid,
+                     .id = table.ids.partitions.front(),
+                     .first_sector = partition.first_sector,
+                     .sector_count = partition.sector_count,
+                     .name = {}}};
+  gpt.in_mbr = {partition};
+  gpt.mbr_id = table.ids.mbr;
+  return gpt_table(gpt);
 }
 
 /// For one that is longer than its count can say, firmware takes all up to the volume's end.
 BootImage efi_boot_image(Range efi_image) {
-  const std::uint64_t sectors = (efi_image.length + kSector - 1) / kSector;
+  const std::uint64_t sectors = ceil_div(efi_image.length, kSector);
   const bool is_sayable = sectors <= std::numeric_limits<std::uint16_t>::max();
   return {.platform = BootPlatform::efi,
           .block = static_cast<std::uint32_t>(efi_image.offset / kCdBlockBytes),
@@ -74,7 +108,18 @@ Result<std::uint32_t> sectors_of(std::uint64_t image_bytes) {
 
 std::span<const std::byte> bytes_of(const std::vector<std::byte>& all) noexcept { return all; }
 
+/// What stands before the table: code, and the sector of what it loads.
+std::vector<std::byte> isohybrid_code(std::span<const std::byte> hybrid_code,
+                                      std::uint32_t loader_block) {
+  std::vector<std::byte> bytes(hybrid_code.begin(), hybrid_code.end());
+  bytes.resize(kMbrCodeBytes);
+  store_le(std::span(bytes), kLoaderSector, std::uint64_t{loader_block} * kSectorsPerBlock);
+  return bytes;
+}
+
 }  // namespace
+
+std::uint64_t iso_gpt_tail_bytes() noexcept { return gpt_sectors_at_end(kSector) * kSector; }
 
 Result<IsolinuxTemplate> check_isolinux(std::vector<std::byte> loader,
                                         std::vector<std::byte> hybrid_code) {
@@ -99,10 +144,9 @@ Result<std::vector<std::byte>> isohybrid_sector(std::span<const std::byte> hybri
   if (!sector_count) return propagate(sector_count);
   const auto last_cylinder = static_cast<std::uint32_t>(
       std::min(image_bytes / kIsohybridAlignmentBytes, kMostCylinders) - 1);
-  std::vector<std::byte> sector(hybrid_code.begin(), hybrid_code.end());
+  std::vector<std::byte> sector = isohybrid_code(hybrid_code, loader_block);
   sector.resize(kSector);
   const std::span<std::byte> out(sector);
-  store_le(out, kLoaderSector, std::uint64_t{loader_block} * kSectorsPerBlock);
   store_le(out, kDiskId, disk_id);
   const std::span<std::byte> entry = out.subspan(kEntry);
   entry[0] = kActive;
@@ -118,29 +162,33 @@ Result<std::vector<std::byte>> isohybrid_sector(std::span<const std::byte> hybri
   return sector;
 }
 
-Result<std::vector<Patch>> efi_iso_patches(const PlannedImage& image, std::uint32_t disk_id,
-                                           Range efi_image) {
+Result<std::vector<Patch>> efi_iso_patches(const PlannedImage& image, const IsoTable& table) {
   const std::vector<Range> catalogue = image.structure("boot_catalogue");
-  assert(!catalogue.empty() && efi_image.length != 0);
+  assert(!catalogue.empty() && table.efi_image.length != 0);
   if (const auto sectors = sectors_of(image.size_bytes()); !sectors) return propagate(sectors);
-  auto catalogue_block = boot_catalogue(std::array{efi_boot_image(efi_image)});
+  auto catalogue_block = boot_catalogue(std::array{efi_boot_image(table.efi_image)});
   if (!catalogue_block) return propagate(catalogue_block);
-  std::vector<std::byte> table(kSector - kDiskId);
-  const std::span<std::byte> out(table);
-  store_le(out, 0, disk_id);
-  put_efi_entry(out.subspan(kEntry - kDiskId), efi_image);
-  out[kSignature - kDiskId] = std::byte{0x55};
-  out[kSignature - kDiskId + 1] = std::byte{0xAA};
   std::vector<Patch> patches;
-  patches.push_back({kDiskId, std::move(table), "partition table"});
+  if (table.is_hybrid) {
+    auto tables = hybrid_table(image.size_bytes(), table, false);
+    if (!tables) return propagate(tables);
+    patches = *std::move(tables);
+  } else {
+    std::vector<std::byte> bytes(kSector - kDiskId);
+    const std::span<std::byte> out(bytes);
+    store_le(out, 0, table.ids.mbr);
+    put_efi_entry(out.subspan(kEntry - kDiskId), table.efi_image);
+    out[kSignature - kDiskId] = std::byte{0x55};
+    out[kSignature - kDiskId + 1] = std::byte{0xAA};
+    patches.push_back({kDiskId, std::move(bytes), "partition table"});
+  }
   patches.push_back(
       {catalogue.front().offset, *std::move(catalogue_block), "El Torito's boot catalogue"});
   return patches;
 }
 
 Result<std::vector<Patch>> isolinux_patches(const IsolinuxTemplate& from, const PlannedImage& image,
-                                            std::string_view path, std::uint32_t disk_id,
-                                            Range efi_image) {
+                                            std::string_view path, const IsoTable& table) {
   const std::vector<Range> catalogue = image.structure("boot_catalogue");
   if (catalogue.empty()) {
     return fail(Errc::unsupported, "ISOLINUX boots from ISO 9660", {{"fs", "iso"}});
@@ -152,14 +200,23 @@ Result<std::vector<Patch>> isolinux_patches(const IsolinuxTemplate& from, const 
                 fmt::format("{}: not the loader's {} bytes", path, from.loader.size()));
   }
   const auto block = static_cast<std::uint32_t>(*at / kCdBlockBytes);
+  const Range efi_image = table.efi_image;
   std::vector<BootImage> images{{.block = block}};
   if (efi_image.length != 0) images.push_back(efi_boot_image(efi_image));
   auto catalogue_block = boot_catalogue(images);
   if (!catalogue_block) return propagate(catalogue_block);
-  auto sector = isohybrid_sector(from.hybrid_code, block, disk_id, image.size_bytes(), efi_image);
+  auto sector =
+      isohybrid_sector(from.hybrid_code, block, table.ids.mbr, image.size_bytes(), efi_image);
   if (!sector) return propagate(sector);
   std::vector<Patch> patches;
-  patches.push_back({0, *std::move(sector), "isohybrid's code and partition table"});
+  if (table.is_hybrid && efi_image.length != 0) {
+    auto tables = hybrid_table(image.size_bytes(), table, true);
+    if (!tables) return propagate(tables);
+    patches = *std::move(tables);
+    patches.push_back({0, isohybrid_code(from.hybrid_code, block), "isohybrid's code"});
+  } else {
+    patches.push_back({0, *std::move(sector), "isohybrid's code and partition table"});
+  }
   patches.push_back(
       {catalogue.front().offset, *std::move(catalogue_block), "El Torito's boot catalogue"});
   patches.push_back({*at + kBootInformationAt, boot_information_table(from.loader, block),

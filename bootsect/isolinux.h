@@ -22,6 +22,9 @@ namespace mkvirtfs::bootsect {
 /// the volume (iso9660::Boot::align_bytes), all is zeroes.
 inline constexpr std::uint64_t kIsohybridAlignmentBytes = 1u << 20;
 
+/// What a hybrid has behind the volume (iso9660::Boot::tail_bytes): the backup of its GPT.
+std::uint64_t iso_gpt_tail_bytes() noexcept;
+
 struct IsolinuxTemplate {
   std::vector<std::byte> loader;       ///< isolinux.bin: what a tree has to hold
   std::vector<std::byte> hybrid_code;  ///< isohdpfx.bin
@@ -41,20 +44,19 @@ Result<std::vector<std::byte>> isohybrid_sector(std::span<const std::byte> hybri
                                                 std::uint64_t image_bytes, Range efi_image = {});
 
 /// The patches that make an ISO image boot the loader which lies at `path` of its tree: boot
-/// catalogue, boot information table and system area. The image was planned with a catalogue, that
-/// file as its first boot file, and aligned. `efi_image` is where in it the image lies that UEFI
-/// starts; without bytes: none.
+/// catalogue, boot information table, system area, and a GPT's backup. The image was planned with a
+/// catalogue, that file as its first boot file, and aligned; for a hybrid, with
+/// iso_gpt_tail_bytes() behind the volume.
 ///
 /// Errors: Errc::usage for an image without that file, or with another one there; Errc::unsupported
-/// for what is no ISO image.
+/// for what is no ISO image; Errc::does_not_fit for one that ends behind 2 TiB.
 Result<std::vector<Patch>> isolinux_patches(const IsolinuxTemplate& from, const PlannedImage& image,
-                                            std::string_view path, std::uint32_t disk_id,
-                                            Range efi_image = {});
+                                            std::string_view path, const IsoTable& table);
 
-/// The patches that make an ISO image boot by UEFI alone: boot catalogue and the table of an MBR.
-/// Errors: Errc::does_not_fit for an image that ends behind 2 TiB.
-Result<std::vector<Patch>> efi_iso_patches(const PlannedImage& image, std::uint32_t disk_id,
-                                           Range efi_image);
+/// The patches that make an ISO image boot by UEFI alone: boot catalogue and partition table. The
+/// image was planned as for isolinux_patches(). Errors: Errc::does_not_fit for an image that ends
+/// behind 2 TiB.
+Result<std::vector<Patch>> efi_iso_patches(const PlannedImage& image, const IsoTable& table);
 
 /// The row of the loaders.
 BootLoader isolinux_loader() noexcept;

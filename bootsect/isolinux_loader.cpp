@@ -39,7 +39,7 @@ Result<void> check(const BootPlace& place) {
     return fail(
         Errc::unsupported,
         "ISOLINUX boots an image that has a partition table of its own, and no disk around it",
-        {{"table", "none"}});
+        {{"table", "none"}, {"table", "hybrid"}});
   }
   return check_syslinux_sectors("ISOLINUX", place);
 }
@@ -63,7 +63,7 @@ Result<std::vector<Patch>> volume_patches(const PieceBytes& pieces, const BootPl
                                           const PlannedImage& image) {
   const Result<IsolinuxTemplate> from = template_of(pieces);
   if (!from) return propagate(from);
-  return isolinux_patches(*from, image, kLoaderFile, place.disk_id, place.efi_image);
+  return isolinux_patches(*from, image, kLoaderFile, place.iso);
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ using testing::text_of;
 namespace {
 
 constexpr std::uint32_t kDiskId = 0x1234ABCD;
+const IsoTable kTable{.ids = {.mbr = kDiskId}};
 
 IsolinuxTemplate pieces() {
   auto from = check_isolinux(piece("isolinux.bin"), piece("isohdpfx.bin"));
@@ -57,7 +58,7 @@ std::shared_ptr<const PlannedImage> planned(const BuiltTree& built, std::uint64_
 
 std::string booting(const IsolinuxTemplate& from, const BuiltTree& built, const std::string& path) {
   const auto image = planned(built, kIsohybridAlignmentBytes);
-  const auto patches = isolinux_patches(from, *image, "isolinux/isolinux.bin", kDiskId);
+  const auto patches = isolinux_patches(from, *image, "isolinux/isolinux.bin", kTable);
   if (!patches) FAIL(hinted_text(patches.error()));
   const auto boots = patched(image, *patches);
   REQUIRE(boots);
@@ -81,7 +82,7 @@ TEST_CASE("isohybrid makes the same image") {
     // The same without code and padding is what isohybrid is given.
     const auto image = planned(built, kCdBlockBytes);
     const auto patches = isolinux_patches(from, *planned(built, kIsohybridAlignmentBytes),
-                                          "isolinux/isolinux.bin", kDiskId);
+                                          "isolinux/isolinux.bin", kTable);
     REQUIRE(patches);
     std::vector<Patch> without_code;
     for (const Patch& patch : *patches) {
@@ -123,6 +124,69 @@ TEST_CASE("xorriso finds what boots, and the image is right") {
   has("El Torito img opts :   1  boot-info-table isohybrid-suitable");
   has("System area summary: MBR isohybrid");
   has(fmt::format("MBR partition      :   1   0x80  0x17            0 {:>12}", ours.size() / 512));
+}
+
+TEST_CASE("a hybrid is an isohybrid with a GPT of which no tool complains") {
+  const TempDir work;
+  const IsolinuxTemplate from = pieces();
+  const BuiltTree built = tree_with_loader(from, 300'000);
+  const bool has_bios = GENERATE(true, false);
+  CAPTURE(has_bios);
+  iso9660::Options options;
+  if (has_bios) options.boot.files = {{"isolinux/isolinux.bin", 1}};
+  options.boot.files.push_back({.path = "z.bin", .align_blocks = 2, .is_last = true});
+  options.boot.catalog = true;
+  options.boot.tail_bytes = iso_gpt_tail_bytes();
+  if (has_bios) options.boot.align_bytes = kIsohybridAlignmentBytes;
+  const auto image = iso9660::plan(built.tree, options);
+  REQUIRE(image);
+  const Range efi_image = (*image)->data_at("z.bin").runs.front().range;
+  const std::string seed = "seed";
+  const IsoTable table{.ids = DiskIds::derived(std::as_bytes(std::span(seed)), 1),
+                       .efi_image = {efi_image.offset, 300'000},
+                       .is_hybrid = true};
+  const auto patches = has_bios ? isolinux_patches(from, **image, "isolinux/isolinux.bin", table)
+                                : efi_iso_patches(**image, table);
+  if (!patches) FAIL(hinted_text(patches.error()));
+  const auto boots = patched(*image, *patches);
+  REQUIRE(boots);
+  const std::string path = (work / "ours").string();
+  const std::string ours = dumped(*boots, built.store, path);
+  const auto code = ours.substr(0, 440);
+  CHECK((code.starts_with(text_of(from.hybrid_code))) == has_bios);
+
+  const std::uint64_t first = efi_image.offset / 512;
+  const auto has = [](const Ran& ran, const std::string& text) {
+    INFO(ran.output);
+    CAPTURE(text);
+    CHECK(ran.output.find(text) != std::string::npos);
+  };
+  has(run_tool({"sgdisk", "-v", path}), "No problems found");
+  has(run_tool({"sgdisk", "-i", "1", path}), "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
+  has(run_tool({"sfdisk", "--verify", path}), "Using 1 out of 128 partitions");
+  has(run_tool({"fdisk", "-l", "-o", "Start,Sectors,Type", path}),
+      fmt::format("{:>5}     586 EFI System", first));
+  has(run_tool({"parted", "-s", "-m", path, "unit", "s", "print"}),
+      fmt::format("\n1:{}s:{}s:586s:", first, first + 585));
+  const Ran blkid = run_tool({"blkid", "-p", "-o", "export", path});
+  has(blkid, "PTUUID=" + to_string(table.ids.disk));
+  has(blkid, "TYPE=iso9660");
+  const Ran ran = run_tool({"xorriso", "-abort_on", "SORRY", "-indev", "stdio:" + path,
+                            "-check_media", "--", "-report_system_area", "plain"});
+  CHECK(ran.status == 0);
+  has(ran, has_bios ? "MBR isohybrid cyl-align-off GPT"
+                    : "MBR protective-msdos-label cyl-align-off GPT");
+  has(ran, fmt::format("GPT start and size :   1  {}  586", first));
+  has(ran, "GPT partition path :   1  /z.bin");
+  has(ran, fmt::format("MBR partition      :   1   0x00  0xee            1 {:>12}", first - 1));
+  has(ran, fmt::format("MBR partition      :   2   {}  0xef {:>12}          586",
+                       has_bios ? "0x80" : "0x00", first));
+  const std::size_t last = ours.size() / 512 - 1;
+  has(ran, fmt::format("GPT lba range      :      34  {}  {}\n", last - 33, last));
+
+  // The backup alone brings it back.
+  write_file(path, ours.substr(0, 512) + std::string(512, '\0') + ours.substr(1024));
+  has(run_tool({"sfdisk", "--dump", path}), fmt::format("start={:>12}, size=", first));
 }
 
 TEST_CASE("genisoimage has the same boot information table and catalogue") {
@@ -215,12 +279,12 @@ TEST_CASE("what is not ISOLINUX, or not for it, is refused") {
         "not a piece of ISOLINUX: isohdpfx.bin of 440 bytes, not 432");
   const BuiltTree built = tree_with_loader(from, 1000);
   const auto image = planned(built, kIsohybridAlignmentBytes);
-  const auto other = isolinux_patches(from, *image, "a.txt", kDiskId);
+  const auto other = isolinux_patches(from, *image, "a.txt", kTable);
   REQUIRE(!other);
   CHECK(other.error().what == "a.txt: not the loader's 38912 bytes");
   const auto fat = fat32::plan(built.tree, {});
   REQUIRE(fat);
-  const auto refused = isolinux_patches(from, **fat, "isolinux/isolinux.bin", kDiskId);
+  const auto refused = isolinux_patches(from, **fat, "isolinux/isolinux.bin", kTable);
   REQUIRE(!refused);
   CHECK(hinted_text(refused.error()) == "ISOLINUX boots from ISO 9660 [fs=iso]");
   CHECK(!isohybrid_sector(from.hybrid_code, 40, 1, std::uint64_t{2} << 40));

@@ -130,4 +130,21 @@ std::vector<Patch> protective_mbr(std::uint64_t sector_count) {
   return patches;
 }
 
+/// GRUB and Windows take a table for that of a GPT when the first entry says so, firmware when any
+/// entry does that begins at sector 1.
+std::vector<Patch> hybrid_mbr(std::uint32_t disk_id, std::span<const MbrPartition> shown) {
+  assert(!shown.empty() && shown.size() <= kMostInHybrid);
+  std::vector<std::byte> bytes = signed_bytes(kDiskIdAt);
+  store_le(std::span(bytes), 0, disk_id);
+  const auto first = std::ranges::min_element(shown, {}, &MbrPartition::first_sector);
+  assert(first->first_sector > 1);
+  put_entry(entry_of(bytes, 0),
+            {.type = kProtective, .first_sector = 1, .sector_count = first->first_sector - 1}, 0);
+  for (std::size_t at = 0; at < shown.size(); ++at)
+    put_entry(entry_of(bytes, at + 1), shown[at], 0);
+  std::vector<Patch> patches;
+  patches.push_back({kDiskIdAt, std::move(bytes), "hybrid MBR"});
+  return patches;
+}
+
 }  // namespace mkvirtfs::bootsect

@@ -51,4 +51,11 @@ std::vector<Patch> mbr_table(const MbrTable& table);
 /// whole disk (UEFI 2.10, 5.2.3).
 std::vector<Patch> protective_mbr(std::uint64_t sector_count);
 
+inline constexpr std::size_t kMostInHybrid = kMostPrimaries - 1;
+
+/// The same for programs that are to see up to three of its partitions, at least one, in any order:
+/// what protects the GPT ends before the first of them. No standard has this table; all
+/// partitioning tools read it.
+std::vector<Patch> hybrid_mbr(std::uint32_t disk_id, std::span<const MbrPartition> shown);
+
 }  // namespace mkvirtfs::bootsect

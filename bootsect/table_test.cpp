@@ -203,6 +203,59 @@ TEST_CASE("a GPT of 4096-byte sectors is what fdisk says") {
   CHECK(listed.output.find("corrupt") == std::string::npos);
 }
 
+TEST_CASE("a hybrid MBR has the bytes that sgdisk writes, and all tools go by the GPT") {
+  const TempDir directory;
+  const std::string ours = (directory / "ours").string();
+  const std::string theirs = (directory / "theirs").string();
+  GptTable table = table_of_three(512);
+  const auto plain = gpt_table(table);
+  REQUIRE(plain);
+  write_patches(theirs, 4 * kGiB, *plain);
+  table.mbr_id = 0x12345678;
+  const auto shown = [&](std::size_t partition, std::uint8_t type, bool active) {
+    const GptPartition& of_gpt = table.partitions[partition];
+    return MbrPartition{type, active, static_cast<std::uint32_t>(of_gpt.first_sector),
+                        static_cast<std::uint32_t>(of_gpt.sector_count)};
+  };
+  const std::string numbers = GENERATE("1:2:3", "2:3", "3");
+  for (std::size_t at = 0; at < numbers.size(); at += 2) {
+    const auto partition = static_cast<std::size_t>(numbers[at] - '1');
+    table.in_mbr.push_back(
+        shown(partition, partition == 0 ? std::uint8_t{0xEF} : std::uint8_t{0x83}, false));
+  }
+  const auto patches = gpt_table(table);
+  REQUIRE(patches);
+  write_patches(ours, 4 * kGiB, *patches);
+  const Ran made = run_tool({"sgdisk", "--hybrid", numbers, theirs});
+  INFO(made.output);
+  REQUIRE(made.status == 0);
+  // The disk's id is 0 there.
+  CHECK((bytes_at(ours, 444, 68) == bytes_at(theirs, 444, 68)));
+  CHECK((bytes_at(ours, 512, 33 * 512) == bytes_at(theirs, 512, 33 * 512)));
+
+  table.in_mbr.back().active = true;
+  const auto active = gpt_table(table);
+  REQUIRE(active);
+  write_patches(ours, 4 * kGiB, *active);
+  check_says(run_tool({"sgdisk", "-v", ours}), "No problems found");
+  check_says(run_tool({"sgdisk", "-p", ours}), "4194304         8388574 ");
+  check_says(run_tool({"sfdisk", "--verify", ours}), "Using 3 out of 128 partitions");
+  check_says(run_tool({"fdisk", "-l", "-o", "Start,Sectors,Type", ours}),
+             "4194304 4194271 Linux home");
+  const Ran parted = run_tool({"parted", "-s", "-m", ours, "unit", "s", "print"});
+  CHECK(parted.status == 0);
+  check_says(parted, ":gpt:");
+  check_says(parted, "\n2:133120s:2230271s:2097152s:");
+  const Ran blkid = run_tool({"blkid", "-p", "-o", "export", ours});
+  check_says(blkid, "PTUUID=00112233-4455-8677-8899-aabbccddeeff");
+  check_says(blkid, "PTTYPE=gpt");
+  // What knows no GPT sees the partitions in the MBR.
+  const Ran as_mbr = run_tool({"sh", "-c", "printf p | fdisk -t dos '" + ours + "'"});
+  check_says(as_mbr, "Disk identifier: 0x12345678");
+  check_says(as_mbr, " 4194304 8388574 4194271 ");
+  check_says(as_mbr, "ours" + std::to_string(1 + table.in_mbr.size()) + " *");
+}
+
 TEST_CASE("names of GPT partitions have 36 units of UTF-16") {
   const auto units = gpt_name("a\xF0\x9F\x98\x80");
   REQUIRE(units);

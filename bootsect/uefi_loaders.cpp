@@ -29,7 +29,7 @@ Result<void> check(const BootPlace& place) {
         Errc::unsupported,
         "an ISO image that UEFI starts has a partition table of its own, and no disk around "
         "it",
-        {{"table", "none"}});
+        {{"table", "none"}, {"table", "hybrid"}});
   }
   // In it lies a FAT image, from which UEFI starts.
   if (place.format == "iso") return {};

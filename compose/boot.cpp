@@ -152,6 +152,8 @@ std::optional<VolumeFile> find_in(const std::vector<BootVolume>& volumes, std::s
 
 Result<Boot> Boot::make(const BootSettings& settings, const DiskSettings& disk) {
   Boot boot(settings);
+  boot.is_hybrid_ = disk.is_hybrid;
+  boot.gpt_id_ = disk.gpt_id;
   for (const std::string& name : settings.loaders) {
     const bootsect::BootLoader* const loader = bootsect::find_boot_loader(name);
     if (loader == nullptr) {
@@ -167,6 +169,10 @@ Result<Boot> Boot::make(const BootSettings& settings, const DiskSettings& disk) 
     }
     boot.starts_.push_back(
         {.loader = loader, .place = {.table = disk.table, .sector_bytes = disk.sector_bytes}});
+  }
+  if (!disk.table && disk.gpt_id && !boot.wants_efi_image()) {
+    return fail_option({"disk-id", to_string(*disk.gpt_id)},
+                       "an ISO image has a GPT when UEFI starts it", {{"boot", "isolinux,uki"}});
   }
   return boot;
 }
@@ -493,10 +499,10 @@ Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
     std::string loaders;
   };
   std::map<std::size_t, Added> added;  // by volume
-  disk_id_ = bootsect::DiskIds::derived(seed, 0).mbr;
+  iso_ids_ = bootsect::DiskIds::derived(seed, 1);
+  iso_ids_.disk = gpt_id_.value_or(iso_ids_.disk);
   for (Start& start : starts_) {
     if (Result<void> good = read_pieces(made_pieces, start); !good) return good;
-    start.place.disk_id = disk_id_;
     Added& to = added[start.volume];
     if (Result<void> good = add_loader(volumes, start, bare_volume_id, to.files, remarks); !good) {
       return good;
@@ -525,7 +531,10 @@ Result<void> Boot::add_files(bootsect::MadePieces& made_pieces,
 }
 
 void Boot::add_wishes(const ReadSources& volume, PlanRequest& request) const {
-  if (&volume == efi_iso_) request.last_file = kEfiImagePath;
+  if (&volume == efi_iso_) {
+    request.last_file = kEfiImagePath;
+    if (is_hybrid_) request.tail_bytes = bootsect::iso_gpt_tail_bytes();
+  }
   for (const Start& start : starts_) {
     if (start.read != &volume) continue;
     if (!start.loader->boot_file.empty()) request.boot_file = start.loader->boot_file;
@@ -556,15 +565,15 @@ bool Boot::is_active(const ReadSources& volume) const noexcept { return &volume 
 Result<std::shared_ptr<const PlannedImage>> Boot::patch(const ReadSources& volume,
                                                         std::shared_ptr<const PlannedImage> image,
                                                         std::uint64_t start_bytes) const {
-  Range efi_image;
+  bootsect::IsoTable iso{.ids = iso_ids_, .efi_image = {}, .is_hybrid = is_hybrid_};
   if (&volume == efi_iso_) {
     const DataPlacement placed = image->data_at(kEfiImagePath);
-    efi_image = {placed.find(0).value_or(0), placed.size_bytes};
+    iso.efi_image = {placed.find(0).value_or(0), placed.size_bytes};
   }
   const bool has_start =
       std::ranges::any_of(starts_, [&](const Start& start) { return start.read == &volume; });
-  if (efi_image.length != 0 && !has_start) {
-    Result<std::vector<Patch>> patches = bootsect::efi_iso_patches(*image, disk_id_, efi_image);
+  if (iso.efi_image.length != 0 && !has_start) {
+    Result<std::vector<Patch>> patches = bootsect::efi_iso_patches(*image, iso);
     if (!patches) return propagate(patches);
     return patched(std::move(image), *std::move(patches));
   }
@@ -572,7 +581,7 @@ Result<std::shared_ptr<const PlannedImage>> Boot::patch(const ReadSources& volum
     if (start.read != &volume) continue;
     bootsect::BootPlace place = start.place;
     place.start_bytes = start_bytes;
-    place.efi_image = efi_image;
+    place.iso = iso;
     Result<std::vector<Patch>> patches = start.loader->volume_patches(start.pieces, place, *image);
     if (!patches) return propagate(patches);
     auto with_patches = patched(std::move(image), *std::move(patches));

@@ -137,7 +137,9 @@ class Boot {
   const ReadSources* own_loader_ = nullptr;
   const ReadSources* active_ = nullptr;
   const ReadSources* efi_iso_ = nullptr;  // the ISO image with a volume for UEFI in it
-  std::uint32_t disk_id_ = 0;
+  bool is_hybrid_ = false;                // DiskSettings::is_hybrid
+  std::optional<Uuid> gpt_id_;            // the same
+  bootsect::DiskIds iso_ids_;             // of an image with a table of its own
   std::optional<std::string> named_volume_id_;
 };
 

@@ -30,7 +30,10 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
          "Make a disk: a partition table, and the image as its one partition, or what "
          "`--partition` names. `mbr` is that of a PC, which ends at 2 TiB, `gpt` that of UEFI, "
          "with a protective MBR and a backup at the end. `none` is the default without "
-         "`--partition`, and `gpt` with it. `hybrid` is refused so far. All ids derive from the "
+         "`--partition`, and `gpt` with it. `hybrid` is a GPT whose MBR shows up to three of its "
+         "partitions, too, for what knows no GPT: the first ones that an MBR has a type for, and "
+         "the one that boots. An ISO image that boots has a table of its own: with `hybrid` it is "
+         "isohybrid's MBR, and a GPT when UEFI starts the image. All ids derive from the "
          "sources and options. With `--table`, `--size` is the size of the disk, which by default "
          "is what its partitions need in whole MiB.\n"
          "`mkvirtfs dump rootfs --fs=ext4 --table=mbr -o disk.img`"},
@@ -185,11 +188,11 @@ std::optional<std::uint32_t> parse_mbr_id(std::string_view text) noexcept {
 }
 
 Result<void> read_disk_id(const std::string& text, DiskSettings& settings) {
-  if (!settings.table) {
+  if (!settings.table && !settings.is_hybrid) {
     return fail_option({"disk-id", text}, "without a partition table there is no such id",
                        {{"table"}});
   }
-  if (*settings.table == bootsect::TableKind::gpt) {
+  if (settings.table != bootsect::TableKind::mbr) {
     settings.gpt_id = parse_uuid(text);
     if (settings.gpt_id) return {};
     return fail_option({"disk-id", text}, "not a UUID, as a GPT has it");
@@ -204,26 +207,31 @@ Result<void> read_disk_id(const std::string& text, DiskSettings& settings) {
 std::span<const OptionRow> disk_options() { return kDiskOptions; }
 std::span<const OptionRow> partition_options() { return kPartitionOptions; }
 
-Result<DiskSettings> read_disk_options(const OptionValues& values, bool has_partitions) {
+Result<DiskSettings> read_disk_options(const OptionValues& values, std::string_view format) {
   enum class Table : std::uint8_t { none, mbr, gpt, hybrid };
   DiskSettings settings;
   OptionReader reader(values);
-  const bool has_esp = values.has("esp");
-  Table table = has_partitions || has_esp ? Table::gpt : Table::none;
+  const bool is_disk = format.empty() || values.has("esp");
+  Table table = is_disk ? Table::gpt : Table::none;
   reader.choice<Table>(
       "table",
       {{"none", Table::none}, {"mbr", Table::mbr}, {"gpt", Table::gpt}, {"hybrid", Table::hybrid}},
       table);
   if (Result<void> good = reader.finish(); !good) return propagate(good);
-  if (table == Table::hybrid) {
-    return fail_option({"table", "hybrid"}, "not yet made", {{"table", "gpt"}, {"table", "mbr"}});
-  }
-  if ((has_partitions || has_esp) && table == Table::none) {
+  if (is_disk && table == Table::none) {
     return fail_option({"table", "none"}, "partitions need a table",
                        {{"table", "gpt"}, {"table", "mbr"}});
   }
   if (table == Table::mbr) settings.table = bootsect::TableKind::mbr;
   if (table == Table::gpt) settings.table = bootsect::TableKind::gpt;
+  settings.is_hybrid = table == Table::hybrid;
+  const bool is_own = settings.is_hybrid && !is_disk && format == "iso";
+  if (settings.is_hybrid && !is_own) settings.table = bootsect::TableKind::gpt;
+  if (is_own && !values.has("boot")) {
+    return fail_option({"table", "hybrid"},
+                       "an ISO image has a partition table of its own for what boots from it",
+                       {{"boot", "isolinux"}, {"table", "gpt"}});
+  }
   if (settings.table) {
     constexpr std::uint32_t kLargeSectorBytes = 4096;
     reader.number("sector-size", {}, settings.sector_bytes);

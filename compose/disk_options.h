@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bootsect/disk.h"
@@ -20,15 +21,18 @@ std::span<const OptionRow> disk_options();
 /// What they say.
 struct DiskSettings {
   std::optional<bootsect::TableKind> table{};  ///< unset: the image is no disk with partitions
+  /// A GPT whose MBR shows partitions, too; with `table` unset, that of an ISO image which boots.
+  bool is_hybrid = false;
   std::uint32_t sector_bytes = bootsect::kUsualSectorBytes;
   std::optional<std::uint64_t> size_bytes{};
   std::optional<std::uint64_t> esp_bytes{};  ///< an EFI system partition of its own; unset: none
   std::optional<Uuid> gpt_id{};              ///< unset: derived
   std::optional<std::uint32_t> mbr_id{};     ///< unset: derived
 };
-/// Of `values` the ones that are about a disk. `has_partitions`: a table is the default.
-/// Errc::usage for what is malformed or contradicts itself.
-Result<DiskSettings> read_disk_options(const OptionValues& values, bool has_partitions);
+/// Of `values` the ones that are about a disk. `format`: that of the image, which may have a table
+/// of its own; "": it consists of partitions, and a table is the default. Errc::usage for what is
+/// malformed or contradicts itself.
+Result<DiskSettings> read_disk_options(const OptionValues& values, std::string_view format);
 
 /// How an image boots.
 struct BootSettings {

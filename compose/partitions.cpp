@@ -71,6 +71,7 @@ std::array<std::byte, 32> seed_of(const std::vector<PartitionDraft>& drafts,
   };
   add(fmt::format("disk {} {} {}", disk.table == bootsect::TableKind::gpt, disk.sector_bytes,
                   disk.size_bytes.value_or(0)));
+  if (disk.is_hybrid) add("hybrid");
   for (const PartitionDraft& draft : drafts) {
     const PartitionSpec& spec = draft.spec;
     add(fmt::format("partition {} {} {} {} {} {}", static_cast<int>(spec.holds), draft.format,
@@ -258,6 +259,7 @@ Result<PlannedPartitions> PartitionPlanner::run() {
   }
   bootsect::DiskOptions options;
   options.table = *disk_.table;
+  options.is_hybrid = disk_.is_hybrid;
   options.sector_bytes = disk_.sector_bytes;
   options.size_bytes = disk_.size_bytes;
   options.ids = request_.identity.ids;
@@ -366,7 +368,9 @@ PartitionSpec whole_disk_partition(const ImageSpec& spec, const DiskSettings& di
 }
 
 Result<void> check_options(const ImageSpec& spec, const FormatRegistry& formats) {
-  const Result<DiskSettings> disk = read_disk_options(spec.options, !spec.partitions.empty());
+  const std::string_view whole =
+      spec.partitions.empty() ? formats.resolve(spec.format, spec.options) : std::string_view();
+  const Result<DiskSettings> disk = read_disk_options(spec.options, whole);
   if (!disk) return propagate(disk);
   const Result<std::optional<BootSettings>> boot = read_boot_options(spec.options);
   if (!boot) return propagate(boot);

@@ -154,7 +154,9 @@ Result<void> Preparation::check() {
     return fail(Errc::usage, "an image needs a source");
   }
   if (Result<void> good = check_sources(spec_.sources); !good) return good;
-  Result<DiskSettings> disk = read_disk_options(spec_.options, has_partitions);
+  const std::string_view whole =
+      has_partitions ? std::string_view() : formats().resolve(spec_.format, spec_.options);
+  Result<DiskSettings> disk = read_disk_options(spec_.options, whole);
   if (!disk) return propagate(disk);
   disk_ = *disk;
   Result<std::optional<BootSettings>> boot = read_boot_options(spec_.options);

@@ -46,6 +46,8 @@ struct PlanRequest {
   std::string last_file{};
   /// The same formats: the image is a multiple of so many bytes; 0: as it comes.
   std::uint64_t align_bytes = 0;
+  /// The same formats: so many bytes behind the volume, which are somebody else's.
+  std::uint64_t tail_bytes = 0;
 };
 
 /// A format with its options set: makes the plan. Errors are those of the format's plan().

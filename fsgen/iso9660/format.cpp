@@ -131,6 +131,7 @@ Result<Planner> configure(std::string_view name, const OptionValues& values) {
       options.boot.catalog = true;
     }
     if (request.align_bytes != 0) options.boot.align_bytes = request.align_bytes;
+    options.boot.tail_bytes = request.tail_bytes;
     return plan(request.tree, options);
   };
 }

@@ -128,6 +128,11 @@ same "$work/hybrid.img" "$work/disk.img"
 contains "$("$MKVIRTFS" inspect "$work/rootfs" --fs=iso --boot=isolinux --append=root=/dev/sr0 --map 0)" \
   "isohybrid's code"
 
+# A hybrid without what UEFI starts is the same image; tests/interop/uefi.sh has the other.
+cp "$work/disk.img" "$work/same.img"
+dump "$work/rootfs" --fs=iso --table=hybrid --boot=isolinux --append=root=/dev/sr0
+same "$work/disk.img" "$work/same.img"
+
 # GRUB: its own partition in a GPT, the last one, unless there is one.
 export XDG_CACHE_HOME=$work/cache
 dump "$work/rootfs" --fs=ext4 --table=gpt --boot=grub --append=quiet
@@ -238,6 +243,11 @@ fails 1 "grub-mkimage.*\(try Debian's package grub-common or --boot-files\)" \
   no "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --boot-files="$work/pieces.d"
 fails 1 "GRUB would give the kernel it's with a backslash before each quote and backslash" \
   no "$work/rootfs" --fs=ext4 --table=mbr --boot=grub --append="quiet it's"
+fails 2 '--table=hybrid: an ISO image has a partition table of its own .*\(try --boot=isolinux or --table=gpt\)' \
+  no "$work/rootfs" --fs=iso --table=hybrid
+fails 2 'an ISO image has a GPT when UEFI starts it' no "$work/rootfs" --fs=iso --table=hybrid --boot=isolinux \
+  --disk-id=11111111-2222-4333-8444-555555555555
+fails 1 'GRUB for BIOS has no place' no "$work/rootfs" --fs=iso --table=hybrid --boot=grub
 fails 2 '--boot=lilo: none of syslinux' no "$work/rootfs" --fs=fat --boot=lilo
 fails 2 '--boot=syslinux,syslinux: SYSLINUX is there twice$' no "$work/rootfs" --fs=fat --boot=syslinux,syslinux
 fails 2 "--boot=isolinux,grub: the first sector has room for the code of one, ISOLINUX's or GRUB's$" \

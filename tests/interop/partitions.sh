@@ -119,6 +119,31 @@ contains "$("$MKVIRTFS" inspect "${four[@]}" --map 512)" 'memory +GPT'
 contains "$("$MKVIRTFS" inspect "${four[@]}" --map 1M)" 'partition 1 .*: boot sector'
 contains "$("$MKVIRTFS" inspect "${four[@]}" --map)" 'partition 2 .*: file /etc/noise'
 
+# A hybrid: the same disk to what knows a GPT, and three of its partitions to what does not.
+"$MKVIRTFS" dump "${four[@]}" --table=hybrid --disk-id=11111111-2222-4333-8444-555555555555 -o "$work/hybrid.img" \
+  >/dev/null
+contains "$(sgdisk -v "$work/hybrid.img")" '^No problems found'
+contains "$(sfdisk --verify "$work/hybrid.img" 2>&1)" '^No errors detected'
+equal "$(starts "$work/hybrid.img")" "$(starts "$work/gpt.img")" "sfdisk's list"
+for list in "sgdisk -p" "parted -sm %s unit s print" "fdisk -l -o Start,End,Type"; do
+  [[ $list == *%s* ]] || list+=' %s'
+  # shellcheck disable=SC2059  # the command has the place of the file
+  for image in hybrid gpt; do $(printf "$list" "$work/$image.img") 2>&1 | grep -E '^ *[0-9]+[: ]' >"$work/$image.list"; done
+  equal "$(wc -l <"$work/hybrid.list")" 4 "lines of $list"
+  same "$work/hybrid.list" "$work/gpt.list"
+done
+contains "$(blkid -p "$work/hybrid.img")" 'PTUUID="11111111-2222-4333-8444-555555555555" PTTYPE="gpt"'
+printf 'p\n' | fdisk -t dos -b 512 "$work/hybrid.img" 2>/dev/null | grep -oE ' ([*] +)?[0-9]+ +[0-9]+ +[0-9]+ +[0-9.]+[KM] +[0-9a-f]+ ' |
+  awk '{print $NF, $1 == "*" ? "active " $2 : $1}' >"$work/shown"
+equal "$(cat "$work/shown")" "ee 1
+ef 2048
+83 133120
+83 active $(starts "$work/hybrid.img" | awk '$1 == 3 {print $2 / 512}')" "what an MBR shows"
+check_part "$work/hybrid.img" 1 fsck.fat -n
+check_part "$work/hybrid.img" 2 e2fsck -fn
+contains "$("$MKVIRTFS" inspect "${four[@]}" --table=hybrid)" 'partition table +hybrid'
+contains "$("$MKVIRTFS" inspect "${four[@]}" --table=hybrid --map 512)" 'hybrid MBR|GPT'
+
 # An MBR of six, by letter and byte and alias; parts outside the table; logical ones.
 # shellcheck disable=SC2054
 six=(--table=mbr --disk-id=cafe0001 --partition "$work/boot,fs=fat16,size=32M,bootable"
@@ -187,7 +212,8 @@ dump() { "$MKVIRTFS" dump -o "$work/no.img" "$@"; }
 fails 2 'beside --partition there is no SOURCE' dump "$work/rootfs" --partition "$work/rootfs"
 fails 2 'partitions need a table \(try --table=gpt or --table=mbr\)' \
   dump --table=none --partition "$work/rootfs"
-fails 2 '--table=hybrid: not yet made' dump --table=hybrid "$work/rootfs"
+fails 2 'an MBR can show none of these partitions.*\(try --table=gpt\)' dump --table=hybrid --partition blank,size=1M,type=bios-boot
+fails 2 '--disk-id=cafe0001: not a UUID' dump --table=hybrid --disk-id=cafe0001 "$work/rootfs"
 fails 2 '^mkvirtfs: --partition=.*/rootfs,name=.*at most 36 units' \
   dump --partition "$work/rootfs,name=0123456789012345678901234567890123456"
 fails 2 '^mkvirtfs: --partition=.*/rootfs,name=x: partitions of an MBR have no names' dump --table=mbr --partition "$work/rootfs,name=x"

@@ -128,27 +128,45 @@ case $2 in
     from_uri
     start_machine 60 "^BOOTED: $(cat "$work/tree/marker") vfat cafe0001-01$" "${disk[@]}"
     ;;
-  cd | cd-signed | stick)
+  hybrid | hybrid-stick)
+    # Both kinds of firmware boot a disk that has a GPT and an MBR: GRUB from a BIOS-boot partition and systemd-boot from
+    # an ESP, or a stick with one partition for SYSLINUX and systemd-boot.
+    two_folders "$1"
+    system='ext4' number=2
+    image=(--partition "$work/esp,fs=fat32,type=esp,size=128M" --partition "$work/tree,fs=ext4" --boot=grub,systemd-boot)
+    [[ $2 == hybrid ]] || system=vfat number=1 image=("$work/tree" --fs=fat32 --boot=syslinux,systemd-boot)
+    start_server "${image[@]}" --table=hybrid --append="$words" -U "$work/sock"
+    id=$(part_uuid $number)
+    contains "$(sgdisk -v "$work/disk.img")" '^No problems found'
+    from_uri
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") $system $id$" "${disk[@]}"
+    keys=bios
+    rm "$work/console"
+    start_machine 60 "^BOOTED: $(cat "$work/tree/marker") $system $id$" "${disk[@]}"
+    ;;
+  cd | cd-signed | stick | stick-hybrid)
     # One image for a BIOS and for UEFI, as CD and as stick. What UEFI starts of it is over 32 MiB. Its kernel knows no
     # CD, so the initrd is what prints.
     make_tree "$1"
     noise 20000000 >"$work/tree/boot/more.img"
-    loader=systemd-boot
+    loader=systemd-boot options=()
+    [[ $2 != stick-hybrid ]] || options=(--table=hybrid)
     [[ $2 != cd-signed ]] || loader=uefi-signed keys=ms
     initrds=()
     for initrd in "$work/tree/boot/"initrd.img-* "$work/tree/boot/more.img"; do
       initrds+=(--initrd="boot/${initrd##*/}")
     done
-    start_server "$work/tree" --fs=iso --boot="isolinux,$loader" --append="$words root=PARTUUID=none" \
-      "${initrds[@]}" -U "$work/sock"
+    start_server "$work/tree" --fs=iso "${options[@]}" --boot="isolinux,$loader" \
+      --append="$words root=PARTUUID=none" "${initrds[@]}" -U "$work/sock"
     nbdcopy "$uri" "$work/disk.img"
     xorriso -indev "stdio:$work/disk.img" -report_el_torito plain >"$work/report" 2>&1
     contains "$(cat "$work/report")" '^El Torito boot img : +2 +UEFI +y +none'
     from_uri
-    [[ $2 == stick ]] || disk=(-drive "file=$uri,format=raw,if=none,id=cd,media=cdrom,readonly=on"
+    [[ $2 != stick-hybrid ]] || contains "$(sgdisk -v "$work/disk.img")" '^No problems found'
+    [[ $2 == stick* ]] || disk=(-drive "file=$uri,format=raw,if=none,id=cd,media=cdrom,readonly=on"
       -device "ide-cd,drive=cd")
     start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
-    [[ $2 == stick ]] || exit 0
+    [[ $2 == stick* ]] || exit 0
     keys=bios
     rm "$work/console"
     start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
