@@ -72,6 +72,17 @@ run 0 1 "a file with checks of its own, which the base does not name" \
   --test-checks='-*,modernize-use-nullptr' --tests b.cpp
 says '^clang-tidy: 1 files checked, 0 known to be clean, 2 the same'
 
+rm -rf build/tidy-cache
+mkdir sub && echo 'inline int *zero() { return 0; }' >sub/in.h && sed -i '1i #if 0\n#include "sub/in.h"\n#endif' h.h
+run 0 1 "a header of a header, which the preprocessor leaves out"
+sed -i 's/^#if 0/#if 1/' h.h && run 1 1 "a fault in a header of a header"
+says 'sub/in.h:1:.*modernize-use-nullptr'
+git checkout -q h.h && rm -r sub
+printf '%s\n' '#define NAME "h.h"' '#include NAME' 'int c(int n) { return twice(n); }' >b.cpp
+git commit -qam 'a macro names a header' && sed -i "s/^commit .*/commit $(git rev-parse HEAD)/" base
+run 0 1 "a header that a macro names: nobody knows what differs"
+git checkout -q base && git reset -q --hard HEAD~1
+
 null='int f(int *p) { if (p == nullptr) { return *p; } return 0; }'
 echo "$null" >>a.cpp
 run 1 1 "a fault for the analyzer in a changed file"
@@ -130,4 +141,25 @@ git checkout -q base
 echo 'int *zero() { return 0; }' >c.cpp
 run 1 2 "a file that is neither compiled nor known to git" --tests c.cpp
 says 'c.cpp:1:.*modernize-use-nullptr'
+
+# Headers alone: CMake makes a file for each, in the build folder.
+git reset -q --hard && git clean -qfd
+mkdir -p build/alone && for header in g h; do echo "#include \"$header.h\"" >build/alone/$header.h.cxx; done
+echo 'int g(int n);' >g.h
+printf '[%s,\n%s]\n' \
+  "{\"directory\": \"$PWD/build\", \"file\": \"$PWD/build/alone/g.h.cxx\", \"command\": \"clang++-19 -I.. -c $PWD/build/alone/g.h.cxx -o g.o\"}" \
+  "{\"directory\": \"$PWD/build\", \"file\": \"$PWD/build/alone/h.h.cxx\", \"command\": \"clang++-19 -I.. -c $PWD/build/alone/h.h.cxx -o h.o\"}" \
+  >build/compile_commands.json
+headers() {
+  local wanted=$1 what=$2 listed
+  listed=$("$tidy" --list-headers --build build --base-file base | tr '\n' ' ')
+  [[ $listed == "$wanted" ]] || fail "$what: '$listed', not '$wanted'"
+}
+rm base && headers "g.o h.o " "headers without a base"
+git add . && git commit -qm headers
+"$tidy" --write-base --build build --base-file base --house >/dev/null
+git add . && git commit -qm 'a base by --write-base'
+headers "" "no header differs"
+echo >>h.h && headers "h.o " "a header that differs"
+sed -i 's/-I\.\./-I.. -DNEW/' build/compile_commands.json && headers "g.o h.o " "headers with other flags"
 echo "tidy: no planted fault was lost"
