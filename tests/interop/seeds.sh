@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Seeds: volumes from which a program configures a machine, of directories, of links as Kubernetes
+# seeds.sh UNPACKED-DIR: volumes from which a program configures a machine, of directories, of links as Kubernetes
 # makes them, and of files that lie in no directory.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/lib.sh"
@@ -47,6 +47,25 @@ autounattend autounattend.xml - -
 proxmox answer.toml PROXMOX-AIS PROXMOX-AIS
 END
 isoinfo -J -x '/autounattend.xml;1' -i "$work/autounattend.iso" | grep -q 'of autounattend' || fail "Windows sees no file"
+
+# cloud-init's own detector, in a root directory of its own: it asks blkid for the disks, and gets this one.
+detector=$("$here/fetch-unpacked" cloud-init usr/lib/cloud-init/ds-identify "$1")
+machine=$work/machine
+mkdir -p "$machine"/{sys/class/{dmi/id,block},proc/1,etc/cloud,var/lib/cloud,dev/disk} "$work/judge"
+for file in proc/cmdline proc/1/cmdline proc/1/environ proc/uptime; do echo 0 >"$machine/$file"; done
+printf '#!/bin/sh\nexec %s -p -o export "$SEED"\n' "$(command -v blkid)" >"$work/judge/blkid"
+printf '#!/bin/sh\necho kvm\n' >"$work/judge/systemd-detect-virt"
+chmod +x "$work/judge"/*
+source_of() {
+  rm -rf "$machine/run" && mkdir "$machine/run"
+  SEED=$1 PATH=$work/judge:$PATH PATH_ROOT=$machine DI_LOG=$work/log sh "$detector" --force || true
+  sed -n 's/^ *datasource_list: //p' "$machine/run/cloud-init/cloud.cfg"
+}
+equal "$(source_of "$work/cm.iso")" '[ NoCloud, None ]' "ds-identify: cidata on iso"
+equal "$(source_of "$work/cm.img")" '[ NoCloud, None ]' "ds-identify: cidata on fat"
+equal "$(source_of "$work/config-drive.iso")" '[ ConfigDrive, None ]' "ds-identify: config-drive on iso"
+equal "$(source_of "$work/config-drive.fat")" '[ ConfigDrive, None ]' "ds-identify: config-drive on fat"
+equal "$(source_of "$work/oemdrv.iso")" '[  ]' "ds-identify: no seed for cloud-init"
 
 # The same input, the same image; another time stamp only with SOURCE_DATE_EPOCH.
 seed() { printf '%s' "$1" | "$MKVIRTFS" dump --preset=cidata --file user-data=- --file meta-data=/dev/null -o - 2>/dev/null; }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# uefi.sh BOOTCTL-DIR: what UEFI starts, without booting it (that is vm/uefi_test.sh): where the files are, what a
+# uefi.sh UNPACKED-DIR: what UEFI starts, without booting it (that is vm/uefi_test.sh): where the files are, what a
 # unified kernel image is made of by other tools' account, and what is refused.
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/lib.sh"
@@ -101,7 +101,7 @@ equal "$(section .initrd | tr '\0' '-')" 'microcode---an initrd---'
 section .linux | head -c "$(stat -c %s "$work/rootfs/boot/vmlinuz-6.1.0-10-amd64")" >"$work/taken"
 same "$work/taken" "$work/rootfs/boot/vmlinuz-6.1.0-10-amd64"
 contains "$(sbverify --list "$work/uki.efi" 2>&1)" 'No signature table present'
-bootctl=$("$here/fetch-bootctl" "$1")
+bootctl=$("$here/fetch-unpacked" systemd-boot usr/bin/bootctl "$1")
 if may_mount; then
   "${with_own_mounts[@]}" sh -c 'mount -t tmpfs none "$1" && mkdir -p "$1/EFI/Linux" && cp "$2" "$1/EFI/Linux" &&
     SYSTEMD_RELAX_ESP_CHECKS=1 "$3" --esp-path="$1" --json=short list' sh "$work/empty" "$work/uki.efi" "$bootctl" \
