@@ -655,6 +655,42 @@ def bench_iso():
         f"{peaks['theirs'] / 1e6:.0f} MB", f"{ratio:.2f}x", "<= 0.5x", ratio <= 0.5)
 
 
+def bench_erofs():
+    """Ready and memory beside our ext4; dumps and sizes beside mkfs.erofs without compression."""
+    tree = linux_source()
+    peaks = {}
+
+    def ready_as(fs):
+        elapsed, peak = ready(lambda socket: [MKVIRTFS, "serve", tree, f"--fs={fs}", "-U", socket])
+        peaks[fs] = max(peaks.get(fs, 0), peak)
+        return elapsed
+
+    ours, theirs = paired(5, lambda: ready_as("erofs"), lambda: ready_as("ext4"))
+    within("EROFS, linux-source: ready", ours, "our ext4", theirs, 1.0)
+    relation = peaks["erofs"] / peaks["ext4"]
+    row("EROFS, linux-source: peak memory", f"{peaks['erofs'] / 1e6:.0f} MB", "our ext4",
+        f"{peaks['ext4'] / 1e6:.0f} MB", f"{relation:.2f}x", "<= 1.0x", relation <= 1.0)
+
+    with scratch() as place:
+        def dumped(who, *command):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/{who}")
+            os.sync()
+            return seconds_and_peak(*command)[0]
+
+        def dump(*options):
+            return dumped("ours", MKVIRTFS, "dump", tree, "--fs=erofs", *options, "-o", f"{place}/ours")
+
+        ours, theirs = paired(3, dump,
+                              lambda: dumped("theirs", "mkfs.erofs", "--quiet", f"{place}/theirs", tree))
+        faster("EROFS, linux-source: dump", ours, "mkfs.erofs", theirs, 2.0)
+        dump("--tail-packing")
+        sizes = {who: os.stat(f"{place}/{who}").st_size for who in ("ours", "theirs")}
+        relation = sizes["ours"] / sizes["theirs"]
+        row("EROFS, linux-source: size with --tail-packing", f"{sizes['ours'] / 1e6:.1f} MB", "mkfs.erofs",
+            f"{sizes['theirs'] / 1e6:.1f} MB", f"{relation:.4f}x", "<= 1.01x", relation <= 1.01)
+
+
 def linux_archive(suffix, *compressor):
     """linux-source as a tar, packed once for all runs, and in the page cache."""
     directory = DATA / "archives"
@@ -828,8 +864,8 @@ def bench_boot():
 
 BENCHES = {"ready": bench_ready, "flat": bench_flat, "million": bench_million, "large": bench_large,
            "reads": bench_reads, "core": bench_core, "tls": bench_tls, "dump": bench_dump,
-           "fat": bench_fat, "iso": bench_iso, "overlay": bench_overlay, "archive": bench_archive,
-           "boot": bench_boot}
+           "fat": bench_fat, "iso": bench_iso, "erofs": bench_erofs, "overlay": bench_overlay,
+           "archive": bench_archive, "boot": bench_boot}
 
 
 def main():
