@@ -151,7 +151,7 @@ void ErofsImage::derived_from(Range range, ContentRangeSink& sink) const {
 std::string ErofsImage::describe_inodes(std::uint64_t offset) const {
   const std::uint32_t bytes = volume_->block_bytes();
   const Range block{round_down<std::uint64_t>(offset, bytes), bytes};
-  const std::span<const NodeNo> nodes = volume_->inodes.nodes_in(block);
+  const std::vector<NodeNo> nodes = volume_->inodes.nodes_in(block);
   for (const NodeNo no : nodes) {
     if (volume_->inodes.offset_of(no) < block.offset) continue;
     return fmt::format("inodes, from that of /{} on", tree().path(no));

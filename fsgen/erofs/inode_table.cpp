@@ -4,13 +4,15 @@
 // blocks end with gaps, and each inode goes to the smallest gap that has room for it, or else to a
 // new block. Gaps are kept by their length, which is counted in slots: there are a few hundred
 // lengths, whatever the number of blocks.
+//
+// Most nodes stand in the block that was taken last. So the node for which each block was taken
+// leads to those that may stand in it, and only the others are kept.
 #include "fsgen/erofs/inode_table.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
-#include <numeric>
+#include <cstddef>
 #include <optional>
 #include <set>
 
@@ -61,6 +63,7 @@ Result<InodeTable> InodeTable::make(const SourceTree& tree, std::uint64_t first_
   const std::uint32_t slots_a_block = block_bytes / kSlotBytes;
   InodeTable table;
   table.begin_bytes_ = first_byte;
+  table.block_bytes_ = block_bytes;
   table.slots_.reserve(tree.node_count());
   Gaps gaps(slots_a_block);
   std::uint64_t end_slot = first_byte / kSlotBytes;  // of all blocks
@@ -69,6 +72,7 @@ Result<InodeTable> InodeTable::make(const SourceTree& tree, std::uint64_t first_
     if (slots <= slots_a_block) {
       if (const std::optional<std::uint64_t> slot = gaps.take(slots)) {
         table.slots_.push_back(static_cast<std::uint32_t>(*slot));
+        if (*slot + slots_a_block < end_slot) table.in_gaps_.push_back(no);
         continue;
       }
     }
@@ -82,21 +86,39 @@ Result<InodeTable> InodeTable::make(const SourceTree& tree, std::uint64_t first_
     table.slots_.push_back(static_cast<std::uint32_t>(end_slot));
     gaps.add(end_slot + slots);
     end_slot = round_up<std::uint64_t>(end_slot + slots, slots_a_block);
+    table.first_.resize((end_slot * kSlotBytes - first_byte) / block_bytes, no);
   }
   table.end_bytes_ = end_slot * kSlotBytes;
-  table.order_.reserve(tree.node_count());
-  for (NodeNo no; no < tree.node_count(); ++no) table.order_.push_back(no);
-  const auto slot = [&](NodeNo no) { return table.slots_[no]; };
-  if (!std::ranges::is_sorted(table.order_, {}, slot)) std::ranges::sort(table.order_, {}, slot);
+  table.first_.shrink_to_fit();
+  table.in_gaps_.shrink_to_fit();
+  std::ranges::sort(table.in_gaps_, {}, [&](NodeNo no) { return table.slots_[no]; });
   return table;
 }
 
-std::span<const NodeNo> InodeTable::nodes_in(Range range) const noexcept {
+std::vector<NodeNo> InodeTable::nodes_in(Range range) const {
   const auto offset = [&](NodeNo no) { return offset_of(no); };
-  auto first = std::ranges::upper_bound(order_, range.offset, {}, offset);
-  if (first != order_.begin()) --first;
-  const auto last = std::ranges::lower_bound(order_, range.end(), {}, offset);
-  return first < last ? std::span(first, last) : std::span<const NodeNo>();
+  std::vector<NodeNo> nodes;
+  const std::uint64_t first_block = (range.offset - begin_bytes_) / block_bytes_;
+  const std::uint64_t end_block = ceil_div<std::uint64_t>(range.end() - begin_bytes_, block_bytes_);
+  for (std::uint64_t block = first_block; block < end_block; ++block) {
+    const std::uint64_t begin = begin_bytes_ + block * block_bytes_;
+    const std::size_t before = nodes.size();
+    // The first one may have begun in an earlier block, and is known from there then.
+    NodeNo no = first_[block];
+    if (nodes.empty() || nodes.back() != no) nodes.push_back(no);
+    const NodeNo next = block + 1 < first_.size()
+                            ? first_[block + 1]
+                            : NodeNo{static_cast<std::uint32_t>(slots_.size())};
+    for (++no; no < next; ++no) {
+      if (offset(no) >= begin && offset(no) < begin + block_bytes_) nodes.push_back(no);
+    }
+    auto in_gap = std::ranges::lower_bound(in_gaps_, begin, {}, offset);
+    for (; in_gap != in_gaps_.end() && offset(*in_gap) < begin + block_bytes_; ++in_gap) {
+      nodes.push_back(*in_gap);
+    }
+    std::ranges::sort(nodes.begin() + static_cast<std::ptrdiff_t>(before), nodes.end(), {}, offset);
+  }
+  return nodes;
 }
 
 }  // namespace mkvirtfs::erofs

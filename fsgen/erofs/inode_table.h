@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <vector>
 
 #include "block/extent.h"
@@ -14,7 +13,8 @@
 namespace mkvirtfs::erofs {
 
 /// Where each inode stands with what follows it: extended attributes, a map of chunks, bytes of its
-/// file. Keeps 8 bytes a node. Immutable.
+/// file. Keeps 4 bytes a node, 4 a block, and 4 for each node that stands in an earlier block than
+/// the node before it. Immutable.
 class InodeTable {
  public:
   /// None.
@@ -31,9 +31,9 @@ class InodeTable {
   std::uint64_t offset_of(NodeNo no) const noexcept {
     return std::uint64_t{slots_[no]} * kSlotBytes;
   }
-  /// The nodes whose inodes stand in `range` of the image, as they stand; the first may begin, and
-  /// end, before it.
-  std::span<const NodeNo> nodes_in(Range range) const noexcept;
+  /// The nodes whose inodes, with what follows them, may stand in `range` of the image, as they
+  /// stand: those of all blocks of which it has a part.
+  std::vector<NodeNo> nodes_in(Range range) const;
 
   std::uint64_t begin_bytes() const noexcept { return begin_bytes_; }
   /// A multiple of the block size.
@@ -41,7 +41,9 @@ class InodeTable {
 
  private:
   std::vector<std::uint32_t> slots_;  // by node
-  std::vector<NodeNo> order_;         // sorted by slot
+  std::vector<NodeNo> first_;         // by block: the node for which it was taken
+  std::vector<NodeNo> in_gaps_;       // nodes that went to blocks before the last, sorted by slot
+  std::uint32_t block_bytes_ = 0;
   std::uint64_t begin_bytes_ = 0;
   std::uint64_t end_bytes_ = 0;
 };
