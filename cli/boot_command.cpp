@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/filesystem/operations.hpp>
 #include <csignal>
 #include <memory>
@@ -15,38 +16,35 @@
 #include <vector>
 
 #include "cli/boot_kernel.h"
+#include "cli/boot_options.h"
 #include "cli/command.h"
-#include "cli/command_image.h"
 #include "cli/error_text.h"
-#include "cli/image_options.h"
-#include "cli/kept_places.h"
 #include "cli/overlay_options.h"
 #include "cli/private_directory.h"
 #include "cli/program_path.h"
 #include "cli/program_resources.h"
 #include "cli/running_machine.h"
 #include "cli/running_server.h"
-#include "cli/source_options.h"
 #include "cli/stop_watcher.h"
 #include "cli/terminal.h"
 #include "compose/prepare.h"
 #include "exports/export_tree.h"
+#include "exports/overlay_exports.h"
 #include "support/log.h"
-#include "support/text.h"
 #include "vm/accelerator.h"
+#include "vm/firmware.h"
 #include "vm/machine.h"
 
 namespace mkvirtfs::cli {
 namespace {
 
-constexpr const char* kGroup = "Machine";
 /// As docker has it: below it are the statuses of what ran in the guest.
 constexpr int kOwnFailure = 125;
 constexpr int kLeft = 128 + SIGINT;
 constexpr const char* kQemu = "qemu-system-x86_64";
 constexpr const char* kQemuPackage = "qemu-system-x86";
-constexpr std::string_view kDefaultFormat = "ext4";
-constexpr std::string_view kDefaultFree = "1G";
+/// Of an overlay that stays, beside it: what firmware keeps.
+constexpr const char* kVariablesSuffix = ".uefi-vars";
 
 /// Whether the command line has a word that is `name`, or begins with it where it ends with '='.
 bool has_word(std::string_view words, std::string_view name) {
@@ -59,166 +57,8 @@ bool has_word(std::string_view words, std::string_view name) {
   return false;
 }
 
-/// The format of an image of one file system; nullptr for a name that there is not.
-const Format* format_of(const FormatRegistry& formats, const ImageSpec& spec) {
-  return formats.find(formats.resolve(spec.format, spec.options));
-}
-
-bool has_option(const FormatRegistry& formats, const ImageSpec& spec, std::string_view name) {
-  const Format* const format = format_of(formats, spec);
-  return std::ranges::any_of(formats.options(), [&](const FormatRegistry::Option& option) {
-    return option.row.name == name &&
-           std::ranges::find(option.formats, format) != option.formats.end();
-  });
-}
-
-/// Whether KVM is to blame for the end.
-bool has_never_run(const MachineEnd& end) noexcept {
-  return end.how == MachineEnd::How::not_started || end.how == MachineEnd::How::internal_error ||
-         (end.how == MachineEnd::How::failed && !end.has_console_output);
-}
-
-int print_machine(const vm::Machine& machine, const Streams& streams) {
-  std::vector<std::string> words = vm::qemu_arguments(machine);
-  words.insert(words.begin(), kQemu);
-  return print(streams.out, vm::shell_line(words) + "\n") ? 0 : kOwnFailure;
-}
-
-class Boot final : public Command {
- public:
-  Boot(OptionSet& options, const FormatRegistry& formats);
-  Result<int> run(const Streams& streams) override;
-  int failure_status(Errc) const noexcept override { return kOwnFailure; }
-
- private:
-  /// What the command line says, checked.
-  struct Line {
-    ImageSpec image;
-    KernelWish kernel;
-    std::string append;
-    std::uint64_t memory_bytes = 0;
-    std::string qemu;
-    bool is_read_only = false;
-  };
-  Result<Line> read_command_line() const;
-  Result<ImageSpec> read_image() const;
-  Result<std::string> find_qemu() const;
-  std::string command_line(const Line& line, vm::Accelerator accelerator) const;
-
-  /// The disk: the image, or an overlay over it.
-  Result<std::shared_ptr<ExportTree>> make_exports(const Line& line, const PreparedImage& prepared,
-                                                   LogSink& log) const;
-  vm::AcceleratorChoice choose(const std::string& failure_file, LogSink& log) const;
-  /// From the image to the exit status.
-  Result<int> boot(const Line& line, const PreparedImage& prepared, const Streams& streams,
-                   LogSink& log) const;
-  /// One machine, with an overlay of its own.
-  Result<MachineEnd> run_once(const Line& line, const PreparedImage& prepared,
-                              const MachineSetting& setting, LogSink& log) const;
-  static Result<int> status_of(const MachineEnd& end);
-
-  SourceOptions source_;
-  ImageOptions image_;
-  std::string memory_ = "1G";
-  unsigned cpus_ = 1;
-  std::string accelerator_ = "auto";
-  std::string keep_;
-  bool prints_ = false;
-};
-
-Boot::Boot(OptionSet& options, const FormatRegistry& formats) : Command(options), image_(formats) {
-  source_.add_to(options);
-  options.add_value("-m,--memory", memory_, "SIZE", "Its memory (default: 1G)").group(kGroup);
-  options.add_value("--cpus", cpus_, "N", "Its processors (default: 1)")
-      .in_range(1, 255)
-      .group(kGroup);
-  options
-      .add_value("--accel", accelerator_, "HOW",
-                 "kvm, tcg (QEMU's translator), or auto (default):\nkvm where it works")
-      .one_of({"auto", "kvm", "tcg"})
-      .group(kGroup);
-  options
-      .add_value("--keep", keep_, "OVERLAY",
-                 "Keep what the guest writes in this file, and go\non with it the next time "
-                 "(default: forget it)")
-      .group(kGroup);
-  options.add_flag("--print", prints_, "Print QEMU's command line, and stop").group(kGroup);
-  image_.add_to(options);
-}
-
-Result<std::string> Boot::find_qemu() const {
-  std::optional<std::string> path = find_program(kQemu);
-  if (path) return *std::move(path);
-  return fail(
-      Errc::unsupported,
-      fmt::format("{} runs the machine, and is not installed (package {})", kQemu, kQemuPackage));
-}
-
-Result<ImageSpec> Boot::read_image() const {
-  const Result<std::vector<PlacedSource>> words = source_.words();
-  if (!words) return propagate(words);
-  Result<ImageSpec> spec = command_image(source_, *words, image_);
-  if (!spec) return spec;
-  for (const char* option : {"table", "partition", "esp", "boot"}) {
-    if (!image_.values().has(option)) continue;
-    return fail(
-        Errc::unsupported,
-        fmt::format("--{}: QEMU loads the kernel itself, and the disk is one file system", option));
-  }
-  for (const char* option : {"kernel", "initrd", "append"}) spec->options.remove(option);
-  // What a system writes to.
-  const FormatRegistry& formats = image_.formats();
-  const bool is_named =
-      !spec->format.empty() || formats.resolve("", spec->options) != formats.default_name();
-  if (!is_named) spec->format = kDefaultFormat;
-  if (has_option(formats, *spec, "free") && !spec->options.has("size") &&
-      !spec->options.has("free")) {
-    spec->options.add("free", std::string(kDefaultFree));
-  }
-  spec->keep_base = !keep_.empty();
-  if (spec->keep_base) {
-    spec->given_options =
-        given_options(source_.values(), spec->format, spec->options, image_.formats());
-    const std::vector<KeptPlace> places = {{"--keep", keep_}};
-    if (Result<void> outside = check_outside_source(all_sources(*spec), places); !outside) {
-      return propagate(outside);
-    }
-  }
-  return spec;
-}
-
-Result<Boot::Line> Boot::read_command_line() const {
-  Line line;
-  const std::optional<std::uint64_t> memory_bytes = parse_size(memory_);
-  constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20;
-  if (!memory_bytes || *memory_bytes < kMebibyte || *memory_bytes % kMebibyte != 0) {
-    return fail(Errc::usage, fmt::format("--memory={} is not a size in whole MiB (1G)", memory_));
-  }
-  line.memory_bytes = *memory_bytes;
-  boost::system::error_code ignored;
-  if (keep_.ends_with('/') || boost::filesystem::is_directory(keep_, ignored)) {
-    return fail(Errc::usage, fmt::format("--keep={} is a directory, not a file", keep_));
-  }
-  Result<ImageSpec> image = read_image();
-  if (!image) return propagate(image);
-  line.image = *std::move(image);
-  const OptionValues values = image_.values();
-  if (const std::string* kernel = values.find("kernel")) line.kernel.kernel = *kernel;
-  for (const std::string& initrd : values.all("initrd")) line.kernel.initrds.push_back(initrd);
-  if (const std::string* append = values.find("append")) line.append = *append;
-  const Format* const format = format_of(image_.formats(), line.image);
-  line.is_read_only = format != nullptr && format->read_only;
-  if (line.is_read_only && !keep_.empty()) {
-    return fail(Errc::usage,
-                fmt::format("--keep={}: no system writes to {}", keep_, line.image.format));
-  }
-  Result<std::string> qemu = find_qemu();
-  if (!qemu) return propagate(qemu);
-  line.qemu = *std::move(qemu);
-  return line;
-}
-
-std::string Boot::command_line(const Line& line, vm::Accelerator accelerator) const {
+/// What the kernel is told.
+std::string command_line(const BootLine& line, vm::Accelerator accelerator) {
   std::vector<std::string> words;
   if (!has_word(line.append, "root=")) words.emplace_back("root=/dev/vda");
   if (!has_word(line.append, "ro") && !has_word(line.append, "rw")) {
@@ -231,34 +71,13 @@ std::string Boot::command_line(const Line& line, vm::Accelerator accelerator) co
   return fmt::format("{}", fmt::join(words, " "));
 }
 
-Result<std::shared_ptr<ExportTree>> Boot::make_exports(const Line& line,
-                                                       const PreparedImage& prepared,
-                                                       LogSink& log) const {
-  auto below = make_single_export(prepared.device);
-  if (!below || line.is_read_only) return below;
-  OverlayOptions overlay;
-  // A name alone may be a word that says another place.
-  const bool is_bare = !keep_.empty() && keep_.find('/') == std::string::npos;
-  overlay.set_writable(is_bare ? "./" + keep_ : keep_);
-  auto made = overlay.make_exports(*std::move(below), log);
-  if (!made) return propagate(made);
-  // A fault of the file is reported before QEMU starts.
-  if (const Result<Export> opened = (*made)->open(""); !opened) return propagate(opened);
-  return std::shared_ptr<ExportTree>(*std::move(made));
+/// Whether KVM is to blame for the end.
+bool has_never_run(const MachineEnd& end) noexcept {
+  return end.how == MachineEnd::How::not_started || end.how == MachineEnd::How::internal_error ||
+         (end.how == MachineEnd::How::failed && !end.has_console_output);
 }
 
-vm::AcceleratorChoice Boot::choose(const std::string& failure_file, LogSink& log) const {
-  vm::AcceleratorWish wish = vm::AcceleratorWish::automatic;
-  if (accelerator_ == "kvm") wish = vm::AcceleratorWish::kvm;
-  if (accelerator_ == "tcg") wish = vm::AcceleratorWish::tcg;
-  vm::AcceleratorChoice choice = vm::choose_accelerator(wish, vm::look_at_kvm(failure_file));
-  if (!choice.reason.empty()) {
-    log.write(LogLevel::info, fmt::format("the machine is emulated (TCG): {}", choice.reason));
-  }
-  return choice;
-}
-
-Result<int> Boot::status_of(const MachineEnd& end) {
+Result<int> status_of(const MachineEnd& end) {
   switch (end.how) {
     case MachineEnd::How::powered_off:
       return 0;
@@ -276,66 +95,202 @@ Result<int> Boot::status_of(const MachineEnd& end) {
   return fail(Errc::io, "the machine did not start", {{"accel", "tcg"}});
 }
 
-Result<int> Boot::boot(const Line& line, const PreparedImage& prepared, const Streams& streams,
-                       LogSink& log) const {
-  const BlockedSignals signals{SIGTERM, SIGINT, SIGHUP};
-  const Result<PrivateDirectory> directory = PrivateDirectory::create();
-  if (!directory) return propagate(directory);
-  Result<vm::DirectKernel> direct = take_kernel(prepared, line.kernel, *directory);
-  if (!direct) return propagate(direct);
-  const std::string cache = program_resources(log, image_.formats()).index_directory;
-  const std::string failure_file = cache.empty() ? "" : cache + "/kvm-failed";
-  vm::AcceleratorChoice choice = choose(failure_file, log);
+int print_machine(const vm::Machine& machine, const Streams& streams) {
+  std::vector<std::string> words = vm::qemu_arguments(machine);
+  words.insert(words.begin(), kQemu);
+  return print(streams.out, vm::shell_line(words) + "\n") ? 0 : kOwnFailure;
+}
 
-  MachineSetting setting(signals, streams);
-  setting.qemu = line.qemu;
-  setting.input = STDIN_FILENO;
-  vm::Machine& machine = setting.machine;
-  machine.memory_bytes = line.memory_bytes;
-  machine.cpus = cpus_;
-  machine.disk_socket = directory->path_of("disk");
-  machine.disk_is_read_only = line.is_read_only;
-  machine.direct = *std::move(direct);
+/// A later directory has the last word.
+std::vector<std::string> firmware_directories() {
+  std::vector<std::string> directories{"/usr/share/qemu/firmware", "/etc/qemu/firmware"};
+  const std::string settings = environment("XDG_CONFIG_HOME").value_or("");
+  const std::string home = environment("HOME").value_or("");
+  if (settings.starts_with('/')) {
+    directories.push_back(settings + "/qemu/firmware");
+  } else if (home.starts_with('/')) {
+    directories.push_back(home + "/.config/qemu/firmware");
+  }
+  return directories;
+}
+
+/// A machine with what stays the same when it is started again.
+class BootedMachine {
+ public:
+  /// What is referred to outlives it.
+  BootedMachine(const BootLine& line, const PreparedImage& prepared, const Streams& streams,
+                LogSink& log)
+      : line_(line), prepared_(prepared), log_(log), setting_(signals_, streams) {}
+
+  /// Finds all that it needs on this host.
+  Result<void> set_up();
+  /// From the first start to the exit status; `failure_file` is that of vm::remember_failure().
+  Result<int> run(const std::string& failure_file);
+
+ private:
+  Result<void> find_start();
+  Result<void> find_flash(vm::FirmwareKind kind);
+  /// The disk: the image, or an overlay over it, which is null for a disk that nobody writes.
+  struct Disk {
+    std::shared_ptr<ExportTree> exports;
+    std::shared_ptr<OverlayExports> overlay;
+  };
+  Result<Disk> make_disk() const;
+  /// One start, with an overlay of its own.
+  Result<MachineEnd> run_once();
+  vm::AcceleratorChoice choose(const std::string& failure_file) const;
+  std::string kept_variables() const { return line_.keep + kVariablesSuffix; }
+
+  const BootLine& line_;
+  const PreparedImage& prepared_;
+  LogSink& log_;
+  const BlockedSignals signals_{SIGTERM, SIGINT, SIGHUP};
+  std::optional<PrivateDirectory> directory_;
+  MachineSetting setting_;
+  bool is_kept_anew_ = false;  // the overlay that stays was not there before
+};
+
+Result<void> BootedMachine::set_up() {
+  std::optional<std::string> qemu = find_program(kQemu);
+  if (!qemu) {
+    return fail(
+        Errc::unsupported,
+        fmt::format("{} runs the machine, and is not installed (package {})", kQemu, kQemuPackage));
+  }
+  Result<PrivateDirectory> directory = PrivateDirectory::create();
+  if (!directory) return propagate(directory);
+  directory_.emplace(*std::move(directory));
+  setting_.qemu = *std::move(qemu);
+  setting_.input = STDIN_FILENO;
+  vm::Machine& machine = setting_.machine;
+  machine.memory_bytes = line_.memory_bytes;
+  machine.cpus = line_.cpus;
+  machine.disk_socket = directory_->path_of("disk");
+  machine.disk_is_read_only = line_.is_read_only;
+  machine.disk_block_bytes =
+      std::max(machine.disk_block_bytes, prepared_.device->geometry().minimum_block_bytes);
   boost::system::error_code ignored;
-  const bool was_kept = !keep_.empty() && boost::filesystem::exists(keep_, ignored);
+  is_kept_anew_ = !line_.keep.empty() && !boost::filesystem::exists(line_.keep, ignored);
+  return find_start();
+}
+
+Result<void> BootedMachine::find_start() {
+  if (!line_.firmware) {
+    Result<vm::DirectKernel> direct = take_kernel(prepared_, line_.kernel, *directory_);
+    if (!direct) return propagate(direct);
+    setting_.machine.direct = *std::move(direct);
+    return {};
+  }
+  return *line_.firmware == vm::FirmwareKind::bios ? Result<void>() : find_flash(*line_.firmware);
+}
+
+Result<void> BootedMachine::find_flash(vm::FirmwareKind kind) {
+  const Result<vm::UefiFirmware> firmware = vm::find_firmware(kind, firmware_directories());
+  if (!firmware) return propagate(firmware);
+  vm::Flash flash{firmware->code, directory_->path_of("uefi-vars"), firmware->is_secure};
+  boost::system::error_code failure;
+  const bool stays = !line_.keep.empty();
+  if (stays) flash.variables = kept_variables();
+  if (!stays || !boost::filesystem::exists(flash.variables, failure)) {
+    boost::filesystem::copy_file(firmware->variables, flash.variables, failure);
+    if (failure) {
+      return fail_errno(Errc::io, failure.value(),
+                        fmt::format("copy {} to {}", firmware->variables, flash.variables));
+    }
+    // Its template is read-only to most users.
+    boost::filesystem::permissions(
+        flash.variables, boost::filesystem::owner_read | boost::filesystem::owner_write, failure);
+  }
+  setting_.machine.flash = std::move(flash);
+  return {};
+}
+
+Result<BootedMachine::Disk> BootedMachine::make_disk() const {
+  auto below = make_single_export(prepared_.device);
+  if (!below) return propagate(below);
+  if (line_.is_read_only) return Disk{*std::move(below), nullptr};
+  OverlayOptions overlay;
+  // A name alone may be a word that says another place.
+  const bool is_bare = !line_.keep.empty() && line_.keep.find('/') == std::string::npos;
+  overlay.set_writable(is_bare ? "./" + line_.keep : line_.keep);
+  auto made = overlay.make_exports(*std::move(below), log_);
+  if (!made) return propagate(made);
+  // A fault of the file is reported before QEMU starts.
+  if (const Result<Export> opened = (*made)->open(""); !opened) return propagate(opened);
+  return Disk{*made, *made};
+}
+
+vm::AcceleratorChoice BootedMachine::choose(const std::string& failure_file) const {
+  vm::AcceleratorChoice choice =
+      vm::choose_accelerator(line_.accelerator, vm::look_at_kvm(failure_file));
+  if (!choice.reason.empty()) {
+    log_.write(LogLevel::info, fmt::format("the machine is emulated (TCG): {}", choice.reason));
+  }
+  return choice;
+}
+
+Result<MachineEnd> BootedMachine::run_once() {
+  const Result<Disk> disk = make_disk();
+  if (!disk) return propagate(disk);
+  const auto server = RunningServer::start(disk->exports, setting_.machine.disk_socket, log_);
+  if (!server) return propagate(server);
+  const RawTerminal terminal(setting_.input);
+  if (terminal.is_terminal()) log_.write(LogLevel::info, "Ctrl-A X leaves the machine");
+  Result<MachineEnd> end = run_machine(setting_, **server);
+  // A machine that was left has not written everything to its disk, but what it has written stays.
+  if (end && disk->overlay) {
+    if (Result<void> flushed = disk->overlay->flush(); !flushed) return propagate(flushed);
+  }
+  return end;
+}
+
+Result<int> BootedMachine::run(const std::string& failure_file) {
+  vm::Machine& machine = setting_.machine;
+  vm::AcceleratorChoice choice = choose(failure_file);
   while (true) {
     machine.accelerator = choice.accelerator;
-    machine.direct.command_line = command_line(line, choice.accelerator);
-    setting.is_watched = choice.may_fall_back;
-    if (prints_) return print_machine(machine, streams);
-    const Result<MachineEnd> end = run_once(line, prepared, setting, log);
+    if (machine.direct) machine.direct->command_line = command_line(line_, choice.accelerator);
+    setting_.is_watched = choice.may_fall_back;
+    if (line_.prints) return print_machine(machine, setting_.streams);
+    const Result<MachineEnd> end = run_once();
     if (!end) return propagate(end);
     if (!choice.may_fall_back || !has_never_run(*end)) return status_of(*end);
-    log.write(LogLevel::warning, "KVM does not run the guest: it is started again, emulated (TCG)");
+    log_.write(LogLevel::warning,
+               "KVM does not run the guest: it is started again, emulated (TCG)");
     vm::remember_failure(failure_file);
-    if (!was_kept && !keep_.empty()) boost::filesystem::remove(keep_, ignored);
+    boost::system::error_code ignored;
+    if (is_kept_anew_) boost::filesystem::remove(line_.keep, ignored);
     choice = {vm::Accelerator::tcg, false, ""};
   }
 }
 
-Result<MachineEnd> Boot::run_once(const Line& line, const PreparedImage& prepared,
-                                  const MachineSetting& setting, LogSink& log) const {
-  const Result<std::shared_ptr<ExportTree>> exports = make_exports(line, prepared, log);
-  if (!exports) return propagate(exports);
-  const auto server = RunningServer::start(*exports, setting.machine.disk_socket, log);
-  if (!server) return propagate(server);
-  const RawTerminal terminal(setting.input);
-  if (terminal.is_terminal()) log.write(LogLevel::info, "Ctrl-A X leaves the machine");
-  return run_machine(setting, **server);
-}
+class Boot final : public Command {
+ public:
+  Boot(OptionSet& options, const FormatRegistry& formats) : Command(options), options_(formats) {
+    options_.add_to(options);
+  }
+  Result<int> run(const Streams& streams) override;
+  int failure_status(Errc) const noexcept override { return kOwnFailure; }
+
+ private:
+  BootOptions options_;
+};
 
 Result<int> Boot::run(const Streams& streams) {
   WordedLog log(streams.err, LogLevel::info);
-  const Result<Line> line = read_command_line();
+  const Result<BootLine> line = options_.read();
   if (!line) return propagate(line);
   raise_open_file_limit();
-  Resources resources(program_resources(log, image_.formats()));
-  resources.outputs().add_path(keep_);
+  Resources resources(program_resources(log, options_.formats()));
+  resources.outputs().add_path(line->keep);
   resources.outputs().add_descriptor(streams.out, "the file of standard output");
   resources.outputs().add_descriptor(streams.err, "the file of standard error");
   const Result<PreparedImage> prepared = prepare(line->image, resources);
   if (!prepared) return propagate(prepared);
-  return boot(*line, *prepared, streams, log);
+  BootedMachine machine(*line, *prepared, streams, log);
+  if (Result<void> ready = machine.set_up(); !ready) return propagate(ready);
+  const std::string cache = resources.options().index_directory;
+  return machine.run(cache.empty() ? "" : cache + "/kvm-failed");
 }
 
 }  // namespace

@@ -568,7 +568,8 @@ void Preparation::make_device() {
   std::size_t number = 0;
   for (PartitionDraft& draft : drafts_) {
     ++number;
-    if (!draft.read.tree) continue;
+    // An EFI system partition that is made belongs to no source: what its files are made of does.
+    if (!draft.read.tree || draft.read.bases.empty()) continue;
     base->add(std::move(draft.read.bases),
               {fmt::format("{}", number), draft.read.base_tree, draft.read.base_contents});
   }

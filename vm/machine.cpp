@@ -12,6 +12,7 @@
 namespace mkvirtfs::vm {
 namespace {
 
+constexpr std::uint32_t kUsualBlockBytes = 512;
 constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20;
 
 /// A value inside a list that commas divide: ",," is a comma there.
@@ -37,7 +38,10 @@ class Arguments {
 
 void add_board(const Machine& machine, Arguments& arguments) {
   const bool is_kvm = machine.accelerator == Accelerator::kvm;
-  arguments.add("-machine", "q35");
+  // The firmware alone may write its variables: it does so in the processor's management mode.
+  const bool is_secure = machine.flash && machine.flash->is_secure;
+  arguments.add("-machine", is_secure ? "q35,smm=on" : "q35");
+  if (is_secure) arguments.add("-global", "driver=cfi.pflash01,property=secure,value=on");
   arguments.add("-accel", is_kvm ? "kvm" : "tcg");
   arguments.add("-cpu", is_kvm ? "host" : "max");
   arguments.add("-smp", std::to_string(machine.cpus));
@@ -54,11 +58,36 @@ void add_devices(const Machine& machine, Arguments& arguments) {
       fmt::format("driver=nbd,node-name=disk,server.type=unix,server.path={},"
                   "discard=unmap{}",
                   escaped(machine.disk_socket), machine.disk_is_read_only ? ",read-only=on" : ""));
-  arguments.add("-device", "virtio-blk-pci,drive=disk");
+  std::string disk = "virtio-blk-pci,drive=disk";
+  if (machine.disk_block_bytes != kUsualBlockBytes) {
+    disk +=
+        fmt::format(",logical_block_size={0},physical_block_size={0}", machine.disk_block_bytes);
+  }
+  // QEMU puts a kernel of its own into the order by itself.
+  if (!machine.direct) disk += ",bootindex=0";
+  arguments.add("-device", disk);
   arguments.add("-netdev", "user,id=network");
   // Without a ROM: nobody boots from the network.
   arguments.add("-device", "virtio-net-pci,netdev=network,romfile=");
   arguments.add("-device", "virtio-rng-pci");
+}
+
+/// What starts first.
+void add_start(const Machine& machine, Arguments& arguments) {
+  if (machine.flash) {
+    arguments.add("-drive", fmt::format("if=pflash,unit=0,format=raw,readonly=on,file={}",
+                                        escaped(machine.flash->code)));
+    arguments.add("-drive", fmt::format("if=pflash,unit=1,format=raw,file={}",
+                                        escaped(machine.flash->variables)));
+  }
+  if (machine.direct) {
+    arguments.add("-kernel", machine.direct->kernel);
+    if (!machine.direct->initrd.empty()) arguments.add("-initrd", machine.direct->initrd);
+    arguments.add("-append", machine.direct->command_line);
+  } else if (!machine.flash) {
+    // Loaders for a BIOS write to its screen, too, and SYSLINUX needs one.
+    arguments.add("-device", "VGA");
+  }
 }
 
 bool is_plain(char c) {
@@ -88,9 +117,7 @@ std::vector<std::string> qemu_arguments(const Machine& machine) {
   Arguments arguments;
   add_board(machine, arguments);
   add_devices(machine, arguments);
-  arguments.add("-kernel", machine.direct.kernel);
-  if (!machine.direct.initrd.empty()) arguments.add("-initrd", machine.direct.initrd);
-  arguments.add("-append", machine.direct.command_line);
+  add_start(machine, arguments);
   return std::move(arguments).take();
 }
 

@@ -17,16 +17,27 @@ struct DirectKernel {
   std::string command_line;
 };
 
+/// Firmware for UEFI, and the variables of one machine.
+struct Flash {
+  std::string code;
+  std::string variables;  ///< written by the machine
+  bool is_secure = false;
+};
+
 /// A PC with one disk, a network of its own and a serial console, as QEMU is to make it.
 struct Machine {
   Accelerator accelerator = Accelerator::tcg;
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
   unsigned cpus = 1;
 
-  std::string disk_socket;         ///< the Unix socket of the NBD server; its default export
-  bool disk_is_read_only = false;  ///< the guest sees a disk that cannot be written
+  std::string disk_socket;               ///< the Unix socket of the NBD server; its default export
+  std::uint32_t disk_block_bytes = 512;  ///< its sectors
+  bool disk_is_read_only = false;        ///< the guest sees a disk that cannot be written
 
-  DirectKernel direct;
+  /// Otherwise the firmware starts what the disk has.
+  std::optional<DirectKernel> direct;
+  /// Otherwise the firmware is a BIOS.
+  std::optional<Flash> flash;
 };
 
 /// QEMU's arguments, without its name. The console is its standard input and output.

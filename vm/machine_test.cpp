@@ -12,7 +12,7 @@ namespace {
 Machine some_machine() {
   Machine machine;
   machine.disk_socket = "/tmp/a,b/socket";
-  machine.direct = {"/tmp/kernel", "/tmp/initrd", "root=/dev/vda rw"};
+  machine.direct = DirectKernel{"/tmp/kernel", "/tmp/initrd", "root=/dev/vda rw"};
   return machine;
 }
 
@@ -41,7 +41,7 @@ TEST_CASE("a machine with KVM has the processor of the host") {
   Machine machine = some_machine();
   machine.accelerator = Accelerator::kvm;
   machine.cpus = 3;
-  machine.direct.initrd.clear();
+  machine.direct->initrd.clear();
   machine.disk_is_read_only = true;
   const std::vector<std::string> words = qemu_arguments(machine);
   CHECK(value_of(words, "-accel") == "kvm");
@@ -49,6 +49,26 @@ TEST_CASE("a machine with KVM has the processor of the host") {
   CHECK(value_of(words, "-smp") == "3");
   CHECK(std::ranges::count(words, "-initrd") == 0);
   CHECK(value_of(words, "-blockdev").ends_with(",read-only=on"));
+}
+
+TEST_CASE("firmware starts what the disk has") {
+  Machine machine = some_machine();
+  machine.direct.reset();
+  std::vector<std::string> words = qemu_arguments(machine);
+  CHECK(std::ranges::count(words, "-kernel") == 0);
+  CHECK(std::ranges::count(words, "VGA") == 1);
+  CHECK(std::ranges::count(words, "virtio-blk-pci,drive=disk,bootindex=0") == 1);
+  machine.flash = Flash{"/fw/code", "/tmp/a,b/vars", true};
+  machine.disk_block_bytes = 4096;
+  words = qemu_arguments(machine);
+  CHECK(value_of(words, "-machine") == "q35,smm=on");
+  CHECK(value_of(words, "-global") == "driver=cfi.pflash01,property=secure,value=on");
+  CHECK(value_of(words, "-drive") == "if=pflash,unit=0,format=raw,readonly=on,file=/fw/code");
+  CHECK(std::ranges::count(words, "if=pflash,unit=1,format=raw,file=/tmp/a,,b/vars") == 1);
+  CHECK(std::ranges::count(words, "VGA") == 0);
+  CHECK(std::ranges::count(words,
+                           "virtio-blk-pci,drive=disk,logical_block_size=4096,"
+                           "physical_block_size=4096,bootindex=0") == 1);
 }
 
 TEST_CASE("a line for a shell quotes what is not plain") {

@@ -249,3 +249,15 @@ fails 2 'the overlay itself' "$MKVIRTFS" overlay export "$overlay" -o "$overlay"
 fails 2 'needs -o' "$MKVIRTFS" overlay export "$overlay"
 fails 2 'not an overlay' "$MKVIRTFS" overlay export "$tree/noise" -o "$work/other.raw"
 [[ ! -e $work/other.raw ]] || fail "a failed export left its file"
+
+# 13. An EFI system partition that is made has files of no source.
+mkdir -p "$work/efi/EFI/BOOT"
+cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$work/efi/EFI/BOOT/BOOTX64.EFI"
+for run in first second; do
+  start_server "$work/efi" --fs=ext4 --esp=64M --boot=uefi --loader="$work/efi/EFI/BOOT/BOOTX64.EFI" \
+    --overlay="$work/efi.overlay" -U "$work/sock"
+  [[ $run == first ]] || qemu-io -r -f raw "$uri" -c 'read -P 0x22 30M 64k' >"$work/log"
+  ! grep -qi 'fail' "$work/log" || fail "$(cat "$work/log")"
+  qemu-io -f raw "$uri" -c 'write -P 0x22 30M 64k' >"$work/log"
+  stop_server
+done

@@ -168,5 +168,34 @@ END
     wait $pid || status=$?
     equal "$status" 143 "exit status"
     ;;
+  bios | uefi | uefi-secure)
+    # The loader of the disk starts it.
+    source "$here/../vm/boot_lib.sh"
+    make_tree "$1"
+    options=(--boot=grub --table=gpt)
+    [[ $2 != uefi ]] || options=(--boot=systemd-boot --esp=256M)
+    [[ $2 != uefi-secure ]] || options=(--boot=uefi-signed --esp=256M)
+    for run in first second; do
+      boot_machine 150 0 "$work/tree" --accel=tcg --firmware="$2" "${options[@]}" --append="$words no_timer_check" \
+        --keep="$work/overlay"
+      contains "$(cat "$work/console")" "BOOTED: $(cat "$work/tree/marker") ext4 "
+      [[ $2 != bios ]] || break
+      # The variables are the machine's own.
+      if [[ $run == first ]]; then
+        [[ -s $work/overlay.uefi-vars ]] || fail "no variables were kept"
+        cp "$work/overlay.uefi-vars" "$work/variables"
+      fi
+      [[ $2 == uefi-secure ]] || break
+    done
+    if [[ $2 == uefi-secure ]]; then
+      # What nobody has signed does not start.
+      status=0
+      timeout 60 "$MKVIRTFS" boot "$work/tree" --accel=tcg --firmware=uefi-secure --boot=systemd-boot --esp=256M \
+        </dev/null >"$work/console.raw" 2>"$work/messages" || status=$?
+      equal "$status" 124 "exit status where nothing starts"
+      contains "$(tr -d '\r\0' <"$work/console.raw")" 'Access Denied'
+    fi
+    fails 125 'starts a loader, and the image has none.*--boot=' "$MKVIRTFS" boot "$work/tree" --firmware="$2"
+    ;;
   *) fail "no such boot: $2" ;;
 esac
