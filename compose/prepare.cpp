@@ -108,6 +108,7 @@ class Preparation {
                       std::span<const SourceSpec> sources);
   std::function<void(std::string)> seed_remarks();
   void remark_on_ids();
+  SourceBase::Source own_loader_base();
   void make_device();
 
   const FormatRegistry& formats() const { return *resources_.options().formats; }
@@ -316,7 +317,8 @@ Result<void> Preparation::read_sources() {
       return good;
   }
   if (own_loader_) {
-    Result<ReadSources> loader = reader.read(std::span(&*own_loader_, 1), {.has_xattrs = false});
+    Result<ReadSources> loader = reader.read(std::span(&*own_loader_, 1),
+                                             {.has_xattrs = false, .keep_facts = spec_.keep_base});
     if (!loader) return propagate(loader);
     own_loader_read_ = *std::move(loader);
     boot_->set_own_loader(own_loader_read_);
@@ -555,6 +557,20 @@ void Preparation::remark_on_ids() {
   remark_on_named_ids(volumes, place, remarks_);
 }
 
+/// The user's loader stands in no tree of the sources. What came through a pipe is a container
+/// already.
+SourceBase::Source Preparation::own_loader_base() {
+  SourceBase::Source base = std::move(own_loader_read_.bases.front());
+  if (!base.containers.empty()) return base;
+  constexpr NodeNo kOnlyFile{1};
+  const ContentNo content = content_no(kOnlyFile);
+  const auto file = own_loader_read_.contents->host_file(content);
+  base.containers.push_back(container_of(file ? file->path : base.place.word,
+                                         own_loader_read_.contents, content,
+                                         own_loader_read_.tree->node(kOnlyFile).size_bytes));
+  return base;
+}
+
 void Preparation::make_device() {
   if (!spec_.keep_base) {
     prepared_.device = std::make_shared<ImageDevice>(prepared_.image, contents_);
@@ -573,6 +589,7 @@ void Preparation::make_device() {
     base->add(std::move(draft.read.bases),
               {fmt::format("{}", number), draft.read.base_tree, draft.read.base_contents});
   }
+  if (own_loader_) base->sources.push_back(own_loader_base());
   prepared_.device = std::make_shared<PreparedDevice>(prepared_.image, contents_, base);
 }
 

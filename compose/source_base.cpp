@@ -30,6 +30,25 @@ std::optional<FileFacts> facts_behind(ByteSource& bytes) {
   return facts_of(status);
 }
 
+class StoredFile final : public ByteSource {
+ public:
+  StoredFile(std::shared_ptr<ContentStore> store, ContentNo content, std::uint64_t size_bytes)
+      : store_(std::move(store)), content_(content), size_bytes_(size_bytes) {}
+
+  std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
+  Result<void> read(std::uint64_t offset, std::span<std::byte> out) override {
+    return store_->read(content_, offset, out);
+  }
+  Result<ContentStore::Pin> pin() override { return store_->pin(content_); }
+  Result<void> recheck(const PinnedFile& file) override { return store_->recheck(content_, file); }
+  std::string name() const override { return store_->name(content_); }
+
+ private:
+  const std::shared_ptr<ContentStore> store_;
+  const ContentNo content_;
+  const std::uint64_t size_bytes_;
+};
+
 Result<ContentDigest> digest_of(
     std::uint64_t size_bytes,
     const std::function<Result<void>(std::uint64_t offset, std::span<std::byte> out)>& read) {
@@ -45,6 +64,12 @@ Result<ContentDigest> digest_of(
 }
 
 }  // namespace
+
+ContainerFile container_of(std::string path, std::shared_ptr<ContentStore> store, ContentNo content,
+                           std::uint64_t size_bytes) {
+  return {std::move(path), std::make_shared<StoredFile>(std::move(store), content, size_bytes),
+          true};
+}
 
 BaseHead SourceBase::head(const ImageId& id) const {
   BaseHead head{id, options, {}};

@@ -15,12 +15,17 @@
 
 namespace mkvirtfs {
 
-/// A file of a source that holds many files of the image: an archive, a layer of a container image.
+/// A file of the host that is no file of the sources, and of which the image is made all the same:
+/// an archive, a layer of a container image, a loader of the user's own.
 struct ContainerFile {
   std::string path;  ///< below the root of its source
   std::shared_ptr<ByteSource> bytes;
   bool is_lasting = true;  ///< a regular file of the host, and not what came through a pipe
 };
+
+/// A file of a store as one.
+ContainerFile container_of(std::string path, std::shared_ptr<ContentStore> store, ContentNo content,
+                           std::uint64_t size_bytes);
 
 /// What an image was made of, for the manifest of an overlay that outlives its server.
 struct SourceBase {

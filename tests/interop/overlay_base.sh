@@ -261,3 +261,49 @@ for run in first second; do
   qemu-io -f raw "$uri" -c 'write -P 0x22 30M 64k' >"$work/log"
   stop_server
 done
+
+# 14. What of an image comes from elsewhere than its sources: a loader of the user's own is a file of the base, and so is
+# a file that an option names; pieces of loaders are a part of the base id.
+mkdir -p "$work/small/boot" "$work/pieces"
+cp /usr/lib/systemd/boot/efi/* "$work/pieces"
+cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$work/loader.efi"
+cp "$work/loader.efi" "$work/small/boot/vmlinuz-1"
+noise 5000 >"$work/small/boot/init.img"
+noise 4000 >"$work/file"
+# of_base FILE WHAT OPTION...: once bytes of FILE have changed, with the same size and mtime, the overlay is refused.
+of_base() {
+  local file=$1 what=$2
+  shift 2
+  rm -f "$overlay"*
+  for _ in first second; do
+    start_server "$@" --overlay="$overlay" -U "$work/sock"
+    stop_server
+  done
+  cp -p "$file" "$work/kept"
+  printf changed | dd of="$file" bs=1 seek=900 conv=notrunc status=none
+  touch -r "$work/kept" "$file"
+  fails 2 "$what" "$MKVIRTFS" serve "$@" --overlay="$overlay" -U "$work/sock"
+  cp "$work/kept" "$file"
+}
+of_base "$work/loader.efi" 'may have other bytes.*: loader.efi \(ctime' "$work/small" --fs=fat16 --boot=uefi \
+  --loader="$work/loader.efi"
+of_base "$work/loader.efi" 'may have other bytes.*: loader.efi \(ctime' "$work/small" --fs=ext4 --esp=64M --boot=uefi \
+  --loader="$work/loader.efi"
+of_base "$work/small/boot/init.img" 'may have other bytes.*: 1/boot/init.img \(ctime' "$work/small" --fs=ext4 --esp=64M \
+  --boot=uki --initrd=boot/init.img
+of_base "$work/small/boot/vmlinuz-1" 'may have other bytes.*: boot/vmlinuz-1 \(ctime' "$work/small" --fs=fat16 --boot=uki \
+  --append=root=/dev/vda --kernel=boot/vmlinuz-1
+of_base "$work/pieces/linuxx64.efi.stub" 'another image' "$work/small" --fs=fat16 --boot=uki --append=root=/dev/vda \
+  --boot-files="$work/pieces"
+of_base "$work/file" 'may have other bytes.*: in/it \(ctime' "$work/small" --fs=ext4 --file="/in/it=$work/file"
+of_base "$work/file" 'may have other bytes.*: 1/image \(ctime' --partition "$work/file,fs=raw"
+# A loader that comes through a pipe is compared by its content.
+rm -f "$overlay"*
+piped_loader() {
+  "$MKVIRTFS" serve "$work/small" --fs=fat16 --boot=uefi --loader=- --overlay="$overlay" -U "$work/sock" --run true
+}
+piped_loader < <(cat "$work/loader.efi")
+piped_loader < <(cat "$work/loader.efi")
+printf changed | dd of="$work/loader.efi" bs=1 seek=900 conv=notrunc status=none
+piped_loader < <(cat "$work/loader.efi") 2>"$work/stderr" && fail "another loader through the pipe"
+contains "$(cat "$work/stderr")" 'other bytes'

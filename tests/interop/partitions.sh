@@ -125,11 +125,15 @@ contains "$("$MKVIRTFS" inspect "${four[@]}" --map)" 'partition 2 .*: file /etc/
 contains "$(sgdisk -v "$work/hybrid.img")" '^No problems found'
 contains "$(sfdisk --verify "$work/hybrid.img" 2>&1)" '^No errors detected'
 equal "$(starts "$work/hybrid.img")" "$(starts "$work/gpt.img")" "sfdisk's list"
-for list in "sgdisk -p" "parted -sm %s unit s print" "fdisk -l -o Start,End,Type"; do
-  [[ $list == *%s* ]] || list+=' %s'
-  # shellcheck disable=SC2059  # the command has the place of the file
-  for image in hybrid gpt; do $(printf "$list" "$work/$image.img") 2>&1 | grep -E '^ *[0-9]+[: ]' >"$work/$image.list"; done
-  equal "$(wc -l <"$work/hybrid.list")" 4 "lines of $list"
+for tool in sgdisk parted fdisk; do
+  for image in hybrid gpt; do
+    case $tool in
+      sgdisk) sgdisk -p "$work/$image.img" ;;
+      parted) parted -sm "$work/$image.img" unit s print ;;
+      fdisk) fdisk -l -o Start,End,Type "$work/$image.img" ;;
+    esac 2>&1 | grep -E '^ *[0-9]+[: ]' >"$work/$image.list"
+  done
+  equal "$(wc -l <"$work/hybrid.list")" 4 "lines of $tool"
   same "$work/hybrid.list" "$work/gpt.list"
 done
 contains "$(blkid -p "$work/hybrid.img")" 'PTUUID="11111111-2222-4333-8444-555555555555" PTTYPE="gpt"'

@@ -133,7 +133,9 @@ case $2 in
     # an ESP, or a stick with one partition for SYSLINUX and systemd-boot.
     two_folders "$1"
     system='ext4' number=2
+    # shellcheck disable=SC2054  # the commas are those of the words
     image=(--partition "$work/esp,fs=fat32,type=esp,size=128M" --partition "$work/tree,fs=ext4" --boot=grub,systemd-boot)
+    # shellcheck disable=SC2054
     [[ $2 == hybrid ]] || system=vfat number=1 image=("$work/tree" --fs=fat32 --boot=syslinux,systemd-boot)
     start_server "${image[@]}" --table=hybrid --append="$words" -U "$work/sock"
     id=$(part_uuid $number)
