@@ -44,10 +44,14 @@ Result<archive::MemberLog> without_unreadable(const archive::MemberLog& members,
 
 }  // namespace
 
-Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source) {
+Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source,
+                                                       bool is_regular_file) {
   switch (spec.format) {
-    case SourceFormat::by_magic:
-      return disk::detect(source);
+    case SourceFormat::by_magic: {
+      const Result<std::optional<disk::DiskFormat>> found = disk::detect(source);
+      if (found && *found == disk::DiskFormat::iso && !is_regular_file) return std::nullopt;
+      return found;
+    }
     case SourceFormat::archive:
       return std::nullopt;
     case SourceFormat::ext:
@@ -56,6 +60,8 @@ Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, B
       return disk::DiskFormat::fat;
     case SourceFormat::erofs:
       return disk::DiskFormat::erofs;
+    case SourceFormat::iso:
+      return disk::DiskFormat::iso;
   }
   return std::nullopt;
 }

@@ -12,8 +12,10 @@
 
 namespace mkvirtfs {
 
-/// Which file system a source is an image of, as `spec` or its magic numbers say; nullopt: none.
-Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source);
+/// Which file system a source is an image of, as `spec` or its magic numbers say; nullopt: none, or
+/// ISO 9660 out of a pipe, which is an archive unless `spec` says otherwise.
+Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source,
+                                                       bool is_regular_file);
 
 /// Reads an image of a file system. Errc::unreadable when something is wrong with it, unless
 /// SourceSpec::skip_unreadable leaves out what that concerns.

@@ -115,7 +115,7 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   layer_options.below = below;
   layer_options.at = spec.at;
   layer_options.subtree = source.subtree;
-  const Result<std::optional<disk::DiskFormat>> format = disk_format_of(spec, **file);
+  const Result<std::optional<disk::DiskFormat>> format = disk_format_of(spec, **file, is_regular);
   if (!format) return propagate(format);
   if (*format) {
     layer_options.outward_links = false;

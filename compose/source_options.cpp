@@ -26,7 +26,8 @@ constexpr std::array<std::string_view, 2> kChangeCheckWords{"mtime", "ctime"};
 constexpr std::array<std::string_view, 2> kLayoutWords{"archive", "name"};
 constexpr std::array<std::string_view, 2> kUnsafeNamesWords{"error", "strip"};
 constexpr std::array<std::string_view, 3> kLayerSymlinksWords{"follow", "replace", "error"};
-constexpr std::array<std::string_view, 4> kSourceFormatWords{"archive", "ext", "fat", "erofs"};
+constexpr std::array<std::string_view, 5> kSourceFormatWords{"archive", "ext", "fat", "erofs",
+                                                             "iso"};
 constexpr std::array<std::string_view, 2> kPaxGlobalsWords{"apply", "ignore"};
 
 constexpr std::array kOptions = std::to_array<SourceOption>({
@@ -198,21 +199,23 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .group = SourceOptionGroup::container_image,
      .makes_image = false},
 
-    {.row = {.name = "source-format",
-             .kind = OptionKind::choice,
-             .value_name = "FORMAT",
-             .help = "Take a file for: archive, ext, fat,\nerofs (default: by its magic numbers)",
-             .choices = kSourceFormatWords,
-             .manual =
-                 "What a source that is a file is: `archive`, or an image of `ext` (ext2, ext3, "
-                 "ext4), of `fat` (FAT12, FAT16, FAT32) or of `erofs` (compressed files in it "
-                 "cannot be read). Without this option magic numbers "
-                 "decide, and what has none of an image is an archive. An image is read by a "
-                 "process without rights, and never written; what an ext journal still holds "
-                 "counts. Something wrong with the file system is an error that names the place; "
-                 "with `--skip-unreadable` what it concerns is left out. Bytes of files are read "
-                 "from the image when they are needed, so it must not change.\n"
-                 "`mkvirtfs serve old.img --fs=fat32`"},
+    {.row =
+         {.name = "source-format",
+          .kind = OptionKind::choice,
+          .value_name = "FORMAT",
+          .help = "Take a file for: archive, ext, fat,\nerofs, iso (default: by its magic)",
+          .choices = kSourceFormatWords,
+          .manual =
+              "What a source that is a file is: `archive`, or an image of `ext` (ext2, ext3, "
+              "ext4), of `fat` (FAT12, FAT16, FAT32), of `erofs` or of `iso` (ISO 9660). What is "
+              "compressed inside an image of the last two cannot be read; `archive` unpacks "
+              "zisofs. Without this option magic numbers "
+              "decide, and what has none of an image is an archive. An image is read by a "
+              "process without rights, and never written; what an ext journal still holds "
+              "counts. Something wrong with the file system is an error that names the place; "
+              "with `--skip-unreadable` what it concerns is left out. Bytes of files are read "
+              "from the image when they are needed, so it must not change.\n"
+              "`mkvirtfs serve old.img --fs=fat32`"},
      .group = SourceOptionGroup::archive},
     {.row = {.name = "layout",
              .kind = OptionKind::choice,
@@ -608,7 +611,8 @@ Result<SourceSpec> read_source_options(const OptionValues& values) {
                               {{"archive", SourceFormat::archive},
                                {"ext", SourceFormat::ext},
                                {"fat", SourceFormat::fat},
-                               {"erofs", SourceFormat::erofs}},
+                               {"erofs", SourceFormat::erofs},
+                               {"iso", SourceFormat::iso}},
                               spec.format);
   spec.rules = read_rules(values);
   spec.one_file_system = !reader.flag("no-one-file-system");

@@ -60,6 +60,7 @@ enum class SourceFormat : std::uint8_t {
   ext,  ///< an image of ext2, ext3 or ext4
   fat,  ///< an image of FAT12, FAT16 or FAT32
   erofs,
+  iso,  ///< an image of ISO 9660
 };
 
 /// One source of an image, and where in the image it stands.

@@ -19,6 +19,7 @@
 #include "fsgen/erofs/plan.h"
 #include "fsgen/ext2/plan.h"
 #include "fsgen/fat32/plan.h"
+#include "fsgen/iso9660/plan.h"
 #include "fsgen/stream/file_source.h"
 #include "fsgen/tree/tree_builder.h"
 #include "tests/support/foreign_tools.h"
@@ -29,7 +30,7 @@ using namespace mkvirtfs::disk;
 
 namespace {
 
-constexpr std::array kFormats{DiskFormat::ext, DiskFormat::fat, DiskFormat::erofs};
+constexpr std::array kFormats{DiskFormat::ext, DiskFormat::fat, DiskFormat::erofs, DiskFormat::iso};
 
 helper::HelperSettings helper_settings() {
   helper::HelperSettings settings;
@@ -80,6 +81,10 @@ std::string image_of(DiskFormat format) {
     const auto planned = erofs::plan(built.tree, options);
     if (!planned) FAIL(planned.error().what);
     image = *planned;
+  } else if (format == DiskFormat::iso) {
+    const auto planned = iso9660::plan(built.tree, {});
+    if (!planned) FAIL(planned.error().what);
+    image = *planned;
   } else {
     fat32::Options options;
     options.size_bytes = 1 << 20;
@@ -122,47 +127,62 @@ TEST_CASE("limits hold behind the wall") {
   CHECK_THAT(small.error().what, Catch::Contains("more than 5000 bytes"));
 }
 
-TEST_CASE("mutated images are read or refused, and never hang") {
+namespace {
+
+void read_mutations_of(DiskFormat format) {
   std::mt19937_64 random(20261130);
-  for (const DiskFormat format : kFormats) {
-    const std::string good = image_of(format);
-    // What is not zero is metadata, and 100,000 bytes of a file.
-    std::vector<std::size_t> places;
-    for (std::size_t at = 0; at < good.size(); ++at) {
-      if (good[at] != 0) places.push_back(at);
-    }
-    std::size_t refused = 0;
-    std::size_t with_problems = 0;
-    for (int i = 0; i < 1500; ++i) {
-      std::string bad = good;
-      const int count = 1 + static_cast<int>(random() % 4);
-      for (int n = 0; n < count; ++n) {
-        const std::size_t at = places[random() % places.size()];
-        switch (random() % 3) {
-          case 0:
-            bad[at] = static_cast<char>(bad[at] ^ (1 << (random() % 8)));
-            break;
-          case 1:
-            bad[at] = static_cast<char>(random());
-            break;
-          default:
-            bad.replace(at & ~std::size_t{3}, 4, "\xff\xff\xff\xff", 4);
-            break;
-        }
-      }
-      const auto start = std::chrono::steady_clock::now();
-      const auto read =
-          read_disk_here(std::make_shared<MemoryDisk>(std::move(bad)), format, {}, null_log());
-      if (!read) {
-        ++refused;
-        CHECK_FALSE(read.error().what.empty());
-      } else if (read->problem_count != 0) {
-        ++with_problems;
-        CHECK_FALSE(read->first_problem.empty());
-      }
-      CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
-    }
-    // The mutations did something.
-    CHECK(refused + with_problems > 20);
+  const std::string good = image_of(format);
+  // What is not zero is metadata, and 100,000 bytes of a file.
+  std::vector<std::size_t> places;
+  for (std::size_t at = 0; at < good.size(); ++at) {
+    if (good[at] != 0) places.push_back(at);
   }
+  std::size_t refused = 0;
+  std::size_t with_problems = 0;
+  for (int i = 0; i < 1500; ++i) {
+    std::string bad = good;
+    const int count = 1 + static_cast<int>(random() % 4);
+    for (int n = 0; n < count; ++n) {
+      const std::size_t at = places[random() % places.size()];
+      switch (random() % 3) {
+        case 0:
+          bad[at] = static_cast<char>(bad[at] ^ (1 << (random() % 8)));
+          break;
+        case 1:
+          bad[at] = static_cast<char>(random());
+          break;
+        default:
+          bad.replace(at & ~std::size_t{3}, 4, "\xff\xff\xff\xff", 4);
+          break;
+      }
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const auto read =
+        read_disk_here(std::make_shared<MemoryDisk>(std::move(bad)), format, {}, null_log());
+    if (!read) {
+      ++refused;
+      CHECK_FALSE(read.error().what.empty());
+    } else if (read->problem_count != 0) {
+      ++with_problems;
+      CHECK_FALSE(read->first_problem.empty());
+    }
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
+  }
+  // The mutations did something.
+  CHECK(refused + with_problems > 20);
+}
+
+}  // namespace
+
+TEST_CASE("mutated images of ext are read or refused, and never hang") {
+  read_mutations_of(DiskFormat::ext);
+}
+TEST_CASE("mutated images of FAT are read or refused, and never hang") {
+  read_mutations_of(DiskFormat::fat);
+}
+TEST_CASE("mutated images of EROFS are read or refused, and never hang") {
+  read_mutations_of(DiskFormat::erofs);
+}
+TEST_CASE("mutated images of ISO 9660 are read or refused, and never hang") {
+  read_mutations_of(DiskFormat::iso);
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <string_view>
 
+#include "fsgen/disk/utf16.h"
 #include "support/byte_order.h"
 
 namespace mkvirtfs::disk {
@@ -33,25 +34,6 @@ constexpr std::u16string_view kCodePage =
     u"\u00b0\u2219\u00b7\u221a\u207f\u00b2\u25a0\u00a0";
 static_assert(kCodePage.size() == 128);
 
-void append_utf8(std::string& out, char32_t c) {
-  const auto byte = [&](char32_t value) { out += static_cast<char>(value); };
-  if (c < 0x80) {
-    byte(c);
-  } else if (c < 0x800) {
-    byte(0xc0 | c >> 6);
-    byte(0x80 | (c & 0x3f));
-  } else if (c < 0x10000) {
-    byte(0xe0 | c >> 12);
-    byte(0x80 | (c >> 6 & 0x3f));
-    byte(0x80 | (c & 0x3f));
-  } else {
-    byte(0xf0 | c >> 18);
-    byte(0x80 | (c >> 12 & 0x3f));
-    byte(0x80 | (c >> 6 & 0x3f));
-    byte(0x80 | (c & 0x3f));
-  }
-}
-
 unsigned u8(std::span<const std::byte> bytes, std::size_t at) {
   return std::to_integer<unsigned>(bytes[at]);
 }
@@ -79,18 +61,13 @@ void append_short(std::string& out, std::span<const std::byte> bytes, bool is_lo
 
 std::optional<std::string> name_of_units(std::u16string_view units) {
   std::string name;
-  for (std::size_t i = 0; i < units.size(); ++i) {
-    const char16_t unit = units[i];
-    if (unit >= kFirstMappedByte && unit <= kLastMappedByte) {
-      name += static_cast<char>(unit & 0xff);
-    } else if (unit < 0xd800 || unit > 0xdfff) {
-      append_utf8(name, unit);
-    } else if (unit < 0xdc00 && i + 1 < units.size() && units[i + 1] >= 0xdc00 &&
-               units[i + 1] <= 0xdfff) {
-      append_utf8(name, 0x10000 + ((char32_t{unit} & 0x3ff) << 10) + (units[i + 1] & 0x3ffu));
-      ++i;
+  for (std::size_t at = 0; at < units.size();) {
+    const std::optional<char32_t> character = next_character(units, at);
+    if (!character) return std::nullopt;
+    if (*character >= kFirstMappedByte && *character <= kLastMappedByte) {
+      name += static_cast<char>(*character & 0xff);
     } else {
-      return std::nullopt;
+      append_utf8(name, *character);
     }
   }
   return name;

@@ -8,10 +8,12 @@
 #include <span>
 #include <vector>
 
+#include "fsgen/archive/iso_directory.h"
 #include "fsgen/disk/cached_source.h"
 #include "fsgen/disk/erofs_reader.h"
 #include "fsgen/disk/ext_reader.h"
 #include "fsgen/disk/fat_reader.h"
+#include "fsgen/disk/iso_reader.h"
 #include "support/byte_order.h"
 
 namespace mkvirtfs::disk {
@@ -37,6 +39,8 @@ std::string_view to_string(DiskFormat format) noexcept {
       return "fat";
     case DiskFormat::erofs:
       return "erofs";
+    case DiskFormat::iso:
+      return "iso";
   }
   return {};
 }
@@ -51,6 +55,7 @@ Result<std::optional<DiskFormat>> detect(ByteSource& disk) {
       {DiskFormat::ext, "the superblock of ext", is_ext},
       {DiskFormat::fat, "the boot sector of FAT", is_fat},
       {DiskFormat::erofs, "the superblock of EROFS", is_erofs},
+      {DiskFormat::iso, "the volume descriptors of ISO 9660", archive::is_iso9660},
   });
   const Magic* found = nullptr;
   for (const Magic& magic : kMagics) {
@@ -77,6 +82,8 @@ Result<ReadDisk> read_disk_here(const std::shared_ptr<ByteSource>& disk, DiskFor
       return read_fat(cached, limits, log);
     case DiskFormat::erofs:
       return read_erofs(cached, limits, log);
+    case DiskFormat::iso:
+      return read_iso(cached, limits, log);
   }
   assert(false);
   return ReadDisk();

@@ -22,8 +22,9 @@ enum class DiskFormat : std::uint8_t {
   ext,  ///< ext2, ext3 and ext4
   fat,  ///< FAT12, FAT16 and FAT32
   erofs,
+  iso,  ///< ISO 9660
 };
-inline constexpr auto kLastDiskFormat = static_cast<std::uint64_t>(DiskFormat::erofs);
+inline constexpr auto kLastDiskFormat = static_cast<std::uint64_t>(DiskFormat::iso);
 
 /// The word for it in options: "ext".
 std::string_view to_string(DiskFormat format) noexcept;

@@ -250,11 +250,17 @@ zisofs() {
     >"$work/xorriso" 2>&1 || fail "$1: $(tail -n 5 "$work/xorriso")"
 }
 zisofs zisofs.iso block_size=32k
-as_unpacked zisofs.iso
-cmp plain/text <("$MKVIRTFS" dump zisofs.iso --fs=ext4 --cache-dir=none -o zisofs.img >/dev/null 2>&1 &&
+! "$MKVIRTFS" inspect zisofs.iso >/dev/null 2>stderr || fail "a zisofs file is read out of a disk image"
+contains "$(tail -n 1 stderr)" 'the record of /text: it is compressed \(zisofs\) \(3 problems in all\)'
+cmp plain/text <("$MKVIRTFS" dump zisofs.iso --source-format=archive --fs=ext4 --cache-dir=none -o zisofs.img >/dev/null 2>&1 &&
   debugfs -R 'cat text' zisofs.img 2>/dev/null) || fail "a zisofs file is not what was packed"
 zisofs zisofs-2.iso version_2=on
-fails 1 'zisofs-2.iso: member .*: is stored in a way that cannot be read here' "$MKVIRTFS" inspect zisofs-2.iso
+fails 1 'zisofs-2.iso: member .*: is stored in a way that cannot be read here' "$MKVIRTFS" inspect --source-format=archive zisofs-2.iso
+# Out of a pipe or a compression it is an archive, with the same tree.
+equal "$(fact plain.iso source_kind)" '"source_kind": "disk image"'
+gzip -k plain.iso
+equal "$(tree_id plain.iso.gz)" "$(tree_id plain.iso)" "tree id of a compressed ISO"
+equal "$(tree_id - <plain.iso)" "$(tree_id plain.iso)" "tree id of an ISO out of a pipe"
 
 # What cannot be is reported in one line.
 fails 1 'reader-memory' "$MKVIRTFS" inspect --reader-memory=8M solid.7z
