@@ -86,7 +86,7 @@ TEST_CASE("the help fits a screen and shows two examples") {
   CHECK(lines.size() <= 24);
   CHECK(std::ranges::count_if(
             lines, [](const auto& line) { return line.starts_with("  mkvirtfs "); }) == 2);
-  for (const char* command : {"serve", "dump", "inspect", "list"}) {
+  for (const char* command : {"serve", "dump", "inspect", "ls", "cat", "stat", "extract", "list"}) {
     const Outcome help = run_here({command, "--help"});
     CHECK(help.status == 0);
     CHECK_THAT(help.out, Catch::Contains(std::string("Usage: mkvirtfs ") + command));
@@ -197,6 +197,12 @@ Words positional_of(const OptionSet& command) {
   return words;
 }
 
+/// Has nothing but the one word known by its place that it requires.
+bool takes_one_word(const OptionSet& command) {
+  const std::string name = command.name();
+  return name == "ls" || name == "cat" || name == "stat";
+}
+
 }  // namespace
 
 TEST_CASE("an empty value is an empty value, for every option of every subcommand",
@@ -212,8 +218,10 @@ TEST_CASE("an empty value is an empty value, for every option of every subcomman
       if (!declared->needs_value()) {
         // "--json=" is wrong, and no word is taken for its value.
         Program program;
-        CHECK_THAT(program.parse({command->name(), name + "=", "list", "B"}),
-                   Catch::StartsWith(name + "= has an empty value"));
+        const std::string wrong = program.parse({command->name(), name + "=", "list", "B"});
+        const bool is_long = name.starts_with("--");
+        CHECK_THAT(wrong, Catch::StartsWith(is_long ? name + "= has an empty value"
+                                                    : std::string("nothing takes -=")));
         continue;
       }
       ++with_value;
@@ -226,7 +234,8 @@ TEST_CASE("an empty value is an empty value, for every option of every subcomman
         Words words = {command->name()};
         words.insert(words.end(), spelling.begin(), spelling.end());
         // Words that every subcommand takes where it has a choice of them.
-        const Words rest = {command->name() == "overlay" ? "check" : "A", "list"};
+        Words rest = {command->name() == "overlay" ? "check" : "A", "list"};
+        if (takes_one_word(*command)) rest.pop_back();
         words.insert(words.end(), rest.begin(), rest.end());
         Program program;
         const std::string wrong = program.parse(words);
@@ -544,6 +553,8 @@ TEST_CASE("a terminal gets a bar that is gone at the end") {
   const Source source;
   const TempDir out;
   const bool color = GENERATE(false, true);
+  const bool extracts = GENERATE(false, true);
+  const std::string target = (out / "target").string();
   char name[100];
   REQUIRE(::ptsname_r(master.get(), name, sizeof name) == 0);
   UniqueFd terminal(::open(name, O_RDWR | O_NOCTTY | O_CLOEXEC));
@@ -553,8 +564,13 @@ TEST_CASE("a terminal gets a bar that is gone at the end") {
     ::dup2(::open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
     ::setenv("TERM", "xterm", 1);
     color ? ::unsetenv("NO_COLOR") : ::setenv("NO_COLOR", "1", 1);
-    ::execl(MKVIRTFS_PROGRAM, "mkvirtfs", "dump", source.path.c_str(), "-o",
-            (out / "disk.img").c_str(), nullptr);
+    if (extracts) {
+      ::execl(MKVIRTFS_PROGRAM, "mkvirtfs", "extract", source.path.c_str(), target.c_str(),
+              nullptr);
+    } else {
+      ::execl(MKVIRTFS_PROGRAM, "mkvirtfs", "dump", source.path.c_str(), "-o", target.c_str(),
+              nullptr);
+    }
     ::_exit(127);
   }
   int status = 0;
@@ -659,6 +675,12 @@ TEST_CASE("the manual page and the help name the same options") {
     expected.insert("--help");
     CHECK(help({command, "--help"}) == expected);
   }
+  std::set<std::string> inside =
+      sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "LS, CAT, STAT AND EXTRACT"});
+  inside.erase("--at");
+  inside.erase("--file");
+  inside.insert("--help");
+  CHECK(help({"ls", "--help"}) == inside);
 }
 
 }  // namespace mkvirtfs::cli

@@ -43,6 +43,10 @@ std::unique_ptr<Command> make_serve(OptionSet& program, const FormatRegistry& fo
 std::unique_ptr<Command> make_dump(OptionSet& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_boot(OptionSet& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_inspect(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_ls(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_cat(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_stat(OptionSet& program, const FormatRegistry& formats);
+std::unique_ptr<Command> make_extract(OptionSet& program, const FormatRegistry& formats);
 std::unique_ptr<Command> make_list(OptionSet& program);
 std::unique_ptr<Command> make_overlay(OptionSet& program);
 std::unique_ptr<Command> make_ctl(OptionSet& program);

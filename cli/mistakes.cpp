@@ -28,7 +28,6 @@ constexpr auto kOtherSubcommands = std::to_array<OtherName>({
     {"export", "serve"},
     {"image", "dump"},
     {"info", "inspect"},
-    {"ls", "list"},
     {"make", "dump"},
     {"map", "inspect"},
     {"mkfs", "dump"},
@@ -151,6 +150,9 @@ std::string unknown_subcommand_text(const OptionSet& program, const std::string&
 
 std::string unknown_word_text(const OptionSet& program, const OptionSet& command,
                               const std::string& word) {
+  if (word.starts_with("-:/") && command.find("SOURCE[:/PATH]") != nullptr) {
+    return fmt::format("{} is taken for an option: write -- {}", word, word);
+  }
   if (word.size() > 1 && word.starts_with('-')) return unknown_option_text(program, command, word);
   if (command.parent() == nullptr) return unknown_subcommand_text(program, word);
   return fmt::format("{} does not take the word {}", command.name(), word);

@@ -76,9 +76,11 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"mkfs dir", 2, "there is no subcommand mkfs (did you mean dump?)"},
            {"info dir", 2, "there is no subcommand info (did you mean inspect?)"},
            {"frobnicate", 2,
-            "there is no subcommand frobnicate (those are serve, dump, boot, inspect, list, "
-            "overlay, "
-            "ctl) (see mkvirtfs --help)"},
+            "there is no subcommand frobnicate (those are serve, dump, boot, inspect, ls, cat, "
+            "stat, extract, list, overlay, ctl) (see mkvirtfs --help)"},
+           {"cat -:/etc/hostname", 2,
+            "-:/etc/hostname is taken for an option: write -- -:/etc/hostname (see mkvirtfs cat "
+            "--help)"},
            {"oci:layout", 2,
             "oci:layout is no subcommand: to serve it, mkvirtfs serve oci:layout; to write an "
             "image, mkvirtfs dump oci:layout -o FILE (see mkvirtfs --help)"},

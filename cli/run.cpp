@@ -26,11 +26,9 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kExamples = R"(Examples (exit status: 0 done, 1 failed, 2 wrong usage; more: man mkvirtfs):
   mkvirtfs serve ./rootfs --fs=ext4 --run 'nbdinfo "$uri"'
-  mkvirtfs dump ./rootfs --fs=ext4 --free=1G -o disk.img
-
-Exit status: 0 done, 1 failed, 2 wrong usage. More: man mkvirtfs)";
+  mkvirtfs dump ./rootfs --fs=ext4 --free=1G -o disk.img)";
 
 int tell_failure(const Streams& streams, int status, std::string_view what) {
   print(streams.err, fmt::format("mkvirtfs: {}\n", printable_message(what)));
@@ -39,8 +37,8 @@ int tell_failure(const Streams& streams, int status, std::string_view what) {
 
 std::string description(const FormatRegistry& formats) {
   return fmt::format(
-      "Turns directories, archives and container images into a disk image that is never\n"
-      "written: reads are answered from the sources' own files. Formats of the image:\n{}.",
+      "Shows directories, archives, container images and disks as a disk image that is\n"
+      "never written. Formats: {}.",
       fmt::join(formats.names(), ", "));
 }
 
@@ -138,6 +136,10 @@ std::vector<std::unique_ptr<Command>> make_commands(OptionSet& program,
        {"dump", make_dump},
        {"boot", make_boot},
        {"inspect", make_inspect},
+       {"ls", make_ls},
+       {"cat", make_cat},
+       {"stat", make_stat},
+       {"extract", make_extract},
        {"list", [](OptionSet& whole, const FormatRegistry&) { return make_list(whole); }},
        {"overlay", [](OptionSet& whole, const FormatRegistry&) { return make_overlay(whole); }},
        {"ctl", [](OptionSet& whole, const FormatRegistry&) { return make_ctl(whole); }},

@@ -18,6 +18,7 @@ namespace {
 
 constexpr const char* kSourceWord = "SOURCE";
 constexpr std::string_view kPlace = "at";
+constexpr std::string_view kFile = "file";
 
 const char* heading_of(SourceOptionGroup group) {
   switch (group) {
@@ -85,6 +86,16 @@ void SourceOptions::add_to(OptionSet& options) {
       "A directory, an archive (- is standard input) or\noci:PATH to show; later ones "
       "lie over\nearlier ones");
   add_options_to(options);
+}
+
+void SourceOptions::add_reading_options_to(OptionSet& options) {
+  command_line_ = &options;
+  for (const SourceOption& option : source_options()) {
+    const OptionRow& row = option.row;
+    if (row.name == kPlace || row.name == kFile) continue;
+    rows_.declare(options, row, heading_of(option.group), std::string(row.help));
+  }
+  rows_.exclude_contradictions(options);
 }
 
 void SourceOptions::add_options_to(OptionSet& options) {

@@ -31,6 +31,8 @@ class SourceOptions {
   /// The options, and SOURCE... itself.
   void add_to(OptionSet& options);
   void add_options_to(OptionSet& options);
+  /// Those for one source that stands nowhere, for commands that look inside.
+  void add_reading_options_to(OptionSet& options);
 
   /// The words of the command line that are sources, in their order, each with the --at that stood
   /// before it. Errc::usage for an --at that no source follows.

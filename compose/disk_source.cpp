@@ -12,6 +12,7 @@
 
 #include "fsgen/archive/archive.h"
 #include "fsgen/disk/disk_job.h"
+#include "fsgen/tree/source_differences.h"
 
 namespace mkvirtfs {
 namespace {
@@ -75,16 +76,25 @@ Result<LoadedSource> load_disk(const std::shared_ptr<ByteSource>& source, disk::
   if (!read) return propagate(read);
   LoadedSource loaded;
   if (read->problem_count != 0) {
-    const std::string what =
-        read->problem_count == 1
-            ? read->first_problem
-            : fmt::format("{} ({} problems in all)", read->first_problem, read->problem_count);
-    if (!spec.skip_unreadable) return fail(Errc::unreadable, what, {{"skip-unreadable"}});
-    remarks.add(Remark::About::unreadable, LogLevel::warning,
-                fmt::format("what this concerns is left out: {}", what));
-    Result<archive::MemberLog> kept = without_unreadable(read->members, loaded.report);
-    if (!kept) return propagate(kept);
-    read->members = std::move(*kept);
+    const std::string count = counted(read->problem_count, "problem", "problems");
+    if (!spec.skip_unreadable) {
+      std::string what = std::move(read->first_problem);
+      if (read->problem_count > 1) what += fmt::format(" ({} in all)", count);
+      return fail(Errc::unreadable, std::move(what), {{"skip-unreadable"}});
+    }
+    // The log has the problems themselves.
+    if (spec.keep_unreadable) {
+      remarks.add(
+          Remark::About::unreadable, LogLevel::warning,
+          fmt::format("{} is damaged ({}): what can be read is there", source->name(), count));
+    } else {
+      remarks.add(
+          Remark::About::unreadable, LogLevel::warning,
+          fmt::format("{} is damaged ({}): what that concerns is left out", source->name(), count));
+      Result<archive::MemberLog> kept = without_unreadable(read->members, loaded.report);
+      if (!kept) return propagate(kept);
+      read->members = std::move(*kept);
+    }
   }
   archive::Archive archive;
   archive.name = source->name();

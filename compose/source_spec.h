@@ -85,6 +85,9 @@ struct SourceSpec {
   bool one_file_system = true;      ///< enter no mount point
   bool xattrs = true;
   bool skip_unreadable = false;  ///< leave out what cannot be read; else that is an error
+  /// With skip_unreadable: files of a disk image whose bytes cannot be had stay, and reads of them
+  /// are errors.
+  bool keep_unreadable = false;
   /// Have the source's file systems written back first, and fail when one takes longer.
   std::optional<std::chrono::milliseconds> sync_within{};
   ChangeRules changes{OnChange::error, ChangeCheck::ctime};

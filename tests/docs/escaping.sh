@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$1"
 # What prints, and recipes of trees, which are text.
 may=(support/{message,text,log}
-  cli/{inspect,dump_command,overlay_command,statistics_text,control_server,ctl_command,list_command,run}
+  cli/{inspect,dump_command,overlay_command,statistics_text,control_server,ctl_command,list_command,ls_command,stat_command,extract_command,inside,run}
   fsgen/tree/{listing,tree_builder}
   compose/exports nbd/wire/codec)
 others=$(find . \( -path ./build -o -path ./tests -o -path ./bench -o -path ./examples -o -name '.?*' -o -name testing \) -prune -o \

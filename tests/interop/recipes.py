@@ -14,7 +14,7 @@ Other blocks must not look like commands: then the mark is missing, and it is an
 import re
 import sys
 
-SUBCOMMAND = re.compile(r"mkvirtfs (serve|dump|boot|inspect|list|ctl|overlay) ")
+SUBCOMMAND = re.compile(r"mkvirtfs (serve|dump|boot|inspect|ls|cat|stat|extract|list|ctl|overlay) ")
 PLACEHOLDER = re.compile(r"(?<!-)\b[A-Z]+\b")
 
 

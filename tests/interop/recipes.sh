@@ -69,6 +69,7 @@ check_of() {
     *"serve ./fixture "*"--clone='job-*' --listen"*) echo serves_clones ;;
     *"serve ./fixture "*"--clone='job-*' "*'ctl ./ctl diff job-7 --files'*) echo shows_changes ;;
     *'list nbd://127.0.0.1/tools') echo lists ;;
+    *'ls -l old.img:/etc'*) echo looks_inside ;;
     *'inspect ./rootfs '*--map*) echo looks_up ;;
   esac
 }
@@ -114,6 +115,7 @@ cat >rootfs/sbin/init <<'INIT'
 INIT
 chmod 755 rootfs/sbin/init
 tar -czf rootfs.tar.gz -C rootfs etc
+quietly mke2fs -t ext4 -d rootfs old.img 100M
 for name in stick live bootable; do
   mkdir -p $name/boot
   cp rootfs/vmlinuz $name/boot/vmlinuz-1
@@ -372,6 +374,14 @@ lists() {
   start_recipe "$(cat server)"
   contains "$(bash -eu "$recipe")" "^tools/b +ext2 image of b$"
   stop_recipe
+}
+
+looks_inside() {
+  run_to_end
+  contains "$(cat out)" '^-rw-r--r-- .* hostname$'
+  contains "$(cat out)" '^box$'
+  contains "$(cat out)" '^\./etc-of-old: 1 entry'
+  same etc-of-old/hostname rootfs/etc/hostname
 }
 
 looks_up() {
