@@ -16,6 +16,7 @@
 
 #include "support/arithmetic.h"
 #include "support/byte_order.h"
+#include "support/crc32.h"
 #include "support/text.h"
 
 namespace mkvirtfs::bootsect {
@@ -28,19 +29,6 @@ constexpr std::uint64_t kEntriesBytes = kMostGptPartitions * kEntryBytes;
 
 std::uint64_t entry_sectors(std::uint32_t sector_bytes) noexcept {
   return ceil_div<std::uint64_t>(kEntriesBytes, sector_bytes);
-}
-
-/// The CRC-32 of Ethernet and zip, of `bytes` and so many zeroes behind them.
-std::uint32_t crc32(std::span<const std::byte> bytes, std::uint64_t zeroes = 0) noexcept {
-  constexpr std::uint32_t kPolynomial = 0xEDB88320;
-  std::uint32_t crc = 0xFFFFFFFF;
-  const auto add = [&](std::byte byte) {
-    crc ^= static_cast<std::uint32_t>(byte);
-    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ ((crc & 1) != 0 ? kPolynomial : 0);
-  };
-  for (const std::byte byte : bytes) add(byte);
-  for (; zeroes > 0; --zeroes) add(std::byte{0});
-  return ~crc;
 }
 
 /// The first three fields of a GUID are little-endian, the rest is as it is written.

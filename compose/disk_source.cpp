@@ -12,6 +12,8 @@
 
 #include "fsgen/archive/archive.h"
 #include "fsgen/disk/disk_job.h"
+#include "fsgen/disk/partition_table.h"
+#include "fsgen/stream/file_source.h"
 #include "fsgen/tree/source_differences.h"
 
 namespace mkvirtfs {
@@ -44,6 +46,29 @@ Result<archive::MemberLog> without_unreadable(const archive::MemberLog& members,
 }
 
 }  // namespace
+
+Result<std::shared_ptr<ByteSource>> open_partition(const std::shared_ptr<ByteSource>& disk,
+                                                   const std::string& partition, Remarks& remarks) {
+  const Result<std::optional<disk::PartitionTable>> table = disk::read_partition_table(*disk);
+  if (!table) return propagate(table);
+  if (!*table) {
+    return fail(Errc::unreadable, fmt::format("{} has no partition table, and so no partition {}",
+                                              disk->name(), partition));
+  }
+  const Result<disk::Partition> found = disk::find_partition(**table, *disk, partition);
+  if (!found) return propagate(found);
+  if (!(*table)->problem.empty()) {
+    remarks.add(Remark::About::unreadable, LogLevel::warning, (*table)->problem);
+  }
+  return make_window(disk, found->range, fmt::format("{}:{}", disk->name(), partition));
+}
+
+std::optional<Setting> partition_hint(ByteSource& disk) {
+  const Result<std::optional<disk::PartitionTable>> table = disk::read_partition_table(disk);
+  if (!table || !*table) return std::nullopt;
+  return Setting{"", fmt::format("{}:NUMBER for one of its partitions {}", disk.name(),
+                                 disk::list_of(**table))};
+}
 
 Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source,
                                                        bool is_regular_file) {

@@ -12,6 +12,15 @@
 
 namespace mkvirtfs {
 
+/// A partition of `disk`, by its number, its name in a GPT or the label of its file system; what is
+/// wrong with the table, and does not matter for it, is a remark. Errc::unreadable where there is
+/// none, or where it cannot be believed.
+Result<std::shared_ptr<ByteSource>> open_partition(const std::shared_ptr<ByteSource>& disk,
+                                                   const std::string& partition, Remarks& remarks);
+/// What would help where all of `disk` was to be read and is nothing that is known: a hint that
+/// names its partitions, if it has some.
+std::optional<Setting> partition_hint(ByteSource& disk);
+
 /// Which file system a source is an image of, as `spec` or its magic numbers say; nullopt: none, or
 /// ISO 9660 out of a pipe, which is an archive unless `spec` says otherwise.
 Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source,

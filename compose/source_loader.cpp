@@ -108,6 +108,12 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   if (!file) return propagate(file);
   const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
   std::vector<ContainerFile> containers = {{leaf_of(source.file), *file, is_regular}};
+  const std::shared_ptr<ByteSource> whole = *file;
+  if (!source.partition.empty()) {
+    file = open_partition(whole, source.partition, remarks);
+    if (!file) return propagate(file);
+  }
+  const bool is_whole_file = is_regular && source.partition.empty();
   archive::LayerOptions layer_options = settings->layer;
   layer_options.entries = scan.entries;
   // Whether something below has what they name, merging finds out.
@@ -128,10 +134,16 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
     remark_on_spool((*file)->name(), loaded->facts, *settings, remarks);
     return loaded;
   }
-  const Result<archive::Archive> read =
+  Result<archive::Archive> read =
       archive::read_archive(std::move(*file), settings->read, settings->stream,
-                            is_regular ? settings->index_cache.get() : nullptr, log);
-  if (!read) return propagate(read);
+                            is_whole_file ? settings->index_cache.get() : nullptr, log);
+  if (!read) {
+    if (is_whole_file && archive::is_no_archive(read.error())) {
+      std::optional<Setting> hint = partition_hint(*whole);
+      if (hint) read.error().hints.insert(read.error().hints.begin(), *std::move(hint));
+    }
+    return propagate(read);
+  }
   Result<archive::ArchiveLayer> made =
       archive::make_layer(*read, layer_options, settings->stream, log);
   if (!made) return propagate(made);

@@ -50,6 +50,21 @@ constexpr auto kAddresses = std::to_array<Address>({
     {"nbd+unix:", kServer, ""},
 });
 
+bool is_there(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+/// "disk.img:2"; nullopt where that is no such word.
+std::optional<ArchivePath> split_partition(const std::string& word) {
+  if (is_there(word)) return std::nullopt;
+  for (std::size_t at = word.find(':'); at != std::string::npos; at = word.find(':', at + 1)) {
+    struct stat status{};
+    std::string file = word.substr(0, at);
+    if (at + 1 < word.size() && ::stat(file.c_str(), &status) == 0 && S_ISREG(status.st_mode)) {
+      return ArchivePath{std::move(file), word.substr(at + 1), ""};
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Result<void> check_source_path(const std::string& path) {
@@ -78,13 +93,19 @@ ArchivePath split_archive_path(const std::string& path) {
   for (std::size_t at = path.find("//"); at != std::string::npos; at = path.find("//", at + 1)) {
     std::string file = path.substr(0, at);
     struct stat status{};
-    if (file.empty() || ::stat(file.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) continue;
+    std::optional<ArchivePath> split;
+    if (!file.empty() && ::stat(file.c_str(), &status) == 0) {
+      if (!S_ISDIR(status.st_mode)) split = ArchivePath{std::move(file), "", ""};
+    } else {
+      split = split_partition(file);
+    }
+    if (!split) continue;
     const std::size_t begin = path.find_first_not_of('/', at);
-    if (begin == std::string::npos) return {std::move(file), ""};
     const std::size_t last = path.find_last_not_of('/');
-    return {std::move(file), path.substr(begin, last + 1 - begin)};
+    if (begin != std::string::npos) split->subtree = path.substr(begin, last + 1 - begin);
+    return *std::move(split);
   }
-  return {path, ""};
+  return split_partition(path).value_or(ArchivePath{path, "", ""});
 }
 
 }  // namespace mkvirtfs

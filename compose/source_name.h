@@ -13,14 +13,17 @@ namespace mkvirtfs {
 /// Errc::unreadable; whether another path leads to anything is not asked.
 Result<void> check_source_path(const std::string& path);
 
-/// A file and a directory of the archive that it is: "x.tar.gz//rootfs".
+/// A file, a partition of the disk that it is, and a directory of what is there:
+/// "x.tar.gz//rootfs", "disk.img:2", "disk.img:root//etc".
 struct ArchivePath {
   std::string file{};
-  std::string subtree{};  ///< without '/' at either end; "": all of the archive
+  std::string partition{};  ///< its number, name or label; "": the file is no disk, or all of one
+  std::string subtree{};    ///< without '/' at either end; "": all of the archive
 };
 
 /// Splits at the first "//" behind which no path of the host can go on, because what stands before
-/// it is there and is no directory. Every other path is all file.
+/// it is there and is no directory, and at the first ':' before which a regular file is there where
+/// the whole is none. Every other path is all file.
 ArchivePath split_archive_path(const std::string& path);
 
 }  // namespace mkvirtfs

@@ -75,4 +75,25 @@ TEST_CASE("two slashes behind what is no directory name a directory of an archiv
   CHECK(parts("//" + root) == "//" + root + " | ");
 }
 
+TEST_CASE("a colon behind a file that is there names a partition") {
+  const TempDir dir;
+  const std::string root = dir.path().string();
+  for (const char* name : {"disk.img", "a:b", "c:1"}) std::ofstream(dir.path() / name) << "x";
+  std::filesystem::create_directory(dir.path() / "d");
+  const auto parts = [](const std::string& path) {
+    const ArchivePath split = split_archive_path(path);
+    return split.file + " | " + split.partition + " | " + split.subtree;
+  };
+  CHECK(parts(root + "/disk.img:2") == root + "/disk.img | 2 | ");
+  CHECK(parts(root + "/disk.img:EFI system") == root + "/disk.img | EFI system | ");
+  CHECK(parts(root + "/disk.img:2//etc/x") == root + "/disk.img | 2 | etc/x");
+  CHECK(parts(root + "/disk.img:a:b") == root + "/disk.img | a:b | ");
+  CHECK(parts(root + "/a:b:1") == root + "/a:b | 1 | ");
+  // What is there is meant.
+  CHECK(parts(root + "/c:1") == root + "/c:1 |  | ");
+  CHECK(parts(root + "/d:1") == root + "/d:1 |  | ");
+  CHECK(parts(root + "/none:1") == root + "/none:1 |  | ");
+  CHECK(parts(root + "/disk.img:") == root + "/disk.img: |  | ");
+}
+
 }  // namespace mkvirtfs

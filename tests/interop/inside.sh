@@ -126,6 +126,50 @@ extracted "$work/cd.iso" "$work/ours"
 rm -f "$work"/{ours,osirrox}/null
 diff -r --no-dereference "$work/ours" "$work/osirrox" || fail "ISO 9660: not what xorriso gives"
 
+# --- Partitions: sfdisk, sgdisk ------------------------------------------------------------------
+
+# in_partitions TABLE SCRIPT EXT FAT: the images of before lie in the partitions with these numbers, and are read there.
+in_partitions() {
+  local disk=$work/$1.disk number start
+  rm -f "$disk"
+  truncate -s 90M "$disk"
+  quietly sfdisk -q "$disk" <<<"$2"
+  for number in "$3" "$4"; do
+    start=$(sfdisk --json "$disk" | python3 -c "
+import json, sys
+for each in json.load(sys.stdin)['partitiontable']['partitions']:
+    if each['node'].endswith('disk$number'): print(each['start'])")
+    image=$work/ext3.img
+    [[ $number == "$3" ]] || image=$work/fat16.img
+    dd if="$image" of="$disk" bs=512 seek="$start" conv=notrunc,sparse status=none
+    "$MKVIRTFS" ls -lR "$disk:$number" >"$work/our-names"
+    "$MKVIRTFS" ls -lR "$image" >"$work/their-names"
+    same "$work/our-names" "$work/their-names"
+  done
+  "$MKVIRTFS" cat "$disk:$3:/noise" | cmp - "$work/tree/noise" || fail "cat of $1"
+  "$MKVIRTFS" ls "$disk:$3//bin" >"$work/our-names"
+  contains "$(cat "$work/our-names")" '^4096$'
+  fails 1 "has no partition 9; it has $5" "$MKVIRTFS" ls "$disk:9"
+  fails 1 "try $disk:NUMBER for one of its partitions $5" "$MKVIRTFS" ls "$disk"
+}
+in_partitions gpt $'label: gpt\nsize=41M, name=system\nsize=30M, name="a b"' 1 2 '1 \(system\), 2 \(a b\)'
+in_partitions mbr $'label: dos\n1: size=1M\n2: size=85M, type=f\n5: size=41M\n6: size=30M' 5 6 '1, 2, 5, 6'
+quietly e2label "$work/ext3.img" 'the root'
+quietly sgdisk -c 2:boot "$work/gpt.disk"
+"$MKVIRTFS" ls "$work/gpt.disk:boot" >"$work/our-names"
+"$MKVIRTFS" ls "$work/fat16.img" >"$work/their-names"
+same "$work/our-names" "$work/their-names"
+dd if="$work/ext3.img" of="$work/gpt.disk" bs=1M seek=1 conv=notrunc status=none
+"$MKVIRTFS" cat "$work/gpt.disk:the root:/noise" | cmp - "$work/tree/noise" || fail "cat by label"
+# A partition is a source as others are; sectors of 4096 bytes are known.
+"$MKVIRTFS" dump --partition "$work/gpt.disk:1,fs=ext4" --table=gpt --sector-size=4096 -o "$work/large.disk" >"$work/out" 2>"$work/err" ||
+  fail "dump: $(cat "$work/err")"
+"$MKVIRTFS" cat "$work/large.disk:1:/noise" | cmp - "$work/tree/noise" || fail "cat with sectors of 4096 bytes"
+# The first copy of the GPT is gone.
+dd if=/dev/zero of="$work/gpt.disk" bs=512 seek=1 count=1 conv=notrunc status=none
+"$MKVIRTFS" cat "$work/gpt.disk:1:/noise" 2>"$work/err" | cmp - "$work/tree/noise" || fail "cat by the second GPT"
+contains "$(cat "$work/err")" 'the GPT at the beginning is missing; its copy at the end is read'
+
 # --- An ordinary user ----------------------------------------------------------------------------
 
 chmod 644 "$work"/*.img "$work/cd.iso"
