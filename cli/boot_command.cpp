@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A machine's disk is served by this process, with an overlay over the image, and QEMU is its one
 // client. The kernel and its initrd are copied out of the source, because QEMU loads them itself.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "bootsect/kernel.h"
+#include "cli/boot_file.h"
 #include "cli/boot_kernel.h"
 #include "cli/boot_options.h"
 #include "cli/command.h"
@@ -23,6 +27,7 @@
 #include "cli/private_directory.h"
 #include "cli/program_path.h"
 #include "cli/program_resources.h"
+#include "cli/reader_path.h"
 #include "cli/running_machine.h"
 #include "cli/running_server.h"
 #include "cli/stop_watcher.h"
@@ -30,9 +35,12 @@
 #include "compose/prepare.h"
 #include "exports/export_tree.h"
 #include "exports/overlay_exports.h"
+#include "support/file_bytes.h"
 #include "support/log.h"
+#include "support/unique_fd.h"
 #include "vm/accelerator.h"
 #include "vm/firmware.h"
+#include "vm/initrd.h"
 #include "vm/machine.h"
 
 namespace mkvirtfs::cli {
@@ -43,6 +51,7 @@ constexpr int kOwnFailure = 125;
 constexpr int kLeft = 128 + SIGINT;
 constexpr const char* kQemu = "qemu-system-x86_64";
 constexpr const char* kQemuPackage = "qemu-system-x86";
+constexpr std::uint64_t kMostInitBytes = std::uint64_t{64} << 20;
 /// Of an overlay that stays, beside it: what firmware keeps.
 constexpr const char* kVariablesSuffix = ".uefi-vars";
 
@@ -57,9 +66,10 @@ bool has_word(std::string_view words, std::string_view name) {
   return false;
 }
 
-/// What the kernel is told.
-std::string command_line(const BootLine& line, vm::Accelerator accelerator) {
+/// What the kernel is told. Where it is to run a command, what is printed is the command's.
+std::string command_line(const BootLine& line, vm::Accelerator accelerator, bool has_command) {
   std::vector<std::string> words;
+  if (has_command) words.insert(words.end(), {"loglevel=1", "panic=-1"});
   if (!has_word(line.append, "root=")) words.emplace_back("root=/dev/vda");
   if (!has_word(line.append, "ro") && !has_word(line.append, "rw")) {
     words.emplace_back(line.is_read_only ? "ro" : "rw");
@@ -77,10 +87,14 @@ bool has_never_run(const MachineEnd& end) noexcept {
          (end.how == MachineEnd::How::failed && !end.has_console_output);
 }
 
-Result<int> status_of(const MachineEnd& end) {
+Result<int> status_of(const MachineEnd& end, bool has_command) {
+  if (!end.failure.empty()) return fail(Errc::io, fmt::format("in the guest: {}", end.failure));
+  if (end.status) return *end.status;
   switch (end.how) {
     case MachineEnd::How::powered_off:
-      return 0;
+      if (!has_command) return 0;
+      return fail(Errc::io,
+                  "the machine ended, and its command has no status: it may have crashed");
     case MachineEnd::How::left:
       return kLeft;
     case MachineEnd::How::stopped:
@@ -114,6 +128,46 @@ std::vector<std::string> firmware_directories() {
   return directories;
 }
 
+/// What the last source that is a container image runs; nullptr: there is none.
+const oci::Process* process_of(const PrepareReport& report) {
+  const oci::Process* process = nullptr;
+  for (const SourceFacts& facts : report.sources) {
+    if (!facts.image_id.empty()) process = &facts.process;
+  }
+  return process;
+}
+
+/// The command and what it has around it. A container image with a kernel of its own is a system,
+/// which has an init.
+vm::GuestSetup guest_of(const BootLine& line, const PreparedImage& prepared,
+                        const MachineSetting& setting) {
+  vm::GuestSetup guest;
+  guest.root_type = line.mount_type;
+  guest.has_overlay = line.is_read_only;
+  const oci::Process* const process = process_of(prepared.report);
+  const bool is_system = line.command.empty() && bootsect::find_kernel(*prepared.tree).has_value();
+  if (process != nullptr && !is_system) {
+    guest.arguments = process->entrypoint;
+    const std::vector<std::string>& rest = line.command.empty() ? process->command : line.command;
+    guest.arguments.insert(guest.arguments.end(), rest.begin(), rest.end());
+    guest.environment = process->environment;
+    guest.user = process->user;
+    guest.directory = process->directory;
+  } else {
+    guest.arguments = line.command;
+  }
+  winsize size{};
+  guest.has_terminal = ::isatty(setting.input) == 1 && ::isatty(setting.streams.out) == 1;
+  if (guest.has_terminal && ::ioctl(setting.input, TIOCGWINSZ, &size) == 0) {
+    guest.rows = size.ws_row;
+    guest.columns = size.ws_col;
+  }
+  if (guest.has_terminal) {
+    guest.environment.push_back("TERM=" + environment("TERM").value_or("linux"));
+  }
+  return guest;
+}
+
 /// A machine with what stays the same when it is started again.
 class BootedMachine {
  public:
@@ -129,6 +183,8 @@ class BootedMachine {
 
  private:
   Result<void> find_start();
+  /// Our own initrd, for a kernel with these modules.
+  Result<void> make_start(const vm::KernelModules& modules);
   Result<void> find_flash(vm::FirmwareKind kind);
   /// The disk: the image, or an overlay over it, which is null for a disk that nobody writes.
   struct Disk {
@@ -139,6 +195,7 @@ class BootedMachine {
   /// One start, with an overlay of its own.
   Result<MachineEnd> run_once();
   vm::AcceleratorChoice choose(const std::string& failure_file) const;
+  bool has_command() const noexcept { return !guest_.arguments.empty(); }
   std::string kept_variables() const { return line_.keep + kVariablesSuffix; }
 
   const BootLine& line_;
@@ -147,6 +204,7 @@ class BootedMachine {
   const BlockedSignals signals_{SIGTERM, SIGINT, SIGHUP};
   std::optional<PrivateDirectory> directory_;
   MachineSetting setting_;
+  vm::GuestSetup guest_;       // where the initrd is ours
   bool is_kept_anew_ = false;  // the overlay that stays was not there before
 };
 
@@ -176,12 +234,35 @@ Result<void> BootedMachine::set_up() {
 
 Result<void> BootedMachine::find_start() {
   if (!line_.firmware) {
-    Result<vm::DirectKernel> direct = take_kernel(prepared_, line_.kernel, *directory_);
-    if (!direct) return propagate(direct);
-    setting_.machine.direct = *std::move(direct);
-    return {};
+    KernelWish wish = line_.kernel;
+    guest_ = guest_of(line_, prepared_, setting_);
+    wish.wants_own_initrd = wish.wants_own_initrd || has_command();
+    Result<BootKernel> kernel = take_kernel(prepared_, wish, *directory_, log_);
+    if (!kernel) return propagate(kernel);
+    setting_.machine.direct = std::move(kernel->direct);
+    return kernel->modules ? make_start(*kernel->modules) : Result<void>();
   }
   return *line_.firmware == vm::FirmwareKind::bios ? Result<void>() : find_flash(*line_.firmware);
+}
+
+Result<void> BootedMachine::make_start(const vm::KernelModules& modules) {
+  const std::string path = init_path();
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const auto init = file ? read_all(file.get(), kMostInitBytes) : std::nullopt;
+  if (!init)
+    return fail(Errc::unsupported,
+                fmt::format("{}, which starts in the guest, cannot be read", path));
+  Result<vm::Initrd> made = vm::make_initrd(*init, guest_, modules);
+  if (!made) return propagate(made);
+  Result<BootFile> initrd = BootFile::create(directory_->path_of("initrd"));
+  if (!initrd) return propagate(initrd);
+  if (Result<void> written = initrd->append(made->archive); !written) return written;
+  vm::Machine& machine = setting_.machine;
+  machine.direct->initrd = initrd->path();
+  machine.status_socket = directory_->path_of("status");
+  machine.disk_is_read_only = guest_.has_overlay;
+  setting_.passes_signals = has_command();
+  return {};
 }
 
 Result<void> BootedMachine::find_flash(vm::FirmwareKind kind) {
@@ -249,12 +330,13 @@ Result<int> BootedMachine::run(const std::string& failure_file) {
   vm::AcceleratorChoice choice = choose(failure_file);
   while (true) {
     machine.accelerator = choice.accelerator;
-    if (machine.direct) machine.direct->command_line = command_line(line_, choice.accelerator);
+    if (machine.direct)
+      machine.direct->command_line = command_line(line_, choice.accelerator, has_command());
     setting_.is_watched = choice.may_fall_back;
     if (line_.prints) return print_machine(machine, setting_.streams);
     const Result<MachineEnd> end = run_once();
     if (!end) return propagate(end);
-    if (!choice.may_fall_back || !has_never_run(*end)) return status_of(*end);
+    if (!choice.may_fall_back || !has_never_run(*end)) return status_of(*end, has_command());
     log_.write(LogLevel::warning,
                "KVM does not run the guest: it is started again, emulated (TCG)");
     vm::remember_failure(failure_file);
@@ -271,6 +353,8 @@ class Boot final : public Command {
   }
   Result<int> run(const Streams& streams) override;
   int failure_status(Errc) const noexcept override { return kOwnFailure; }
+  bool takes_rest() const noexcept override { return true; }
+  void set_rest(std::vector<std::string> words) override { options_.set_command(std::move(words)); }
 
  private:
   BootOptions options_;

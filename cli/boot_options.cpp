@@ -35,6 +35,14 @@ bool has_option(const FormatRegistry& formats, const ImageSpec& spec, std::strin
   });
 }
 
+/// The name that Linux has for the format. Its driver of ext4 mounts ext2 and ext3, too.
+std::string mount_type(const FormatRegistry& formats, const ImageSpec& spec) {
+  const std::string_view name = formats.resolve(spec.format, spec.options);
+  if (name.starts_with("ext")) return "ext4";
+  if (name.starts_with("fat")) return "vfat";
+  return std::string(name == "iso" ? "iso9660" : name);
+}
+
 }  // namespace
 
 void BootOptions::add_to(OptionSet& options) {
@@ -155,6 +163,16 @@ Result<BootLine> BootOptions::read() const {
   if (accelerator_ == "kvm") line.accelerator = vm::AcceleratorWish::kvm;
   if (accelerator_ == "tcg") line.accelerator = vm::AcceleratorWish::tcg;
   line.keep = keep_;
+  line.command = command_;
+  if (line.firmware && !command_.empty()) {
+    return fail(Errc::usage, "--firmware starts what the disk has, and no command");
+  }
+  if (!line.kernel.initrds.empty() && (!command_.empty() || line.is_read_only)) {
+    return fail(Errc::usage,
+                "--initrd: a command, or a root that cannot be written, needs an initrd of ours");
+  }
+  line.kernel.wants_own_initrd = !command_.empty() || line.is_read_only;
+  line.mount_type = mount_type(image_.formats(), line.image);
   line.prints = prints_;
   return line;
 }

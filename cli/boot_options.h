@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/boot_kernel.h"
@@ -21,6 +22,7 @@ namespace mkvirtfs::cli {
 struct BootLine {
   ImageSpec image;
   bool is_read_only = false;  ///< no system writes to the format
+  std::string mount_type;     ///< of one file system, as mount(8) has it
   /// What starts the disk; nullopt: QEMU loads the kernel itself.
   std::optional<vm::FirmwareKind> firmware;
   KernelWish kernel;
@@ -31,6 +33,8 @@ struct BootLine {
   vm::AcceleratorWish accelerator = vm::AcceleratorWish::automatic;
   std::string keep;  ///< the overlay that stays; "": none
   bool prints = false;
+  /// What the guest runs; nothing: what the source says.
+  std::vector<std::string> command;
 };
 
 /// The options of boot: those of sources and images, and its own.
@@ -42,6 +46,8 @@ class BootOptions {
   void add_to(OptionSet& options);
   /// After parsing. Errors: Errc::usage; Errc::unsupported for images that do not boot so.
   Result<BootLine> read() const;
+  /// The words behind "--".
+  void set_command(std::vector<std::string> words) { command_ = std::move(words); }
   const FormatRegistry& formats() const noexcept { return image_.formats(); }
 
  private:
@@ -60,6 +66,7 @@ class BootOptions {
   std::string firmware_;
   std::string keep_;
   bool prints_ = false;
+  std::vector<std::string> command_;
 };
 
 }  // namespace mkvirtfs::cli

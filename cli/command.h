@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,6 +28,10 @@ class Command {
 
   /// The program's exit status after an error of that kind: of run(), or in its words.
   virtual int failure_status(Errc code) const noexcept { return code == Errc::usage ? 2 : 1; }
+
+  /// Whether the words behind a "--" are none of ours: set_rest() has them, before run().
+  virtual bool takes_rest() const noexcept { return false; }
+  virtual void set_rest(std::vector<std::string> words) { static_cast<void>(words); }
 
   /// Whether it was this one that the command line named.
   bool chosen() const { return options_.is_named(); }

@@ -10,4 +10,7 @@ namespace mkvirtfs::cli {
 /// is in neither place, the first of them.
 std::string reader_path();
 
+/// The same of the first process of a machine (`mkvirtfs-init`, guest-init/).
+std::string init_path();
+
 }  // namespace mkvirtfs::cli

@@ -54,6 +54,15 @@ std::vector<std::string> given_words(int argc, const char* const* argv) {
   return words;
 }
 
+/// Takes the "--" and what stands behind it out of the words.
+std::vector<std::string> take_rest(std::vector<std::string>& words) {
+  const auto dashes = std::ranges::find(words, "--");
+  if (dashes == words.end()) return {};
+  std::vector<std::string> rest(dashes + 1, words.end());
+  words.erase(dashes, words.end());
+  return rest;
+}
+
 /// Whether `word` stands where a subcommand should, and is none.
 bool is_unknown_subcommand(const OptionSet& program, const std::string& word) {
   return !word.starts_with('-') &&
@@ -89,7 +98,7 @@ int tell_wrong_usage(const Streams& streams, const OptionSet& program, std::stri
 int parse_and_run(int argc, const char* const* argv, const Streams& streams,
                   const FormatRegistry& formats) {
   OptionSet program({.name = "mkvirtfs", .description = description(formats), .footer = kExamples});
-  const std::vector<std::string> given = given_words(argc, argv);
+  std::vector<std::string> given = given_words(argc, argv);
   const std::vector<std::unique_ptr<Command>> commands =
       make_commands(program, formats, given.empty() ? "" : given.front());
   if (!given.empty() && is_unknown_subcommand(program, given.front())) {
@@ -98,6 +107,9 @@ int parse_and_run(int argc, const char* const* argv, const Streams& streams,
   // The others are there where none was named.
   const int wrong_usage =
       commands.size() == 1 ? commands.front()->failure_status(Errc::usage) : kWrongUsage;
+  if (commands.size() == 1 && commands.front()->takes_rest()) {
+    commands.front()->set_rest(take_rest(given));
+  }
   Result<std::vector<std::string>> words = separate_empty_values(program, given);
   if (!words) return tell_failure(streams, wrong_usage, error_text(words.error()));
   const Result<OptionSet::Parsed> parsed = program.parse(std::move(*words));

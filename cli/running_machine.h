@@ -33,6 +33,8 @@ struct MachineEnd {
   How how{};
   int number = 0;                   ///< QEMU's exit status where it failed; the signal
   bool has_console_output = false;  ///< there was some, ever
+  std::optional<int> status{};      ///< what mkvirtfs-init reported of its command
+  std::string failure{};            ///< what it could not do; "": nothing
 };
 
 /// What a machine is made of beside itself.
@@ -46,8 +48,10 @@ struct MachineSetting {
   /// Whether it is stopped when it does not start.
   bool is_watched = false;
   const BlockedSignals& signals;  ///< that stop it
-  int input = -1;                 ///< keys; -1: none. Not owned
-  Streams streams;                ///< the console; QEMU's own words
+  /// Signals go to the command that mkvirtfs-init runs; a second one stops the machine.
+  bool passes_signals = false;
+  int input = -1;   ///< keys; -1: none. Not owned
+  Streams streams;  ///< the console; QEMU's own words
 };
 
 /// Runs a machine until it ends. `server` has its disk. Errors: what is wrong with this host.

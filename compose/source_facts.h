@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "fsgen/oci/document.h"
+
 namespace mkvirtfs {
 
 /// What a source turned out to be.
@@ -19,6 +21,7 @@ struct SourceFacts {
   // Of a container image, besides index_bytes and spool_bytes:
   std::string image_id{};  ///< the digest of its configuration
   std::string platform{};  ///< "linux/amd64"
+  oci::Process process{};  ///< what a container runs
   std::uint64_t layer_count = 0;
   std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
 };

@@ -178,6 +178,7 @@ Result<LoadedSource> load_container_image(const oci::ImageName& name, const Sour
   loaded.report.excluded_count = image->excluded_count;
   loaded.facts.kind = "container image";
   loaded.facts.image_id = std::move(image->id);
+  loaded.facts.process = std::move(image->process);
   loaded.facts.platform = to_string(image->platform);
   loaded.facts.layer_count = image->layer_count;
   loaded.facts.packed_bytes = image->packed_bytes;

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include "vm/initrd.h"
+
 namespace mkvirtfs::vm {
 namespace {
 
@@ -70,6 +72,11 @@ void add_devices(const Machine& machine, Arguments& arguments) {
   // Without a ROM: nobody boots from the network.
   arguments.add("-device", "virtio-net-pci,netdev=network,romfile=");
   arguments.add("-device", "virtio-rng-pci");
+  if (machine.status_socket.empty()) return;
+  arguments.add("-chardev",
+                fmt::format("socket,id=status,path={}", escaped(machine.status_socket)));
+  arguments.add("-device", "virtio-serial-pci");
+  arguments.add("-device", fmt::format("virtserialport,chardev=status,name={}", kStatusPort));
 }
 
 /// What starts first.

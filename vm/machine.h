@@ -34,6 +34,9 @@ struct Machine {
   std::uint32_t disk_block_bytes = 512;  ///< its sectors
   bool disk_is_read_only = false;        ///< the guest sees a disk that cannot be written
 
+  /// The Unix socket at which a status of the guest is awaited (vm/initrd.h); "": none is.
+  std::string status_socket;
+
   /// Otherwise the firmware starts what the disk has.
   std::optional<DirectKernel> direct;
   /// Otherwise the firmware is a BIOS.

@@ -202,6 +202,16 @@ Manifest read_manifest(const Json& json, DocumentReader& reader) {
   return manifest;
 }
 
+Process read_process(const Json& json, DocumentReader& reader) {
+  Process process;
+  process.entrypoint = reader.texts(json, "Entrypoint", false);
+  process.command = reader.texts(json, "Cmd", false);
+  process.environment = reader.texts(json, "Env", false);
+  process.user = reader.text(json, "User", false);
+  process.directory = reader.text(json, "WorkingDir", false);
+  return process;
+}
+
 }  // namespace
 
 std::string blob_path(const Digest& digest) {
@@ -286,6 +296,9 @@ Result<Config> parse_config(std::string_view text, std::string_view name) {
     for (const std::string& id : reader.texts(*files, "diff_ids", !files->contains("diff_ids"))) {
       config.diff_ids.push_back(reader.digest(id));
     }
+  }
+  if (const Json* container = DocumentReader::find(json, "config")) {
+    config.process = read_process(*container, reader);
   }
   if (!reader.good()) return reader.error();
   return config;

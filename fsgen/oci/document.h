@@ -63,10 +63,23 @@ using Document = std::variant<Index, Manifest>;
 /// An index or a manifest.
 Result<Document> parse_document(std::string_view text, std::string_view name);
 
-/// The configuration: what the image runs on, and the digests of its layers when they are unpacked.
+/// What a container of the image runs, as the configuration has it.
+struct Process {
+  std::vector<std::string> entrypoint{};
+  std::vector<std::string> command{};      ///< "Cmd": what stands behind the entrypoint
+  std::vector<std::string> environment{};  ///< "NAME=value"
+  std::string user{};                      ///< "user", "user:group": names or numbers
+  std::string directory{};
+
+  friend bool operator==(const Process&, const Process&) = default;
+};
+
+/// The configuration: what the image runs on, the digests of its layers when they are unpacked,
+/// and what a container runs.
 struct Config {
   Platform platform;
   std::vector<Digest> diff_ids;
+  Process process;
 };
 Result<Config> parse_config(std::string_view text, std::string_view name);
 

@@ -96,6 +96,7 @@ Result<ImageDraft> ImageDraft::begin(const ImageQuery& query, const std::string&
   ImageDraft draft;
   draft.image_.name = query.shown();
   draft.image_.platform = std::move(config->platform);
+  draft.image_.process = std::move(config->process);
   draft.image_.id = std::move(id);
   draft.diff_ids_ = std::move(config->diff_ids);
   return draft;

@@ -30,6 +30,7 @@ struct ContainerImage {
   std::string name;  ///< "app.tar:latest"
   Platform platform;
   std::string id;                 ///< the digest of the configuration
+  Process process;
   std::vector<LayerBlob> layers;  ///< the lowest first
 };
 

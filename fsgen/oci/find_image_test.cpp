@@ -420,3 +420,25 @@ TEST_CASE("files of a layout directory are opened without leaving it") {
   }
   CHECK_FALSE(open_directory((dir / "nothing").string(), ChangeCheck::ctime, log));
 }
+
+TEST_CASE("a configuration says what a container runs") {
+  const Result<Config> config = parse_config(
+      R"({"os": "linux", "architecture": "amd64", "config": {"Entrypoint": ["/bin/app", "a b"],
+          "Cmd": ["x"], "Env": ["A=1", "B="], "User": "u:g", "WorkingDir": "/srv"},
+          "rootfs": {"type": "layers", "diff_ids": []}})",
+      "the image");
+  REQUIRE(config);
+  CHECK(config->process == Process{.entrypoint = {"/bin/app", "a b"},
+                                   .command = {"x"},
+                                   .environment = {"A=1", "B="},
+                                   .user = "u:g",
+                                   .directory = "/srv"});
+  // Go writes null for what is not there.
+  const Result<Config> bare =
+      parse_config(R"({"os": "linux", "config": {"Entrypoint": null, "Cmd": null}})", "the image");
+  REQUIRE(bare);
+  CHECK(bare->process == Process{});
+  CHECK(parse_config(R"({"os": "linux"})", "the image").value().process == Process{});
+  CHECK(parse_config(R"({"config": {"Cmd": [7]}})", "the image").error().code == Errc::unreadable);
+  CHECK(parse_config(R"({"config": {"User": 7}})", "the image").error().code == Errc::unreadable);
+}

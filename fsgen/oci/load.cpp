@@ -334,6 +334,7 @@ Result<LoadedImage> load_image(const ImageName& name, const LoadOptions& options
   loaded.name = std::move(image->name);
   loaded.id = std::move(image->id);
   loaded.platform = std::move(image->platform);
+  loaded.process = std::move(image->process);
   loaded.layer_count = image->layers.size();
   const bool are_files = loaded.files.empty();
   for (const LayerBlob& blob : image->layers) {

@@ -39,6 +39,7 @@ struct LoadedImage {
   std::string name;  ///< "app.tar:latest"
   std::string id;    ///< the digest of its configuration
   Platform platform;
+  Process process;
   std::uint64_t layer_count = 0;
   std::uint64_t packed_bytes = 0;  ///< of all layers, as they lie in the image
   std::uint64_t index_bytes = 0;   ///< in memory, of the layers that are compressed

@@ -22,6 +22,8 @@ contains "$("$prefix/bin/mkvirtfs" --version)" '^mkvirtfs [0-9]'
 contains "$(head -n 5 "$prefix/share/man/man1/mkvirtfs.1")" '^\.TH MKVIRTFS 1'
 # The helper is found where it was moved to.
 [[ -x $prefix/libexec/mkvirtfs/mkvirtfs-reader ]] || fail "the reader is not installed"
+[[ -x $prefix/libexec/mkvirtfs/mkvirtfs-init ]] || fail "the init of guests is not installed"
+contains "$(file "$prefix/libexec/mkvirtfs/mkvirtfs-init")" 'statically linked'
 echo text >"$work/text"
 bsdtar -cf "$work/packed.7z" --format=7zip -C "$work" text
 quietly "$prefix/bin/mkvirtfs" inspect "$work/packed.7z" --fs=ext4

@@ -40,6 +40,7 @@ check_of() {
     *'docker save'*) echo "not it needs a docker daemon; interop: oci reads what docker saves" ;;
     './run serve examples/hello '*) echo console_block ;;
     'mkvirtfs boot ./rootfs') echo boots ;;
+    'mkvirtfs boot oci:./app:latest'*) echo runs_command ;;
     *./rootfs*qemu-system-x86_64*) echo boots ;;
     *'dump ./rootfs '*--owner=0:0*--sha256*) echo dumps_with_digest ;;
     *'dump ./rootfs '*) echo dumps disk.img root ;;
@@ -107,6 +108,7 @@ cd "$prepared"
 cp "$kernel"/boot/vmlinuz-* rootfs/vmlinuz
 make_switching_initrd rootfs/initrd.img "$kernel"
 cp "$(command -v busybox)" rootfs/bin/busybox
+ln -s busybox rootfs/bin/sh
 echo box >rootfs/etc/hostname
 cat >rootfs/sbin/init <<'INIT'
 #!/bin/busybox sh
@@ -137,7 +139,7 @@ noise 70000 >fixture/touched
 quietly psktool -u alice -p keys.psk
 quietly umoci init --layout app
 quietly umoci new --image app:latest
-quietly umoci raw add-layer --image app:latest <(tar -c -C rootfs --owner=0 --group=0 etc) || true
+quietly umoci raw add-layer --image app:latest <(tar -c -C rootfs --owner=0 --group=0 etc bin) || true
 cp -r "$root/examples" .
 # ./run is `mkvirtfs ARGS` behind a build.
 printf '#!/bin/sh\nexec mkvirtfs "$@"\n' >run
@@ -395,6 +397,16 @@ boots() {
   run_to_end 300
   contains "$(tr -d '\r' <out)" '^GUEST: box has a writable root$'
   [[ ! -e rootfs/written ]] || fail "the source was written"
+}
+
+# A kernel of this host is taken, with its modules: a machine of CI has none, and so it is shown one.
+runs_command() {
+  mkdir boot
+  ln -s "$kernel"/boot/vmlinuz-* "$kernel"/lib/modules/*/* boot/
+  printf 'mount --bind boot /boot\n. %q\n' "$recipe" >with_kernel
+  timeout --kill-after=5 300 unshare --mount bash -eu with_kernel >out 2>err </dev/null ||
+    fail "exit status $?: $(tail -n 20 err out)"
+  equal "$(tr -d '\r' <out)" 'app runs in a machine of its own'
 }
 
 # ./test runs this test. How many there are need not be true to the last one, but nearly.

@@ -39,7 +39,120 @@ boot_machine() {
   equal "$status" "$expected" "exit status of boot $* ($(cat "$work/messages")): $(tail -n 40 "$work/console")"
 }
 
+# The host's kernel is Debian's cloud kernel here, in a folder like /: boot/vmlinuz-VERSION, lib/modules/VERSION.
+host_kernel() {
+  local kernel_root
+  kernel_root=$("$here/../vm/fetch-kernel" "$1")
+  echo "$kernel_root"/boot/vmlinuz-*
+}
+
+# make_container KERNEL-DIR NAME CONFIG-ARGUMENT...: an image $work/app:NAME without a kernel.
+make_container() {
+  local name=$2
+  shift 2
+  if [[ ! -d $work/app ]]; then
+    mkdir -p "$work/files"/{bin,etc,srv/data}
+    cp "$(command -v busybox)" "$work/files/bin/busybox"
+    "$work/files/bin/busybox" --install -s "$work/files/bin"
+    rm "$work/files/bin/init" "$work/files/bin/linuxrc"
+    for link in "$work/files/bin"/*; do [[ ! -L $link ]] || ln -sf busybox "$link"; done
+    echo 'root:x:0:0:root:/root:/bin/sh
+worker:x:1234:2345:worker:/srv:/bin/sh' >"$work/files/etc/passwd"
+    echo 'root:x:0:
+extra:x:77:worker' >"$work/files/etc/group"
+    cat >"$work/files/bin/report" <<'END'
+#!/bin/sh
+echo "arguments <$*>"
+echo "user $(id -u):$(id -g) $(id -G) in $(pwd) of $HOME with $GREETING"
+echo "to standard error" >&2
+exit 7
+END
+    chmod 755 "$work/files/bin/report"
+    umoci init --layout "$work/app"
+  fi
+  umoci new --image "$work/app:$name"
+  tar -c -C "$work/files" --owner=0 --group=0 --format=gnu . | umoci raw add-layer --image "$work/app:$name" /dev/stdin
+  umoci config --image "$work/app:$name" "$@"
+}
+
 case $2 in
+  container)
+    make_container "$1" latest --config.entrypoint=/bin/report --config.entrypoint=first --config.cmd=default \
+      --config.env='GREETING=two words' --config.user=worker --config.workingdir=/srv/data
+    kernel=$(host_kernel "$1")
+    boot_machine 120 7 "oci:$work/app:latest" --accel=tcg --kernel="$kernel"
+    # Nothing else is printed than what the command prints.
+    equal "$(cat "$work/console")" "arguments <first default>
+user 1234:2345 2345 77 in /srv/data of /srv with two words
+to standard error" "what is printed ($(cat "$work/messages"))"
+    contains "$(cat "$work/messages")" "^mkvirtfs: the kernel is $kernel of this host$"
+    ;;
+  command)
+    make_container "$1" plain
+    kernel=$(host_kernel "$1")
+    run() { boot_machine 120 "$1" "oci:$work/app:plain" --accel=tcg --kernel="$kernel" -- "${@:2}"; }
+    run 0 sh -c 'echo "$0 $1" | md5sum; ip addr show | grep -c 10.0.2.15/24; ip route | grep default; cat /etc/resolv.conf; touch /new; mount | grep " / "' -- '-x'
+    equal "$(sed -n 1p "$work/console")" "$(echo '-- -x' | md5sum)" "the words"
+    equal "$(sed -n 2p "$work/console")" 1 "the address ($(cat "$work/console"))"
+    contains "$(sed -n 3p "$work/console")" '^default via 10.0.2.2 dev '
+    equal "$(sed -n 4p "$work/console")" 'nameserver 10.0.2.3' "the name server"
+    contains "$(sed -n 5p "$work/console")" '^/dev/root on / type ext4 \(rw|^/dev/vda on / type ext4 \(rw'
+    run 127 no-such-program
+    contains "$(cat "$work/console")" '^mkvirtfs: run no-such-program: No such file or directory$'
+    run 137 sh -c 'kill -9 $$'
+    # A child that nobody waits for is reaped, and does not end the machine.
+    run 3 sh -c '(sleep 0.2; echo late) & sh -c "sleep 0.1 & exit 0"; sleep 1; ps | grep -c "[Z]ombie\|[[]sleep[]]"; exit 3'
+    equal "$(cat "$work/console")" $'late\n0' "what is printed"
+    # A guest without a status is a failure of ours.
+    boot_machine 120 125 "oci:$work/app:plain" --accel=tcg --kernel="$kernel" -- sh -c 'poweroff -f'
+    contains "$(cat "$work/messages")" 'its command has no status'
+    # A folder without a kernel, an init or a command.
+    boot_machine 120 125 "$work/files" --accel=tcg --kernel="$kernel"
+    contains "$(cat "$work/messages")" 'in the guest: the source has no init'
+    fails 125 '^mkvirtfs: --kernel=.*/none: neither the source nor this host has such a file$' \
+      "$MKVIRTFS" boot "$work/files" --kernel="$work/none"
+    ;;
+  signal)
+    make_container "$1" plain
+    kernel=$(host_kernel "$1")
+    : >"$work/console.raw"
+    "$MKVIRTFS" boot "oci:$work/app:plain" --accel=tcg --kernel="$kernel" -- \
+      sh -c 'trap "echo got it; exit 9" TERM; echo ready; while :; do sleep 0.1; done' \
+      </dev/null >"$work/console.raw" 2>"$work/messages" &
+    pid=$!
+    server_pids+=("$pid")
+    deadline=$((SECONDS + 120))
+    until grep -q '^ready' "$work/console.raw"; do
+      ((SECONDS < deadline)) || fail "no command: $(cat "$work/messages" "$work/console.raw")"
+      sleep 0.2
+    done
+    kill -TERM $pid
+    status=0
+    wait $pid || status=$?
+    equal "$status" 9 "exit status"
+    contains "$(cat "$work/console.raw")" '^got it'
+    ;;
+  read-only)
+    # Formats that no system writes to have a tmpfs over them: a container image, and a system with an init.
+    make_container "$1" plain
+    kernel=$(host_kernel "$1")
+    for fs in erofs iso; do
+      boot_machine 120 0 "oci:$work/app:plain" --fs=$fs --accel=tcg --kernel="$kernel" -- \
+        sh -c 'touch /new /bin/new && rm /bin/report && mount | grep " / "; [ ! -e /bin/report ] && ! dd if=/dev/zero of=/dev/vda count=1'
+      contains "$(cat "$work/console")" '^root on / type overlay \(rw'
+    done
+    make_root "$1"
+    kernel_root=$("$here/../vm/fetch-kernel" "$1")
+    mkdir -p "$work/root/usr/lib"
+    cp -a "$kernel_root/lib/modules" "$work/root/usr/lib/"
+    sed -i 's/has a writable root with.*"$/has a writable root"/' "$work/root/sbin/init"
+    boot_machine 120 0 "$work/root" --fs=erofs --accel=tcg --append="$words"
+    contains "$(cat "$work/console")" '^GUEST: has a writable root$'
+    # Without an initrd of its own a system has ours, with its own modules.
+    rm "$work/root/boot"/initrd*
+    boot_machine 120 0 "$work/root" --accel=tcg --append="$words"
+    contains "$(cat "$work/console")" '^GUEST: has a writable root$'
+    ;;
   folder)
     make_root "$1"
     boot_machine 120 0 "$work/root" --accel=tcg --cpus=2 --memory=512M --append="$words"
@@ -99,6 +212,7 @@ END
   stop)
     make_root "$1"
     touch "$work/root/stay"
+    : >"$work/console.raw"
     "$MKVIRTFS" boot "$work/root" --accel=tcg --append="$words" </dev/null >"$work/console.raw" 2>"$work/messages" &
     pid=$!
     server_pids+=("$pid")
