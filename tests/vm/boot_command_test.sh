@@ -91,6 +91,7 @@ to standard error" "what is printed ($(cat "$work/messages"))"
     make_container "$1" plain
     kernel=$(host_kernel "$1")
     run() { boot_machine 120 "$1" "oci:$work/app:plain" --accel=tcg --kernel="$kernel" -- "${@:2}"; }
+    # shellcheck disable=SC2016  # for the shell of the guest
     run 0 sh -c 'echo "$0 $1" | md5sum; ip addr show | grep -c 10.0.2.15/24; ip route | grep default; cat /etc/resolv.conf; touch /new; mount | grep " / "' -- '-x'
     equal "$(sed -n 1p "$work/console")" "$(echo '-- -x' | md5sum)" "the words"
     equal "$(sed -n 2p "$work/console")" 1 "the address ($(cat "$work/console"))"
@@ -99,6 +100,7 @@ to standard error" "what is printed ($(cat "$work/messages"))"
     contains "$(sed -n 5p "$work/console")" '^/dev/root on / type ext4 \(rw|^/dev/vda on / type ext4 \(rw'
     run 127 no-such-program
     contains "$(cat "$work/console")" '^mkvirtfs: run no-such-program: No such file or directory$'
+    # shellcheck disable=SC2016
     run 137 sh -c 'kill -9 $$'
     # A child that nobody waits for is reaped, and does not end the machine.
     run 3 sh -c '(sleep 0.2; echo late) & sh -c "sleep 0.1 & exit 0"; sleep 1; ps | grep -c "[Z]ombie\|[[]sleep[]]"; exit 3'
@@ -162,9 +164,9 @@ to standard error" "what is printed ($(cat "$work/messages"))"
     # What needs no machine.
     line=$("$MKVIRTFS" boot "$work/root" --accel=kvm --print --memory=2G)
     contains "$line" '^qemu-system-x86_64 .*-machine q35 -accel kvm .*-m 2048M .*-kernel /.*/kernel -initrd /.*/initrd -append '
-    mkdir -p "$work/empty" "$work/nothing"
-    fails 125 'the source has no kernel' "$MKVIRTFS" boot "$work/empty"
-    fails 125 '^mkvirtfs: --kernel=vmlinuz: the source has no such file$' "$MKVIRTFS" boot "$work/root" --kernel=vmlinuz
+    mkdir -p "$work/nothing"
+    fails 125 '^mkvirtfs: --kernel=boot/none: neither the source nor this host has such a file$' \
+      "$MKVIRTFS" boot "$work/root" --kernel=boot/none
     fails 125 'bin/busybox is no kernel' "$MKVIRTFS" boot "$work/root" --kernel=bin/busybox
     fails 125 'qemu-system-x86_64 runs the machine, and is not installed \(package qemu-system-x86\)' \
       env PATH="$work/nothing" "$MKVIRTFS" boot "$work/root"
