@@ -30,6 +30,7 @@
 #include "cli/reader_path.h"
 #include "cli/running_machine.h"
 #include "cli/running_server.h"
+#include "cli/shared_directory.h"
 #include "cli/stop_watcher.h"
 #include "cli/terminal.h"
 #include "compose/prepare.h"
@@ -52,6 +53,8 @@ constexpr int kLeft = 128 + SIGINT;
 constexpr const char* kQemu = "qemu-system-x86_64";
 constexpr const char* kQemuPackage = "qemu-system-x86";
 constexpr std::uint64_t kMostInitBytes = std::uint64_t{64} << 20;
+/// Where a guest whose initrd is ours finds the host's directory.
+constexpr const char* kShareAt = "/mnt/share";
 /// Of an overlay that stays, beside it: what firmware keeps.
 constexpr const char* kVariablesSuffix = ".uefi-vars";
 
@@ -144,6 +147,7 @@ vm::GuestSetup guest_of(const BootLine& line, const PreparedImage& prepared,
   vm::GuestSetup guest;
   guest.root_type = line.mount_type;
   guest.has_overlay = line.is_read_only;
+  if (!line.share.empty()) guest.share_at = kShareAt;
   const oci::Process* const process = process_of(prepared.report);
   const bool is_system = line.command.empty() && bootsect::find_kernel(*prepared.tree).has_value();
   if (process != nullptr && !is_system) {
@@ -225,6 +229,7 @@ Result<void> BootedMachine::set_up() {
   machine.cpus = line_.cpus;
   machine.disk_socket = directory_->path_of("disk");
   machine.disk_is_read_only = line_.is_read_only;
+  if (!line_.share.empty()) machine.share_socket = directory_->path_of("share");
   machine.disk_block_bytes =
       std::max(machine.disk_block_bytes, prepared_.device->geometry().minimum_block_bytes);
   boost::system::error_code ignored;
@@ -315,6 +320,12 @@ Result<MachineEnd> BootedMachine::run_once() {
   if (!disk) return propagate(disk);
   const auto server = RunningServer::start(disk->exports, setting_.machine.disk_socket, log_);
   if (!server) return propagate(server);
+  std::unique_ptr<SharedDirectory> shared;
+  if (!line_.share.empty()) {
+    auto started = SharedDirectory::start(line_.share, setting_.machine.share_socket, *directory_);
+    if (!started) return propagate(started);
+    shared = *std::move(started);
+  }
   const RawTerminal terminal(setting_.input);
   if (terminal.is_terminal()) log_.write(LogLevel::info, "Ctrl-A X leaves the machine");
   Result<MachineEnd> end = run_machine(setting_, **server);

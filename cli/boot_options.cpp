@@ -67,6 +67,11 @@ void BootOptions::add_to(OptionSet& options) {
                  "Keep what the guest writes in this file, and go\non with it the next time "
                  "(default: forget it)")
       .group(kGroup);
+  options
+      .add_value("--share", share_, "DIR",
+                 "A directory of this host for the guest, which\nmounts it as virtiofs, share; a "
+                 "command finds it in\n/mnt/share")
+      .group(kGroup);
   options.add_flag("--print", prints_, "Print QEMU's command line, and stop").group(kGroup);
   image_.add_to(options);
 }
@@ -164,6 +169,12 @@ Result<BootLine> BootOptions::read() const {
   if (accelerator_ == "tcg") line.accelerator = vm::AcceleratorWish::tcg;
   line.keep = keep_;
   line.command = command_;
+  if (!share_.empty()) {
+    if (!boost::filesystem::is_directory(share_, ignored)) {
+      return fail(Errc::usage, fmt::format("--share={} is not a directory", share_));
+    }
+    line.share = boost::filesystem::absolute(share_).string();
+  }
   if (line.firmware && !command_.empty()) {
     return fail(Errc::usage, "--firmware starts what the disk has, and no command");
   }

@@ -31,7 +31,8 @@ struct BootLine {
   std::uint64_t memory_bytes = 0;
   unsigned cpus = 1;
   vm::AcceleratorWish accelerator = vm::AcceleratorWish::automatic;
-  std::string keep;  ///< the overlay that stays; "": none
+  std::string keep;   ///< the overlay that stays; "": none
+  std::string share;  ///< a directory of this host for the guest, absolute; "": none
   bool prints = false;
   /// What the guest runs; nothing: what the source says.
   std::vector<std::string> command;
@@ -65,6 +66,7 @@ class BootOptions {
   std::string accelerator_ = "auto";
   std::string firmware_;
   std::string keep_;
+  std::string share_;
   bool prints_ = false;
   std::vector<std::string> command_;
 };

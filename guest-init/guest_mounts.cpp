@@ -97,7 +97,7 @@ std::string enter_root(const Settings& settings) {
   return {};
 }
 
-std::string mount_for_command(const Settings& settings) {
+void mount_for_command() {
   mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666");
   mount_at("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
   mount_at("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
@@ -106,6 +106,9 @@ std::string mount_for_command(const Settings& settings) {
   ::symlink("/proc/self/fd/0", "/dev/stdin");
   ::symlink("/proc/self/fd/1", "/dev/stdout");
   ::symlink("/proc/self/fd/2", "/dev/stderr");
+}
+
+std::string mount_share(const Settings& settings) {
   if (settings.share.empty()) return {};
   for (std::size_t at = 1; at != std::string::npos;) {
     at = settings.share.find('/', at + 1);

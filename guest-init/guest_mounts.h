@@ -14,9 +14,10 @@ void load_modules(const Settings& settings);
 /// Makes the disk the root of this process, with the kernel's trees in it. "": done; else what went
 /// wrong.
 std::string enter_root(const Settings& settings);
-/// What a command expects of a system: terminals, shared memory, a /run; and the host's directory.
-/// "": done; else what went wrong.
-std::string mount_for_command(const Settings& settings);
+/// What a command expects of a system: terminals, shared memory, a /run.
+void mount_for_command();
+/// The host's directory, where there is one. "": done; else what went wrong.
+std::string mount_share(const Settings& settings);
 /// Brings everything to the disk, and ends the machine.
 [[noreturn]] void power_off();
 

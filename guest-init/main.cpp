@@ -72,13 +72,14 @@ void report(int port, const std::string& line) {
   // Opened before the root is another: its kernel's trees move with it.
   const int port = open_port(settings);
   std::string wrong = enter_root(settings);
+  if (wrong.empty()) wrong = mount_share(settings);
   if (wrong.empty() && settings.arguments.empty()) become_init(port);
-  if (wrong.empty()) wrong = mount_for_command(settings);
   if (!wrong.empty()) {
     say(wrong);
     report(port, "failed " + wrong);
     power_off();
   }
+  mount_for_command();
   if (settings.has_network) set_up_network();
   report(port, "status " + std::to_string(run_command(settings, port)));
   power_off();

@@ -42,7 +42,14 @@ void add_board(const Machine& machine, Arguments& arguments) {
   const bool is_kvm = machine.accelerator == Accelerator::kvm;
   // The firmware alone may write its variables: it does so in the processor's management mode.
   const bool is_secure = machine.flash && machine.flash->is_secure;
-  arguments.add("-machine", is_secure ? "q35,smm=on" : "q35");
+  std::string board = is_secure ? "q35,smm=on" : "q35";
+  if (!machine.share_socket.empty()) {
+    // virtiofsd reads and writes the guest's memory.
+    board += ",memory-backend=memory";
+    arguments.add("-object", fmt::format("memory-backend-memfd,id=memory,size={}M,share=on",
+                                         machine.memory_bytes / kMebibyte));
+  }
+  arguments.add("-machine", board);
   if (is_secure) arguments.add("-global", "driver=cfi.pflash01,property=secure,value=on");
   arguments.add("-accel", is_kvm ? "kvm" : "tcg");
   arguments.add("-cpu", is_kvm ? "host" : "max");
@@ -72,6 +79,11 @@ void add_devices(const Machine& machine, Arguments& arguments) {
   // Without a ROM: nobody boots from the network.
   arguments.add("-device", "virtio-net-pci,netdev=network,romfile=");
   arguments.add("-device", "virtio-rng-pci");
+  if (!machine.share_socket.empty()) {
+    arguments.add("-chardev",
+                  fmt::format("socket,id=share,path={}", escaped(machine.share_socket)));
+    arguments.add("-device", fmt::format("vhost-user-fs-pci,chardev=share,tag={}", kShareTag));
+  }
   if (machine.status_socket.empty()) return;
   arguments.add("-chardev",
                 fmt::format("socket,id=status,path={}", escaped(machine.status_socket)));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "vm/accelerator.h"
@@ -24,6 +25,9 @@ struct Flash {
   bool is_secure = false;
 };
 
+/// The name by which a guest mounts the directory: mount -t virtiofs share /mnt.
+inline constexpr std::string_view kShareTag = "share";
+
 /// A PC with one disk, a network of its own and a serial console, as QEMU is to make it.
 struct Machine {
   Accelerator accelerator = Accelerator::tcg;
@@ -34,6 +38,9 @@ struct Machine {
   std::uint32_t disk_block_bytes = 512;  ///< its sectors
   bool disk_is_read_only = false;        ///< the guest sees a disk that cannot be written
 
+  /// The Unix socket of the virtiofsd that shares a directory of the host, under the tag kShareTag;
+  /// "": none does.
+  std::string share_socket;
   /// The Unix socket at which a status of the guest is awaited (vm/initrd.h); "": none is.
   std::string status_socket;
 

@@ -71,6 +71,18 @@ TEST_CASE("firmware starts what the disk has") {
                            "physical_block_size=4096,bootindex=0") == 1);
 }
 
+TEST_CASE("a directory is shared by the memory that the guest has") {
+  Machine machine = some_machine();
+  machine.share_socket = "/tmp/share";
+  machine.status_socket = "/tmp/status";
+  const std::vector<std::string> words = qemu_arguments(machine);
+  CHECK(value_of(words, "-object") == "memory-backend-memfd,id=memory,size=1024M,share=on");
+  CHECK(value_of(words, "-machine") == "q35,memory-backend=memory");
+  CHECK(std::ranges::count(words, "vhost-user-fs-pci,chardev=share,tag=share") == 1);
+  CHECK(std::ranges::count(words, "socket,id=share,path=/tmp/share") == 1);
+  CHECK(std::ranges::count(words, "virtserialport,chardev=status,name=mkvirtfs.status") == 1);
+}
+
 TEST_CASE("a line for a shell quotes what is not plain") {
   CHECK(shell_line({"qemu", "-append", "root=/dev/vda rw", "it's", ""}) ==
         "qemu -append 'root=/dev/vda rw' 'it'\\''s' ''");

@@ -114,6 +114,20 @@ to standard error" "what is printed ($(cat "$work/messages"))"
     fails 125 '^mkvirtfs: --kernel=.*/none: neither the source nor this host has such a file$' \
       "$MKVIRTFS" boot "$work/files" --kernel="$work/none"
     ;;
+  share)
+    # Root's right: virtiofsd makes a root of the directory.
+    is_root || { skipped "a directory that is shared by virtiofsd"; exit 0; }
+    make_container "$1" plain
+    kernel=$(host_kernel "$1")
+    mkdir "$work/shared"
+    echo 'of the host' >"$work/shared/from-host"
+    boot_machine 120 0 "oci:$work/app:plain" --accel=tcg --kernel="$kernel" --share="$work/shared" -- \
+      sh -c 'cat /mnt/share/from-host && echo of the guest >/mnt/share/from-guest'
+    equal "$(cat "$work/console")" 'of the host' "what the guest reads"
+    equal "$(cat "$work/shared/from-guest")" 'of the guest' "what the guest writes"
+    fails 125 '^mkvirtfs: --share=.*/from-host is not a directory$' \
+      "$MKVIRTFS" boot "$work/files" --share="$work/shared/from-host"
+    ;;
   signal)
     make_container "$1" plain
     kernel=$(host_kernel "$1")
