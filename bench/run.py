@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import statistics
+import struct
 import subprocess
 import sys
 import tarfile
@@ -833,29 +834,86 @@ def make_booting(path):
     (path / "boot/initrd.img-6.1.0-1-amd64").write_bytes(random.randbytes(32 << 20))
 
 
+def efi_kernel(size):
+    """A file that is a kernel for UEFI by its headers, and signed."""
+    header, certificates = 512, 4096
+    file = bytearray(random.randbytes(size))
+    file[:header] = bytes(header)
+    file[0:2], file[0x80:0x84] = b"MZ", b"PE\0\0"
+    struct.pack_into("<I", file, 0x3C, 0x80)
+    struct.pack_into("<HH", file, 0x84, 0x8664, 1)
+    struct.pack_into("<HH", file, 0x94, 160, 0x206)
+    optional, code = 0x98, size - header - certificates
+    struct.pack_into("<H", file, optional, 0x20B)
+    struct.pack_into("<II", file, optional + 32, 0x1000, 512)
+    struct.pack_into("<II", file, optional + 56, 0x1000 + (code + 4095) // 4096 * 4096, header)
+    struct.pack_into("<H", file, optional + 68, 10)
+    struct.pack_into("<I", file, optional + 108, 6)
+    struct.pack_into("<II", file, optional + 144, header + code, certificates)
+    table = optional + 160
+    file[table : table + 5] = b".text"
+    struct.pack_into("<IIII", file, table + 8, code, 0x1000, code, header)
+    file[0x202:0x206] = b"HdrS"
+    struct.pack_into("<HH", file, 0x206, 0x20F, 0)
+    return file
+
+
+def make_efi_booting(path):
+    """The same for UEFI, whose loaders look at the headers of the kernel."""
+    (path / "boot").mkdir()
+    (path / "boot/vmlinuz-6.1.0-1-amd64").write_bytes(efi_kernel(8 << 20))
+    (path / "boot/initrd.img-6.1.0-1-amd64").write_bytes(random.randbytes(60 << 20))
+
+
+def drop_from_page_cache(paths):
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
+def pieces_for_uefi():
+    told = subprocess.run([MKVIRTFS, "inspect", "--boot-pieces"], check=True, stdout=subprocess.PIPE).stdout
+    return [line.split()[-1] for line in told.decode().splitlines() if ".efi" in line]
+
+
 def bench_boot():
     """Each loader beside the same image without it: what the pieces, the files and the patches cost."""
-    tree = made("booting", make_booting)
+    tree, efi_tree = made("booting", make_booting), made("booting-uefi", make_efi_booting)
     kinds = [("syslinux", "--fs=fat32"), ("syslinux", "--fs=fat32", "--table=mbr"),
              ("syslinux", "--fs=fat32", "--table=gpt"), ("extlinux", "--fs=ext4"),
              ("extlinux", "--fs=ext4", "--table=mbr"), ("isolinux", "--fs=iso"),
              ("grub", "--fs=ext4", "--table=mbr"), ("grub", "--fs=ext4", "--table=gpt")]
+    for_uefi = ["systemd-boot", "uki", "uefi-signed"]
+    kinds += [(loader, *image) for loader in for_uefi
+              for image in [("--fs=fat32",), ("--fs=ext4", "--esp=128M"), ("--fs=iso", "--append=root=/dev/sr0")]]
     with scratch() as place:
         for loader, *image in kinds:
+            is_uefi = loader in for_uefi
+            append = [word for word in image if word.startswith("--append")]
+            plain = [word for word in image if word not in append]
+
             def serve(socket, *boot, cache=f"{place}/kept"):
-                return ["env", f"XDG_CACHE_HOME={cache}", MKVIRTFS, "serve", tree, *image, *boot, "-U", socket]
+                return ["env", f"XDG_CACHE_HOME={cache}", MKVIRTFS, "serve", efi_tree if is_uefi else tree, *plain,
+                        *boot, "-U", socket]
 
-            def first(socket):
-                return serve(socket, f"--boot={loader}", cache=tempfile.mkdtemp(dir=place))
+            def with_loader(socket):
+                return serve(socket, f"--boot={loader}", *append)
 
-            what = f"ready, {loader} {' '.join(word.split('=')[1] for word in image)}"
-            ready(lambda socket: serve(socket, f"--boot={loader}"))
-            with_it, without, unmade = paired(
-                4 * RUNS + 1, lambda: ready(lambda socket: serve(socket, f"--boot={loader}"))[0],
-                lambda: ready(serve)[0], lambda: ready(first)[0])
-            # Only what is made costs more the first time.
+            def first():
+                # Only GRUB's core.img is made; what is read of packages may be on the disk.
+                if is_uefi:
+                    drop_from_page_cache(pieces)
+                cache = tempfile.mkdtemp(dir=place)
+                return ready(lambda socket: serve(socket, f"--boot={loader}", *append, cache=cache))[0]
+
+            pieces = pieces_for_uefi() if is_uefi else []
+            what = f"ready, {loader} {' '.join(word.split('=')[1] for word in plain)}"
+            ready(with_loader)
+            with_it, without, unmade = paired(4 * RUNS + 1, lambda: ready(with_loader)[0], lambda: ready(serve)[0],
+                                              first)
             for name, ours, most in [(what, with_it, 0.015), (f"{what}, first use", unmade, 0.300)]:
-                if most > 0.015 and loader != "grub":
+                if most > 0.015 and loader != "grub" and not is_uefi:
                     continue
                 row(name, f"{ours * 1000:.1f} ms", "without a loader", f"{without * 1000:.1f} ms",
                     f"{(ours - without) * 1000:.1f} ms more", f"<= {most * 1000:.0f} ms more",

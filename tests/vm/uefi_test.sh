@@ -7,40 +7,6 @@ source "$(dirname "$0")/../interop/lib.sh"
 source "$here/../vm/vm.sh"
 source "$here/../vm/boot_lib.sh"
 
-# start_machine SECONDS PATTERN QEMU-ARGUMENT...: ends once the console has a line that matches. Firmware with
-# Microsoft's keys where $keys is "ms", and a BIOS where it is "bios".
-keys=none
-start_machine() {
-  local seconds=$1 pattern=$2 pid deadline code=/usr/share/OVMF/OVMF_CODE_4M.fd vars=/usr/share/OVMF/OVMF_VARS_4M.fd
-  local machine=(-machine q35)
-  shift 2
-  if [[ $keys == ms ]]; then
-    code=/usr/share/OVMF/OVMF_CODE_4M.ms.fd vars=/usr/share/OVMF/OVMF_VARS_4M.ms.fd
-    machine=(-machine "q35,smm=on" -global "driver=cfi.pflash01,property=secure,value=on")
-  fi
-  cp "$vars" "$work/vars.fd"
-  local firmware=(-drive "if=pflash,format=raw,readonly=on,file=$code" -drive "if=pflash,format=raw,file=$work/vars.fd")
-  [[ $keys != bios ]] || firmware=(-vga std)
-  timeout --kill-after=5 "$seconds" qemu-system-x86_64 -accel tcg -cpu max -m 768 "${machine[@]}" -nodefaults \
-    -no-user-config -display none -no-reboot -serial "file:$work/console" -net none \
-    "${firmware[@]}" "$@" </dev/null 2>"$work/qemu.err" &
-  pid=$!
-  deadline=$((SECONDS + seconds))
-  while ((SECONDS < deadline)) && kill -0 $pid 2>/dev/null; do
-    ! seen "$pattern" || break
-    sleep 0.5
-  done
-  kill $pid 2>/dev/null || true
-  wait $pid 2>/dev/null || true
-  seen "$pattern" || fail "no '$pattern' ($(cat "$work/qemu.err")) on the console:
-$(tail -n 60 "$work/text")"
-}
-seen() {
-  [[ -e $work/console ]] || return 1
-  tr -d '\r\0' <"$work/console" | sed 's/\x1b\[[0-9;=]*[a-zA-Z]//g' >"$work/text"
-  grep -qE -- "$1" "$work/text"
-}
-
 disk=(-drive "format=raw,if=virtio,readonly=on")
 from_uri() { disk=(-drive "file=$uri,format=raw,if=virtio,readonly=on"); }
 words='no_timer_check loglevel=4 panic=-1'
