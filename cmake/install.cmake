@@ -65,3 +65,12 @@ endforeach()
 set_target_properties(mkvirtfs_compose PROPERTIES EXPORT_NAME image)
 install_package(mkvirtfs-nbd)
 install_package(mkvirtfs)
+
+# What people read, and the units of systemd. A distribution may have its units elsewhere.
+set(MKVIRTFS_UNIT_DIR lib/systemd/system CACHE STRING "Where systemd's units are installed")
+set(MKVIRTFS_PROGRAM ${CMAKE_INSTALL_FULL_BINDIR}/mkvirtfs)
+configure_file(systemd/mkvirtfs@.service.in mkvirtfs@.service @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/mkvirtfs@.service systemd/mkvirtfs@.socket DESTINATION ${MKVIRTFS_UNIT_DIR})
+install(FILES README.md CHANGELOG.md SECURITY.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES systemd/open-to-network.conf DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
