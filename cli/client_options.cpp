@@ -19,12 +19,12 @@ void ClientOptions::add_to(OptionSet& options, const char* group) {
       .group(group);
   options
       .add_values("--allow", allow_, "RULE,...",
-                  "Let in clients that match a rule: any, ipv4,\nipv6, ADDRESS[/BITS], unix, "
+                  "Allow clients that match a rule: any, ipv4,\nipv6, ADDRESS[/BITS], unix, "
                   "unix:uid=N, ...")
       .split_at(',')
       .one_value_each()
       .group(group);
-  options.add_values("--deny", deny_, "RULE,...", "Of all others, refuse those that match a rule")
+  options.add_values("--deny", deny_, "RULE,...", "Refuse other clients that match a rule")
       .split_at(',')
       .one_value_each()
       .group(group);
@@ -37,7 +37,7 @@ void ClientOptions::add_to(OptionSet& options, const char* group) {
       .group(group);
   options
       .add_values("--no", masked_, "FEATURE,...",
-                  "Do without features of the protocol, to test\nclients: multi-conn, df, ...")
+                  "Turn off features of the protocol, to test\nclients: multi-conn, df, ...")
       .split_at(',')
       .one_value_each()
       .group(group);

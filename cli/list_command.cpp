@@ -61,7 +61,7 @@ class List final : public Command {
  public:
   explicit List(OptionSet& options) : Command(options) {
     options.add_value("URI", uri_, " ", "The server, and what to list: nbd://HOST/PATH").required();
-    options.add_flag("-R,--recursive", recursive_, "All levels below, too");
+    options.add_flag("-R,--recursive", recursive_, "List all levels below, too");
     options.add_flag("--json", json_, "An array of JSON objects, one a line");
   }
   Result<int> run(const Streams& streams) override;

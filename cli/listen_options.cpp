@@ -71,9 +71,9 @@ void ListenOptions::add_to(OptionSet& options, const char* group) {
           "-U,--unix", unix_path_, "PATH|-",
           "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
       .group(group);
-  options.add_value("-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
+  options.add_value("-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free one")
       .group(group);
-  options.add_flag("--vsock", vsock_, "-p is a port of vsock (10809)").group(group);
+  options.add_flag("--vsock", vsock_, "-p names a vsock port (10809)").group(group);
   options
       .add_values("--listen", texts_, "ADDR:PORT",
                   "Listen there too, or at vsock:[CID:]PORT\n(repeatable)")

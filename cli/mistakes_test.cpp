@@ -263,7 +263,7 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"inspect none", 1, "none does not exist"},
            {"inspect dir none", 1, "none does not exist"},
            {"inspect plain.txt", 1,
-            "plain.txt is neither a directory nor an archive of a known format (try --file)"},
+            "plain.txt is not a directory or a supported archive (try --file)"},
            {"inspect docker://alpine", 1,
             "docker://alpine: images in a registry are not read (try skopeo copy docker://alpine "
             "oci:DIR, and oci:DIR)"},
@@ -283,7 +283,7 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
            {"inspect --file a/../b=plain.txt", 2,
             "--file=a/../b=plain.txt: a/../b is no path of a file"},
            {"inspect dir --at=/x/ plain.txt", 1,
-            "plain.txt is neither a directory nor an archive of a known format (try --file)"},
+            "plain.txt is not a directory or a supported archive (try --file)"},
            {"inspect dir --file f/x=plain.txt", 2,
             "plain.txt: /f is no directory in the sources before it, but a file"},
            {"inspect - --file x=-", 2, "standard input can be read once, and two sources want it"},

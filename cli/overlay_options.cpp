@@ -52,10 +52,9 @@ void OverlayOptions::add_to(OptionSet& options, const char* group) {
       .one_value_each()
       .group(group);
   options
-      .add_value(
-          "--base-check", base_check_, "WHAT",
-          "What of the files below an overlay that stayed\nmust be as it was: stat (default), "
-          "content, or\nmtime: names, sizes and times alone")
+      .add_value("--base-check", base_check_, "WHAT",
+                 "What must be unchanged in the files below\na kept overlay: stat (default), "
+                 "content, or\nmtime: names, sizes and times alone")
       .one_of({"stat", "content", "mtime"})
       .group(group);
   options

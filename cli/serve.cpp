@@ -206,7 +206,7 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
       .group(kGroup);
   options
       .add_flag("--stats", statistics_,
-                "Print at the end what clients asked (as one line\nwith =json); SIGUSR1 prints it "
+                "Print request statistics on exit (as one line\nwith =json); SIGUSR1 prints it "
                 "at any time")
       .group(kGroup);
   options.add_flag("--exit-with-parent", exit_with_parent_, "Stop when the parent process ends")
@@ -214,7 +214,7 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
   CommandOption& level =
       options
           .add_value("--log-level", log_level_, "LEVEL",
-                     "What is said on standard error: error, warning,\ninfo (default), debug")
+                     "What to report on standard error: error, warning,\ninfo (default), debug")
           .one_of({"error", "warning", "info", "debug"})
           .group(kGroup);
   options.add_flag("-v,--verbose", verbose_, "The same as --log-level=debug")

@@ -82,7 +82,7 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
     {.name = "boot",
      .kind = OptionKind::list,
      .value_name = "LOADER[,LOADER]...",
-     .help = "Have it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub; by UEFI, from "
+     .help = "Make it boot: syslinux (FAT), extlinux (ext), isolinux (ISO), grub; by UEFI, from "
              "FAT and ISO: uefi, systemd-boot, uki, uefi-signed",
      .manual =
          "Make the image boot. On a PC with a BIOS, `syslinux` boots FAT, as a floppy, a stick or "
@@ -155,7 +155,7 @@ constexpr std::array kDiskOptions = std::to_array<OptionRow>({
                "one; `ours`, the made one."},
     {.name = "boot-files",
      .value_name = "DIR",
-     .help = "Where the loader's files are (default: where the packages put them)",
+     .help = "Directory of the loader's files (default: where the packages put them)",
      .manual =
          "The directory that has the files of the loader: for `syslinux` and "
          "`extlinux` the program of that name, 6.04, _ldlinux.c32_, and for a table _mbr.bin_ "

@@ -34,7 +34,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
     {.row = {.name = "at",
              .kind = OptionKind::repeated,
              .value_name = "PATH",
-             .help = "The next SOURCE stands there in the image",
+             .help = "Put the next SOURCE at PATH in the image",
              .manual =
                  "The root of the next _SOURCE_ stands there in the image. Directories on the way "
                  "that are missing are made; a symlink or a file on the way is an error.\n"
@@ -44,8 +44,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
     {.row = {.name = "file",
              .kind = OptionKind::repeated,
              .value_name = "PATH=HOSTFILE",
-             .help =
-                 "A file stands at PATH in the image; - is\nstandard input; no SOURCE is needed",
+             .help = "Put a file at PATH in the image; - is\nstandard input; no SOURCE is needed",
              .manual =
                  "The host's file _HOSTFILE_ stands at _PATH_ in the image, over all sources, with "
                  "its owner, mode and times; `-` is standard input, which is read to its end into "
@@ -60,9 +59,9 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
     {.row = {.name = "exclude",
              .kind = OptionKind::repeated,
              .value_name = "GLOB",
-             .help = "Leave out what matches",
+             .help = "Leave out files that match",
              .manual =
-                 "Leave out what matches. With a slash in it, _GLOB_ is compared with the path "
+                 "Leave out files that match. With a slash in it, _GLOB_ is compared with the path "
                  "below the source (`/tmp` is the one at the top), otherwise with the name alone. "
                  "`*` and `?` stay inside one name, `**` crosses slashes, `[a-z]` is a set, a "
                  "backslash makes the next character an ordinary one, and a _GLOB_ with a slash at "
@@ -72,14 +71,14 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
     {.row = {.name = "include",
              .kind = OptionKind::repeated,
              .value_name = "GLOB",
-             .help = "Take it: the first that matches decides",
+             .help = "Include files that match; the first pattern wins",
              .manual = "Take what matches. Of all `--exclude` and `--include` options the first "
                        "that matches decides; what none matches is taken. A pattern that no entry "
                        "matches is named here, too."},
      .comes_before_shared = true},
     {.row = {.name = "owner",
              .value_name = "UID:GID",
-             .help = "Everything belongs to them (numbers or names)",
+             .help = "Owner of everything (numbers or names)",
              .manual = "Everything belongs to this user and group, given as numbers or by name. "
                        "_UID_ or :_GID_ alone sets only the one."}},
     {.row = {.name = "map-uid",
@@ -98,7 +97,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
              .excludes = "owner"}},
     {.row = {.name = "mode-mask",
              .value_name = "OCTAL",
-             .help = "Permission bits that stay (default 7777)",
+             .help = "Permission bits to keep (default 7777)",
              .manual = "Permission bits that are kept, in modes and in ACLs; the default is 7777, "
                        "all of them."}},
     {.row = {.name = "one-file-system",
@@ -143,7 +142,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .makes_image = false},
     {.row = {.name = "sync-timeout",
              .value_name = "SECONDS",
-             .help = "That may take so long (60)",
+             .help = "Limit for --sync-source (default 60)",
              .manual = "How long `--sync-source` may take for a file system; more is an error. The "
                        "default is 60."},
      .makes_image = false},
@@ -176,7 +175,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .makes_image = false},
     {.row = {.name = "threads",
              .value_name = "N",
-             .help = "Work on so many processors",
+             .help = "Use N threads",
              .manual = "Read the source, plan the image and dump it with at most this many threads "
                        "instead of one for each processor. The image does not depend on it. The "
                        "threads of a server, which wait for clients and disks, are not counted."},
@@ -184,14 +183,14 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
 
     {.row = {.name = "platform",
              .value_name = "OS/ARCH[/VARIANT]",
-             .help = "Which of an index (default: this host's)",
+             .help = "Which image of an index (default: this host's)",
              .manual = "Of a container image for several platforms, take the one for this "
                        "(`linux/amd64`, `linux/arm64/v8`); the default is Linux on this host's "
                        "processor. An image for another platform is an error."},
      .group = SourceOptionGroup::container_image},
     {.row = {.name = "no-verify",
              .kind = OptionKind::flag,
-             .help = "Believe layers that are not compressed, and\ndo not read them for their "
+             .help = "Trust layers that are not compressed, and\ndo not read them for their "
                      "digests",
              .manual = "Do not read the layers of a container image that are not compressed for "
                        "their digests alone. Whatever else of an image is read is verified in any "
@@ -269,7 +268,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .group = SourceOptionGroup::archive},
     {.row = {.name = "charset",
              .value_name = "NAME",
-             .help = "Of names in zip archives: CP437, SHIFT_JIS...",
+             .help = "Character set of names in zip archives: CP437...",
              .manual =
                  "The character set of names in zip archives that do not say that they are UTF-8: "
                  "`CP437` of old PKZIP, `CP866`, `SHIFT_JIS`, or any other that iconv(1) knows. A "
@@ -285,27 +284,27 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .makes_image = false},
     {.row = {.name = "max-entries",
              .value_name = "N",
-             .help = "Members at most (default 10000000)",
+             .help = "Limit of members (default 10000000)",
              .manual = "Refuse an archive of more members; the default is 10000000."},
      .group = SourceOptionGroup::archive,
      .makes_image = false},
     {.row = {.name = "max-size",
              .value_name = "SIZE",
-             .help = "Bytes at most, unpacked (default 2T)",
+             .help = "Limit of bytes, unpacked (default 2T)",
              .manual = "Refuse an archive whose members have, or which unpacks to, more bytes than "
                        "that, holes included; the default is 2T."},
      .group = SourceOptionGroup::archive,
      .makes_image = false},
     {.row = {.name = "max-ratio",
              .value_name = "N",
-             .help = "Unpacked to packed at most (default 1000)",
+             .help = "Limit of unpacked to packed bytes (default 1000)",
              .manual = "Refuse a compressed archive that unpacks to more than _N_ times its size; "
                        "the default is 1000, and the first 64 MiB are free."},
      .group = SourceOptionGroup::archive,
      .makes_image = false},
     {.row = {.name = "reader-memory",
              .value_name = "SIZE",
-             .help = "For 7z, ISO and the like (default 1G)",
+             .help = "Memory for reading 7z and others (default 1G)",
              .manual =
                  "Memory for the process that reads ISO 9660, 7z, rar, cab, lha and xar; the "
                  "default is 1G. What takes more, as a 7z with a very large dictionary does, is "
@@ -313,21 +312,21 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .group = SourceOptionGroup::archive},
     {.row = {.name = "index-memory",
              .value_name = "SIZE",
-             .help = "For the index of a stream (default 32M)",
+             .help = "Memory for the index of a stream (default 32M)",
              .manual = "Memory for the index of one compressed stream; the default is 32M. A "
                        "smaller one makes random reads slower."},
      .group = SourceOptionGroup::archive,
      .makes_image = false},
     {.row = {.name = "cache-memory",
              .value_name = "SIZE",
-             .help = "For what was unpacked (default 48M)",
+             .help = "Memory for unpacked data (default 48M)",
              .manual = "Memory for what was unpacked lately, for all archives together; the "
                        "default is 48M."},
      .group = SourceOptionGroup::archive,
      .makes_image = false},
     {.row = {.name = "cache-dir",
              .value_name = "DIR|none",
-             .help = "Where indexes are kept",
+             .help = "Directory for indexes",
              .manual =
                  "Where the indexes of compressed archives are kept for the next time; the default "
                  "is `$XDG_CACHE_HOME/mkvirtfs` or `~/.cache/mkvirtfs`. The parts of an index that "
@@ -336,7 +335,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .makes_image = false},
     {.row = {.name = "spool-dir",
              .value_name = "DIR|none",
-             .help = "Where spools are (default /var/tmp)",
+             .help = "Directory for spools (default /var/tmp)",
              .manual =
                  "Where what can only be unpacked from its beginning is put, into files without a "
                  "name; the default is `$TMPDIR` or `/var/tmp`. With `none` such archives are "
@@ -345,7 +344,7 @@ constexpr std::array kOptions = std::to_array<SourceOption>({
      .makes_image = false},
     {.row = {.name = "spool-limit",
              .value_name = "SIZE",
-             .help = "All spools together at most (default 8G)",
+             .help = "Limit of all spools together (default 8G)",
              .manual = "What all spools together may take; the default is 8G."},
      .group = SourceOptionGroup::archive,
      .makes_image = false},

@@ -173,7 +173,7 @@ TEST_CASE("damage that a helper finds is named as ever") {
   CHECK_THAT(error_of(bytes, with_helper()),
              Catch::StartsWith("packed: member ") && Catch::Contains("unpacked"));
   CHECK_THAT(error_of("just some text", with_helper()),
-             Catch::Contains("neither a directory nor an archive"));
+             Catch::Contains("not a directory or a supported archive"));
 }
 
 TEST_CASE("a xar with doubled links ends with one line") {

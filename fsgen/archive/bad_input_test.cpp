@@ -54,8 +54,7 @@ std::string packed_by(const std::string& command) {
 }  // namespace
 
 TEST_CASE("a source that is no archive is refused as such") {
-  CHECK(refusal("just some text") ==
-        "bad is neither a directory nor an archive of a known format [file]");
+  CHECK(refusal("just some text") == "bad is not a directory or a supported archive [file]");
   CHECK_THAT(refusal(""), Catch::Contains("neither"));
   CHECK_THAT(refusal(std::string(100'000, 'x')), Catch::Contains("neither"));
   CHECK_THAT(refusal(std::string("PK\3\4") + std::string(100, '\0')),

@@ -329,10 +329,9 @@ Result<ReadMembers> read_members(const std::shared_ptr<ByteSource>& archive,
                 fmt::format("{} is a zip archive without its end: it is cut off or damaged",
                             archive->name()));
   }
-  return fail(
-      Errc::unreadable,
-      fmt::format("{} is neither a directory nor an archive of a known format", archive->name()),
-      {{std::string(kFileOption)}});
+  return fail(Errc::unreadable,
+              fmt::format("{} is not a directory or a supported archive", archive->name()),
+              {{std::string(kFileOption)}});
 }
 
 bool is_no_archive(const Error& error) {

@@ -44,7 +44,7 @@ std::span<const OptionRow> rows() {
            "and a line says so. Inodes that are not in use cost nothing."},
       {.name = "bytes-per-inode",
        .value_name = "SIZE",
-       .help = "At least one inode for so many bytes (default 16K)",
+       .help = "At least one inode for each SIZE bytes (default 16K)",
        .manual = "Have at least one inode for so many bytes of the file system, 64M at most. A "
                  "block is the least."},
       {.name = "block-size",

@@ -90,19 +90,19 @@ std::span<const OptionRow> rows() {
       {.name = "fat-hidden",
        .kind = OptionKind::repeated,
        .value_name = "GLOB",
-       .help = "Make it hidden",
+       .help = "Make files that match hidden",
        .manual = "Give what matches the attribute \"hidden\". A _GLOB_ is as with `--exclude`, and "
                  "paths are those of the image. One that nothing matches is named on standard "
                  "error. May be repeated."},
       {.name = "fat-system",
        .kind = OptionKind::repeated,
        .value_name = "GLOB",
-       .help = "Make it a system file",
+       .help = "Make files that match system files",
        .manual = "Give what matches the attribute \"system\", as `--fat-hidden` does for hidden."},
       {.name = "fat-readonly",
        .kind = OptionKind::repeated,
        .value_name = "GLOB",
-       .help = "Make it read-only",
+       .help = "Make files that match read-only",
        .manual =
            "Give what matches the attribute \"read-only\", as `--fat-hidden` does for hidden. "
            "Files that nobody may write have it without this option, directories only with "

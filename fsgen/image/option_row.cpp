@@ -75,7 +75,7 @@ OptionRow defaults_option() {
 OptionRow root_owner_option() {
   return {.name = "root-owner",
           .value_name = "UID:GID",
-          .help = "The root directory belongs to them",
+          .help = "Owner of the root directory",
           .manual =
               "The root directory of the image belongs to this user and group, given as "
               "numbers or by name, whatever the source says. _UID_ or :_GID_ alone sets only "

@@ -76,7 +76,7 @@ std::span<const OptionRow> rows() {
                  "not the only one; otherwise only hard links share."},
       {.name = "pad",
        .kind = OptionKind::flag,
-       .help = "Fill up to a multiple of 32 KiB",
+       .help = "Pad the image to a multiple of 32 KiB",
        .manual = "Fill the image up to a multiple of 32 KiB."},
       preset_option(),
   }};

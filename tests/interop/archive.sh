@@ -265,7 +265,7 @@ equal "$(tree_id - <plain.iso)" "$(tree_id plain.iso)" "tree id of an ISO out of
 # What cannot be is reported in one line.
 fails 1 'reader-memory' "$MKVIRTFS" inspect --reader-memory=8M solid.7z
 seq 50000 >numbers
-fails 1 'neither a directory nor an archive' "$MKVIRTFS" inspect numbers
+fails 1 'not a directory or a supported archive' "$MKVIRTFS" inspect numbers
 fails 1 'spool' "$MKVIRTFS" inspect --spool-dir=none solid.7z
 fails 1 'max-entries' "$MKVIRTFS" inspect --max-entries=3 full.tar
 fails 1 'max-size' "$MKVIRTFS" inspect --max-size=1M stored.zip

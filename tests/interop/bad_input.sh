@@ -13,7 +13,7 @@ for command in serve dump inspect; do
   output=()
   [[ $command != dump ]] || output=(-o image)
   fails 1 'does not exist' "$MKVIRTFS" $command "$work/missing" "${output[@]}"
-  fails 1 'neither a directory nor an archive' "$MKVIRTFS" $command "$tree/file" "${output[@]}"
+  fails 1 'not a directory or a supported archive' "$MKVIRTFS" $command "$tree/file" "${output[@]}"
   fails 2 'SOURCE' "$MKVIRTFS" $command "${output[@]}"
   fails 2 'ext9' "$MKVIRTFS" $command "$tree" --fs=ext9 "${output[@]}"
   fails 2 'nonsense' "$MKVIRTFS" $command "$tree" --nonsense "${output[@]}"
