@@ -71,7 +71,7 @@ void ListenOptions::add_to(OptionSet& options, const char* group) {
           "-U,--unix", unix_path_, "PATH|-",
           "Listen on a Unix socket; '-' makes a private one\n(the default without -p, --listen)")
       .group(group);
-  options.add_value("-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free one")
+  options.add_value("-p,--port", port_, "PORT", "Listen on this port of localhost; 0: any free")
       .group(group);
   options.add_flag("--vsock", vsock_, "-p names a vsock port (10809)").group(group);
   options

@@ -274,7 +274,7 @@ TEST_CASE("each mistyped command line gets a line that helps", "[one-thread]") {
             "oci://layout: a path follows the first colon as it is (try oci:layout)"},
            {"inspect oci:layout", 1, "oci:layout: layout does not exist"},
            {"inspect --file", 2,
-            "--file=PATH=HOSTFILE: the value is missing (a file stands at PATH in the image; - is "
+            "--file=PATH=HOSTFILE: the value is missing (put a file at PATH in the image; - is "
             "standard input; no SOURCE is needed) (see mkvirtfs inspect --help)"},
            {"inspect --file x", 2, "--file=x: not PATH=HOSTFILE"},
            {"inspect --file x=", 2, "--file=x=: not PATH=HOSTFILE"},

@@ -214,7 +214,7 @@ Serve::Serve(OptionSet& options, const FormatRegistry& formats)
   CommandOption& level =
       options
           .add_value("--log-level", log_level_, "LEVEL",
-                     "What to report on standard error: error, warning,\ninfo (default), debug")
+                     "Report on standard error: error, warning,\ninfo (default), debug")
           .one_of({"error", "warning", "info", "debug"})
           .group(kGroup);
   options.add_flag("-v,--verbose", verbose_, "The same as --log-level=debug")
