@@ -58,8 +58,8 @@ void BootOptions::add_to(OptionSet& options) {
       .group(kGroup);
   options
       .add_value("--firmware", firmware_, "KIND",
-                 "Have firmware start the loader of the disk: bios,\nuefi or uefi-secure (default: "
-                 "the kernel is loaded\nby QEMU)")
+                 "Let firmware start the disk: bios, uefi or\nuefi-secure (default: QEMU loads the "
+                 "kernel)")
       .one_of({"bios", "uefi", "uefi-secure"})
       .group(kGroup);
   options

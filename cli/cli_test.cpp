@@ -20,6 +20,7 @@
 
 #include "cli/command.h"
 #include "cli/empty_values.h"
+#include "cli/help_pages.h"
 #include "cli/option_manual.h"
 #include "cli/testing/program.h"
 #include "compose/formats.h"
@@ -86,13 +87,64 @@ TEST_CASE("the help fits a screen and shows two examples") {
   CHECK(lines.size() <= 24);
   CHECK(std::ranges::count_if(
             lines, [](const auto& line) { return line.starts_with("  mkvirtfs "); }) == 2);
-  for (const char* command : {"serve", "dump", "inspect", "ls", "cat", "stat", "extract", "list"}) {
-    const Outcome help = run_here({command, "--help"});
+}
+
+TEST_CASE("the help of a subcommand fits 60 lines, and --help=all has every option") {
+  OptionSet program({.name = "mkvirtfs", .description = "", .footer = ""});
+  const auto commands = make_commands(program, all_formats());
+  for (const auto& command : program.subcommands()) {
+    if (command->is_hidden()) continue;
+    CAPTURE(command->name());
+    const auto page = std::ranges::find(help_pages(), command->name(), &HelpPage::command);
+    REQUIRE(page != help_pages().end());
+    const Outcome help = run_here({command->name(), "--help"});
+    const Outcome whole = run_here({command->name(), "--help=all"});
     CHECK(help.status == 0);
-    CHECK_THAT(help.out, Catch::Contains(std::string("Usage: mkvirtfs ") + command));
-    for (const std::string& line : lines_of(help.out)) {
+    CHECK(whole.status == 0);
+    const auto lines = lines_of(help.out);
+    CHECK(lines.size() <= 60);
+    CHECK_THAT(help.out, Catch::Contains("Usage: mkvirtfs " + command->name()));
+    CHECK(std::ranges::count_if(lines, [&](const auto& line) {
+            return line.starts_with("  mkvirtfs " + command->name() + " ");
+          }) == 2);
+    for (const std::string& line : lines_of(whole.out)) {
       CAPTURE(line);
       CHECK(line.size() <= 80);
+    }
+    for (const CommandOption* option : command->options()) {
+      if (option->is_positional()) continue;
+      const std::string name = option->name();
+      CAPTURE(name);
+      const std::string column = name + " ";
+      const bool is_common = page->common.empty() || name == "--help" ||
+                             std::ranges::find(page->common, name) != page->common.end();
+      const auto is_in = [&](const std::string& text) {
+        for (const std::string& line : lines_of(text)) {
+          if (line.starts_with("  -") && (line + " ").substr(0, 32).find(column) != line.npos) {
+            return true;
+          }
+        }
+        return false;
+      };
+      CHECK(is_in(whole.out));
+      CHECK(is_in(help.out) == is_common);
+    }
+  }
+}
+
+TEST_CASE(
+    "every option that a help shows first is one of its subcommand, or of another with the same "
+    "help") {
+  OptionSet program({.name = "mkvirtfs", .description = "", .footer = ""});
+  const auto commands = make_commands(program, all_formats());
+  for (const HelpPage& page : help_pages()) {
+    for (const std::string_view name : page.common) {
+      CAPTURE(page.command, name);
+      CHECK(std::ranges::any_of(program.subcommands(), [&](const auto& command) {
+        const auto other = std::ranges::find(help_pages(), command->name(), &HelpPage::command);
+        return other != help_pages().end() && other->common.data() == page.common.data() &&
+               command->find(std::string(name)) != nullptr;
+      }));
     }
   }
 }
@@ -673,14 +725,14 @@ TEST_CASE("the manual page and the help name the same options") {
     std::set<std::string> expected =
         sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "IMAGE OPTIONS", "DISK OPTIONS", title});
     expected.insert("--help");
-    CHECK(help({command, "--help"}) == expected);
+    CHECK(help({command, "--help=all"}) == expected);
   }
   std::set<std::string> inside =
       sections({"SOURCE OPTIONS", "ARCHIVE OPTIONS", "LS, CAT, STAT AND EXTRACT"});
   inside.erase("--at");
   inside.erase("--file");
   inside.insert("--help");
-  CHECK(help({"ls", "--help"}) == inside);
+  CHECK(help({"ls", "--help=all"}) == inside);
 }
 
 }  // namespace mkvirtfs::cli

@@ -238,6 +238,10 @@ std::string OptionSet::explain(const CLI::ParseError& error) const {
 }
 
 Result<OptionSet::Parsed> OptionSet::parse(std::vector<std::string> words) {
+  const auto end_of_options = std::ranges::find(words, "--");
+  const auto help_all = std::find(words.begin(), end_of_options, "--help=all");
+  wants_all_ = help_all != end_of_options;
+  if (wants_all_) *help_all = "--help";
   std::ranges::reverse(words);  // so CLI11 wants it
   try {
     app_->parse(std::move(words));
@@ -251,8 +255,26 @@ Result<OptionSet::Parsed> OptionSet::parse(std::vector<std::string> words) {
   return Parsed::words;
 }
 
+void OptionSet::set_help_page(std::span<const std::string_view> common, std::string footer) {
+  common_ = common;
+  app_->footer(std::move(footer));
+}
+
 std::string OptionSet::help() const {
+  const std::vector<const OptionSet*> named = named_subcommands();
+  const OptionSet& shown = named.empty() ? *this : *named.front();
+  // An option without a group is in no help.
+  std::vector<std::pair<CLI::Option*, std::string>> rare;
+  for (CLI::Option* option : shown.app_->get_options()) {
+    if (wants_all_ || shown.common_.empty() || option->get_positional()) continue;
+    const std::string name = option->get_name();  // the long one if it has one
+    if (name != "--help" && std::ranges::find(shown.common_, name) == shown.common_.end()) {
+      rare.emplace_back(option, option->get_group());
+      option->group("");
+    }
+  }
   std::string text = app_->help();
+  for (auto& [option, group] : rare) option->group(group);
   // CLI11 leaves two empty lines between groups.
   for (std::size_t at = 0; (at = text.find("\n\n\n", at)) != std::string::npos;) text.erase(at, 1);
   return text;

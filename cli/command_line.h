@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "support/error.h"
@@ -128,6 +130,10 @@ class OptionSet {
   /// where that are words that nothing takes, unknown() of the program or of the subcommand has
   /// them. See separate_empty_values() for what the words must have gone through.
   Result<Parsed> parse(std::vector<std::string> words);
+  /// Of a subcommand: its help ends with `footer` and shows, unless the command line says
+  /// --help=all, of its options those in `common`, by long names with dashes, which outlive it.
+  /// Empty: all of them. Names that it does not have are ignored.
+  void set_help_page(std::span<const std::string_view> common, std::string footer);
   /// The help of the program, or of the subcommand that was named.
   std::string help() const;
 
@@ -166,6 +172,8 @@ class OptionSet {
   CLI::App* app_;
   std::unique_ptr<Known> known_;
   std::vector<std::unique_ptr<OptionSet>> subcommands_;
+  std::span<const std::string_view> common_;  // empty: all
+  bool wants_all_ = false;                    // --help=all
 };
 
 }  // namespace mkvirtfs::cli

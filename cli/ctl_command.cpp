@@ -73,7 +73,7 @@ class Ctl final : public Command {
     options
         .add_value("WHAT", what_, " ",
                    "list: exports that were written\n"
-                   "diff NAME: what was written, and what it belongs to\n"
+                   "diff NAME: what was written, by files\n"
                    "save NAME -o FILE: the disk as it is now\n"
                    "snapshot NAME CHILD: a new export that begins so\n"
                    "discard NAME: begin anew\n"

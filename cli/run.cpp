@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/empty_values.h"
 #include "cli/error_text.h"
+#include "cli/help_pages.h"
 #include "cli/mistakes.h"
 #include "cli/version.h"
 #include "support/message.h"
@@ -26,7 +27,8 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
-constexpr const char* kExamples = R"(Examples (exit status: 0 done, 1 failed, 2 wrong usage; more: man mkvirtfs):
+constexpr const char* kExamples =
+    R"(Examples (exit status: 0 done, 1 failed, 2 wrong usage; more: man mkvirtfs):
   mkvirtfs serve ./rootfs --fs=ext4 --run 'nbdinfo "$uri"'
   mkvirtfs dump ./rootfs --fs=ext4 --free=1G -o disk.img)";
 
@@ -40,6 +42,19 @@ std::string description(const FormatRegistry& formats) {
       "Shows directories, archives, container images and disks as a disk image that is\n"
       "never written. Formats: {}.",
       fmt::join(formats.names(), ", "));
+}
+
+/// Each subcommand's help ends with examples of its own, and shows its common options first.
+void set_help_pages(OptionSet& program) {
+  for (const auto& command : program.subcommands()) {
+    const auto page = std::ranges::find(help_pages(), command->name(), &HelpPage::command);
+    if (page == help_pages().end()) continue;
+    std::string footer = fmt::format("Examples:\n{}\n", page->examples);
+    if (!page->common.empty()) {
+      footer += fmt::format("All options: mkvirtfs {} --help=all. ", page->command);
+    }
+    command->set_help_page(page->common, footer + "More: man mkvirtfs");
+  }
 }
 
 constexpr std::string_view kHelp = "help";
@@ -166,6 +181,7 @@ std::vector<std::unique_ptr<Command>> make_commands(OptionSet& program,
   // Else a source with the name of a subcommand would begin another one.
   program.allow_one_subcommand();
   refuse_empty_values(program);
+  set_help_pages(program);
   return commands;
 }
 

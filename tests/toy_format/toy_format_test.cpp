@@ -105,7 +105,7 @@ TEST_CASE("a file that changed is named, also where an image is derived of it") 
 }
 
 TEST_CASE("a toy format is documented and completed") {
-  const Ran help = run_tool({TOY_PROGRAM, "dump", "--help"});
+  const Ran help = run_tool({TOY_PROGRAM, "dump", "--help=all"});
   CHECK_THAT(help.output, Catch::Contains("toy\n") && Catch::Contains("508 (toy)") &&
                               Catch::Contains("Image, toys only") &&
                               Catch::Contains("--toy-case WHAT"));
