@@ -69,8 +69,9 @@ void BootOptions::add_to(OptionSet& options) {
       .group(kGroup);
   options
       .add_value("--share", share_, "DIR",
-                 "A directory of this host for the guest, which\nmounts it as virtiofs, share; a "
-                 "command finds it in\n/mnt/share")
+                 "A directory of this host for the guest, which\nmounts it as virtiofs, tag share; "
+                 "a command\n"
+                 "finds it in /mnt/share")
       .group(kGroup);
   options.add_flag("--print", prints_, "Print QEMU's command line, and stop").group(kGroup);
   image_.add_to(options);

@@ -16,9 +16,10 @@ constexpr auto kDump = std::to_array<Names>(
     {"--at",     "--exclude", "--owner",     "--output", "--force", "--format", "--sha256",
      "--json",   "--fs",      "--size",      "--free",   "--label", "--uuid",   "--dedupe",
      "--preset", "--table",   "--partition", "--boot",   "--esp",   "--kernel", "--append"});
-constexpr auto kBoot = std::to_array<Names>(
-    {"--at", "--file", "--exclude", "--fs", "--free", "--partition", "--boot", "--kernel",
-     "--initrd", "--append", "--memory", "--cpus", "--accel", "--firmware", "--keep", "--print"});
+constexpr auto kBoot =
+    std::to_array<Names>({"--at", "--file", "--exclude", "--fs", "--free", "--partition", "--boot",
+                          "--kernel", "--initrd", "--append", "--memory", "--cpus", "--accel",
+                          "--firmware", "--keep", "--print", "--share"});
 constexpr auto kInspect =
     std::to_array<Names>({"--at", "--file", "--exclude", "--owner", "--map", "--differences",
                           "--boot-pieces", "--json", "--fs", "--size", "--free", "--label",
