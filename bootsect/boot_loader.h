@@ -64,6 +64,8 @@ struct BootEntry {
 struct BootFile {
   std::string path{};
   std::vector<std::byte> bytes{};
+  /// Instead of `bytes`: those of a piece, which is moved, since no other function wants it.
+  std::string_view piece{};
 };
 
 /// What UEFI starts for a loader, at EFI/BOOT in a FAT volume: its firmware knows no other place.

@@ -51,14 +51,14 @@ Result<std::vector<BootFile>> no_files(const PieceBytes&, const BootPlace&) {
   return std::vector<BootFile>();
 }
 
-Result<std::vector<BootFile>> systemd_boot_files(const PieceBytes& pieces, const BootPlace&) {
-  return std::vector<BootFile>{{in_efi_directory("BOOTX64.EFI"), piece(pieces, kSystemdBoot)}};
+Result<std::vector<BootFile>> systemd_boot_files(const PieceBytes&, const BootPlace&) {
+  return std::vector<BootFile>{{in_efi_directory("BOOTX64.EFI"), {}, kSystemdBoot}};
 }
 
-Result<std::vector<BootFile>> signed_files(const PieceBytes& pieces, const BootPlace&) {
-  return std::vector<BootFile>{{in_efi_directory("BOOTX64.EFI"), piece(pieces, kShim)},
-                               {in_efi_directory("grubx64.efi"), piece(pieces, kGrub)},
-                               {in_efi_directory("mmx64.efi"), piece(pieces, kMokManager)}};
+Result<std::vector<BootFile>> signed_files(const PieceBytes&, const BootPlace&) {
+  return std::vector<BootFile>{{in_efi_directory("BOOTX64.EFI"), {}, kShim},
+                               {in_efi_directory("grubx64.efi"), {}, kGrub},
+                               {in_efi_directory("mmx64.efi"), {}, kMokManager}};
 }
 
 Result<std::vector<Patch>> no_patches(const PieceBytes&, const BootPlace&, const PlannedImage&) {

@@ -468,7 +468,7 @@ Result<void> Boot::add_configuration(const std::vector<BootVolume>& volumes, con
   return {};
 }
 
-Result<void> Boot::add_loader(const std::vector<BootVolume>& volumes, const Start& start,
+Result<void> Boot::add_loader(const std::vector<BootVolume>& volumes, Start& start,
                               const VolumeId& bare_volume_id, BootFiles& files, Remarks& remarks) {
   if (start.loader->efi == bootsect::EfiStart::given) return add_own_loader(volumes, start, files);
   if (start.loader->efi != bootsect::EfiStart::none) {
@@ -484,7 +484,9 @@ Result<void> Boot::add_loader(const std::vector<BootVolume>& volumes, const Star
   Result<std::vector<bootsect::BootFile>> own = start.loader->files(start.pieces, start.place);
   if (!own) return propagate(own);
   for (bootsect::BootFile& file : *own) {
-    files.add(spelled_in(volumes, start, file.path), std::move(file.bytes));
+    std::vector<std::byte>& bytes =
+        file.piece.empty() ? file.bytes : start.pieces.find(file.piece)->second;
+    files.add(spelled_in(volumes, start, file.path), std::move(bytes));
   }
   return {};
 }

@@ -114,7 +114,7 @@ class Boot {
   static Result<void> find_volume(const std::vector<BootVolume>& volumes,
                                   std::span<const std::size_t> order, Start& start);
   Result<void> read_pieces(bootsect::MadePieces& made_pieces, Start& start) const;
-  Result<void> add_loader(const std::vector<BootVolume>& volumes, const Start& start,
+  Result<void> add_loader(const std::vector<BootVolume>& volumes, Start& start,
                           const VolumeId& bare_volume_id, BootFiles& files, Remarks& remarks);
   Result<void> add_configuration(const std::vector<BootVolume>& volumes, const Start& start,
                                  const VolumeId& bare_volume_id, BootFiles& files,
