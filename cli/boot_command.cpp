@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <boost/filesystem/operations.hpp>
+#include <cerrno>
 #include <csignal>
 #include <memory>
 #include <optional>
@@ -284,8 +286,9 @@ Result<void> BootedMachine::find_flash(vm::FirmwareKind kind) {
                         fmt::format("copy {} to {}", firmware->variables, flash.variables));
     }
     // Its template is read-only to most users.
-    boost::filesystem::permissions(
-        flash.variables, boost::filesystem::owner_read | boost::filesystem::owner_write, failure);
+    if (::chmod(flash.variables.c_str(), 0600) != 0) {
+      return fail_errno(errno, fmt::format("make {} writable", flash.variables));
+    }
   }
   setting_.machine.flash = std::move(flash);
   return {};

@@ -87,7 +87,7 @@ std::vector<char*> pointers_to(std::vector<std::string>& words) {
 int become_command(const Settings& settings) {
   sigset_t none;
   ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
   take_console(settings);
   const std::optional<User> user = find_user(settings.user);
   if (!user) {
@@ -101,23 +101,20 @@ int become_command(const Settings& settings) {
   ::fchown(STDOUT_FILENO, user->uid, static_cast<gid_t>(-1));
   ::mkdir(settings.directory.c_str(), 0755);
   if (::chdir(settings.directory.c_str()) != 0) {
-    say("enter " + settings.directory + ": " + std::strerror(errno));
+    say("enter " + settings.directory + ": " + ::strerrordesc_np(errno));
     return kOwnFailure;
   }
   if (!become(*user)) {
-    say("become the user " + settings.user + ": " + std::strerror(errno));
+    say("become the user " + settings.user + ": " + ::strerrordesc_np(errno));
     return kOwnFailure;
   }
   std::vector<std::string> arguments = settings.arguments;
   const std::vector<char*> words = pointers_to(arguments);
-  const std::vector<char*> variables = pointers_to(environment);
-  // execvpe() looks the program up in the PATH of its own process.
-  for (const std::string& variable : environment) {
-    if (variable.starts_with("PATH=")) ::setenv("PATH", variable.c_str() + 5, 1);
-  }
-  ::execvpe(words[0], words.data(), variables.data());
+  std::vector<char*> variables = pointers_to(environment);
+  ::environ = variables.data();  // whose PATH leads to the program, too
+  ::execvp(words[0], words.data());
   const int failure = errno;
-  say("run " + settings.arguments[0] + ": " + std::strerror(failure));
+  say("run " + settings.arguments[0] + ": " + ::strerrordesc_np(failure));
   return failure == ENOENT ? kNotFound : kCannotRun;
 }
 
@@ -143,7 +140,7 @@ int run_command(const Settings& settings, int port) {
   sigset_t children;
   ::sigemptyset(&children);
   ::sigaddset(&children, SIGCHLD);
-  ::sigprocmask(SIG_BLOCK, &children, nullptr);
+  ::pthread_sigmask(SIG_BLOCK, &children, nullptr);
   const int ended = ::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
   const pid_t command = ::fork();
   if (command == 0) ::_exit(become_command(settings));

@@ -22,7 +22,7 @@ constexpr int kCompressedModule = 4;  // MODULE_INIT_COMPRESSED_FILE
 constexpr int kDeviceTries = 200;
 constexpr useconds_t kDeviceInterval = 50'000;
 
-std::string failure(const std::string& doing) { return doing + ": " + std::strerror(errno); }
+std::string failure(const std::string& doing) { return doing + ": " + ::strerrordesc_np(errno); }
 
 /// Nothing to report where it fails: what needs it does.
 void mount_at(const char* what, const char* where, const char* type, unsigned long flags,
