@@ -133,11 +133,13 @@ case $2 in
     [[ $2 != stick-hybrid ]] || contains "$(sgdisk -v "$work/disk.img")" '^No problems found'
     [[ $2 == stick* ]] || disk=(-drive "file=$uri,format=raw,if=none,id=cd,media=cdrom,readonly=on"
       -device "ide-cd,drive=cd")
-    start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
+    seconds=60
+    [[ $keys != ms ]] || seconds=120
+    start_machine $seconds '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
     [[ $2 == stick* ]] || exit 0
     keys=bios
     rm "$work/console"
-    start_machine 120 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
+    start_machine 60 '^BOOTED: no root PARTUUID=none$' "${disk[@]}"
     ;;
   *) fail "no such boot: $2" ;;
 esac
