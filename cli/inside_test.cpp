@@ -125,8 +125,18 @@ TEST_CASE("every form of a source in docs/sources.md is read") {
   const Sources sources;
   sources.make_disk_images();
   sources.make_container_images();
+  const auto serve = [&](Words words) {
+    Words all{"env", "-C", sources.place.path().string(), MKVIRTFS_PROGRAM, "serve"};
+    all.insert(all.end(), words.begin(), words.end());
+    Process server = Process::of(all);
+    server.read_line();
+    return server;
+  };
+  const Process of_a_file_system = serve({"rootfs", "--fs=ext4", "-U", "nbd.sock"});
+  const Process of_a_disk =
+      serve({"--partition", "rootfs,fs=ext4", "--table=gpt", "-U", "disk.sock"});
   const Words examples = documented_examples();
-  REQUIRE(examples.size() == 13);
+  REQUIRE(examples.size() == 15);
   for (const std::string& example : examples) {
     CAPTURE(example);
     const bool is_input = example == "-- -";

@@ -12,6 +12,7 @@
 
 #include "cli/error_text.h"
 #include "cli/reader_path.h"
+#include "cli/remote_source.h"
 #include "cli/streams.h"
 #include "support/mutex.h"
 
@@ -85,6 +86,7 @@ ResourceOptions program_resources(LogSink& log, const FormatRegistry& formats,
   options.spool_directory = default_spool_directory();
   options.reader_path = reader_path();
   options.formats = &formats;
+  options.open_address = open_remote_source;
   return options;
 }
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "compose/source_name.h"
 #include "fsgen/archive/archive.h"
 #include "fsgen/disk/disk_job.h"
 #include "fsgen/disk/partition_table.h"
@@ -60,14 +61,15 @@ Result<std::shared_ptr<ByteSource>> open_partition(const std::shared_ptr<ByteSou
   if (!(*table)->problem.empty()) {
     remarks.add(Remark::About::unreadable, LogLevel::warning, (*table)->problem);
   }
-  return make_window(disk, found->range, fmt::format("{}:{}", disk->name(), partition));
+  const char border = is_address(disk->name()) ? '#' : ':';
+  return make_window(disk, found->range, fmt::format("{}{}{}", disk->name(), border, partition));
 }
 
 std::optional<Setting> partition_hint(ByteSource& disk) {
   const Result<std::optional<disk::PartitionTable>> table = disk::read_partition_table(disk);
   if (!table || !*table) return std::nullopt;
-  return Setting{"", fmt::format("{}:NUMBER for one of its partitions {}", disk.name(),
-                                 disk::list_of(**table))};
+  return Setting{"", fmt::format("{}{}NUMBER for one of its partitions {}", disk.name(),
+                                 is_address(disk.name()) ? '#' : ':', disk::list_of(**table))};
 }
 
 Result<std::optional<disk::DiskFormat>> disk_format_of(const SourceSpec& spec, ByteSource& source,

@@ -20,7 +20,7 @@ namespace {
 
 bool is_source(const std::string& word) {
   if (word.empty()) return false;
-  if (word == "-") return true;
+  if (word == "-" || is_address(word)) return true;
   if (const std::optional<oci::ImageName> image = oci::parse_image_name(word)) {
     return ::access(image->path.c_str(), F_OK) == 0;
   }
@@ -58,7 +58,9 @@ Result<ReadTree> read_tree(const SourceSpec& spec, Resources& resources) noexcep
 
 ItemName split_item_name(const std::string& word) {
   if (::access(word.c_str(), F_OK) == 0) return {word, ""};
-  for (std::size_t at = word.find(":/"); at != std::string::npos; at = word.find(":/", at + 1)) {
+  const std::size_t scheme = is_address(word) ? word.find("://") + 3 : 0;
+  for (std::size_t at = word.find(":/", scheme); at != std::string::npos;
+       at = word.find(":/", at + 1)) {
     std::string source = word.substr(0, at);
     if (is_source(source)) return {std::move(source), word.substr(at + 1)};
   }

@@ -42,6 +42,9 @@ TEST_CASE("a word is a source and a path in it") {
   CHECK(split(source + ":usr") == source + ":usr ");
   CHECK(split("oci:" + source + ":/etc") == "oci:" + source + " /etc");
   CHECK(split("-:/etc") == "- /etc");
+  CHECK(split("nbd://h:1/a:/etc:/x") == "nbd://h:1/a /etc:/x");
+  CHECK(split("nbd+unix:///?socket=/s#2:/etc") == "nbd+unix:///?socket=/s#2 /etc");
+  CHECK(split("nbd://h:1/a") == "nbd://h:1/a ");
   // What is there as a whole is not split; what is not there is left to those who say so.
   CHECK(split(place.at("a:/b")) == place.at("a:/b") + " ");
   CHECK(split(place.at("none:/b")) == place.at("none:/b") + " ");

@@ -14,6 +14,7 @@
 #include "compose/formats.h"
 #include "compose/remark.h"
 #include "compose/run_outputs.h"
+#include "fsgen/stream/byte_source.h"
 #include "fsgen/stream/chunk_cache.h"
 #include "fsgen/stream/spool.h"
 #include "support/error.h"
@@ -46,6 +47,8 @@ struct ResourceOptions {
   /// Where the indexes of compressed archives are kept for the next time; "": nowhere. Made when
   /// it is not there.
   std::string index_directory{};
+  /// Opens a source that is named by an NBD URI; unset: such sources are refused. Any thread.
+  std::function<Result<std::shared_ptr<ByteSource>>(const std::string& uri)> open_address{};
   /// Where what can only be unpacked from its beginning lies, in files without a name; "": such
   /// archives are refused.
   std::string spool_directory = "/var/tmp";

@@ -191,7 +191,7 @@ Result<ContentDigest> SourceBaseEntries::digest() const {
 }
 
 bool is_directory_source(const std::string& path) {
-  if (path == "-" || oci::parse_image_name(path)) return false;
+  if (path == "-" || is_address(path) || oci::parse_image_name(path)) return false;
   // What is not there, or cannot be looked at, is reported by the scan.
   struct stat status{};
   return ::stat(split_archive_path(path).file.c_str(), &status) != 0 || S_ISDIR(status.st_mode);
@@ -200,7 +200,7 @@ bool is_directory_source(const std::string& path) {
 std::string root_of_source(const std::string& path) {
   const auto image = oci::parse_image_name(path);
   const std::string file = image ? image->path : split_archive_path(path).file;
-  if (file == "-") return {};
+  if (file == "-" || is_address(file)) return {};
   struct stat status{};
   const bool is_directory = ::stat(file.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
   const std::string directory = is_directory ? file : directory_of(file);

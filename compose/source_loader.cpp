@@ -94,6 +94,12 @@ void remark_on_spool(const std::string& name, const SourceFacts& facts,
                           human_size(facts.spool_bytes), settings.stream.spool->directory()));
 }
 
+Result<std::shared_ptr<ByteSource>> open_address(const std::string& uri,
+                                                 const Resources& resources) {
+  if (resources.options().open_address) return resources.options().open_address(uri);
+  return fail(Errc::unsupported, fmt::format("{}: the address of a server is no source", uri));
+}
+
 Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& scan,
                                   const LayersBelow* below, Resources& resources,
                                   Remarks& remarks) {
@@ -103,10 +109,13 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   Result<ArchiveSettings> settings = archive_settings(spec, resources);
   if (!settings) return propagate(settings);
   settings->read.manifest_directory = directory_of(source.file);
+  const bool is_remote = is_address(source.file);
   Result<std::shared_ptr<ByteSource>> file =
-      archive::open_archive_file(source.file, settings->stream, log);
+      is_remote ? open_address(source.file, resources)
+                : archive::open_archive_file(source.file, settings->stream, log);
   if (!file) return propagate(file);
-  const std::uint64_t spooled_source_bytes = is_regular ? 0 : (*file)->size_bytes();
+  const bool is_direct = is_regular || is_remote;
+  const std::uint64_t spooled_source_bytes = is_direct ? 0 : (*file)->size_bytes();
   std::vector<ContainerFile> containers = {{leaf_of(source.file), *file, is_regular}};
   const std::shared_ptr<ByteSource> whole = *file;
   if (!source.partition.empty()) {
@@ -121,7 +130,7 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
   layer_options.below = below;
   layer_options.at = spec.at;
   layer_options.subtree = source.subtree;
-  const Result<std::optional<disk::DiskFormat>> format = disk_format_of(spec, **file, is_regular);
+  const Result<std::optional<disk::DiskFormat>> format = disk_format_of(spec, **file, is_direct);
   if (!format) return propagate(format);
   if (*format) {
     layer_options.outward_links = false;
@@ -129,7 +138,7 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
         load_disk(*file, **format, spec, *settings, layer_options, log, remarks);
     if (!loaded) return loaded;
     loaded->facts.spool_bytes = spooled_source_bytes;
-    loaded->facts.access = is_regular ? "direct" : "spooled";
+    loaded->facts.access = is_direct ? "direct" : "spooled";
     loaded->containers = std::move(containers);
     remark_on_spool((*file)->name(), loaded->facts, *settings, remarks);
     return loaded;
@@ -138,7 +147,7 @@ Result<LoadedSource> load_archive(const SourceSpec& spec, const ScanOptions& sca
       archive::read_archive(std::move(*file), settings->read, settings->stream,
                             is_whole_file ? settings->index_cache.get() : nullptr, log);
   if (!read) {
-    if (is_whole_file && archive::is_no_archive(read.error())) {
+    if (is_direct && source.partition.empty() && archive::is_no_archive(read.error())) {
       std::optional<Setting> hint = partition_hint(*whole);
       if (hint) read.error().hints.insert(read.error().hints.begin(), *std::move(hint));
     }

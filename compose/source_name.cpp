@@ -29,7 +29,6 @@ constexpr std::string_view kCopy = "skopeo copy {0} oci:DIR, and oci:DIR";
 constexpr std::string_view kPlain = "a path follows the first colon as it is";
 constexpr std::string_view kNetwork = "sources are not read over the network";
 constexpr std::string_view kPipe = "curl -L {0}, and - as the source";
-constexpr std::string_view kServer = "the address of a server is no source";
 
 constexpr auto kAddresses = std::to_array<Address>({
     {"docker://", kRegistry, kCopy},
@@ -45,9 +44,6 @@ constexpr auto kAddresses = std::to_array<Address>({
     {"http://", kNetwork, kPipe},
     {"https://", kNetwork, kPipe},
     {"ftp://", kNetwork, kPipe},
-    {"nbd://", kServer, ""},
-    {"nbds://", kServer, ""},
-    {"nbd+unix:", kServer, ""},
 });
 
 bool is_there(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
@@ -89,7 +85,17 @@ Result<void> check_source_path(const std::string& path) {
   return {};
 }
 
+bool is_address(std::string_view path) {
+  return path.starts_with("nbd://") || path.starts_with("nbds://") ||
+         path.starts_with("nbd+unix://") || path.starts_with("nbds+unix://");
+}
+
 ArchivePath split_archive_path(const std::string& path) {
+  if (is_address(path)) {
+    const std::size_t hash = path.find('#');
+    if (hash == std::string::npos) return {path, "", ""};
+    return {path.substr(0, hash), path.substr(hash + 1), ""};
+  }
   for (std::size_t at = path.find("//"); at != std::string::npos; at = path.find("//", at + 1)) {
     std::string file = path.substr(0, at);
     struct stat status{};

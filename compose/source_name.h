@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "support/error.h"
 
@@ -12,6 +13,9 @@ namespace mkvirtfs {
 /// Errc::unsupported, with the way that there is). A container image that is not there is
 /// Errc::unreadable; whether another path leads to anything is not asked.
 Result<void> check_source_path(const std::string& path);
+
+/// Whether it is the URI of an NBD server. "#2" behind it names a partition of what is there.
+bool is_address(std::string_view path);
 
 /// A file, a partition of the disk that it is, and a directory of what is there:
 /// "x.tar.gz//rootfs", "disk.img:2", "disk.img:root//etc".

@@ -29,7 +29,6 @@ TEST_CASE("an address of other programs is refused with the way that there is") 
       {"https://host/{0}{}.tar",
        "sources are not read over the network [curl -L https://host/{0}{}.tar, and - as the "
        "source]"},
-      {"nbd://host/name", "the address of a server is no source"},
   }));
   CAPTURE(path);
   const Result<void> checked = check_source_path(path);
@@ -93,6 +92,8 @@ TEST_CASE("a colon behind a file that is there names a partition") {
   CHECK(parts(root + "/c:1") == root + "/c:1 |  | ");
   CHECK(parts(root + "/d:1") == root + "/d:1 |  | ");
   CHECK(parts(root + "/none:1") == root + "/none:1 |  | ");
+  CHECK(parts("nbd://host:1/a//b#root fs") == "nbd://host:1/a//b | root fs | ");
+  CHECK(parts("nbd+unix:///?socket=x:2") == "nbd+unix:///?socket=x:2 |  | ");
   CHECK(parts(root + "/disk.img:") == root + "/disk.img: |  | ");
 }
 

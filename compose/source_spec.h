@@ -66,7 +66,8 @@ enum class SourceFormat : std::uint8_t {
 /// One source of an image, and where in the image it stands.
 struct SourceSpec {
   /// A host directory, an archive ("-" is one on standard input), an image of a file system, a
-  /// directory of either ("x.tar.gz//rootfs"), or a container image
+  /// directory of either ("x.tar.gz//rootfs"), a partition of a disk image ("disk.img:2"), what an
+  /// NBD server has ("nbd://host/name", "nbd://host/name#2"), or a container image
   /// ("oci:PATH[:REF]", "oci-archive:PATH[:REF]", "docker-archive:PATH[:REF]").
   std::string path{};
   /// The directory of the image at which its root stands; "" is the image's root.

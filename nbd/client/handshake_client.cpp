@@ -110,6 +110,14 @@ Result<HandshakeClient::Verdict> HandshakeClient::ask(Option option,
   }
 }
 
+Result<void> HandshakeClient::send_all(std::span<const std::byte> bytes) {
+  return send(bytes, Clock::now() + patience_);
+}
+
+Result<void> HandshakeClient::receive_all(std::span<std::byte> room) {
+  return receive(room, Clock::now() + patience_);
+}
+
 void HandshakeClient::abort() noexcept {
   const auto message = encode_option_header({Option::abort, 0});
   std::span<const std::byte> bytes = message;

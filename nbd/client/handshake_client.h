@@ -44,6 +44,11 @@ class HandshakeClient {
   /// connection that ended or took longer than the client's patience for one option.
   Result<Verdict> ask(Option option, std::span<const std::byte> data, const VisitReply& visit);
 
+  /// Behind GO: bytes of requests and replies, all of them or an error, within the client's
+  /// patience.
+  Result<void> send_all(std::span<const std::byte> bytes);
+  Result<void> receive_all(std::span<std::byte> room);
+
   /// Takes leave, politely and without waiting.
   void abort() noexcept;
 

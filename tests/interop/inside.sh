@@ -170,6 +170,63 @@ dd if=/dev/zero of="$work/gpt.disk" bs=512 seek=1 count=1 conv=notrunc status=no
 "$MKVIRTFS" cat "$work/gpt.disk:1:/noise" 2>"$work/err" | cmp - "$work/tree/noise" || fail "cat by the second GPT"
 contains "$(cat "$work/err")" 'the GPT at the beginning is missing; its copy at the end is read'
 
+# --- NBD: qemu-nbd -------------------------------------------------------------------------------
+
+quietly qemu-img convert -O qcow2 "$work/mbr.disk" "$work/machine.qcow2"
+start qemu-nbd qemu-nbd --read-only --persistent --shared=8 -f qcow2 "$work/machine.qcow2" -k "$work/machine.sock"
+machine="nbd+unix:///?socket=$work/machine.sock"
+"$MKVIRTFS" ls -lR "$machine#5" >"$work/our-names"
+"$MKVIRTFS" ls -lR "$work/mbr.disk:5" >"$work/their-names"
+same "$work/our-names" "$work/their-names"
+"$MKVIRTFS" cat "$machine#5:/noise" | cmp - "$work/tree/noise" || fail "cat over NBD"
+extracted "$machine#6" "$work/from-nbd"
+extracted "$work/mbr.disk:6" "$work/from-file"
+diff -r "$work/from-nbd" "$work/from-file" || fail "extract over NBD"
+fails 1 "has no partition 9; it has 1, 2, 5, 6" "$MKVIRTFS" ls "$machine#9"
+fails 1 "try nbd.*#NUMBER for one of its partitions 1, 2, 5, 6" "$MKVIRTFS" ls "$machine"
+# It is a source as others are: served again, with a file laid over it.
+"$MKVIRTFS" dump "$machine#6" --fs=ext4 -o "$work/again.img" >"$work/out" 2>"$work/err" || fail "dump over NBD: $(cat "$work/err")"
+"$MKVIRTFS" cat "$work/again.img:/nothing" >"$work/out" || fail "cat of what was dumped"
+fails 1 'has no export .nothing.' "$MKVIRTFS" ls "nbd+unix:///nothing?socket=$work/machine.sock"
+# A server that answers what was not asked for, or nothing more.
+cat >"$work/server.py" <<'END_OF_SERVER'
+import socket, struct, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[2])
+listener.listen()
+while True:
+    client = listener.accept()[0]
+    def take(count):
+        got = b""
+        while len(got) < count:
+            more = client.recv(count - len(got))
+            if not more: raise EOFError
+            got += more
+        return got
+    try:
+        client.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+        take(4)
+        _, option, length = struct.unpack(">8sII", take(16))
+        take(length)
+        reply = lambda kind, data: client.sendall(struct.pack(">QIII", 0x3e889045565a9, option, kind, len(data)) + data)
+        reply(3, struct.pack(">HQH", 0, 1 << 20, 1))
+        reply(1, b"")
+        while True:
+            _, _, _, cookie, _, length = struct.unpack(">IHHQQI", take(28))
+            if sys.argv[1] == "cookie": cookie += 1
+            client.sendall(struct.pack(">IIQ", 0x67446698, 5 if sys.argv[1] == "error" else 0, cookie))
+            if sys.argv[1] == "ends": client.close()
+            client.sendall(bytes(length))
+    except (EOFError, OSError):
+        pass
+END_OF_SERVER
+for trouble in cookie error ends; do
+  start "$trouble" python3 "$work/server.py" "$trouble" "$work/$trouble.sock"
+done
+fails 1 'the server breaks the protocol: an answer to nothing' "$MKVIRTFS" ls "nbd+unix:///?socket=$work/cookie.sock"
+fails 1 'the server cannot read [0-9]+ bytes at [0-9]+: Input/output error' "$MKVIRTFS" ls "nbd+unix:///?socket=$work/error.sock"
+fails 1 'the server closed the connection' "$MKVIRTFS" ls "nbd+unix:///?socket=$work/ends.sock"
+
 # --- An ordinary user ----------------------------------------------------------------------------
 
 chmod 644 "$work"/*.img "$work/cd.iso"

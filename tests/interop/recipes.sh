@@ -70,6 +70,7 @@ check_of() {
     *"serve ./fixture "*"--clone='job-*' --listen"*) echo serves_clones ;;
     *"serve ./fixture "*"--clone='job-*' "*'ctl ./ctl diff job-7 --files'*) echo shows_changes ;;
     *'list nbd://127.0.0.1/tools') echo lists ;;
+    *'qemu-nbd --fork '*'ls -l "nbd+unix:'*) echo looks_over_nbd ;;
     *'ls -l old.img:/etc'*) echo looks_inside ;;
     *'inspect ./rootfs '*--map*) echo looks_up ;;
   esac
@@ -384,6 +385,13 @@ looks_inside() {
   contains "$(cat out)" '^box$'
   contains "$(cat out)" '^\./etc-of-old: 1 entry'
   same etc-of-old/hostname rootfs/etc/hostname
+}
+
+looks_over_nbd() {
+  quietly mkvirtfs dump --partition rootfs,fs=ext4 --table=gpt -o machine.img
+  quietly qemu-img convert -O qcow2 machine.img machine.qcow2
+  run_to_end
+  contains "$(cat out)" '^-rw-r--r-- .* hostname$'
 }
 
 looks_up() {
