@@ -10,8 +10,8 @@
 #include <tuple>
 
 #include "block/image.h"
+#include "fsgen/disk/testing/format_views.h"
 #include "fsgen/disk/testing/tree_view.h"
-#include "fsgen/ext2/inode_time.h"
 #include "fsgen/ext2/plan.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
@@ -25,26 +25,6 @@ using namespace mkvirtfs::disk::testing;
 namespace {
 
 bool is_lost_found(const std::string& path) { return path == "lost+found"; }
-
-/// A node as an ext image with inodes of this size can show it.
-View ext_view(std::uint32_t inode_bytes) {
-  return [inode_bytes](const SourceTree& tree, NodeNo no) {
-    const Node& node = tree.node(no);
-    std::string text = all_attributes(tree, no);
-    const std::string time = fmt::format(" {}.{:09} ", node.mtime_s, node.mtime_ns);
-    Timestamp shown = node.mtime();
-    if (inode_bytes == 128) {
-      shown = {static_cast<std::int32_t>(ext2::to_small_inode_time(shown).seconds), 0};
-    } else {
-      const ext2::InodeTime stored = ext2::to_inode_time(shown);
-      shown = {static_cast<std::int32_t>(stored.seconds) + (std::int64_t{stored.extra & 3} << 32),
-               stored.extra >> 2};
-    }
-    text.replace(text.find(time), time.size(),
-                 fmt::format(" {}.{:09} ", shown.seconds, shown.nanoseconds));
-    return text;
-  };
-}
 
 std::string round_trip(const BuiltTree& source, const ext2::Options& options) {
   const auto image = ext2::plan(source.tree, options);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "block/image.h"
+#include "fsgen/disk/testing/format_views.h"
 #include "fsgen/disk/testing/tree_view.h"
 #include "fsgen/fat32/plan.h"
 #include "support/byte_order.h"
@@ -21,27 +22,6 @@ using namespace mkvirtfs::disk::testing;
 
 namespace {
 
-constexpr std::int64_t k1980 = 315532800;
-constexpr std::int64_t kLastIn2107 = 4354819198;
-
-/// A node as FAT can show it: what there is no word for is left out.
-std::string fat_view(const SourceTree& tree, NodeNo no) {
-  const Node& node = tree.node(no);
-  if (no == kRootNode) return "root";
-  if (node.is_directory()) return fmt::format("directory {}", node.mtime_s);
-  if (!node.is_regular()) return {};
-  return fmt::format("{} {} {}", (node.mode & 0222) != 0 ? "file" : "read-only", node.size_bytes,
-                     node.mtime_s);
-}
-
-/// Times are even seconds from 1980 to 2107.
-std::string expected_view(const SourceTree& tree, NodeNo no) {
-  std::string text = fat_view(tree, no);
-  if (text.empty() || no == kRootNode) return text;
-  const std::int64_t time = std::clamp(tree.node(no).mtime_s, k1980, kLastIn2107);
-  return text.substr(0, text.rfind(' ') + 1) + std::to_string(time - time % 2);
-}
-
 std::string round_trip(const BuiltTree& source, const fat32::Options& options) {
   const auto image = fat32::plan(source.tree, options);
   if (!image) return image.error().what;
@@ -49,7 +29,7 @@ std::string round_trip(const BuiltTree& source, const fat32::Options& options) {
   const TempDir place(fast_place());
   write_image(device, place / "image");
   const ReadBack back = read_back(place / "image");
-  return back.log + differences(back, source, expected_view, fat_view,
+  return back.log + differences(back, source, expected_fat_view, fat_view,
                                 [](const std::string&) { return false; });
 }
 

@@ -29,40 +29,17 @@
 #include "support/text.h"
 #include "tests/support/foreign_tools.h"
 #include "tests/support/materialise.h"
+#include "tests/support/recipe.h"
 #include "tests/support/temp_dir.h"
 
 using namespace mkvirtfs;
 namespace fs = std::filesystem;
+using testing::all_recipes;
+using testing::is_failure;
+using testing::parse_options;
+using testing::Recipe;
 
 namespace {
-
-/// A recipe's options: those of the format's rows, "fs" and "made-at".
-struct Recipe {
-  std::string format;
-  OptionValues values{};
-  std::optional<std::int64_t> made_at_s{};
-};
-
-Recipe parse_options(const std::string& text) {
-  Recipe recipe{.format = std::string(all_formats().default_name())};
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    if (line.empty() || line.starts_with('#')) continue;
-    const std::size_t equals = line.find('=');
-    const std::string key = line.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : line.substr(equals + 1);
-    if (key == "fs") {
-      recipe.format = value;
-    } else if (key == "made-at") {
-      recipe.made_at_s = std::stoll(value);
-    } else if (equals == std::string::npos) {
-      recipe.values.add(key);
-    } else {
-      recipe.values.add(key, value);
-    }
-  }
-  return recipe;
-}
 
 /// The judge of a format, silent when it has nothing against the image.
 std::vector<std::string> judge_of(const std::string& format, const std::string& image) {
@@ -158,10 +135,6 @@ void compare(const fs::path& file, const std::string& now) {
   }
   INFO(file.string());
   CHECK(report == "");
-}
-
-bool is_failure(const fs::path& recipe) {
-  return recipe.filename().string().starts_with("should-fail-");
 }
 
 /// The image as a file, and what a judge says of it, who may be silent.
@@ -297,7 +270,7 @@ void run_recipe(const fs::path& recipe) {
   if (!builder) FAIL(builder.error().what);
   const BuiltTree built = builder->build();
   if (fs::exists(recipe / "command")) return run_command(recipe, built);
-  const Recipe options = parse_options(read_file(recipe / "options"));
+  const Recipe options = parse_options(read_file(recipe / "options"), all_formats());
   const Result<Planner> planner = all_formats().configure(options.format, options.values);
   if (!planner) FAIL(planner.error().what);
   const auto image =
@@ -317,15 +290,8 @@ void run_recipe(const fs::path& recipe) {
 }  // namespace
 
 TEST_CASE("every recipe gives the image it says") {
-  // Other recipes are for the test of scripts/new-golden.
-  const char* others = std::getenv("MKVIRTFS_IMAGES_DIR");
-  std::vector<fs::path> recipes;
-  for (const auto& entry :
-       fs::directory_iterator(fs::absolute(others != nullptr ? others : MKVIRTFS_IMAGES_DIR))) {
-    if (entry.is_directory()) recipes.push_back(entry.path());
-  }
-  std::ranges::sort(recipes);
-  REQUIRE(recipes.size() >= (others != nullptr ? 1 : 10));
+  const std::vector<fs::path> recipes = all_recipes();
+  REQUIRE(recipes.size() >= (std::getenv("MKVIRTFS_IMAGES_DIR") != nullptr ? 1 : 10));
   for (const fs::path& recipe : recipes) {
     DYNAMIC_SECTION(recipe.filename().string()) { run_recipe(recipe); }
   }
