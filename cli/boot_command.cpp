@@ -3,7 +3,9 @@
 // client. The kernel and its initrd are copied out of the source, because QEMU loads them itself.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -120,6 +122,21 @@ int print_machine(const vm::Machine& machine, const Streams& streams) {
   return print(streams.out, vm::shell_line(words) + "\n") ? 0 : kOwnFailure;
 }
 
+/// A port of localhost that nobody has at this moment.
+Result<std::uint16_t> find_free_port() {
+  const UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  auto* const plain = reinterpret_cast<sockaddr*>(&address);
+  if (!probe || ::bind(probe.get(), plain, length) != 0 ||
+      ::getsockname(probe.get(), plain, &length) != 0) {
+    return fail_errno(Errc::io, errno, "find a free port of localhost");
+  }
+  return ntohs(address.sin_port);
+}
+
 /// A later directory has the last word.
 std::vector<std::string> firmware_directories() {
   std::vector<std::string> directories{"/usr/share/qemu/firmware", "/etc/qemu/firmware"};
@@ -189,6 +206,8 @@ class BootedMachine {
 
  private:
   Result<void> find_start();
+  /// A port of this host that leads to the guest's sshd, which the source has to have.
+  Result<void> find_ssh_port();
   /// Our own initrd, for a kernel with these modules.
   Result<void> make_start(const vm::KernelModules& modules);
   Result<void> find_flash(vm::FirmwareKind kind);
@@ -236,7 +255,34 @@ Result<void> BootedMachine::set_up() {
       std::max(machine.disk_block_bytes, prepared_.device->geometry().minimum_block_bytes);
   boost::system::error_code ignored;
   is_kept_anew_ = !line_.keep.empty() && !boost::filesystem::exists(line_.keep, ignored);
+  if (line_.has_ssh) {
+    if (Result<void> found = find_ssh_port(); !found) return found;
+  }
   return find_start();
+}
+
+Result<void> BootedMachine::find_ssh_port() {
+  const SourceTree* tree = prepared_.tree.get();
+  for (const PreparedPartition& each : prepared_.partitions) {
+    if (tree == nullptr) tree = each.tree.get();
+  }
+  const auto has = [&](const char* path) {
+    return tree != nullptr && bootsect::find_file(*tree, path).has_value();
+  };
+  if (!has("usr/sbin/sshd") && !has("usr/bin/sshd")) {
+    return fail(Errc::unsupported,
+                "the source has no sshd, and so nothing would answer (Debian: package "
+                "openssh-server)");
+  }
+  std::uint16_t& port = setting_.machine.ssh_port;
+  port = line_.ssh_port;
+  if (port == 0) {
+    const Result<std::uint16_t> free = find_free_port();
+    if (!free) return propagate(free);
+    port = *free;
+  }
+  log_.write(LogLevel::info, fmt::format("ssh -p {} root@127.0.0.1", port));
+  return {};
 }
 
 Result<void> BootedMachine::find_start() {

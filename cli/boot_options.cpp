@@ -2,6 +2,7 @@
 #include "cli/boot_options.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/filesystem/operations.hpp>
@@ -10,6 +11,8 @@
 
 #include "cli/command_image.h"
 #include "cli/kept_places.h"
+#include "cli/streams.h"
+#include "support/parse_number.h"
 #include "support/text.h"
 
 namespace mkvirtfs::cli {
@@ -18,6 +21,7 @@ namespace {
 constexpr const char* kGroup = "Machine";
 constexpr std::string_view kDefaultFormat = "ext4";
 constexpr std::string_view kDefaultFree = "1G";
+constexpr const char* kAuthorizedKeys = "root/.ssh/authorized_keys";
 constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20;
 
 /// The format of an image of one file system; nullptr for a name that there is not, and for a disk
@@ -66,6 +70,10 @@ void BootOptions::add_to(OptionSet& options) {
       .add_value("--keep", keep_, "OVERLAY",
                  "Keep what the guest writes in this file, and go\non with it the next time "
                  "(default: forget it)")
+      .group(kGroup);
+  options
+      .add_flag("--ssh", ssh_,
+                "Let root log in by ssh with your key, at a free port\nof localhost, or at =PORT")
       .group(kGroup);
   options
       .add_value("--share", share_, "DIR",
@@ -118,6 +126,30 @@ Result<void> BootOptions::check_for_firmware(const ImageSpec& spec,
               {{"boot", "extlinux"}});
 }
 
+Result<void> BootOptions::add_key(ImageSpec& spec) const {
+  if (!spec.partitions.empty()) {
+    return fail(Errc::usage,
+                "--ssh: with --partition, a key is a file of the root's partition (file=)");
+  }
+  const std::string home = environment("HOME").value_or("");
+  for (const char* name : {"id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"}) {
+    const std::string path = fmt::format("{}/.ssh/{}", home, name);
+    if (::access(path.c_str(), R_OK) != 0) continue;
+    SourceSpec key;
+    key.path = path;
+    key.at = kAuthorizedKeys;
+    key.is_file = true;
+    key.owner_uid = 0;
+    key.owner_gid = 0;
+    spec.sources.push_back(std::move(key));
+    return {};
+  }
+  return fail(Errc::usage,
+              fmt::format("--ssh: {}/.ssh has no key that could be placed in the guest "
+                          "(ssh-keygen makes one)",
+                          home));
+}
+
 Result<ImageSpec> BootOptions::read_image() const {
   const Result<std::vector<PlacedSource>> words = source_.words();
   if (!words) return propagate(words);
@@ -130,6 +162,7 @@ Result<ImageSpec> BootOptions::read_image() const {
   if (!is_named) spec->format = kDefaultFormat;
   const std::optional<vm::FirmwareKind> kind = firmware();
   Result<void> good = kind ? check_for_firmware(*spec, *kind) : complete_for_kernel(*spec);
+  if (good && !ssh_.empty()) good = add_key(*spec);
   if (!good) return propagate(good);
   if (keep_.empty()) return spec;
   spec->keep_base = true;
@@ -170,6 +203,12 @@ Result<BootLine> BootOptions::read() const {
   if (accelerator_ == "tcg") line.accelerator = vm::AcceleratorWish::tcg;
   line.keep = keep_;
   line.command = command_;
+  line.has_ssh = !ssh_.empty();
+  if (line.has_ssh && ssh_ != "true") {
+    const auto port = parse_number<std::uint16_t>(ssh_);
+    if (!port || *port == 0) return fail(Errc::usage, fmt::format("--ssh={} is not a port", ssh_));
+    line.ssh_port = *port;
+  }
   if (!share_.empty()) {
     if (!boost::filesystem::is_directory(share_, ignored)) {
       return fail(Errc::usage, fmt::format("--share={} is not a directory", share_));

@@ -31,8 +31,10 @@ struct BootLine {
   std::uint64_t memory_bytes = 0;
   unsigned cpus = 1;
   vm::AcceleratorWish accelerator = vm::AcceleratorWish::automatic;
-  std::string keep;   ///< the overlay that stays; "": none
-  std::string share;  ///< a directory of this host for the guest, absolute; "": none
+  std::string keep;            ///< the overlay that stays; "": none
+  bool has_ssh = false;        ///< a key of the user lies in the image
+  std::uint16_t ssh_port = 0;  ///< of this host; 0: any
+  std::string share;           ///< a directory of this host for the guest, absolute; "": none
   bool prints = false;
   /// What the guest runs; nothing: what the source says.
   std::vector<std::string> command;
@@ -58,6 +60,8 @@ class BootOptions {
   /// Whether anything in the image starts.
   Result<void> check_for_firmware(const ImageSpec& spec, vm::FirmwareKind firmware) const;
   std::optional<vm::FirmwareKind> firmware() const;
+  /// Lays the user's key over the sources.
+  Result<void> add_key(ImageSpec& spec) const;
 
   SourceOptions source_;
   ImageOptions image_;
@@ -66,6 +70,7 @@ class BootOptions {
   std::string accelerator_ = "auto";
   std::string firmware_;
   std::string keep_;
+  std::string ssh_;  // "true" without a port
   std::string share_;
   bool prints_ = false;
   std::vector<std::string> command_;

@@ -75,7 +75,11 @@ void add_devices(const Machine& machine, Arguments& arguments) {
   // QEMU puts a kernel of its own into the order by itself.
   if (!machine.direct) disk += ",bootindex=0";
   arguments.add("-device", disk);
-  arguments.add("-netdev", "user,id=network");
+  std::string network = "user,id=network";
+  if (machine.ssh_port != 0) {
+    network += fmt::format(",hostfwd=tcp:127.0.0.1:{}-:22", machine.ssh_port);
+  }
+  arguments.add("-netdev", network);
   // Without a ROM: nobody boots from the network.
   arguments.add("-device", "virtio-net-pci,netdev=network,romfile=");
   arguments.add("-device", "virtio-rng-pci");

@@ -38,6 +38,8 @@ struct Machine {
   std::uint32_t disk_block_bytes = 512;  ///< its sectors
   bool disk_is_read_only = false;        ///< the guest sees a disk that cannot be written
 
+  /// A port of localhost that leads to port 22 of the guest; 0: none does.
+  std::uint16_t ssh_port = 0;
   /// The Unix socket of the virtiofsd that shares a directory of the host, under the tag kShareTag;
   /// "": none does.
   std::string share_socket;

@@ -71,6 +71,14 @@ TEST_CASE("firmware starts what the disk has") {
                            "physical_block_size=4096,bootindex=0") == 1);
 }
 
+TEST_CASE("a port of the host leads to the guest") {
+  Machine machine = some_machine();
+  CHECK(value_of(qemu_arguments(machine), "-netdev") == "user,id=network");
+  machine.ssh_port = 40022;
+  CHECK(value_of(qemu_arguments(machine), "-netdev") ==
+        "user,id=network,hostfwd=tcp:127.0.0.1:40022-:22");
+}
+
 TEST_CASE("a directory is shared by the memory that the guest has") {
   Machine machine = some_machine();
   machine.share_socket = "/tmp/share";

@@ -114,6 +114,66 @@ to standard error" "what is printed ($(cat "$work/messages"))"
     fails 125 '^mkvirtfs: --kernel=.*/none: neither the source nor this host has such a file$' \
       "$MKVIRTFS" boot "$work/files" --kernel="$work/none"
     ;;
+  ssh)
+    # Debian's sshd answers to a key that lies in no source, and OpenSSH's client says so.
+    make_root "$1"
+    sshd=$("$here/../vm/fetch-sshd" "$1-sshd")
+    export HOME=$work/home LD_LIBRARY_PATH=
+    mkdir -p "$HOME/.ssh" "$work/root"/{usr/sbin,root,run/sshd,etc/ssh,modules}
+    chmod 700 "$HOME/.ssh" "$work/root/root"
+    fails 125 '\.ssh has no key that could be placed in the guest \(ssh-keygen makes one\)$' "$MKVIRTFS" boot "$work/root" --ssh
+    ssh-keygen -q -t ed25519 -N '' -f "$HOME/.ssh/id_ed25519"
+    fails 125 'the source has no sshd, and so nothing would answer' "$MKVIRTFS" boot "$work/root" --ssh
+    fails 125 '^mkvirtfs: --ssh=none is not a port$' "$MKVIRTFS" boot "$work/root" --ssh=none
+    cp "$sshd/usr/sbin/sshd" "$work/root/usr/sbin/"
+    for library in $(LD_LIBRARY_PATH=$sshd/usr/lib/x86_64-linux-gnu ldd "$sshd/usr/sbin/sshd" | grep -oE '/[^ ]+'); do
+      mkdir -p "$work/root/lib/x86_64-linux-gnu" "$work/root/lib64"
+      case $library in
+        /lib64/*) cp -L "$library" "$work/root/lib64/" ;;
+        *) cp -L "$library" "$work/root/lib/x86_64-linux-gnu/" ;;
+      esac
+    done
+    ssh-keygen -q -t ed25519 -N '' -f "$work/root/etc/ssh/host_key"
+    printf 'HostKey /etc/ssh/host_key\nUsePAM no\n' >"$work/root/etc/ssh/sshd_config"
+    printf 'root:x:0:0:root:/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\n' >"$work/root/etc/passwd"
+    echo 'root:*:19000:0:99999:7:::' >"$work/root/etc/shadow"
+    ln -s busybox "$work/root/bin/sh"
+    # The driver of the network, which the initrd does not load.
+    kernel_root=$("$here/../vm/fetch-kernel" "$1")
+    mkdir "$work/network"
+    mkdir "$work/network/modules"
+    add_modules "$work/network" "$kernel_root" virtio_net
+    cp "$work/network/modules"/* "$work/root/modules/"
+    cat >"$work/root/sbin/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mkdir -p /dev/pts && /bin/busybox mount -t devpts devpts /dev/pts
+while read -r module; do /bin/busybox insmod "/modules/$module" 2>/dev/null; done </modules/order
+/bin/busybox ip link set lo up
+/bin/busybox ip link set eth0 up
+/bin/busybox ip addr add 10.0.2.15/24 dev eth0
+/usr/sbin/sshd -e -E /dev/console
+echo "GUEST: waits"
+while :; do /bin/busybox sleep 100; done
+END
+    : >"$work/console.raw"
+    "$MKVIRTFS" boot "$work/root" --ssh --accel=tcg --append="$words" </dev/null >"$work/console.raw" 2>"$work/messages" &
+    pid=$!
+    server_pids+=("$pid")
+    deadline=$((SECONDS + 120))
+    until grep -q 'GUEST: waits' "$work/console.raw"; do
+      ((SECONDS < deadline)) || fail "no guest: $(cat "$work/messages" "$work/console.raw")"
+      sleep 0.2
+    done
+    read -ra login < <(sed -n 's/^mkvirtfs: \(ssh -p .*\)/\1/p' "$work/messages")
+    said=$(timeout 60 "${login[@]:0:3}" -i "$HOME/.ssh/id_ed25519" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+      -o LogLevel=ERROR "${login[@]:3}" '/bin/busybox id -u; /bin/busybox stat -c %a:%u /root/.ssh/authorized_keys' 2>"$work/ssh.err") ||
+      fail "ssh: $(cat "$work/ssh.err" "$work/messages"; tail -n 20 "$work/console.raw")"
+    equal "$said" $'0\n644:0' "what the guest says"
+    kill $pid
+    wait $pid || true
+    ;;
   share)
     # Root's right: virtiofsd makes a root of the directory.
     is_root || { skipped "a directory that is shared by virtiofsd"; exit 0; }
