@@ -73,7 +73,7 @@ void BootOptions::add_to(OptionSet& options) {
       .group(kGroup);
   options
       .add_flag("--ssh", ssh_,
-                "Let root log in by ssh with your key, at a free port\nof localhost, or at =PORT")
+                "Let root log in by ssh with your key, at a\nfree port of localhost, or at =PORT")
       .group(kGroup);
   options
       .add_value("--share", share_, "DIR",

@@ -19,7 +19,7 @@ constexpr auto kDump = std::to_array<Names>(
 constexpr auto kBoot =
     std::to_array<Names>({"--at", "--file", "--exclude", "--fs", "--free", "--partition", "--boot",
                           "--kernel", "--initrd", "--append", "--memory", "--cpus", "--accel",
-                          "--firmware", "--keep", "--print", "--share"});
+                          "--firmware", "--keep", "--print", "--share", "--ssh"});
 constexpr auto kInspect =
     std::to_array<Names>({"--at", "--file", "--exclude", "--owner", "--map", "--differences",
                           "--boot-pieces", "--json", "--fs", "--size", "--free", "--label",

@@ -121,7 +121,7 @@ TEST_CASE("a source that is no archive is a file where a place is given") {
   for (const char* place : {"", "/", "etc/"}) {
     CAPTURE(place);
     CHECK_THAT(bench.refused({{.path = bench.at("hosts"), .at = place}}).what,
-               Catch::Contains("nor an archive"));
+               Catch::Contains("not a directory or a supported archive"));
   }
 }
 
