@@ -29,7 +29,7 @@ struct LayerBlob {
 struct ContainerImage {
   std::string name;  ///< "app.tar:latest"
   Platform platform;
-  std::string id;                 ///< the digest of the configuration
+  std::string id;  ///< the digest of the configuration
   Process process;
   std::vector<LayerBlob> layers;  ///< the lowest first
 };
