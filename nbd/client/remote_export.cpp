@@ -45,7 +45,9 @@ Result<std::unique_ptr<RemoteExport>> RemoteExport::open(const ServerAddress& se
 RemoteExport::~RemoteExport() {
   const MutexLock lock(mutex_);
   if (lost_) return;
-  static_cast<void>(client_.send_all(encode_request({0, Command::disc, 0, 0, 0})));
+  // The server may be gone: nobody waits for an answer.
+  [[maybe_unused]] const Result<void> sent =
+      client_.send_all(encode_request({0, Command::disc, 0, 0, 0}));
 }
 
 Result<void> RemoteExport::go(const ServerAddress& server) {
@@ -123,12 +125,13 @@ Result<void> RemoteExport::read(std::uint64_t offset, std::span<std::byte> out) 
   return {};
 }
 
+std::unexpected<Error> RemoteExport::lose(Error error) {
+  lost_ = error;
+  return std::unexpected(std::move(error));
+}
+
 Result<void> RemoteExport::read_piece(std::uint64_t offset, std::span<std::byte> out) {
   if (lost_) return std::unexpected(*lost_);
-  const auto lose = [&](Error error) {
-    lost_ = error;
-    return std::unexpected(std::move(error));
-  };
   const std::uint64_t cookie = ++cookie_;
   Result<void> sent =
       client_.send_all(encode_request({0, Command::read, cookie, offset, out.size()}));

@@ -38,6 +38,8 @@ class RemoteExport {
 
   Result<void> go(const ServerAddress& server);
   Result<void> take_info(std::span<const std::byte> info);
+  /// The error of this read, and of every later one.
+  std::unexpected<Error> lose(Error error) REQUIRES(mutex_);
   Result<void> read_piece(std::uint64_t offset, std::span<std::byte> out) REQUIRES(mutex_);
 
   std::uint64_t size_bytes_ = 0;
