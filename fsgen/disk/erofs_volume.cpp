@@ -32,7 +32,6 @@ constexpr std::uint32_t kHasChecksum = 0x1;
 constexpr std::uint32_t kKnownFeatures = 0x3f;
 constexpr std::uint32_t kXattrPrefixes = 0x40;
 
-constexpr unsigned kPlain = 0;
 constexpr unsigned kCompressedFull = 1;
 constexpr unsigned kInlineEnd = 2;
 constexpr unsigned kCompressedCompact = 3;
