@@ -52,6 +52,7 @@ check_of() {
     *'dump ./esp --fs=fat32'*) echo dumps_esp ;;
     *'serve ./seed --preset=cidata'*) echo serves_seed ;;
     *'serve stick '*--boot=syslinux) echo serves_stick ;;
+    *'serve stick '*--table=hybrid*--boot=syslinux,systemd-boot) echo serves_hybrid ;;
     *'dump floppy '*--boot=syslinux*) echo dumps_floppy ;;
     *'serve rootfs.tar '*--boot=extlinux) echo serves_bootable ;;
     *'dump live '*--boot=isolinux,uefi-signed*) echo dumps_for_both ;;
@@ -248,6 +249,15 @@ serves_stick() {
   has_partitions copy 'c True'
   contains "$(mdir -b -i copy@@1M ::)" 'ldlinux\.sys'
   contains "$(mtype -i copy@@1M ::/syslinux.cfg)" 'vmlinuz-1'
+  stop_recipe
+}
+
+serves_hybrid() {
+  start_recipe
+  fetch copy
+  contains "$(sgdisk -v copy)" 'No problems found'
+  contains "$(mdir -b -i copy@@1M ::)" 'ldlinux\.sys'
+  contains "$(mdir -b -i copy@@1M ::/EFI/BOOT)" 'BOOTX64\.EFI'
   stop_recipe
 }
 
