@@ -32,13 +32,21 @@ namespace {
 
 bool nothing(const std::string&) { return false; }
 
-bool has_name_with(const SourceTree& tree, std::string_view text) {
+template <typename Predicate>
+bool any_name(const SourceTree& tree, Predicate is_meant) {
   for (const Directory& directory : tree.directories()) {
     for (const Entry entry : tree.entries(directory)) {
-      if (tree.name(directory, entry).find(text) != std::string_view::npos) return true;
+      if (is_meant(tree.name(directory, entry))) return true;
     }
   }
   return false;
+}
+
+/// Whether one of U+0300 to U+036F may be in a name.
+bool has_combining_marks(const SourceTree& tree) {
+  return any_name(tree, [](std::string_view name) {
+    return name.find_first_of("\xcc\xcd") != std::string_view::npos;
+  });
 }
 
 /// What libarchive finds in an image that is otherwise from what our reader finds; empty: nothing.
@@ -147,10 +155,13 @@ TEST_CASE("libarchive finds the same in random trees without Rock Ridge, and wit
   mkvirtfs::testing::check_property(60, [&] {
     const mkvirtfs::testing::RandomTree tree = *mkvirtfs::testing::random_tree(trees);
     iso9660::Options options;
-    options.joliet = iso9660::Joliet::longer;
     options.joliet_characters =
         *rc::gen::element(iso9660::JolietCharacters::ucs2, iso9660::JolietCharacters::utf16);
     const BuiltTree source = tree.build();
+    // libarchive takes 103 characters of a name, with its ";1", of which it leaves the ';' then.
+    const bool is_cut =
+        any_name(*source.tree, [](std::string_view name) { return name.size() > 101; });
+    options.joliet = is_cut ? iso9660::Joliet::standard : iso9660::Joliet::longer;
     const auto planned = iso9660::plan(source.tree, options);
     if (!planned) RC_FAIL(planned.error().what);
     ImageDevice device(*planned, source.store);
@@ -167,7 +178,7 @@ TEST_CASE("libarchive finds the same in random trees without Rock Ridge, and wit
     const bool has_joliet = *rc::gen::arbitrary<bool>().as("Joliet");
     if (!has_joliet) remove("%/E");
     // libarchive composes names of Joliet; Linux and we take them as they are.
-    if (has_joliet && has_name_with(*source.tree, "\xcc\x81")) return;
+    if (has_joliet && has_combining_marks(*source.tree)) return;
     ++compared;
     write_file(image, bytes);
     const ReadBack back = read_back(image);
