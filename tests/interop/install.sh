@@ -20,6 +20,12 @@ prefix=$out/prefix
 
 contains "$("$prefix/bin/mkvirtfs" --version)" '^mkvirtfs [0-9]'
 contains "$(head -n 5 "$prefix/share/man/man1/mkvirtfs.1")" '^\.TH MKVIRTFS 1'
+for file in README.md LICENSE docs/booting.md docs/idea.svg; do
+  [[ -f $prefix/share/doc/mkvirtfs/$file ]] || fail "$file is not installed"
+done
+units=$prefix/lib/systemd/system
+contains "$(cat "$units/mkvirtfs@.service")" '^ExecStart=/.*/bin/mkvirtfs serve \$ARGS$'
+contains "$(cat "$units/mkvirtfs@.socket")" '^ListenStream='
 # The helper is found where it was moved to.
 [[ -x $prefix/libexec/mkvirtfs/mkvirtfs-reader ]] || fail "the reader is not installed"
 [[ -x $prefix/libexec/mkvirtfs/mkvirtfs-init ]] || fail "the init of guests is not installed"
@@ -46,7 +52,7 @@ equal "$(completed 'mkvirtfs serve --exit-with')" --exit-with-parent
 equal "$(completed 'mkvirtfs serve --fs = ext')" 'ext2 ext3 ext4'
 equal "$(completed 'mkvirtfs serve --tls = r')" require
 equal "$(completed 'mkvirtfs list --recu')" --recursive
-contains "$(completed 'mkvirtfs ')" 'serve dump inspect list'
+contains "$(completed 'mkvirtfs ')" 'serve dump boot inspect ls cat stat extract list'
 
 # --- The library ---------------------------------------------------------------------------------
 
