@@ -36,9 +36,10 @@ short_of_memory() {
     ((status != 0)) || break
     ((kib < 1000000)) || fail "never enough memory: $(cat "$work/stderr")"
     equal "$status" 1 "exit status of $* with $kib KiB: $(cat "$work/stderr")"
-    # Where there is no memory for what was being done either, the text ends with the lack of it.
+    # Where there is no memory for what was being done either, the text ends with the lack of it. libarchive
+    # ends the process by itself, with a line of its own, where it has none for a name.
     contains "$(tail -n 1 "$work/stderr")" \
-      'mkvirtfs: .*(out of memory(: [a-z]|$)|Cannot allocate memory|Resource temporarily unavailable)'
+      'mkvirtfs: .*(out of memory(: [a-z]|$)|Cannot allocate memory|Resource temporarily unavailable)|^Fatal .* libarchive: Out of memory$'
     if grep -q 'out of memory' "$work/stderr"; then ((++refused)); fi
   done
   ((refused > 0)) || fail "$* was never out of memory"
